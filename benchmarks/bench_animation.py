@@ -1,4 +1,4 @@
-"""Motion of meshes: vertices by nodes, few nodes, the fox from eight cameras and from one, a step, memory.
+"""Mesh animation: vertices from nodes, few nodes, the fox from eight cameras and from one, time per step, memory.
 
 Reads skinning/elephant* and skinning/fox.glb below VISION3D_DATA. Each part writes results/animation_PART.json.
 """
@@ -35,18 +35,18 @@ from vision3d.stages.animate.dynamic.run import animate
 from vision3d.stages.animate.dynamic.tracking import fit_vertices
 from vision3d.stages.animate.dynamic.trainer import Trainer
 
-RATE, SIZE = 30, 128  # frames a second, pixels
+RATE, SIZE = 30, 128  # frames per second, pixels
 HELD_OUT = tuple(f"unseen{i}" for i in range(4))
 
 
 def data() -> Path:
     folder = os.environ.get("VISION3D_DATA")
     if not folder or not (Path(folder) / "skinning").is_dir():
-        sys.exit("error: VISION3D_DATA names no folder with skinning/")
+        sys.exit("error: VISION3D_DATA is not a folder with skinning/")
     return Path(folder) / "skinning"
 
 
-# The elephant: vertices alone
+# The elephant: vertices only
 
 
 def read_dmat(path: Path) -> Tensor:
@@ -57,7 +57,7 @@ def read_dmat(path: Path) -> Tensor:
 
 
 def elephant() -> dict[str, Any]:
-    """128 nodes fitted to every n-th of 457 frames; the frames between by splines, and the true bones keyed at these frames."""
+    """128 nodes fitted to every n-th of 457 frames, splines in between; and the true bones with keys at these frames."""
     from scipy.interpolate import CubicSpline
 
     mesh = Mesh.load(data() / "elephant.obj")
@@ -95,7 +95,7 @@ def elephant() -> dict[str, Any]:
     return results
 
 
-# Few nodes: methods of skinning
+# Few nodes: skinning methods
 
 
 def tube(sides: int = 16, rings: int = 41) -> Mesh:
@@ -112,14 +112,14 @@ def tube(sides: int = 16, rings: int = 41) -> Mesh:
 
 
 def twisted(points: Tensor, degrees: float) -> Tensor:
-    """About z, in the middle half of the tube."""
+    """Twisted about z, in the middle half of the tube."""
     angle = math.radians(degrees) * ((points[:, 2] + 1) / 2).clamp(0, 1)
     x, y, z = points.T
     return torch.stack([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos(), z], -1)
 
 
 def bent(points: Tensor, degrees: float) -> Tensor:
-    """The middle half rolled to an arc, cross-sections moved rigidly: the volume stays."""
+    """The middle half bent to an arc with rigid cross-sections, which preserves the volume."""
     full = math.radians(degrees)
     radius, x, beyond = 2 / full, points[:, 0], points[:, 2] - points[:, 2].clamp(-1, 1)
     angle = full * ((points[:, 2] + 1) / 2).clamp(0, 1)
@@ -128,7 +128,7 @@ def bent(points: Tensor, degrees: float) -> Tensor:
 
 
 def blended(points: Tensor, degrees: float) -> Tensor:
-    """A bend as linear skinning of two bones makes it."""
+    """A bend as produced by linear skinning of two bones."""
     second = ((points[:, 2] + 1) / 2).clamp(0, 1)
     angle = math.radians(degrees)
     matrix = torch.eye(3)
@@ -138,7 +138,7 @@ def blended(points: Tensor, degrees: float) -> Tensor:
 
 
 def ablation() -> dict[str, Any]:
-    """Vertex errors of fits by 2 to 8 nodes to twists and bends, with each method of skinning."""
+    """Vertex errors of fits with 2 to 8 nodes to twists and bends, with each skinning method."""
     mesh, rows = tube(), []
     diagonal = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm()
     once = torch.zeros(1, dtype=torch.float64)
@@ -163,7 +163,7 @@ def ablation() -> dict[str, Any]:
 
 
 def fox(name: str, cameras: int = 8, size: int = SIZE) -> tuple[Mesh, Tensor, Footage]:
-    """The mesh in the first frame of a clip, its vertices in all frames, and pictures of cameras all round it and 4 unseen."""
+    """The mesh in the first frame of a clip, its vertices in all frames, and images from cameras around it and 4 held out."""
     skin = SkinnedMesh.load(data() / "fox.glb")
     clip = skin.clip(name)
     times = clip.times(RATE)
@@ -182,18 +182,18 @@ def fox(name: str, cameras: int = 8, size: int = SIZE) -> tuple[Mesh, Tensor, Fo
     focal = 0.5 * size / math.tan(math.radians(20))
     placed = Cameras.from_camtoworlds(torch.stack(poses), intrinsics(focal, focal, size / 2, size / 2), size, size)
     rows, when = torch.arange(len(views)).repeat_interleave(frames), torch.arange(frames).repeat(len(views))
-    painter, pictures = MeshPainter.of(mesh), []
+    painter, images = MeshPainter.of(mesh), []
     with torch.no_grad():
         for some, moment in zip(rows.split(frames), when.split(frames)):
             colors, alphas = painter.paint(vertices, moment, placed[some])
             straight = colors / alphas[..., None].clamp(min=1 / 255)
-            pictures.append((torch.cat([straight, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte())
+            images.append((torch.cat([straight, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte())
     labels = tuple(views[i][2] for i in rows.tolist())
-    return mesh, vertices, Footage(torch.cat(pictures), placed[rows], labels, when, times)
+    return mesh, vertices, Footage(torch.cat(images), placed[rows], labels, when, times)
 
 
 def fitted(config: AnimateConfig, mesh: Mesh, vertices: Tensor, footage: Footage) -> dict[str, Any]:
-    """Figures of a fit, those of unseen views over frames that were fitted to."""
+    """Metrics of a fit, including held-out views in fitted frames."""
     wall, cpu = time.perf_counter(), time.process_time()
     summary = animate(config, footage, mesh, truth=vertices, progress=silent).summary
     return {**summary, "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
@@ -203,7 +203,7 @@ EIGHT = replace(load_yaml(AnimateConfig, "quality", stage="animate"), hold_out_e
 
 
 def eight() -> dict[str, Any]:
-    """Walk and Run, 8 cameras, 4 unseen ones, every third frame held out; and the mesh that does not move."""
+    """Walk and Run, 8 cameras, 4 held-out ones, every third frame held out; and the frozen mesh."""
     results = {}
     for name in ("Walk", "Run"):
         given = fox(name)
@@ -214,7 +214,7 @@ def eight() -> dict[str, Any]:
 
 
 def one() -> dict[str, Any]:
-    """The same from one camera at its side with the preset `single`, with other seeds, and without ARAP."""
+    """The same from one camera at the side with the preset `single`, with other seeds, and without ARAP."""
     results = {}
     for name in ("Walk", "Run"):
         mesh, vertices, footage = fox(name)
@@ -229,7 +229,7 @@ def one() -> dict[str, Any]:
     return results
 
 
-# A rigged character that walks, rendered by a different program
+# A walking rigged character, rendered by a different program
 
 
 def character(*kinds: str, folder: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
@@ -255,9 +255,9 @@ def character(*kinds: str, folder: Path | None = None, seeds: tuple[int, ...] = 
         row["p95_percent"] = float(errors.flatten().quantile(0.95))
         row["frame_percent"] = errors.mean(1).tolist()
         for camera in ("h0", "h1"):
-            seen = [picture for picture in found.evaluation.pictures if picture.camera == camera]
-            row[f"{camera}_iou"] = sum(picture.iou for picture in seen) / len(seen)
-            row[f"{camera}_psnr"] = sum(picture.psnr for picture in seen) / len(seen)
+            seen = [image for image in found.evaluation.pictures if image.camera == camera]
+            row[f"{camera}_iou"] = sum(image.iou for image in seen) / len(seen)
+            row[f"{camera}_psnr"] = sum(image.psnr for image in seen) / len(seen)
         results[name] = {**row, **found.summary}
         print(name, row, flush=True)
     return results
@@ -278,8 +278,8 @@ def prepared(mesh: Mesh, config: AnimateConfig) -> Trainer:
     rows, when = torch.arange(2).repeat_interleave(8), torch.arange(8).repeat(2)
     with torch.no_grad():
         colors, alphas = MeshPainter.of(mesh).paint(vertices, when, cameras[rows])
-    pictures = (torch.cat([colors, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte()
-    footage = Footage(pictures, cameras[rows], ("a",) * 8 + ("b",) * 8, when, torch.arange(8, dtype=torch.float64) / 24)
+    images = (torch.cat([colors, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte()
+    footage = Footage(images, cameras[rows], ("a",) * 8 + ("b",) * 8, when, torch.arange(8, dtype=torch.float64) / 24)
     graph = DeformationGraph.of(mesh.vertices, mesh.faces, config.nodes, config.neighbors)
     motion = Motion(mesh, graph, config, footage.times, 0.0)
     painter = make_painter(mesh, config.renderer, config.per_face)
@@ -291,7 +291,7 @@ def colored(vertices: Tensor, faces: Tensor) -> Mesh:
 
 
 def step() -> dict[str, Any]:
-    """A step at 128 px on a ring of 2000 faces: 4 frames in 2 cameras, all losses on."""
+    """A step at 128 px on a ring of 2000 faces: 4 frames in 2 cameras, with all losses."""
     mesh, results = colored(*shapes.torus(1.0, 0.35, 50, 20)), {"faces": 2000, "pictures_a_step": 8}
     for name, renderer, per_face in (("mesh", "mesh", 1), ("gaussians_k1", "gaussians", 1), ("gaussians_k6", "gaussians", 6)):
         config = AnimateConfig(renderer=renderer, per_face=per_face, coarse=1, grow=0.0)

@@ -1,4 +1,4 @@
-"""What a fit reaches in a given time: a known scene recovered, the same with a wrong gradient, the shipped photo set."""
+"""Quality of a fit in a given time: a known scene recovered, the same with a wrong gradient, the bundled photo set."""
 
 import argparse
 import tempfile
@@ -24,7 +24,7 @@ ABLATION_STEPS = 3000
 
 
 def blobs(count: int = 500, seed: int = 0) -> GaussianScene:
-    """Coloured ellipsoids in the unit ball, axes of 0.03 to 0.15."""
+    """Colored ellipsoids in the unit ball, axes of 0.03 to 0.15."""
     generator = torch.Generator().manual_seed(seed)
     radius = torch.rand(count, 1, generator=generator) ** (1 / 3)
     return GaussianScene(
@@ -37,7 +37,7 @@ def blobs(count: int = 500, seed: int = 0) -> GaussianScene:
 
 
 def sphere_cameras(count: int, size: int) -> Cameras:
-    """Cameras all around, evenly on a sphere of radius 4 (golden spiral), looking at its centre."""
+    """Cameras evenly on a sphere of radius 4 (golden spiral), looking at its center."""
     place = torch.arange(count) + 0.5
     height = 1 - 2 * place / count
     angle = place * torch.pi * (3 - 5**0.5)
@@ -48,7 +48,7 @@ def sphere_cameras(count: int, size: int) -> Cameras:
 
 
 def photographs(folder: Path) -> PosedImages:
-    """32 views of the blobs at 128x128 and 8 held out, drawn by the torch reference, as lossless pictures of 8 bits."""
+    """32 views of the blobs at 128x128 and 8 held out, rendered by the torch reference, as lossless 8-bit images."""
     cameras = sphere_cameras(40, 128)
     paths = [folder / f"{i:02d}.png" for i in range(40)]
     for path, view in zip(paths, render_views(blobs(), cameras, backend="reference"), strict=True):
@@ -59,7 +59,7 @@ def photographs(folder: Path) -> PosedImages:
 
 @contextmanager
 def halved_conic_gradient() -> Iterator[None]:
-    """Half of the gradient of the conics' second entry, as where the two equal entries of a matrix count once, not twice."""
+    """Halves the gradient of the conics' second entry, as if the two equal entries of a matrix counted only once."""
     right = native_3dgs._blend_vjp
 
     def wrong(*inputs: Any) -> Any:
@@ -71,13 +71,13 @@ def halved_conic_gradient() -> Iterator[None]:
 
 
 def recovery() -> dict[str, Any]:
-    """500 Gaussians from 32 views, two minutes from a random start."""
+    """500 Gaussians from 32 views, two minutes from a random initialization."""
     with tempfile.TemporaryDirectory() as folder:
         return fit(RECOVERY, photographs(Path(folder))).summary
 
 
 def ablation() -> dict[str, Any]:
-    """The same for some steps, with the right gradient and with that of the conics' second entry halved."""
+    """The same for some steps, with the correct gradient and with that of the conics' second entry halved."""
     config = FitConfig(**{**vars(RECOVERY), "minutes": None, "steps": ABLATION_STEPS})
     with tempfile.TemporaryDirectory() as folder:
         images = photographs(Path(folder))
@@ -88,7 +88,7 @@ def ablation() -> dict[str, Any]:
 
 
 def demo() -> dict[str, Any]:
-    """The shipped photo set, five minutes from a random start, all options as they come."""
+    """The bundled photo set, five minutes from a random initialization, default options."""
     data = Path(str(resources.files("vision3d") / "assets" / "demo"))
     return fit(FitConfig(minutes=5, checkpoint_every=0), data).summary
 

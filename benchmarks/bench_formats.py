@@ -1,4 +1,4 @@
-"""What the formats of Gaussian scenes cost: size, quality and time, on the scene of the demonstration and on a million."""
+"""Costs of the formats of Gaussian scenes: size, quality and time, on the demo scene and on a million Gaussians."""
 
 import tempfile
 import time
@@ -19,7 +19,7 @@ MILLION = 1_000_000
 
 
 def costs(scene: GaussianScene, folder: Path, data: Path) -> dict[str, Any]:
-    """Bytes of the scene in each format, and its PSNR on the held-out views when it is read back."""
+    """Bytes of the scene in each format, and its PSNR on the held-out views after reading it back."""
     found = {}
     for name in (*NAMES, "v2.spz"):
         path = folder / name
@@ -34,7 +34,7 @@ def costs(scene: GaussianScene, folder: Path, data: Path) -> dict[str, Any]:
 
 
 def times(folder: Path) -> dict[str, Any]:
-    """CPU-seconds to write and to read a million Gaussians of degree 3, once each on one thread."""
+    """CPU-seconds to write and read a million Gaussians of degree 3, once each on one thread."""
     generator = torch.Generator().manual_seed(0)
     scene = GaussianScene.from_points(torch.randn(MILLION, 3, generator=generator), sh_degree=3, generator=generator)
     scene.sh[:, 1:] = 0.1 * torch.randn(MILLION, 15, 3, generator=generator)

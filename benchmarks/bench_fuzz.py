@@ -1,4 +1,4 @@
-"""Changed files against every reader: how many were refused, and the most time and memory that one of them took."""
+"""Corrupted files against every reader: number of rejected files, and maximum time and memory of one file."""
 
 import argparse
 import dataclasses
@@ -17,7 +17,7 @@ from tests.support.fuzz import READERS, run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=20_000, help="files for each reader")
+    parser.add_argument("--count", type=int, default=20_000, help="files per reader")
     parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--add", action="store_true", help="keep the other readers of results/fuzz.json")
@@ -32,7 +32,7 @@ def main() -> None:
             print(name, results[name], *found.problems[:5], sep="\n  ", flush=True)
     write("fuzz", {"readers": results}, load.share)
     if any(values["problems"] for values in results.values()):
-        sys.exit("error: some files were not read or refused as they should be")
+        sys.exit("error: some files were neither read nor rejected properly")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Clips out of vertices as .glb: exact morphs, principal morphs, joints with corrective morphs; error, size and time of each.
+"""Clips from vertices as .glb: exact morphs, low-rank morphs, joints with corrective morphs; error, size and time of each.
 
 DATA is a folder with the elephant of libigl and Khronos' fox (`elephant.obj`, `elephant-weights.dmat`, `elephant-anim.dmat`,
-`fox.glb`). Errors at the keys are those of a second reader of the written file (`tests/support/gltf_reader.py`), as shares of
-the diagonal at rest.
+`fox.glb`). Errors at the keys are those of an independent reader of the written file (`tests/support/gltf_reader.py`),
+relative to the diagonal of the rest pose.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from vision3d.optim.motion.skin_fit import FittedSkin, fit_joints, fit_morphs
 from vision3d.scene import Mesh, SkinnedMesh
 
 KEYS = 24
-"""At which a second reader is asked, evenly spaced."""
+"""Number of evenly spaced keys at which the independent reader is evaluated."""
 
 
 def elephant(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
-    """All 457 frames, linear blend of 24 bones with dense weights."""
+    """All 457 frames, linear blend skinning of 24 bones with dense weights."""
     mesh, weights, matrices = read_elephant(folder)
     joints = torch.arange(24).expand(mesh.num_vertices, 24)
     frames = linear_blend(mesh.vertices, weights.float(), joints, matrices.float())
@@ -36,7 +36,7 @@ def elephant(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
 
 
 def fox(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
-    """The walk at 30 frames a second with the hybrid of skinning, half of each kind."""
+    """The walk at 30 frames per second with hybrid skinning, half of each kind."""
     skin = SkinnedMesh.load(folder / "fox.glb")
     times = skin.clip("Walk").times(30)
     frames = skin.posed(skin.clip("Walk"), times, method="hybrid", blends=torch.full((len(skin),), 0.5))
@@ -44,7 +44,7 @@ def fox(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
 
 
 def measured(make: Callable[[], SkinnedMesh | FittedSkin], mesh: Mesh, frames: Tensor, times: list[float]) -> dict[str, Any]:
-    """Figures of a clip: joints, morphs, bytes, CPU-seconds, and its errors at the keys in the written file."""
+    """Metrics of a clip: joints, morphs, bytes, CPU-seconds, and its errors at the keys in the written file."""
     start = time.process_time()
     made = make()
     seconds = time.process_time() - start
@@ -57,11 +57,11 @@ def measured(make: Callable[[], SkinnedMesh | FittedSkin], mesh: Mesh, frames: T
         found = np.array([other.vertices("frames", float(np.float32(times[key]))) for key in keys])
     diagonal = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
     errors = np.linalg.norm(found - frames[keys].numpy(), axis=-1) / diagonal
-    figures = {"joints": len(skin), "morphs": skin.num_morphs, "bytes": size, "cpu_s": round(seconds, 2)}
-    figures |= {"file_max_error": float(errors.max()), "file_mean_error": float(errors.mean())}
+    metrics = {"joints": len(skin), "morphs": skin.num_morphs, "bytes": size, "cpu_s": round(seconds, 2)}
+    metrics |= {"file_max_error": float(errors.max()), "file_mean_error": float(errors.mean())}
     if isinstance(made, FittedSkin):
-        figures |= {"max_error": made.max_error, "mean_error": made.mean_error}
-    return figures
+        metrics |= {"max_error": made.max_error, "mean_error": made.mean_error}
+    return metrics
 
 
 def between(
@@ -104,9 +104,9 @@ def main() -> None:
                 clips["its own joints and morphs, 0.0001"] = lambda g=given, o=own: fit_joints(*g, **o)
             results[name] = {"vertices": mesh.num_vertices, "frames": len(frames), "clips": {}}
             for kind, make in clips.items():
-                figures = measured(make, *given)
-                results[name]["clips"][kind] = figures
-                print(f"{name}, {kind}: {figures}", flush=True)
+                metrics = measured(make, *given)
+                results[name]["clips"][kind] = metrics
+                print(f"{name}, {kind}: {metrics}", flush=True)
             results[name]["between_keys"] = {
                 "exact morphs": between(lambda v, t, m=mesh: SkinnedMesh.from_frames(m, v, t), *given),
                 "24 joints and morphs, 0.0001": between(lambda v, t, m=mesh: fit_joints(m, v, t, num_joints=24).skin, *given),

@@ -1,4 +1,4 @@
-"""Inverse rendering of a mesh from twelve pictures: its vertices with a known texture, and its texture with known vertices.
+"""Inverse rendering of a mesh from twelve images: its vertices with a known texture, and its texture with known vertices.
 
 python benchmarks/bench_inverse.py MESH.obj [--steps 300] [--size 256] [--picture OUT.png]
 """
@@ -24,7 +24,7 @@ VIEWS, MODES, AMPLITUDE = 12, 20, 0.05
 
 
 class Stage:
-    """A mesh with its cameras, which look at it from all around."""
+    """A mesh with cameras all around it."""
 
     def __init__(self, mesh: Mesh, size: int) -> None:
         self.mesh, self.size, self.neighbors = mesh, size, edge_neighbors(mesh.faces)
@@ -42,16 +42,16 @@ class Stage:
         return positions, rasterize(positions, self.mesh.faces, self.size, self.size)
 
     def draw(self, vertices: Tensor) -> Tensor:
-        """Pictures with alpha of a texture that is a function of the place on the undeformed mesh."""
+        """Images with alpha of a texture that is a function of position on the undeformed mesh."""
         positions, fragments = self.fragments(vertices)
         place = interpolate(self.mesh.vertices, self.mesh.faces, fragments) / self.diagonal
         waves = torch.stack([torch.sin(k * place + k) for k in (9.0, 23.0)]).sum(0)
         seen = (fragments.face_ids >= 0)[..., None]
-        picture = torch.cat([torch.where(seen, 0.5 + 0.22 * waves, 0.0), seen.float()], -1)
-        return antialias(picture, positions, self.mesh.faces, fragments, neighbors=self.neighbors)
+        image = torch.cat([torch.where(seen, 0.5 + 0.22 * waves, 0.0), seen.float()], -1)
+        return antialias(image, positions, self.mesh.faces, fragments, neighbors=self.neighbors)
 
     def seen_vertices(self) -> Tensor:
-        """Vertices of the faces that some picture shows."""
+        """Vertices of faces visible in any image."""
         faces = self.fragments(self.mesh.vertices)[1].face_ids.unique()
         seen = torch.zeros(self.mesh.num_vertices, dtype=torch.bool)
         seen[self.mesh.faces[faces[faces >= 0].long()].flatten()] = True
@@ -67,7 +67,7 @@ def laplacian(mesh: Mesh) -> Tensor:
 
 
 def bend(mesh: Mesh, matrix: Tensor, diagonal: float) -> Tensor:
-    """The vertices moved along the lowest modes but the constant one; the largest move is AMPLITUDE of the diagonal."""
+    """Displaces the vertices along the lowest non-constant modes; the largest displacement is AMPLITUDE of the diagonal."""
     _, modes = torch.linalg.eigh(matrix)
     weights = torch.randn(MODES, 3, generator=torch.Generator().manual_seed(0))
     move = modes[:, 1 : MODES + 1] @ weights
@@ -75,13 +75,13 @@ def bend(mesh: Mesh, matrix: Tensor, diagonal: float) -> Tensor:
 
 
 def recover_vertices(stage: Stage, steps: int, smoothing: float = 20.0) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
-    """Gradient descent in u = (I + smoothing L) x (Nicolet et al. 2021) on the pictures, coarse ones first."""
+    """Gradient descent in u = (I + smoothing L) x (Nicolet et al. 2021) on the images, coarse to fine."""
     matrix = laplacian(stage.mesh)
     start = bend(stage.mesh, matrix, stage.diagonal)
     system = torch.eye(len(matrix)) + smoothing * matrix
     factor = torch.linalg.cholesky(system)
     inverse = torch.cholesky_inverse(factor)
-    moved = torch.zeros_like(start).requires_grad_()  # u less that of the start
+    moved = torch.zeros_like(start).requires_grad_()  # u minus its initial value
     seen = stage.seen_vertices()
     with torch.no_grad():
         target = stage.draw(stage.mesh.vertices)
@@ -101,19 +101,19 @@ def recover_vertices(stage: Stage, steps: int, smoothing: float = 20.0) -> tuple
     with torch.no_grad():
         found = start + inverse @ moved
         errors = [(x - stage.mesh.vertices).norm(dim=1)[seen] / stage.diagonal for x in (start, found)]
-        pictures = target, stage.draw(start), stage.draw(found)
+        images = target, stage.draw(start), stage.draw(found)
     results = {
         "steps": steps, "seen_vertices": int(seen.sum()), "vertices": len(seen), "cpu_s": seconds,
         "start_error": float(errors[0].mean()), "error": float(errors[1].mean()),
         "reduction": float(errors[0].mean() / errors[1].mean()),
         "rms_reduction": float((errors[0].square().mean() / errors[1].square().mean()).sqrt()),
-        "psnr_start": psnr(pictures[1], target), "psnr": psnr(pictures[2], target),
+        "psnr_start": psnr(images[1], target), "psnr": psnr(images[2], target),
     }  # fmt: skip
-    return results, pictures
+    return results, images
 
 
 def recover_texture(stage: Stage, steps: int, texels: int = 256) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
-    """Gradient descent on the texels, from grey; texels that weigh in some picture count."""
+    """Gradient descent on the texels, starting from gray; texels that are visible in any image count."""
     assert stage.mesh.corner_uvs is not None
     uvs = stage.mesh.corner_uvs.flatten(0, 1)
     uv_faces = torch.arange(len(uvs)).view(-1, 3)
@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mesh", type=Path, help=".obj with uvs")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--size", type=int, default=256, help="width and height of the pictures [px]")
+    parser.add_argument("--size", type=int, default=256, help="width and height of the images [px]")
     parser.add_argument("--picture", type=Path, help=".png of target, start and result")
     add_options(parser)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
-"""The native engine in float32 against solutions of mechanics.
+"""The native engine in float32 against analytic solutions of mechanics.
 
-Deterministic but for the CPU's rounding, so a busy machine does no harm: --busy only spares the question.
+Deterministic except for the CPU's rounding, so a busy machine does no harm: --busy only skips the check.
 """
 
 import math
@@ -22,14 +22,14 @@ G = 9.81
 
 
 def lattice(cells: tuple[int, int, int], corner: tuple[float, float, float], h: float, side: int = 2) -> tuple[Tensor, Tensor]:
-    """Particles in a box of whole cells, `side`^3 a cell: positions and volumes."""
+    """Particles in a box of whole cells, `side`^3 per cell: positions and volumes."""
     axes = [(torch.arange(side * n, dtype=torch.float64) + 0.5) * h / side for n in cells]
     x = torch.cartesian_prod(*axes) + torch.tensor(corner, dtype=torch.float64)
     return x, torch.full((len(x),), (h / side) ** 3, dtype=torch.float64)
 
 
 def engine_of(world: World, x: Tensor, volume: Tensor, **values: Tensor) -> Engine:
-    """The native engine with particles at rest, in float32."""
+    """The native engine with undeformed particles, in float32."""
     values = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
     body = values.pop("body", None)
     start = {name: values.pop(name) for name in ("v", "C") if name in values}
@@ -55,7 +55,7 @@ def free_fall(steps: int = 3000, dt: float = 1e-4) -> float:
 
 
 def spin(steps: int = 3000) -> dict[str, float]:
-    """Drift of momentum and angular momentum of a block that turns at 10 rad/s and flies, relative; energy that it gains."""
+    """Relative drift of momentum and angular momentum of a flying block that rotates at 10 rad/s; energy gain."""
     jelly, h = Material("jelly", youngs_modulus=1e5, poisson_ratio=0.3), 1 / 32
     world = World(Grid((0.0, 0.0, 0.0), h, (49, 49, 49)), (jelly,), gravity=(0.0, 0.0, 0.0))
     x, volume = lattice((8, 8, 8), (0.5, 0.5, 0.5), h)
@@ -76,7 +76,7 @@ def spin(steps: int = 3000) -> dict[str, float]:
 
 
 def bar(cells: int = 24) -> dict[str, float]:
-    """Period of a free bar over 2 L sqrt(rho / E), and what is left of its amplitude after two."""
+    """Period of a free bar over 2 L sqrt(rho / E), and remaining amplitude after two periods."""
     soft, length, speed, dt = Material("corotated", youngs_modulus=1e4, poisson_ratio=0.0), 0.5, 0.01, 2e-4
     h = length / cells
     x, volume = lattice((cells, 1, 1), (0.0, 0.0, 0.0), h)
@@ -96,7 +96,7 @@ def bar(cells: int = 24) -> dict[str, float]:
 
 
 def cantilever(layers: int, slenderness: int = 8) -> dict[str, float]:
-    """Mean sag of a beam's tip over one swing, over that at rest of Euler and Bernoulli, and of Timoshenko, less 1."""
+    """Mean deflection of a beam's tip over one period, relative to Euler and Bernoulli, and to Timoshenko, minus 1."""
     thickness, E = 0.1, 1e6
     h, length, held = thickness / layers, slenderness * thickness, 3
     beam = Material("corotated", youngs_modulus=E, poisson_ratio=0.0)
@@ -122,9 +122,9 @@ def cantilever(layers: int, slenderness: int = 8) -> dict[str, float]:
 
 
 def hydrostatics(cells: int = 24, wide: int = 8, duration: float = 1.2) -> dict[str, float]:
-    """Of a column of water: mean compression over rho g H / 2 K, and dp/dy over rho g in the middle 60 %, over time.
+    """For a column of water: mean compression over rho g H / 2 K, and dp/dy over rho g in the middle 60 %, over time.
 
-    K = 2e6 Pa: pressed together by 0.2 % in the mean, so that rho is that at rest.
+    K = 2e6 Pa: compressed by 0.2 % on average, so that rho is that of the rest state.
     """
     height, nu, bulk = 1.0, 0.45, 2e6
     h = height / cells
@@ -160,11 +160,11 @@ def hydrostatics(cells: int = 24, wide: int = 8, duration: float = 1.2) -> dict[
 
 
 def _dropped(cells: int, shift: float) -> tuple[Engine, float, float]:
-    """A jelly cube of 0.25 m that is 0.3 m above a slippery floor: engine, height of the floor, drop [m].
+    """A jelly cube of 0.25 m, 0.3 m above a frictionless floor: engine, height of the floor, drop [m].
 
     Args:
-        cells: Along its side.
-        shift: Of cube and floor against the nodes, in cells.
+        cells: Cells along its side.
+        shift: Offset of cube and floor from the nodes, in cells.
     """
     jelly, h, drop = Material("jelly", youngs_modulus=2e4, poisson_ratio=0.3), 0.25 / cells, 0.3
     floor, counts = 0.2 + shift * h, (4 * cells + 1, 4 * cells + 1, 6 * cells + 1)
@@ -176,7 +176,7 @@ def _dropped(cells: int, shift: float) -> tuple[Engine, float, float]:
 
 
 def rebound() -> dict[str, float]:
-    """Highest rebound of the cube over its drop, and energy gained in any step, over m g drop."""
+    """Maximum rebound of the cube over its drop, and energy gained in any step, over m g drop."""
     engine, floor, drop = _dropped(8, 3.2e-4)
     fallen = float(engine.particles.mass.sum()) * G * drop
     last, gain, lows, highest = engine.energies(0.0).total, 0.0, [], 0.0
@@ -192,7 +192,7 @@ def rebound() -> dict[str, float]:
 
 
 def rebound_by(cells: int, shift: float) -> float:
-    """Highest rebound of the cube over its drop, with time steps of the engine's choice."""
+    """Maximum rebound of the cube over its drop, with time steps chosen by the engine."""
     engine, floor, drop = _dropped(cells, shift)
     heights = []
     for index in range(240):
@@ -203,14 +203,14 @@ def rebound_by(cells: int, shift: float) -> float:
 
 
 def heap(friction_deg: float = 30.0) -> dict[str, float]:
-    """Slope [degrees] of a low heap of sand, half as high as long, whose wall is drawn away slowly."""
+    """Slope [degrees] of a low heap of sand, half as high as long, whose wall is removed slowly."""
     height, h = 0.2, 0.0125
     sand = Material("sand", youngs_modulus=3.537e5, poisson_ratio=0.3, density=2200.0, friction_deg=friction_deg)
     edge, long, wide = 4 * h, 32, 3
     x, volume = lattice((long, wide, 16), (edge, edge, edge), h)
     depth = height - (x[:, 2] - edge)
     F = torch.eye(3, dtype=torch.float64).repeat(len(x), 1, 1)
-    F[:, 2, 2] = (-sand.density * G * depth / (sand.lam + 2 * sand.mu)).exp()  # pressed by its weight, as it lies
+    F[:, 2, 2] = (-sand.density * G * depth / (sand.lam + 2 * sand.mu)).exp()  # compressed by its weight
     near = 1e-4 * h
     walls = (
         Boundary("plane", (0.0, edge + near, 0.0), (0.0, 1.0, 0.0), kind="slip"),

@@ -1,8 +1,8 @@
-"""Meshes out of Gaussians that were fitted to rendered views: distance from the true surface, and textures in held-out views.
+"""Meshes of Gaussians fitted to rendered views: distance from the true surface, and textures in held-out views.
 
-`shapes`: a sphere and a torus with colours in closed form, drawn by our mesh rasterizer. `demo`: the shipped photo set, whose
-surfaces are known in closed form, inside a box about the table. `default`: the same with default options. `objects`: textured
-meshes from files, rendered, fitted, meshed with default options, and compared with their truth.
+`shapes`: a sphere and a torus with analytic colors, drawn by our mesh rasterizer. `demo`: the bundled photo set, whose
+surfaces are known analytically, inside a box around the table. `default`: the same with default options. `objects`: textured
+meshes from files, rendered, fitted, meshed with default options, and compared with their ground truth.
 """
 
 import argparse
@@ -45,7 +45,7 @@ DEMO_BOX = (-1.05, -1.05, -0.05, 1.05, 1.05, 1.25)
 
 
 def pattern(points: Tensor) -> Tensor:
-    """Colours of places, in waves of several lengths so that a fit has something to hold on to."""
+    """Colors by position, in waves of several lengths, as texture for a fit."""
     channels = []
     for k, (slow, fast) in enumerate([(3.0, 7.0), (4.0, 9.0), (5.0, 6.0)]):
         x, y, z = points.roll(k, -1).unbind(-1)
@@ -55,9 +55,9 @@ def pattern(points: Tensor) -> Tensor:
 
 
 def drawn(mesh: Mesh, camera: Cameras, samples: int = 3) -> Tensor:
-    """Colours and alpha (H, W, 4) of a mesh in a camera, `samples` x `samples` of each pixel averaged.
+    """Colors and alpha (H, W, 4) of a mesh in a camera, averaged over `samples` x `samples` per pixel.
 
-    A mesh without a texture has the colours of `pattern`.
+    A mesh without a texture has the colors of `pattern`.
     """
     width, height = int(camera.width) * samples, int(camera.height) * samples
     positions = screen_positions(mesh.vertices, camera.viewmats, camera.resized(width, height).Ks)
@@ -75,7 +75,7 @@ def drawn(mesh: Mesh, camera: Cameras, samples: int = 3) -> Tensor:
 
 
 def photographs(name: str, folder: Path) -> PosedImages:
-    """Views all around a shape, every fifth of them held out."""
+    """Views all around a shape, every fifth held out."""
     place = torch.arange(VIEWS) + 0.5
     height, angle = 1 - 2 * place / VIEWS, place * math.pi * (3 - 5**0.5)
     around = (1 - height**2).sqrt()
@@ -96,24 +96,24 @@ def fit_config(mode: str, **changes: Any) -> FitConfig:
 
 
 def fitted_scene(name: str, images: PosedImages, config: FitConfig, cache: Path | None) -> tuple[GaussianScene, Cameras, dict]:
-    """The scene of a fit, its training cameras and its figures; from the cache where an earlier run left it."""
+    """The scene of a fit, its training cameras and its metrics; from the cache if available."""
     folder = None if cache is None else cache / name
     if folder is not None and (folder / "fit.json").is_file():
-        figures = json.loads((folder / "fit.json").read_text())
-        return GaussianScene.load(folder / "scene.ply"), Cameras.load(folder / "cameras.json"), figures
+        metrics = json.loads((folder / "fit.json").read_text())
+        return GaussianScene.load(folder / "scene.ply"), Cameras.load(folder / "cameras.json"), metrics
     start = time.process_time()
     fitted = fit(config, images)
-    figures = {"fit_psnr": fitted.summary["psnr"], "fit_cpu_s": round(time.process_time() - start, 1)}
+    metrics = {"fit_psnr": fitted.summary["psnr"], "fit_cpu_s": round(time.process_time() - start, 1)}
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         fitted.scene.save(folder / "scene.ply")
         fitted.cameras.save(folder / "cameras.json")
-        (folder / "fit.json").write_text(json.dumps(figures))
-    return fitted.scene, fitted.cameras, figures
+        (folder / "fit.json").write_text(json.dumps(metrics))
+    return fitted.scene, fitted.cameras, metrics
 
 
 def samples_of(mesh: Mesh, count: int = SAMPLES, seed: int = 0) -> Tensor:
-    """Points evenly on a mesh."""
+    """Points sampled uniformly on a mesh."""
     generator = torch.Generator().manual_seed(seed)
     vertices = mesh.vertices.double()
     shares = geometry.face_areas(vertices, mesh.faces).cumsum(0)
@@ -140,7 +140,7 @@ def to_points(points: Tensor, others: Tensor) -> Tensor:
 
 
 def to_shape(points: Tensor, name: str) -> Tensor:
-    """Signed distances of points from a shape, in closed form."""
+    """Signed distances of points from an analytic shape."""
     if name == "sphere":
         return points.norm(dim=-1) - 1
     around = points[:, :2].norm(dim=-1) - 1
@@ -148,7 +148,7 @@ def to_shape(points: Tensor, name: str) -> Tensor:
 
 
 def chamfer(name: str, mesh: Mesh) -> dict[str, float]:
-    """Distances in percent of the diagonal of the shape's box: to the surfaces, and between the samples alone."""
+    """Distances in percent of the diagonal of the shape's box: to the surfaces, and between the samples only."""
     truth = Mesh(*SHAPES[name])
     diagonal = float((truth.vertices.max(0).values - truth.vertices.min(0).values).norm())
     own, true = samples_of(mesh), samples_of(truth, seed=1)
@@ -166,15 +166,15 @@ def chamfer(name: str, mesh: Mesh) -> dict[str, float]:
 
 
 def of_shapes(cache: Path | None) -> dict[str, Any]:
-    """Sphere and torus, fitted in both modes; of 2dgs also at other depths and by Poisson's equation."""
+    """Sphere and torus, fitted in both modes; for 2dgs also with other depths and Poisson reconstruction."""
     results: dict[str, Any] = {"views": VIEWS, "size": SIZE, "steps": STEPS, "gaussians": 8000, "unit": "% of the diagonal"}
     for name in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
             images = photographs(name, Path(folder))
             for mode in ("2dgs", "3dgs"):
                 config = fit_config(mode, max_gaussians=8000, init_count=8000, background="random")
-                scene, cameras, figures = fitted_scene(f"{name}_{mode}", images, config, cache)
-                row: dict[str, Any] = dict(figures)
+                scene, cameras, metrics = fitted_scene(f"{name}_{mode}", images, config, cache)
+                row: dict[str, Any] = dict(metrics)
                 variants = {"tsdf": MESH}
                 if mode == "2dgs":
                     variants["tsdf, median"] = dataclasses.replace(MESH, quantile=0.5, texture_size=0)
@@ -194,7 +194,7 @@ def of_shapes(cache: Path | None) -> dict[str, Any]:
 
 
 def _psnr_in_held_out_views(mesh: Mesh, images: PosedImages) -> float:
-    """Mean over the held-out views of the textured mesh and the photographs, both before white."""
+    """Mean over the held-out views for the textured mesh and the photos, both on white."""
     found = []
     for index in images.test.tolist():
         rgb, alpha = drawn(mesh, images.cameras[index]).split([3, 1], -1)
@@ -203,7 +203,7 @@ def _psnr_in_held_out_views(mesh: Mesh, images: PosedImages) -> float:
 
 
 def of_demo(cache: Path | None) -> dict[str, Any]:
-    """The still life of the shipped photo set on its table."""
+    """The still life of the bundled photo set on its table."""
     folder = Path(str(resources.files("vision3d") / "assets" / "demo"))
     sys.path.insert(0, str(folder))
     import scene as still_life
@@ -211,7 +211,7 @@ def of_demo(cache: Path | None) -> dict[str, Any]:
     low, high = torch.tensor(DEMO_BOX, dtype=torch.float64).view(2, 3)
 
     def hits(camera: Cameras) -> tuple[Tensor, Tensor]:
-        """True places of the pixels (H, W, 3), and which are inside the box."""
+        """True positions of the pixels (H, W, 3), and a mask of those inside the box."""
         origins, directions = camera_rays(
             camera.camtoworlds[0].double(), camera.Ks[0].double(), int(camera.width), int(camera.height)
         )
@@ -220,8 +220,8 @@ def of_demo(cache: Path | None) -> dict[str, Any]:
         return places, ((places > low) & (places < high)).all(-1)
 
     images = load_dataset(folder)
-    scene, cameras, figures = fitted_scene("demo", images, fit_config("2dgs", max_gaussians=20_000), cache)
-    results: dict[str, Any] = {"steps": STEPS, **figures}
+    scene, cameras, metrics = fitted_scene("demo", images, fit_config("2dgs", max_gaussians=20_000), cache)
+    results: dict[str, Any] = {"steps": STEPS, **metrics}
     start = time.process_time()
     made = mesh_scene(MeshConfig(box=DEMO_BOX, resolution=256, faces=100_000, texture_size=2048), scene, cameras)
     results |= {"mesh_cpu_s": round(time.process_time() - start, 1), "mesh": made.summary}
@@ -230,7 +230,7 @@ def of_demo(cache: Path | None) -> dict[str, Any]:
         places, _ = hits(camera)
         truth.append(places[((places > low - 0.3) & (places < high + 0.3)).all(-1)])
     points = torch.cat(truth)
-    # Near surfaces have more pixels; one point a cell of 4 mm makes the samples even.
+    # Close surfaces have more pixels; one point per cell of 4 mm makes the samples uniform.
     _, first = np.unique(np.floor(points.numpy() / 0.004).astype(np.int64), axis=0, return_index=True)
     points = points[torch.from_numpy(first)]
     is_inside = ((points > low) & (points < high)).all(-1)
@@ -264,7 +264,7 @@ def of_demo(cache: Path | None) -> dict[str, Any]:
 
 
 def beside_truth(mesh: Mesh, points: Tensor, truth: Callable[[Tensor], Tensor], cameras: Cameras) -> dict[str, float]:
-    """Mean distances [m] of what at least 3 cameras see: mesh from truth, and points of the truth from the mesh."""
+    """Mean distances [m] of surfaces visible to at least 3 cameras: mesh to truth, and points of the truth to the mesh."""
     own = samples_of(mesh)
     own = own[mesh_quality.times_seen(own, cameras, mesh_quality.depths_of(mesh, cameras)) >= 3]
     there, back = truth(own), to_mesh(points, mesh)
@@ -272,7 +272,7 @@ def beside_truth(mesh: Mesh, points: Tensor, truth: Callable[[Tensor], Tensor], 
 
 
 def of_default(cache: Path | None) -> dict[str, Any]:
-    """The shipped photo set with default options, ellipsoids of the preset `demo` and 2dgs of the preset `surface`."""
+    """The bundled photo set with default options, ellipsoids of the preset `demo` and 2dgs of the preset `surface`."""
     folder = Path(str(resources.files("vision3d") / "assets" / "demo"))
     sys.path.insert(0, str(folder))
     import scene as still_life
@@ -289,7 +289,7 @@ def of_default(cache: Path | None) -> dict[str, Any]:
         places.append(hit[::2, ::2].reshape(-1, 3))
     points = torch.cat(places)
     points = points[mesh_quality.times_seen(points, cameras, lambda index: depths[index]) >= 3]
-    # Near surfaces have more pixels; one point a cell of 8 mm makes the samples even.
+    # Close surfaces have more pixels; one point per cell of 8 mm makes the samples uniform.
     _, first = np.unique(np.floor(points.numpy() / 0.008).astype(np.int64), axis=0, return_index=True)
     points = points[torch.from_numpy(first)]
     is_on_table = (points[:, :2].norm(dim=-1) < 1.02) & (points[:, 2] > -0.02)
@@ -298,10 +298,10 @@ def of_default(cache: Path | None) -> dict[str, Any]:
     for mode, steps in (("3dgs", 5000), ("2dgs", 2500)):
         base = load_yaml(FitConfig, "demo" if mode == "3dgs" else "surface", stage="fit")
         config = dataclasses.replace(base, minutes=None, steps=steps, max_gaussians=20_000, checkpoint_every=0)
-        scene, trained, figures = fitted_scene(f"default_{mode}", images, config, cache)
+        scene, trained, metrics = fitted_scene(f"default_{mode}", images, config, cache)
         start = time.process_time()
         made = mesh_scene(MeshConfig(), scene, trained)
-        row: dict[str, Any] = {"steps": steps, **figures, "mesh_cpu_s": round(time.process_time() - start, 1)}
+        row: dict[str, Any] = {"steps": steps, **metrics, "mesh_cpu_s": round(time.process_time() - start, 1)}
         row |= {"mesh": made.summary, **mesh_quality.topology(made.mesh)}
         for name, truth in (("all", points), ("table", points[is_on_table])):
             low, high = (truth.amin(0) - 0.02, truth.amax(0) + 0.02)
@@ -338,17 +338,17 @@ def of_objects(files: list[Path], cache: Path | None) -> dict[str, Any]:
                 write_image(file, torch.cat([rgb / alpha.clamp(min=1e-6), alpha], -1).clamp(0, 1))
             images = PosedImages(cameras, tuple(paths), is_test, source=Path(name))
             config = FitConfig(steps=2500, max_gaussians=12_000, checkpoint_every=0)
-            scene, trained, figures = fitted_scene(path.stem, images, config, cache)
+            scene, trained, metrics = fitted_scene(path.stem, images, config, cache)
         start = time.process_time()
         made = mesh_scene(MeshConfig(), scene, trained)
-        row: dict[str, Any] = {**figures, "mesh_cpu_s": round(time.process_time() - start, 1)}
+        row: dict[str, Any] = {**metrics, "mesh_cpu_s": round(time.process_time() - start, 1)}
         row |= mesh_quality.topology(made.mesh)
         points = samples_of(truth, seed=1)
         points = points[mesh_quality.times_seen(points, trained, mesh_quality.depths_of(truth, trained)) >= 3]
         found = beside_truth(made.mesh, points, lambda own, truth=truth: to_mesh(own, truth), trained)
         row |= {key: round(50 * value, 4) for key, value in found.items()}
         row["chamfer"] = round(0.5 * (row["mesh_to_truth"] + row["truth_to_mesh"]), 4)
-        # White is what the fit puts behind images with alpha.
+        # The fit uses white behind images with alpha.
         held_out, photos = cameras[is_test], []
         for camera in held_out:
             rgb, alpha = mesh_quality.drawn(truth, camera)
@@ -366,7 +366,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, "objects", []], help="which [default: all but objects]")
     parser.add_argument("--objects", type=Path, nargs="*", default=[], help="textured meshes for the part objects")
-    parser.add_argument("--scenes", type=Path, help="folder that keeps the fitted scenes, and gives them to the next run")
+    parser.add_argument("--scenes", type=Path, help="folder that caches the fitted scenes")
     parser.add_argument("--threads", type=int, default=2)
     add_options(parser)
     options = parser.parse_args()

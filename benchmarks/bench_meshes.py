@@ -1,7 +1,7 @@
 """The mesh rasterizer against other renderers, rays and finite differences: CPU-seconds, agreement, gradients.
 
-python benchmarks/bench_meshes.py MESHES, a folder with spot.obj, teapot.obj and suzanne.obj. Peers whose packages are not there
-are left out.
+python benchmarks/bench_meshes.py MESHES, a folder with spot.obj, teapot.obj and suzanne.obj. Peers whose packages are missing
+are skipped.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from vision3d.geometry import se3, shapes
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.render.meshes import antialias, draw_attributes, edge_neighbors, interpolate, rasterize, screen_positions
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the workloads of the tests
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for workloads of the tests
 from tests.support.rays import Agreement, draw_view
 
 
 class Ours:
-    """One view of a mesh with colours at its vertices on black: fragments, colours, silhouettes."""
+    """One view of a mesh with vertex colors on black: fragments, colors, silhouettes."""
 
     def __init__(self, mesh: Mesh, size: int, *, distance: float = 1.1, dtype: torch.dtype = torch.float32) -> None:
         self.mesh, self.size, self.neighbors = mesh, size, edge_neighbors(mesh.faces)
@@ -47,11 +47,11 @@ class Ours:
         return self.shade(self.positions(vertices), colors, backend)
 
     def draw_in_steps(self, vertices: Tensor, colors: Tensor, backend: str = "native") -> Tensor:
-        """The same by the separate operations."""
+        """The same with the separate operations."""
         positions = self.positions(vertices)
         fragments = rasterize(positions, self.mesh.faces, self.size, self.size, backend=backend)
-        picture = interpolate(colors, self.mesh.faces, fragments, backend=backend)
-        return antialias(picture, positions, self.mesh.faces, fragments, neighbors=self.neighbors, backend=backend)
+        image = interpolate(colors, self.mesh.faces, fragments, backend=backend)
+        return antialias(image, positions, self.mesh.faces, fragments, neighbors=self.neighbors, backend=backend)
 
     def positions(self, vertices: Tensor) -> Tensor:
         return screen_positions(vertices, self.viewmat[None].to(vertices), self.K[None].to(vertices))
@@ -65,7 +65,7 @@ class Ours:
         return self.draw(self.vertices, self.colors, backend)
 
     def step(self, backend: str = "native", *, in_steps: bool = False) -> tuple[Tensor, Tensor]:
-        """Gradients of the sum of squares by vertices and colours."""
+        """Gradients of the sum of squares by vertices and colors."""
         leaves = [value.detach().requires_grad_() for value in (self.vertices, self.colors)]
         draw = self.draw_in_steps if in_steps else self.draw
         loss = torch.nn.functional.mse_loss(draw(*leaves, backend), self.target, reduction="sum")
@@ -79,7 +79,7 @@ class Ours:
 
 
 def available(make: Callable[[], Any]) -> Any:
-    """A peer, or None where its package is missing."""
+    """A peer, or None if its package is missing."""
     try:
         return make()
     except ImportError as error:
@@ -88,7 +88,7 @@ def available(make: Callable[[], Any]) -> Any:
 
 
 def in_turns(calls: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, dict[str, float]]:
-    """CPU-seconds of each call, least and median of the rounds, in turns: load of others meets all alike."""
+    """CPU-seconds of each call, minimum and median over the rounds, alternating: load by others affects all equally."""
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -100,7 +100,7 @@ def in_turns(calls: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, 
 
 
 def speed(mesh: Mesh) -> dict[str, Any]:
-    """Picture and gradients at 256x256, and the picture alone."""
+    """Image and gradients at 256x256, and the image only."""
     ours = Ours(mesh, 256)
     target = ours.target[0].double().numpy()
     calls: dict[str, Callable[[], Any]] = {"vision3d step": ours.step, "vision3d picture": ours.forward}
@@ -157,8 +157,8 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def gradients(mesh: Mesh) -> dict[str, Any]:
-    """Against finite differences of whole pictures (64-bit, smooth loss), and against DEODR from so far that its affine colours
-    are right."""
+    """Against finite differences of whole images (64-bit, smooth loss), and against DEODR from far enough that its affine
+    colors are accurate."""
     ours = Ours(mesh, 256, dtype=torch.float64)
     y, x = torch.meshgrid(torch.linspace(-1, 1, 256), torch.linspace(-1, 1, 256), indexing="ij")
     weights = torch.stack([(2 * x + y).sin(), (x - 2 * y).cos(), x * y], -1).double()
@@ -171,7 +171,7 @@ def gradients(mesh: Mesh) -> dict[str, Any]:
     ratios = {}
     for name, move in moves.items():
         along = ours.vertices - center if move is None else move.double().expand_as(ours.vertices)
-        step = 0.004  # about half a pixel: pixels change their faces on the way
+        step = 0.004  # about half a pixel: pixels change their faces in between
         with torch.no_grad():
             ends = [loss(ours.vertices + sign * step * along, colors) for sign in (1, -1)]
         ratios[name] = float((by_vertices * along).sum() / ((ends[0] - ends[1]) / (2 * step)))
@@ -183,18 +183,18 @@ def gradients(mesh: Mesh) -> dict[str, Any]:
     far.colors = colors
     deodr = available(lambda: Deodr(mesh, colors, far.viewmat, far.K, 256))
     if deodr:
-        picture = far.forward()[0]
-        target = picture + 0.5 * weights  # a smooth difference
+        image = far.forward()[0]
+        target = image + 0.5 * weights  # a smooth difference
         leaves = [value.detach().requires_grad_() for value in (far.positions(far.vertices), colors)]
         (far.shade(*leaves)[0] - target).square().sum().backward()
         deodr.step(target.numpy())
-        # By the places in the picture: DEODR's way back to the world takes R for its transpose.
+        # By the positions in the image: DEODR's transformation back to the world uses R instead of its transpose.
         mine = leaves[0].grad[0, :, :2] * leaves[0][0, :, 3:].detach()
         other, other_colors = (torch.from_numpy(value) for value in (deodr.scene.scene_2d.ij_b, deodr.scene.scene_2d.colors_b))
         edge = torch.zeros(mesh.num_vertices, dtype=torch.bool)
         edge[mesh.faces[torch.from_numpy(deodr.scene.scene_2d.edgeflags).any(1)].flatten()] = True
         found["to deodr"] = {
-            "picture, mean absolute difference": float((torch.from_numpy(deodr.forward()) - picture).abs().mean()),
+            "picture, mean absolute difference": float((torch.from_numpy(deodr.forward()) - image).abs().mean()),
             "cosine by colors": cosine(leaves[1].grad, other_colors),
             "cosine by places, vertices off outlines": cosine(mine[~edge], other[~edge]),
             "cosine by places, vertices of outlines": cosine(mine[edge], other[edge]),
@@ -205,7 +205,7 @@ def gradients(mesh: Mesh) -> dict[str, Any]:
 
 
 def agreement(folder: Path) -> dict[str, Any]:
-    """Faces and depths against the rays of Open3D."""
+    """Faces and depths against ray casting of Open3D."""
     import open3d
 
     found = {}

@@ -1,6 +1,6 @@
-"""Engines of the material point method: CPU-seconds a time step beside plain Taichi and plain Warp, scaling, memory, threads.
+"""Engines of the material point method: CPU-seconds per step compared to plain Taichi and Warp, scaling, memory, threads.
 
-python benchmarks/bench_physics.py [--only PART]. Engines and peers whose packages are not there are left out.
+python benchmarks/bench_physics.py [--only PART]. Engines and peers whose packages are missing are skipped.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from vision3d.stages.simulate.world.world import World
 
 DT, FLOOR, SIDE = 1e-4, 0.12, 0.3
 STEPS, ROUNDS = 20, 5
-LEAST_RATE = 0.6  # million particle-steps a CPU-second of plain Taichi: a weaker peer proves nothing
+MIN_RATE = 0.6  # million particle-steps per CPU-second of plain Taichi: a slower peer is not a fair comparison
 FAST = tuple(name for name in ("native", "taichi") if name in ENGINES)
 
 
@@ -57,7 +57,7 @@ class Ours:
 
 
 def contestants(count: int, nodes: int) -> dict[str, Callable[[], Peer]]:
-    """All that are installed, by name, with corotated jelly."""
+    """All installed engines by name, with corotated jelly."""
     particles, world = scene(count, nodes)
     (material,) = world.materials
     volume = float(particles.volume[0])
@@ -75,10 +75,10 @@ def contestants(count: int, nodes: int) -> dict[str, Callable[[], Peer]]:
 
 
 def in_turns(calls: dict[str, Callable[[int], None]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median CPU-seconds of the process for one step, in turns: load of others meets all alike."""
+    """Median CPU-seconds of the process per step, alternating: load by others affects all equally."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
-        call(3)  # compiled, and in the caches
+        call(3)  # compiles and warms up the caches
     for _ in range(rounds):
         for name, call in calls.items():
             start = time.process_time()
@@ -98,8 +98,8 @@ def peers() -> dict[str, Any]:
             print(f"left out: {name}: {error}")
     times = in_turns({name: peer.steps for name, peer in alive.items()})
     rates = {name: count / seconds / 1e6 for name, seconds in times.items()}
-    if rates.get("plain taichi", LEAST_RATE) < LEAST_RATE:
-        sys.exit(f"error: plain taichi takes {rates['plain taichi']:.2f} million particle-steps a CPU-s, want {LEAST_RATE}")
+    if rates.get("plain taichi", MIN_RATE) < MIN_RATE:
+        sys.exit(f"error: plain taichi takes {rates['plain taichi']:.2f} million particle-steps a CPU-s, want {MIN_RATE}")
     found: dict[str, Any] = {"cpu_ms_a_step": {name: 1e3 * seconds for name, seconds in times.items()}}
     found["million_particle_steps_a_cpu_s"] = rates
     for base in ("plain taichi", "plain warp"):
@@ -111,7 +111,7 @@ def peers() -> dict[str, Any]:
 
 
 def same_motion() -> dict[str, Any]:
-    """4000 particles that sag on the floor, 1000 steps: distance from the reference in float64, in cells."""
+    """4000 particles that settle on the floor, 1000 steps: distance from the reference in float64, in cells."""
     count, nodes, steps = 4000, 32, 1000
     particles, world = scene(count, nodes)
     exact = Particles.at_rest(particles.x.double(), particles.volume.double(), world.materials)
@@ -131,7 +131,7 @@ def same_motion() -> dict[str, Any]:
 
 
 def colored_and_atomic() -> dict[str, Any]:
-    """The Taichi engine's two ways to the grid, one thread, and what differs after one step."""
+    """The Taichi engine's two transfers to the grid, one thread, and their differences after one step."""
     found: dict[str, Any] = {}
     if not _runs("taichi"):
         return found
@@ -157,7 +157,7 @@ def colored_and_atomic() -> dict[str, Any]:
 
 
 def scaling() -> dict[str, Any]:
-    """CPU-ms a step against particles (64^3 nodes) and nodes (50 000 particles), one thread."""
+    """CPU-ms per step by particles (64^3 nodes) and by nodes (50 000 particles), one thread."""
     rows: dict[str, Any] = {}
     for name in FAST:
         if not _runs(name):
@@ -175,7 +175,7 @@ def scaling() -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """Peak resident bytes a particle, and a node, of each engine in a process of its own: slopes between two sizes."""
+    """Peak resident bytes per particle, and per node, of each engine in a separate process: slopes between two sizes."""
     found: dict[str, Any] = {}
     for name in FAST:
         if not _runs(name):
@@ -189,12 +189,12 @@ def memory() -> dict[str, Any]:
 
 
 def peak(name: str, count: int, nodes: int) -> float:
-    """Largest growth of this process while an engine takes steps, its input not counted (Linux)."""
+    """Maximum growth of this process while an engine takes steps, excluding its input (Linux)."""
     choose_engine(name)
     warm = Ours(choose_engine(name), *scene(1000, 32))
-    warm.steps(2)  # compilers and libraries are not counted
+    warm.steps(2)  # excludes compilers and libraries
     particles, world = scene(count, nodes)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     engine = Ours(choose_engine(name), particles, world)
     engine.steps(25)
@@ -202,7 +202,7 @@ def peak(name: str, count: int, nodes: int) -> float:
 
 
 def threads() -> dict[str, Any]:
-    """Wall-seconds of one and two threads for 200 000 particles, in processes of their own; wants an idle machine."""
+    """Wall-seconds with one and two threads for 200 000 particles, in separate processes; needs an idle machine."""
     found: dict[str, Any] = {}
     for name in FAST:
         if not _runs(name):
@@ -213,7 +213,7 @@ def threads() -> dict[str, Any]:
 
 
 def wall(name: str, count: int, nodes: int) -> float:
-    """Wall-seconds of a step, median of five."""
+    """Wall-seconds per step, median of five."""
     engine = Ours(choose_engine(name), *scene(count, nodes))
     engine.steps(3)
     taken = []
@@ -225,12 +225,12 @@ def wall(name: str, count: int, nodes: int) -> float:
 
 
 def start() -> dict[str, Any]:
-    """Wall-seconds from the made engine's class to the end of the first step, kernels compiled before."""
+    """Wall-seconds from creating the engine to the end of the first step, with kernels compiled before."""
     return {name: _alone("first_step", name, 50_000, 64) for name in FAST if _runs(name)}
 
 
 def first_step(name: str, count: int, nodes: int) -> float:
-    """Wall-seconds to the first step in this process; vision3d is imported already."""
+    """Wall-seconds to the first step in this process, with vision3d already imported."""
     particles, world = scene(count, nodes)
     begin = time.perf_counter()
     Ours(choose_engine(name), particles, world).steps(1)
@@ -274,7 +274,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description="Engines of the material point method")
     add_options(parser)
-    parser.add_argument("--only", choices=PARTS, help="run this part alone, and write nothing")
+    parser.add_argument("--only", choices=PARTS, help="run only this part, and write nothing")
     options = parser.parse_args()
     if not options.busy:
         refuse_foreign_load()

@@ -22,12 +22,12 @@ from vision3d.stages.simulate.world.world import World
 
 ELASTIC = ("corotated", "neo_hookean", "hencky")
 LAWS = (*ELASTIC, "von_mises", "drucker_prager", "snow", "water", "viscoplastic")
-CHUNK = 100  # steps between looks at the energy
+CHUNK = 100  # steps between energy checks
 GAIN = 0.005
 
 
 def scene(seed: int) -> tuple[Particles, World, bool]:
-    """One to three bodies of random shape, law and stiffness, thin ones too; forced by gravity and solids in half of them."""
+    """One to three bodies of random shape, law and stiffness, including thin ones; half of them with gravity and solids."""
     draw = random.Random(seed)
     torch.manual_seed(seed)
     nodes = draw.choice((32, 48, 64, 96, 128))
@@ -44,7 +44,7 @@ def scene(seed: int) -> tuple[Particles, World, bool]:
         vs.append((draw.uniform(0, 5) * torch.randn(3).double()).expand_as(x))
     materials += [
         Material(law, poisson_ratio=0.3) for law in LAWS
-    ]  # of no body: engines that compile for the laws of a world do so once
+    ]  # unused by bodies, so that engines that compile for the laws of a world do so once
     body = torch.cat([torch.full((len(x),), index) for index, x in enumerate(xs)])
     x = torch.cat(xs).clamp(4.5 * h, 1 - 4.5 * h)
     boundaries: tuple[Boundary, ...] = ()
@@ -58,7 +58,7 @@ def scene(seed: int) -> tuple[Particles, World, bool]:
 
 
 def _shape(draw: random.Random, nodes: int) -> torch.Tensor:
-    """A block, plate or rod, 8 particles a cell but jittered; positions in cells about its middle."""
+    """A block, plate or rod, 8 jittered particles per cell; positions in cells relative to its center."""
     sizes = {"block": (5, 4, 5), "plate": (9, 9, 1), "sheet": (9, 9, 0.5), "rod": (1, 1, 12)}[
         draw.choice(("block", "plate", "sheet", "rod"))
     ]
@@ -68,7 +68,7 @@ def _shape(draw: random.Random, nodes: int) -> torch.Tensor:
 
 
 def run(engine: Engine, start: Particles, world: World, forced: bool, steps: int) -> dict[str, Any]:
-    """What one scene does; energies are compared with all that could move: kinetic, elastic, and the height above the floor."""
+    """Runs one scene; energies are relative to the total available: kinetic, elastic, and height above the floor."""
     first = energies(start, world, 0.0)
     floor = 9.81 * float(start.mass.sum()) * 0.1 if forced else 0.0
     scale = first.total - floor
@@ -78,7 +78,7 @@ def run(engine: Engine, start: Particles, world: World, forced: bool, steps: int
         span = CHUNK * 0.3 * world.grid.spacing / (sound + 1.0)
         report = engine.advance(span, now)
         done, now, kept = done + report.steps, now + span, kept + report.num_kept
-        work += report.work  # of solids and the grid's sides
+        work += report.work  # work of solids and the grid's sides
         gain = max(gain, (engine.energies(report.last_dt).total - work - first.total) / scale)
     return {"steps": done, "kept": kept, "energy_gain": gain, "seconds": now}
 

@@ -1,4 +1,4 @@
-"""The rasterizer against other ones and against its own bounds: CPU-seconds, pairs a second, threads, gradients, memory."""
+"""The rasterizer against others and against its own limits: CPU-seconds, pairs per second, threads, gradients, memory."""
 
 import resource
 import subprocess
@@ -18,7 +18,7 @@ LIMITS = ("pinhole", 0.01, 1e10, 0.0)  # model, near plane, far plane, radius cl
 
 
 class Raster:
-    """Projected splats of a workload, and the raster part on its own: tile lists and blending, forward and backward."""
+    """Projected splats of a workload, and the raster part only: tile lists and blending, forward and backward."""
 
     def __init__(self, scene: dict[str, Any]) -> None:
         self.size = (scene["width"], scene["height"])
@@ -65,7 +65,7 @@ class Raster:
 
 
 def pairs_blended(scene: dict[str, Any]) -> int:
-    """(Gaussian, pixel) pairs with alpha >= 1/255 that are drawn, by the reference: d(sum of weights / T alpha) counts them."""
+    """Drawn (Gaussian, pixel) pairs with alpha >= 1/255, by the reference: d(sum of weights / T alpha) counts them."""
     raster = Raster(scene)
     *_, offsets, ids = raster.lists().lists
     total = 0
@@ -88,7 +88,7 @@ def pairs_blended(scene: dict[str, Any]) -> int:
 
 
 def gradients() -> dict[str, Any]:
-    """Cosine of each gradient with the float64 reference, and the share of pixels outside 1e-5 (S1, SH3, two cameras)."""
+    """Cosine of each gradient with the float64 reference, and the fraction of pixels outside 1e-5 (S1, SH3, two cameras)."""
     scene = workload(0.02, count=5000, width=160, height=120)
     views = scene["viewmat"].repeat(2, 1, 1)
     views[1, :3, :3] = torch.tensor([[0.98006658, 0, 0.19866933], [0, 1, 0], [-0.19866933, 0, 0.98006658]])
@@ -124,7 +124,7 @@ def gradients() -> dict[str, Any]:
 
 
 def memory(count: int, width: int, height: int, scale: float, backward: bool) -> float:
-    """Peak memory beyond the inputs in MiB, in a process of its own."""
+    """Peak memory beyond the inputs in MiB, in a separate process."""
     code = f"""
 import sys, torch
 from pathlib import Path
@@ -151,7 +151,7 @@ print(status("VmHWM") - base)
 
 
 def threads(rounds: int = 15) -> dict[str, Any]:
-    """Wall time of the raster part with one thread and with two, in turns; the speed-up is that of the median round."""
+    """Wall time of the raster part with one and two threads, alternating; the speed-up is that of the median round."""
     found = {}
     for name, scale in SCENES.items():
         raster = Raster(workload(scale))
@@ -190,7 +190,7 @@ def main() -> None:
                 peer = peers[peer_name](**scene)
                 times = cpu_times(lambda peer=peer, v=raster.upstream[0]: peer.raster_forward_backward(v), repeats=5, warmup=1)
                 row["raster_cpu_s"][peer_name] = times
-                # Ours again, so that the ratio is between neighbours in time.
+                # Ours again, so that the ratio is between adjacent timings.
                 again = cpu_times(raster.forward_backward)["median"]
                 row.setdefault("times_faster_than", {})[peer_name] = times["median"] / again
             results["scenes"][name] = row

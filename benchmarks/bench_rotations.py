@@ -1,4 +1,4 @@
-"""Rotations: native kernels against torch and roma, round trips, hostile numbers, the noise laws of the projections."""
+"""Rotations: native kernels against torch and roma, round trips, extreme values, the noise laws of the projections."""
 
 import math
 import sys
@@ -22,7 +22,7 @@ COUNT = 1_000_000
 
 
 def peers() -> dict[str, Callable[[Tensor], Tensor]]:
-    """What roma has for each operation; nothing where it is not installed."""
+    """roma's function for each operation; empty if it is not installed."""
     try:
         import roma
     except ImportError:
@@ -44,7 +44,7 @@ def step(function: Callable[[Tensor], Tensor], values: Tensor, upstream: Tensor)
 
 
 def in_turns(functions: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """CPU-seconds of each function, one after the other in each round: ratios are between neighbours in time."""
+    """CPU-seconds of each function, alternating in each round: ratios are between adjacent timings."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for k in range(rounds + 1):
         for name, function in functions.items():
@@ -81,7 +81,7 @@ def speed() -> dict[str, Any]:
 
 
 def round_trips() -> dict[str, Any]:
-    """Largest angle [rad] between a rotation and what comes back, over 10^5 uniform ones and axes at all critical angles."""
+    """Maximum angle [rad] between a rotation and its round trip, over 10^5 uniform ones and axes at all critical angles."""
     exact = torch.cat([haar_rotmats(3, 100_000, dtype=torch.float64), rotmats_at_all_angles(200)])
     results: dict[str, Any] = {}
     for name in representations.REPRESENTATIONS:
@@ -96,7 +96,7 @@ def round_trips() -> dict[str, Any]:
 
 
 def hostile_numbers(total: int = 10_000_000) -> dict[str, Any]:
-    """Counts of results and gradients that are NaN, or infinite, in `total` rows of hostile numbers; largest |R^T R - I|."""
+    """Counts of NaN and infinite results and gradients in `total` rows of extreme values; maximum |R^T R - I|."""
     names = [name for name in representations.REPRESENTATIONS if not (name.startswith("euler_") and len(name) == 9)]
     eye = torch.eye(3, dtype=torch.float64)
     results: dict[str, Any] = {"rows": 0}
@@ -131,7 +131,7 @@ def noise_laws(sigma: float = 0.01, count: int = 1_000_000) -> dict[str, float]:
 
 
 def main() -> None:
-    arguments(__doc__ or "")  # CPU-seconds in turns: other processes may run
+    arguments(__doc__ or "")  # alternating CPU-seconds: other processes may run
     torch.manual_seed(0)
     torch.set_num_threads(1)
     with ForeignLoad() as load:

@@ -1,4 +1,4 @@
-"""How the time of a rendered and differentiated view grows with Gaussians and with pixels."""
+"""Time of a rendered and differentiated view by number of Gaussians and pixels."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(1)
     results: dict[str, Any] = {"gaussians": {}, "pixels": {}}
     with ForeignLoad() as load:
-        for count in COUNTS:  # the covered area stays that of S2
+        for count in COUNTS:  # with the covered area of S2
             results["gaussians"][count] = row(workload(0.030 * (20_000 / count) ** 0.5, count))
             print(count, results["gaussians"][count])
         for size in SIZES:

@@ -1,4 +1,4 @@
-"""The command simulate as a user runs it: biker.spz by defaults, a tenth simulated against all, start-up times.
+"""The command simulate as run by a user: biker.spz with defaults, a tenth simulated against all, start-up times.
 
 python benchmarks/bench_simulate.py DATA/splats/biker.spz --demo RUN_FOLDER_OF_THE_DEMO
 """
@@ -26,7 +26,7 @@ JIGGLE = ("--drop", "0.15", "--frames", "72", "--video")  # the README's command
 
 
 def whole_command(scene: Path, *options: str) -> dict[str, Any]:
-    """Wall seconds of the command, and what its summary says."""
+    """Wall seconds of the command, and its summary."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         start = time.perf_counter()
@@ -39,8 +39,8 @@ def whole_command(scene: Path, *options: str) -> dict[str, Any]:
 
 
 def followers(scene: GaussianScene, cells: int, frames: int = 25) -> dict[str, Any]:
-    """Distance of all Gaussians from where they are when all are simulated, with a tenth of them simulated [cells]."""
-    torch.set_num_threads(1)  # threads that wait count as CPU time
+    """Distance of all Gaussians from their positions when all are simulated, with a tenth of them simulated [cells]."""
+    torch.set_num_threads(1)  # waiting threads count as CPU time
     config = SimulateConfig(frames=frames, cells=cells, size=1.0)
     runs, found = {}, {}
     for share in (1.0, 0.1):
@@ -63,7 +63,7 @@ def followers(scene: GaussianScene, cells: int, frames: int = 25) -> dict[str, A
 
 
 def start_up() -> dict[str, float]:
-    """Wall seconds until the first time step is done, after the imports; of Taichi with a warm cache."""
+    """Wall seconds until the first time step is done, after the imports; for Taichi with a warm cache."""
     script = """
 import sys, time
 import torch
@@ -83,7 +83,7 @@ print(time.perf_counter() - start)
     found = {}
     for name in ("native", "taichi"):
         times = []
-        for _ in range(4):  # the first one fills the cache
+        for _ in range(4):  # the first run fills the cache
             run = subprocess.run([sys.executable, "-c", script, name], check=True, capture_output=True, text=True)
             times.append(float(run.stdout.split()[-1]))
         found[name] = min(times[1:])
@@ -96,7 +96,7 @@ print(time.perf_counter() - start)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene", type=Path, help="biker.spz")
-    parser.add_argument("--demo", type=Path, help="what `vision3d demo` wrote, for the command of the README")
+    parser.add_argument("--demo", type=Path, help="output of `vision3d demo`, for the command of the README")
     add_options(parser)
     args = parser.parse_args()
     if not args.busy:

@@ -1,4 +1,4 @@
-"""Skinning: the native kernels against our torch reference and a composition of roma, forward and backward."""
+"""Skinning: the native kernels against our torch reference and an implementation with roma, forward and backward."""
 
 import sys
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def with_roma(
     stretches: Tensor,
     blends: Tensor,
 ) -> Tensor:
-    """The hybrid as one would write it with roma: its rotation matrices, its quaternion products, torch for the rest."""
+    """Hybrid skinning as one would write it with roma: its rotation matrices, its quaternion products, torch for the rest."""
     import roma
 
     unit = roma.quat_normalize(quats.roll(-1, -1))
@@ -75,13 +75,13 @@ def in_torch(
 
 
 def step(function: Callable[..., Tensor], given: dict[str, Tensor], upstream: Tensor) -> None:
-    """Forward and backward of all floats."""
+    """Forward and backward over all floats."""
     leaves = {name: v.detach().requires_grad_() if v.is_floating_point() else v for name, v in given.items()}
     function(**leaves).backward(upstream)
 
 
 def measured(calls: dict[str, Callable[[], Any]]) -> dict[str, Any]:
-    """CPU and wall seconds of each, and how many times as much CPU time as ours the others take."""
+    """CPU and wall seconds of each, and the CPU time of the others relative to ours."""
     results = {name: {"cpu_s": cpu_times(call), "wall_s": wall_times(call)} for name, call in calls.items()}
     ours = results["native"]["cpu_s"]["median"]
     ratios = {name: found["cpu_s"]["median"] / ours for name, found in results.items() if name != "native"}
@@ -98,7 +98,7 @@ def main() -> None:
     try:
         import roma  # noqa: F401
     except ImportError:
-        print("roma is not installed: pip install roma compares with it")
+        print("roma is not installed: pip install roma to compare with it")
     else:
         others["roma"] = with_roma
     torch.manual_seed(0)

@@ -1,9 +1,9 @@
-"""What `animate static` reaches: held-out views of known meshes before and after, for 1, 3, 4 and 6 Gaussians a face.
+"""Quality of `animate static`: held-out views of known meshes before and after, for 1, 3, 4 and 6 Gaussians per face.
 
 python benchmarks/bench_static.py DATA [--steps 300] [--size 256]
 
-DATA has skinning/fox.glb (with a texture) and meshes/spot.obj (coloured here). 24 cameras evenly on a sphere, every sixth is
-held out; the truth is the mesh drawn three times as large without light and averaged down.
+DATA has skinning/fox.glb (with a texture) and meshes/spot.obj (colored here). 24 cameras evenly on a sphere, every sixth
+held out; the ground truth is the mesh rendered at three times the size without shading and downscaled.
 """
 
 import argparse
@@ -27,18 +27,18 @@ from vision3d.stages.animate import StaticConfig, bind_gaussians
 from vision3d.stages.animate.orbits import Orbit
 
 VIEWS, HELD_EVERY, LARGER = 24, 6, 3
-NOISE = 0.01  # standard deviation of the vertices of a noisy mesh, in longest sides of the box
+NOISE = 0.01  # standard deviation of vertex noise, relative to the longest side of the box
 
 
 def painted(mesh: Mesh) -> Mesh:
-    """With colours in waves, so that there is something to see."""
+    """With wave-shaped colors as texture."""
     place = (mesh.vertices - mesh.vertices.amin(0)) / (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max()
     colors = [0.5 + 0.45 * torch.sin(24 * place[:, 1]), 0.2 + 0.7 * place[:, 2], 0.2 + 0.7 * place[:, 0]]
     return replace(mesh, vertex_colors=torch.stack(colors, -1), texture=None, uvs=None)
 
 
 def noisy(mesh: Mesh) -> Mesh:
-    """With vertices off their places, those at one place alike."""
+    """With noise on the vertices, equal for coinciding ones."""
     _, _, place = weld_vertices(mesh.vertices, mesh.faces)
     side = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max())
     moves = NOISE * side * torch.randn(int(place.max()) + 1, 3, generator=torch.Generator().manual_seed(0))
@@ -61,17 +61,17 @@ def photographs(mesh: Mesh, folder: Path, size: int) -> Path:
 
 
 def refined(mesh: Mesh, data: Path, truth: Mesh | None = None, **options: Any) -> dict[str, Any]:
-    """Figures of one run; with a truth also how far vertices are from it."""
+    """Metrics of one run; with ground truth, including the distance of vertices from it."""
     begin = time.process_time()
     result = bind_gaussians(StaticConfig(**options), mesh, data=data, progress=lambda *_: None)
     names = ("psnr_before", "psnr", "ssim_before", "ssim", "gaussians", "mean_vertex_shift", "training_s")
-    figures = {name: result.summary[name] for name in names}
-    figures["cpu_s"] = time.process_time() - begin
+    metrics = {name: result.summary[name] for name in names}
+    metrics["cpu_s"] = time.process_time() - begin
     if truth is not None:
         side = float((truth.vertices.amax(0) - truth.vertices.amin(0)).max())
         for name, value in (("vertex_error_before", mesh), ("vertex_error", result.gaussians.mesh)):
-            figures[name] = float((value.vertices - truth.vertices).norm(dim=1).mean()) / side
-    return figures
+            metrics[name] = float((value.vertices - truth.vertices).norm(dim=1).mean()) / side
+    return metrics
 
 
 def measure(mesh: Mesh, size: int, steps: int) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--size", type=int, default=256, help="width and height of the pictures [px]")
+    parser.add_argument("--size", type=int, default=256, help="width and height of the images [px]")
     add_options(parser)
     options = parser.parse_args()
     if not options.busy:

@@ -1,4 +1,4 @@
-"""A training step with all that belongs to it: 30 k Gaussians, 256x256, SH degree 3, on the shipped photo set."""
+"""A complete training step: 30 k Gaussians, 256x256, SH degree 3, on the bundled photo set."""
 
 import itertools
 import time
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def opensplat(peer_class: Any, result: Any) -> dict[str, Any]:
-    """Projection and raster of the peer, forward and backward, on the same Gaussians; it leaves out SSIM, Adam and SH."""
+    """Projection and raster of the peer, forward and backward, on the same Gaussians; excludes SSIM, Adam and SH."""
     scene, camera = result.scene, result.cameras[0]
     colors = (0.28209479 * scene.sh[:, 0] + 0.5).clamp(0, 1)
     peer = peer_class(

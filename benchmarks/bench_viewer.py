@@ -1,8 +1,8 @@
-"""The viewer's images on the CPU: frames while the camera moves, the whole picture after it, the first picture.
+"""The viewer's images on the CPU: frames while the camera moves, the full image afterwards, the first image.
 
 Two scenes of 100 k Gaussians in a window of 1280x720: every `file` Gaussian of a photographed person (biker.spz of the data
 folder, so close that it fills the height), and the generated ones of the other benchmarks, with harmonics of degree 3, in a
-cube that fills the picture. The camera moves on a little whenever a picture is shown, as under a steady hand.
+cube that fills the image. The camera moves slightly after every image, as with a steady hand.
 """
 
 import argparse
@@ -63,12 +63,12 @@ def generated() -> GaussianScene:
 
 
 def steady_hand(path: Path, start: FreeCamera) -> dict[str, Any]:
-    """Pictures a second and their sizes while the camera moves; seconds from its rest to the whole picture."""
+    """Images per second and their sizes while the camera moves; seconds from its stop to the full image."""
     shown: list[tuple[float, float, Shown]] = []
     came = threading.Event()
 
-    def show(picture: Shown) -> None:
-        shown.append((time.perf_counter(), time.process_time(), picture))
+    def show(image: Shown) -> None:
+        shown.append((time.perf_counter(), time.process_time(), image))
         came.set()
 
     session = Session(Layers.open([path]), size=SIZE, show=show, start=start)
@@ -114,7 +114,7 @@ def steady_hand(path: Path, start: FreeCamera) -> dict[str, Any]:
 
 
 def first_picture(path: Path, threads: int) -> dict[str, Any]:
-    """A process of its own: imports, the first (coarse) picture and the whole one of a file."""
+    """In a separate process: imports, the first (coarse) image and the full one of a file."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)}
     runs = []
     for _ in range(5):

@@ -1,6 +1,6 @@
-"""Other renderers of meshes for bench_meshes.py, each where its package is installed. All take one thread.
+"""Other mesh renderers for bench_meshes.py, if their packages are installed. All use one thread.
 
-`step()` is a picture and the gradients of a loss by vertices and their colours; `forward()` is the picture alone.
+`step()` is an image and the gradients of a loss by vertices and their colors; `forward()` is only the image.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from vision3d.geometry.se3 import inverse
 
 
 class Deodr:
-    """DEODR: perspective-affine colours, silhouettes drawn over the picture (sigma 1), float64."""
+    """DEODR: perspective-affine colors, silhouettes drawn over the image (sigma 1), float64."""
 
     def __init__(self, mesh: Mesh, colors: torch.Tensor, viewmat: torch.Tensor, K: torch.Tensor, size: int) -> None:
         from deodr.differentiable_renderer import Camera, Scene3D
@@ -32,18 +32,18 @@ class Deodr:
         return self.scene.render(self.camera)
 
     def step(self, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gradients of the sum of squares by vertices and colours."""
-        picture = self.forward()
+        """Gradients of the sum of squares by vertices and colors."""
+        image = self.forward()
         self.scene.clear_gradients()
-        self.scene.render_backward(2 * (picture - target))
+        self.scene.render_backward(2 * (image - target))
         return self.scene.mesh._vertices_b, self.scene.mesh.vertices_colors_b
 
     def raster_step(self, target: np.ndarray) -> None:
-        """Its compiled part alone, with projection and silhouettes found before."""
+        """Only its compiled part, with projection and silhouettes found before."""
         flat = self.scene.scene_2d
         flat.clear_gradients()
-        picture, _ = flat.render(1)
-        flat.render_backward(2 * (picture - target))
+        image, _ = flat.render(1)
+        flat.render_backward(2 * (image - target))
 
 
 class Open3d:
@@ -64,7 +64,7 @@ class Open3d:
 
 
 class Mitsuba:
-    """Mitsuba 3 in its LLVM variant: first hits of one ray a pixel, one thread."""
+    """Mitsuba 3 in its LLVM variant: first hits of one ray per pixel, one thread."""
 
     def __init__(self, mesh: Mesh, viewmat: torch.Tensor, K: torch.Tensor, size: int) -> None:
         import drjit

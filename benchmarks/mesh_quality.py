@@ -1,4 +1,4 @@
-"""Metrics of a mesh that was made from a scene: topology, distance from what the views see, and renders."""
+"""Metrics of a mesh reconstructed from a scene: topology, distance from the visible surface, and renders."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from vision3d.scene import Cameras, GaussianScene, Mesh
 
 
 def drawn(mesh: Mesh, camera: Cameras, samples: int = 3) -> tuple[Tensor, Tensor]:
-    """Colors before black (H, W, 3) and alpha (H, W, 1) of a mesh in a camera, `samples` x `samples` per pixel averaged."""
+    """Colors on black (H, W, 3) and alpha (H, W, 1) of a mesh in a camera, `samples` x `samples` per pixel averaged."""
     width, height = int(camera.width) * samples, int(camera.height) * samples
     positions = screen_positions(mesh.vertices, camera.viewmats, camera.resized(width, height).Ks)
     fragments = rasterize(positions, mesh.faces, width, height)
@@ -35,7 +35,7 @@ def drawn(mesh: Mesh, camera: Cameras, samples: int = 3) -> tuple[Tensor, Tensor
 
 
 def topology(mesh: Mesh) -> dict[str, int]:
-    """Counts of the mesh with equal vertices joined, as other programs see it."""
+    """Counts of the mesh with coinciding vertices merged, as in other programs."""
     _, faces, _ = geometry.weld_vertices(mesh.vertices, mesh.faces)
     return {
         "faces": len(faces),
@@ -46,7 +46,7 @@ def topology(mesh: Mesh) -> dict[str, int]:
 
 
 def times_seen(points: Tensor, cameras: Cameras, depth_of: Callable[[int], Tensor], slack: float = 0.01) -> Tensor:
-    """In how many cameras points (N, 3) lie no farther than the depth map (H, W) of the camera, up to a relative slack."""
+    """Number of cameras in which points (N, 3) are not behind the depth map (H, W), up to a relative tolerance."""
     times = torch.zeros(len(points), dtype=torch.long)
     for index, camera in enumerate(cameras):
         place = points.float() @ camera.viewmats[0, :3, :3].T + camera.viewmats[0, :3, 3]
@@ -61,7 +61,7 @@ def times_seen(points: Tensor, cameras: Cameras, depth_of: Callable[[int], Tenso
 
 
 def depths_of(mesh: Mesh, cameras: Cameras) -> Callable[[int], Tensor]:
-    """Depth maps of a mesh by the index of the camera; infinity where it is not."""
+    """Depth maps of a mesh by the index of the camera; infinity where it is empty."""
 
     def depth(index: int) -> Tensor:
         camera = cameras[index]

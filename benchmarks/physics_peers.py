@@ -1,7 +1,7 @@
 # pyright: reportInvalidTypeForm=false
-"""The material point method as it is usually written, for bench_physics.py: plain Taichi and plain Warp, float32, one thread.
+"""A conventional material point method, for bench_physics.py: plain Taichi and plain Warp, float32, one thread.
 
-Both follow the formulas in the head of `vision3d.stages.simulate.engines.mpm` for corotated jelly above a sticky floor: one
+Both follow the formulas at the top of `vision3d.stages.simulate.engines.mpm` for corotated jelly above a sticky floor: one
 loop over unsorted particles with a singular value decomposition each, atomic additions to a dense grid, a loop over all nodes.
 """
 
@@ -15,10 +15,10 @@ from vision3d.stages.simulate.config import Material
 
 
 class Peer(Protocol):
-    """Steps of one scene."""
+    """Simulates one scene."""
 
     def steps(self, count: int) -> None:
-        """Take time steps, and wait for them."""
+        """Takes time steps and waits for them."""
 
     def positions(self) -> Tensor:
         """(n, 3) [m]."""
@@ -145,7 +145,7 @@ def _warp_kernels(wp: Any) -> SimpleNamespace:
         a, b, c = 1.5 * one - f, f - one, f - 0.5 * one
         return wp.matrix_from_rows(
             0.5 * wp.cw_mul(a, a), 0.75 * one - wp.cw_mul(b, b), 0.5 * wp.cw_mul(c, c)
-        )  # a row for each node
+        )  # one row per node
 
     @wp.kernel
     def to_grid(

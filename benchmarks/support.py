@@ -1,4 +1,4 @@
-"""What the benchmarks share: workloads, clocks, the machine's description, the check for foreign load, result files."""
+"""Shared by the benchmarks: workloads, clocks, the machine's description, the check for foreign load, result files."""
 
 import argparse
 import importlib
@@ -41,12 +41,12 @@ SCENES = {"S1": 0.010, "S2": 0.030}
 
 
 def cpu_times(function: Callable[[], Any], repeats: int = 7, warmup: int = 2) -> dict[str, float]:
-    """CPU-seconds of the whole process per call: least, median and 90th percentile."""
+    """CPU-seconds of the whole process per call: minimum, median and 90th percentile."""
     return _times(function, time.process_time, repeats, warmup)
 
 
 def wall_times(function: Callable[[], Any], repeats: int = 7, warmup: int = 2) -> dict[str, float]:
-    """Wall seconds per call: least, median and 90th percentile."""
+    """Wall seconds per call: minimum, median and 90th percentile."""
     return _times(function, time.perf_counter, repeats, warmup)
 
 
@@ -64,7 +64,7 @@ def _times(function: Callable[[], Any], clock: Callable[[], float], repeats: int
 
 
 class ForeignLoad:
-    """Share of the machine's CPU time that other processes used while this was open (Linux)."""
+    """Fraction of the machine's CPU time used by other processes while this was active (Linux)."""
 
     def __enter__(self) -> "ForeignLoad":
         self.start = self._read()
@@ -86,7 +86,7 @@ class ForeignLoad:
 
 
 def refuse_foreign_load(seconds: float = 2.0, limit: float = FOREIGN_LIMIT) -> None:
-    """Exit unless the machine is quiet: wall times mean nothing beside other work."""
+    """Exits unless the machine is idle: wall times are meaningless next to other work."""
     with ForeignLoad() as load:
         time.sleep(seconds)
     if load.share > limit:
@@ -94,7 +94,7 @@ def refuse_foreign_load(seconds: float = 2.0, limit: float = FOREIGN_LIMIT) -> N
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, versions and instruction set."""
+    """CPU, cores, versions and instruction set."""
     from vision3d import __version__
     from vision3d.core import native
 
@@ -116,18 +116,18 @@ def machine() -> dict[str, Any]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of every benchmark."""
     parser.add_argument("--peers", type=Path, help="folder with a module `peers` (see benchmarks/README.md)")
-    parser.add_argument("--busy", action="store_true", help="run although other processes use the machine; said in the result")
+    parser.add_argument("--busy", action="store_true", help="run although other processes use the machine; noted in the result")
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """The options of a benchmark without others."""
+    """Options of a benchmark without its own."""
     parser = argparse.ArgumentParser(description=description)
     add_options(parser)
     return parser.parse_args()
 
 
 def load_peers(folder: Path | None) -> dict[str, Any]:
-    """Other rasterizers by name, from the module `peers` in the folder; none without a folder."""
+    """Other rasterizers by name, from the module `peers` in the folder; empty without a folder."""
     if folder is None:
         return {}
     sys.path.insert(0, str(folder))
@@ -135,7 +135,7 @@ def load_peers(folder: Path | None) -> dict[str, Any]:
 
 
 def write(name: str, results: dict[str, Any], foreign: float) -> None:
-    """Write results/NAME.json with the machine, the command and the share of foreign load."""
+    """Writes results/NAME.json with the machine, the command and the fraction of foreign load."""
     RESULTS.mkdir(exist_ok=True)
     command = " ".join(["python", *(Path(part).name for part in sys.argv)])
     everything = {"machine": machine(), "command": command, "seed": 0, "foreign_load": round(foreign, 4), **results}

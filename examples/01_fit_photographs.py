@@ -1,4 +1,4 @@
-"""Fit a scene to a folder of photographs whose cameras are known, look at its quality, save it and one new view.
+"""Fit a scene to a folder of photos with known cameras, check its quality, and save it with one new view.
 
 python examples/01_fit_photographs.py assets/demo --minutes 1 --out runs/first
 """
@@ -14,7 +14,7 @@ from vision3d.stages.fit import FitConfig
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("data", type=Path, help="COLMAP model, transforms.json or NeRF-synthetic folder")
 parser.add_argument("--minutes", type=float, default=1.0)
-parser.add_argument("--steps", type=int, help="end after so many steps, if they are over first")
+parser.add_argument("--steps", type=int, help="stop after this many steps, if that is earlier")
 parser.add_argument("--max-gaussians", type=int, default=20_000)
 parser.add_argument("--out", type=Path, default=Path("runs/first"))
 args = parser.parse_args()

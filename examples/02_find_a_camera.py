@@ -1,4 +1,4 @@
-"""Differentiable rendering: find the pose of a camera from its picture, by gradient descent through the rasterizer.
+"""Differentiable rendering: find the pose of a camera from its image, by gradient descent through the rasterizer.
 
 python examples/02_find_a_camera.py --steps 150
 """
@@ -15,7 +15,7 @@ from vision3d.geometry.rotation import geodesic_distance
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=150)
-parser.add_argument("--size", type=int, default=96, help="width and height of the picture [px]")
+parser.add_argument("--size", type=int, default=96, help="width and height of the image [px]")
 args = parser.parse_args()
 torch.manual_seed(0)
 
@@ -34,7 +34,7 @@ truth = se3.inverse(look_at(torch.tensor([0.0, -4.0, 1.0]), torch.zeros(3), up))
 guess = se3.inverse(look_at(torch.tensor([0.8, -3.7, 1.6]), torch.tensor([0.1, 0.2, 0.0]), up))
 target = picture(truth)
 
-twist = torch.zeros(6, requires_grad=True)  # a small motion of the camera, as axis-angle and shift
+twist = torch.zeros(6, requires_grad=True)  # a small motion of the camera, as axis-angle and translation
 optimizer = torch.optim.Adam([twist], lr=0.1)
 for step in range(args.steps + 1):
     viewmat = se3.exp(twist) @ guess

@@ -1,4 +1,4 @@
-"""Compose scenes: cut one down to a box, put another beside it, smaller and turned, and film both on a turntable.
+"""Compose scenes: crop one to a box, put another next to it, smaller and rotated, and render both on a turntable.
 
 python examples/03_compose_scenes.py runs/demo/scene.ply runs/demo/scene.ply --out runs/composed
 """
@@ -19,7 +19,7 @@ from vision3d.report import write_renders
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("first", type=Path, help=".ply")
 parser.add_argument("second", type=Path, help=".ply")
-parser.add_argument("--box", type=float, default=1.2, help="half the side of the box that is kept of both [m]")
+parser.add_argument("--box", type=float, default=1.2, help="half the side of the box to which both are cropped [m]")
 parser.add_argument("--frames", type=int, default=90)
 parser.add_argument("--size", type=int, default=320, help="width of the video [px]")
 parser.add_argument("--out", type=Path, default=Path("runs/composed"))

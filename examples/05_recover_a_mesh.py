@@ -1,4 +1,4 @@
-"""Inverse rendering: find the vertices of a mesh from pictures of it, starting from a sphere.
+"""Inverse rendering: find the vertices of a mesh from images, starting from a sphere.
 
 python examples/05_recover_a_mesh.py --steps 200 --out runs/recovered
 """
@@ -15,12 +15,12 @@ from vision3d.render import meshes
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=200)
-parser.add_argument("--size", type=int, default=96, help="of the pictures [px]")
+parser.add_argument("--size", type=int, default=96, help="width and height of the images [px]")
 parser.add_argument("--out", type=Path, default=Path("runs/recovered"))
 args = parser.parse_args()
 start, faces = shapes.icosphere(3)
 truth = start * torch.tensor([1.0, 0.7, 0.8]) * (1 + 0.25 * torch.sin(4 * start[:, :1]))
-colors = 0.5 + 0.5 * torch.sin(7 * start)  # of each vertex, known
+colors = 0.5 + 0.5 * torch.sin(7 * start)  # known color of each vertex
 poses = torch.cat([paths.orbit(torch.zeros(3), 3.5, elevation=angle, num=4) for angle in (-0.5, 0.3, 0.9)])
 viewmats, Ks = se3.inverse(poses), cameras.intrinsics(*2 * [args.size], *2 * [args.size / 2]).expand(len(poses), 3, 3)
 

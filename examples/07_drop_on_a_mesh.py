@@ -1,4 +1,4 @@
-"""Drop an object of Gaussians on a mesh, and film both.
+"""Drop an object of Gaussians on a mesh, and render a video of both.
 
 python examples/07_drop_on_a_mesh.py object.ply --mesh chair.glb --material rubber --out runs/dropped
 """
@@ -15,7 +15,7 @@ from vision3d.stages.simulate import Boundary, SimulateConfig, load_material
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("scene", type=Path, help=".ply, .spz, ...; z is up")
-parser.add_argument("--mesh", type=Path, help=".glb, .obj, ...; a ball when it is left out")
+parser.add_argument("--mesh", type=Path, help=".glb, .obj, ...; a sphere by default")
 parser.add_argument("--material", default="jelly", help="jelly, rubber, metal, sand, snow, water, foam, or a .yaml")
 parser.add_argument("--frames", type=int, default=60)
 parser.add_argument("--out", type=Path, default=Path("runs/dropped"))
@@ -25,7 +25,7 @@ scene = GaussianScene.load(args.scene)
 low, high = scene.means.quantile(torch.tensor([0.01, 0.99]), dim=0)
 side = float((high - low).max())
 mesh = Mesh.load(args.mesh) if args.mesh else Mesh(*shapes.icosphere(3))
-# As large as half of the object, its top a quarter below the object's lowest part.
+# Half as large as the object, its top a quarter below the object's lowest part.
 sizes = mesh.vertices.amax(0) - mesh.vertices.amin(0)
 vertices = (mesh.vertices - mesh.vertices.amax(0) + sizes * torch.tensor([0.5, 0.5, 0.0])) * (0.5 * side / sizes.max())
 place = (low + high) / 2 * torch.tensor([1.0, 1.0, 0.0]) + torch.tensor([0.0, 0.0, float(low[2]) - 0.25 * side])

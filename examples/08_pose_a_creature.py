@@ -1,4 +1,4 @@
-"""Pose the bundled creature by angles, as a new .glb and as splats, and film a clip of it.
+"""Pose the bundled creature by angles, as a new .glb and as splats, and render a video of a clip.
 
 python examples/08_pose_a_creature.py --pose head=0,35,10 tail_1=0,30,0 --clip Jump --out runs/creature
 """
@@ -20,7 +20,7 @@ args = parser.parse_args()
 
 skin = SkinnedMesh.load(args.skin)
 posed = play_skin(RigConfig(pose=tuple(args.pose), method="dqs", render="gaussians"), skin)
-posed.skin.save(args.out / "posed.glb")  # the pose is its rest; the clips go on to work
+posed.skin.save(args.out / "posed.glb")  # the pose becomes its rest pose; the clips still work
 posed.frames.frame(0).save(args.out / "posed.ply")  # flat Gaussians on the faces
 
 config = RigConfig(clip=args.clip, shading="none", video_size=(480, 360))

@@ -1,4 +1,4 @@
-"""Fixtures and options that all tests share."""
+"""Shared fixtures and options."""
 
 import collections
 import os
@@ -9,9 +9,9 @@ import hypothesis
 import jaxtyping
 import pytest
 
-import tests.support.typecheck  # noqa: F401  the hook below looks it up by its dotted name
+import tests.support.typecheck  # noqa: F401  looked up by its dotted name below
 
-# Every call into these packages is checked against its annotations, shapes included, while the tests run.
+# While the tests run, every call into these packages is checked against its annotations, including shapes.
 CHECKED = ["vision3d.geometry", "vision3d.render", "vision3d.io", "vision3d.optim"]
 jaxtyping.install_import_hook(CHECKED, "tests.support.typecheck.check")
 
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Count the skipped tests by their reasons."""
+    """Prints the number of skipped tests by reason."""
     reasons = collections.Counter()
     for report in terminalreporter.stats.get("skipped", []):
         if isinstance(report.longrepr, tuple):
@@ -50,7 +50,7 @@ def _isas():
 
 @pytest.fixture(params=_isas())
 def isa(request):
-    """Each instruction set of the native module that runs here, in use for the test."""
+    """Runs the test with each instruction set of the native module that this CPU supports."""
     from vision3d.core import native
 
     module = native.require()
@@ -62,7 +62,7 @@ def isa(request):
 
 @pytest.fixture(autouse=True)
 def _fixed_random_state():
-    """Every test draws the same numbers, whichever ran before it."""
+    """Makes random numbers independent of the order of the tests."""
     import numpy as np
     import torch
 
@@ -73,7 +73,7 @@ def _fixed_random_state():
 
 @pytest.fixture(autouse=True)
 def _type_checks(request):
-    """Off for tests that want to see how wrong arguments are refused where there are no checks."""
+    """Disables the checks for tests of how invalid arguments are rejected without them."""
     if request.node.get_closest_marker("wrong_types") is None:
         yield
         return
@@ -84,18 +84,18 @@ def _type_checks(request):
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of data sets that are not part of the project: $VISION3D_DATA."""
+    """Folder of the data sets that are not part of the project: $VISION3D_DATA."""
     name = os.environ.get("VISION3D_DATA")
     if not name:
         pytest.skip("VISION3D_DATA is not set")
     if not Path(name).is_dir():
-        pytest.fail(f"VISION3D_DATA={name} is no folder")
+        pytest.fail(f"VISION3D_DATA={name} is not a folder")
     return Path(name)
 
 
 @pytest.fixture
 def update_golden(request) -> bool:
-    """Whether golden files are to be written."""
+    """Whether to write golden files."""
     return request.config.getoption("--update-golden")
 
 

@@ -8,7 +8,7 @@ from vision3d.core.atomic import atomic_folder, atomic_write
 from vision3d.core.errors import Vision3DError
 
 
-def test_the_file_appears_whole_at_the_end(tmp_path):
+def test_the_file_appears_only_when_complete(tmp_path):
     path = tmp_path / "new" / "file.txt"
     with atomic_write(path) as temporary:
         temporary.write_text("text")
@@ -16,7 +16,7 @@ def test_the_file_appears_whole_at_the_end(tmp_path):
     assert path.read_text() == "text" and os.listdir(path.parent) == ["file.txt"]
 
 
-def test_an_error_leaves_the_earlier_file(tmp_path):
+def test_an_error_keeps_the_previous_file(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("earlier")
 
@@ -30,7 +30,7 @@ def test_an_error_leaves_the_earlier_file(tmp_path):
     assert path.read_text() == "earlier" and os.listdir(tmp_path) == ["file.txt"]
 
 
-def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
+def test_a_full_disk_is_one_error_line(tmp_path, monkeypatch):
     path = tmp_path / "file.txt"
 
     def full(_):
@@ -50,7 +50,7 @@ def write(path):
         temporary.write_text("new")
 
 
-def test_other_errors_keep_their_kind(tmp_path):
+def test_other_errors_keep_their_type(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file.txt"):  # nothing was written
         pass
 
@@ -60,7 +60,7 @@ def test_a_folder_in_the_way(tmp_path):
     with pytest.raises(Vision3DError, match=r"file\.txt: could not be written \(Is a directory\)"):
         write(tmp_path / "file.txt")
     (tmp_path / "plain").write_text("a file")
-    with pytest.raises(Vision3DError, match=r"plain: the folder could not be made \(File exists\)"):
+    with pytest.raises(Vision3DError, match=r"plain: the folder could not be created \(File exists\)"):
         write(tmp_path / "plain" / "file.txt")
     assert sorted(os.listdir(tmp_path)) == ["file.txt", "plain"]
 
@@ -81,7 +81,7 @@ def fill(path, name, text):
         (folder / name).write_text(text())
 
 
-def test_a_folder_is_whole_or_not_there(tmp_path):
+def test_a_folder_is_complete_or_absent(tmp_path):
     fill(tmp_path / "frames", "a", lambda: "1")
     with pytest.raises(ZeroDivisionError):
         fill(tmp_path / "frames", "b", lambda: str(1 / 0))
@@ -90,7 +90,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["frames", "c"]
 
 
-def test_an_earlier_folder_comes_back_where_the_new_one_cannot_go(tmp_path):
+def test_the_previous_folder_is_restored_if_the_new_one_cannot_be_moved(tmp_path):
     (tmp_path / "frames").mkdir()
     (tmp_path / "frames" / "a").write_text("1")
     with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "frames"):

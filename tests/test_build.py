@@ -1,4 +1,4 @@
-"""What is in the wheel and in the source package, with and without a compiler."""
+"""Contents of the wheel and the source package, with and without a compiler."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ CODE = "import scikit_build_core.build as b, sys; print(b.{}(sys.argv[1]))"
 
 
 def build(kind: str, folder: Path, out: Path, **environment: str) -> tuple[Path, str]:
-    """Build a `wheel` or an `sdist` of `folder`; returns its path and what was printed."""
+    """Builds a `wheel` or an `sdist` of `folder`; returns its path and the output."""
     command = [sys.executable, "-c", CODE.format(f"build_{kind}"), str(out)]
     env = {**os.environ, "CMAKE_BUILD_PARALLEL_LEVEL": "2", **environment}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
@@ -28,7 +28,7 @@ def build(kind: str, folder: Path, out: Path, **environment: str) -> tuple[Path,
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """The committed and changed files, without what was built in the checkout."""
+    """Committed and changed files, without build products."""
     folder = tmp_path_factory.mktemp("checkout")
     listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0")
@@ -43,7 +43,7 @@ def checkout(tmp_path_factory) -> Path:
 
 
 def built(checkout: Path, folder: Path) -> Path:
-    """The wheel, built from the source package, as `python -m build` does it."""
+    """The wheel built from the source package, as by `python -m build`."""
     (folder / "out").mkdir()
     sdist, _ = build("sdist", checkout, folder / "out")
     with tarfile.open(sdist) as archive:
@@ -53,7 +53,7 @@ def built(checkout: Path, folder: Path) -> Path:
 
 
 def package_files(folder: Path) -> set[str]:
-    """The files that belong into the wheel of `folder`, links followed."""
+    """The files expected in the wheel of `folder`, with links followed."""
     found = set()
     for base, folders, names in os.walk(folder / "vision3d", followlinks=True):
         folders[:] = [name for name in folders if name != "__pycache__"]
@@ -70,7 +70,7 @@ def check_wheel(path: Path, checkout: Path) -> None:
     native = [name for name in sizes if name.startswith("vision3d/_native")]
     assert len(native) == 1
     assert {name for name in sizes if name.startswith("vision3d/")} - set(native) == package_files(checkout)
-    # Photographs, a trained network of at most 2 MB, and a rigged mesh with pictures of at most 1 MB.
+    # Photos, a trained network of at most 2 MB, and a rigged mesh with images of at most 1 MB.
     data = ("vision3d/assets/demo/", "vision3d/assets/weights/", "vision3d/assets/creature/")
     assert sum(size for name, size in sizes.items() if not name.startswith(data)) <= 3_000_000
     assert sum(size for name, size in sizes.items() if name.startswith(data[1])) <= 2_000_000
@@ -78,7 +78,7 @@ def check_wheel(path: Path, checkout: Path) -> None:
 
 
 def run_installed(wheel: Path, folder: Path, code: str) -> str:
-    """Run `code` where the wheel is installed beside the packages of this environment."""
+    """Runs `code` with the wheel installed in addition to the packages of this environment."""
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
@@ -90,8 +90,8 @@ def run_installed(wheel: Path, folder: Path, code: str) -> str:
     return done.stdout
 
 
-def test_the_wheel_from_the_source_package_has_the_package_alone_and_runs_its_kernels(checkout, tmp_path):
-    # One test: it compiles everything, which takes longer than all others.
+def test_the_wheel_from_the_source_package_has_only_the_package_and_runs_its_kernels(checkout, tmp_path):
+    # A single test, as compiling everything takes longer than all others.
     wheel = built(checkout, tmp_path)
     assert {"vision3d/viewer/__init__.py", "vision3d/py.typed"} <= package_files(checkout)
     check_wheel(wheel, checkout)

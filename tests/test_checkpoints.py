@@ -18,7 +18,7 @@ def make(step: int = 3, **state) -> Checkpoint:
 
 
 class Payload:
-    """Runs code when it is unpickled by a reader that trusts it."""
+    """Runs code when unpickled by a reader that trusts the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,7 +40,7 @@ def test_round_trip(tmp_path):
     adam.load_state_dict(got.state["adam"])
 
 
-def test_random_generators_go_on_where_they_were():
+def test_random_generators_resume_their_state():
     def draw():
         return random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist()  # noqa: NPY002
 
@@ -56,7 +56,7 @@ def test_random_generators_go_on_where_they_were():
     assert draw() == first
 
 
-def test_state_with_an_object_is_refused_by_name(tmp_path):
+def test_state_with_an_object_is_rejected_by_name(tmp_path):
     with pytest.raises(TypeError, match=r"checkpoint\['state'\]\['a'\]\[1\] is Path|PosixPath; a checkpoint holds"):
         save_checkpoint(tmp_path / "a.pt", make(a=[1, tmp_path]))
     with pytest.raises(TypeError, match="is float64; a checkpoint holds"):
@@ -77,7 +77,7 @@ def test_hidden_code_is_not_executed(tmp_path, kind):
         load_checkpoint(path)
     assert str(caught.value).startswith(str(path))
     assert not trace.exists()
-    if kind == "zip":  # the payload does work on a reader that trusts it
+    if kind == "zip":  # the payload does run in a reader that trusts it
         torch.load(path, weights_only=False)
     else:
         pickle.loads(path.read_bytes())
@@ -104,7 +104,7 @@ def test_truncated_newest_falls_back(tmp_path, caplog, share):
     assert "step_000002.pt: is truncated or not a checkpoint; using the previous" in caplog.text
 
 
-def test_damaged_bytes_are_noticed(tmp_path):
+def test_damaged_bytes_are_detected(tmp_path):
     path = tmp_path / "a.pt"
     save_checkpoint(path, make(a=torch.ones(1000)))
     data = path.read_bytes()
@@ -132,7 +132,7 @@ def test_folder_keeps_the_newest_by_number(tmp_path):
     assert folder.latest().step == 1_000_001
 
 
-def test_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "a.pt", make(1))
 
     def fail(*_):

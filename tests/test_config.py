@@ -97,7 +97,7 @@ def test_values(tmp_path, text, want):
         ("out: 3", "out: got 3, want a path"),
     ],
 )
-def test_what_is_refused(tmp_path, text, message):
+def test_invalid_values(tmp_path, text, message):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -114,7 +114,7 @@ def test_what_is_refused(tmp_path, text, message):
         ("- 1", "want keys with values"),
     ],
 )
-def test_files_that_are_refused(tmp_path, text, message):
+def test_invalid_files(tmp_path, text, message):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(FileFormatError, match=message) as caught:
@@ -122,7 +122,7 @@ def test_files_that_are_refused(tmp_path, text, message):
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
-def test_file_that_is_no_text(tmp_path):
+def test_file_that_is_not_text(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_bytes(b"a: \xff")
     with pytest.raises(FileFormatError, match="byte 3: is not UTF-8 text"):
@@ -148,7 +148,7 @@ def test_presets_are_found(monkeypatch, tmp_path):
         config.load_yaml(Run, "slow", stage="fit")
 
 
-def test_base_takes_the_place_of_defaults():
+def test_base_replaces_defaults():
     base = Run(steps=5, optim=Optim(lr=0.5))
     assert config.from_dict(Run, {"optim": {"betas": [0, 0]}}, base=base) == dataclasses.replace(
         base, optim=Optim(0.5, (0.0, 0.0))

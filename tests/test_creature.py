@@ -1,4 +1,4 @@
-"""The creature that comes along: a sound mesh, smooth weights, clips that close on themselves, and pictures that show it."""
+"""The bundled creature: a valid mesh, smooth weights, looping clips, and rendered images."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def creature() -> SkinnedMesh:
 
 
 def welded(skin: SkinnedMesh):
-    """Places, their faces, and the first vertex of the file at each place."""
+    """Positions, their faces, and the first vertex of the file at each position."""
     vertices, place = torch.unique(skin.mesh.vertices, dim=0, return_inverse=True)
     first = torch.full((len(vertices),), len(place)).scatter_reduce(0, place, torch.arange(len(place)), "amin")
     return vertices, place[skin.mesh.faces], first, place
@@ -39,7 +39,7 @@ def test_mesh_is_closed_manifold_and_well_shaped(creature):
     assert 1500 <= len(faces) <= 3000
     assert is_closed(faces) and is_manifold(faces)
     assert volume(vertices, faces) > 0
-    assert len(vertices) - len(faces) // 2 == 2  # Euler: one piece without handles
+    assert len(vertices) - len(faces) // 2 == 2  # Euler: one component without handles
     corners = vertices[faces].double()
     to_next, to_last = corners.roll(-1, 1) - corners, corners.roll(1, 1) - corners
     angles = torch.nn.functional.cosine_similarity(to_next, to_last, dim=-1).acos().rad2deg()
@@ -51,7 +51,7 @@ def test_joints_and_weights(creature):
     assert 15 <= len(creature) <= 25 and len(set(creature.names)) == len(creature)
     assert creature.weights.shape[1] == 4
     torch.testing.assert_close(creature.weights.sum(1), torch.ones(len(creature.weights)), rtol=0, atol=1e-5)
-    assert creature.weights[:, 0].amin() < 0.6  # they blend
+    assert creature.weights[:, 0].amin() < 0.6  # weights are blended
     assert {int(joint) for joint in creature.indices[creature.weights > 0.5]} == set(range(len(creature)))
     dense = torch.zeros(len(creature.weights), len(creature)).scatter_add_(1, creature.indices, creature.weights)
     _, faces, first, place = welded(creature)
@@ -61,7 +61,7 @@ def test_joints_and_weights(creature):
 
 
 @pytest.mark.parametrize("name, keys", [("Walk", 25), ("Jump", 33)])
-def test_clips_close_on_themselves_and_turn_nothing_inside_out(creature, name, keys):
+def test_clips_loop_without_inverting_the_mesh(creature, name, keys):
     clip = creature.clip(name)
     assert all(channel.interpolation == "LINEAR" and len(channel.times) == keys for channel in clip.channels)
     posed = creature.posed(clip, clip.times(24))
@@ -73,7 +73,7 @@ def test_clips_close_on_themselves_and_turn_nothing_inside_out(creature, name, k
     at_rest = volume(creature.mesh.vertices[first], faces)
     for vertices in posed:
         assert 0.9 < volume(vertices[first], faces) / at_rest < 1.1
-        assert vertices.abs().max() < 3.8 * 0.1763  # within sight of the cameras
+        assert vertices.abs().max() < 3.8 * 0.1763  # within view of the cameras
 
 
 def test_feet_of_the_walk_stay_on_the_ground(creature):
@@ -89,7 +89,7 @@ def test_feet_of_the_walk_stay_on_the_ground(creature):
         assert min(heights) > -0.015
 
 
-def test_pictures_show_the_walk(creature):
+def test_images_show_the_walk(creature):
     cameras = Cameras.load(FOLDER / "clip" / "cameras.json")
     assert len(cameras) == 3
     walk = creature.clip("Walk")
@@ -121,7 +121,7 @@ def test_validator_finds_no_errors():
 
 
 @pytest.mark.slow
-def test_generator_makes_it_again(tmp_path, creature):
+def test_generator_reproduces_it(tmp_path, creature):
     for name in ("fast_simplification", "scipy"):
         pytest.importorskip(name)
     script = FOLDER.resolve() / "generate.py"
@@ -130,7 +130,7 @@ def test_generator_makes_it_again(tmp_path, creature):
     subprocess.run([sys.executable, script, "--out", tmp_path], check=True, capture_output=True)
     again = SkinnedMesh.load(tmp_path / "creature.glb")
     assert again.names == creature.names and [clip.name for clip in again.clips] == [clip.name for clip in creature.clips]
-    # Versions of the libraries may give other triangles of the same surface.
+    # Other versions of the libraries may produce another triangulation of the surface.
     assert abs(again.mesh.num_faces - creature.mesh.num_faces) <= 100
     low, high = ((skin.mesh.vertices.amin(0), skin.mesh.vertices.amax(0)) for skin in (again, creature))
     for ours, theirs in zip(low, high):

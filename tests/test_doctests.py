@@ -1,4 +1,4 @@
-"""The examples in docstrings run, and give what they say where they say it."""
+"""The docstring examples run and give the output they show."""
 
 import doctest
 import importlib
@@ -16,7 +16,7 @@ TAKE_MINUTES = ("vision3d.stages",)  # run on small data by tests/stages
 
 
 def examples() -> list[doctest.DocTest]:
-    """The docstrings of the package that hold an example."""
+    """Docstrings of the package with an example."""
     found = []
     for info in pkgutil.walk_packages(vision3d.__path__, "vision3d."):
         if not info.name.startswith(NOT_MODULES + TAKE_MINUTES):
@@ -25,7 +25,7 @@ def examples() -> list[doctest.DocTest]:
 
 
 class Checker(doctest.OutputChecker):
-    """Lets an example print what it likes where the docstring shows no output."""
+    """Accepts any output where the docstring shows none."""
 
     def check_output(self, want: str, got: str, optionflags: int) -> bool:
         return not want or super().check_output(want, got, optionflags)
@@ -33,7 +33,7 @@ class Checker(doctest.OutputChecker):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the files that examples name."""
+    """A folder with the files used in the examples."""
     from vision3d.io.video import VideoWriter
     from vision3d.scene import Cameras, GaussianScene, Mesh
 

@@ -1,4 +1,4 @@
-"""Native operations in forked and spawned children, and from threads that want different numbers of threads."""
+"""Native operations in forked and spawned children, and from threads with different thread counts."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("vision3d._native")
 
-# Run in a new process each, so that a hang ends with the time limit and a crash is seen.
+# Each in a new process, so that hangs are ended by the timeout and crashes are detected.
 HEADER = """
 import os, sys, threading
 import torch
@@ -48,7 +48,7 @@ def run(body: str, limit: float = 60) -> None:
 @pytest.mark.parametrize("first_op", ["before", "after"])
 @pytest.mark.parametrize("method", ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("spawn", "forkserver"))])
 def test_workers_of_a_data_loader(tmp_path, method, first_op):
-    script = tmp_path / "load.py"  # spawn imports it anew
+    script = tmp_path / "load.py"  # spawn imports it again
     script.write_text(
         HEADER
         + f"""
@@ -67,7 +67,7 @@ if __name__ == "__main__":
     assert result.returncode == 0, result.stderr[-2000:]
 
 
-def test_a_forked_child_runs_and_changes_its_number_of_threads():
+def test_a_forked_child_runs_and_changes_its_thread_count():
     run("""
 def child():
     assert torch.equal(op(), want)
@@ -111,7 +111,7 @@ finally:
 """)
 
 
-def test_threads_with_different_numbers_of_threads():
+def test_threads_with_different_thread_counts():
     run("""
 failed = []
 

@@ -1,4 +1,4 @@
-"""What is written when the disk ends in the middle of a file: a limit on the size of files stands for the full disk."""
+"""Output files when the disk becomes full during a write, simulated by a limit on file sizes."""
 
 import errno
 import json
@@ -76,12 +76,12 @@ def messages(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["scene.ply", "a.pt", "a.png", "a.jpg", "a.webp", "a.tif", "a.bmp", "a.npy", "summary.json"])
-def test_earlier_file_is_whole_and_named(messages, name):
+def test_the_previous_file_is_intact_and_named(messages, name):
     (line,) = [line for line in messages if f"run/{name}:" in line]
     assert "could not be written (" in line and line.endswith("); the previous file is unchanged")
 
 
-def test_earlier_lines_of_the_metrics_stay(messages):
+def test_previous_lines_of_the_metrics_are_kept(messages):
     assert any(
         line.endswith("metrics.jsonl: could not be written (File too large); the lines before are unchanged")
         for line in messages
@@ -90,7 +90,7 @@ def test_earlier_lines_of_the_metrics_stay(messages):
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
-    """Photographs, a run on them, and its options."""
+    """Photos, a run on them, and its options."""
     photos = write_photos(tmp_path_factory.mktemp("photos") / "set", cameras=ring(6), held_out=(2,))
     config = FitConfig(steps=2, max_gaussians=50, sh_degree=0)
     folder = RunFolder.create(tmp_path_factory.mktemp("done") / "run", config)
@@ -102,7 +102,7 @@ def fitted(tmp_path_factory):
     "name", ["checkpoints/step_000002.pt", "scene.ply", "cameras.json", "renders/000_002.png", "summary.json"]
 )
 def test_fit_on_a_full_disk(cli, fitted, tmp_path, monkeypatch, name):
-    """The run is gone on with, so that every file has an earlier one, which must stay."""
+    """A resumed run, so that every file has a previous version, which must be kept."""
     photos, done, options = fitted
     out = tmp_path / "run"
     shutil.copytree(done, out)

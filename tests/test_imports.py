@@ -1,4 +1,4 @@
-"""Imports go one way through the house."""
+"""Imports follow the layers of the architecture."""
 
 import ast
 from pathlib import Path
@@ -45,7 +45,7 @@ SOURCES = sources()
 
 
 def imported(tree: ast.AST, *, at_import: bool = False) -> set[str]:
-    """The dotted names that a module imports; with `at_import` only those that loading it brings in."""
+    """Dotted names that a module imports; with `at_import`, only those executed on import."""
     names = set()
     for node in statements(tree) if at_import else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -68,7 +68,7 @@ def statements(tree: ast.AST):
 
 
 def violations(name: str, tree: ast.Module) -> list[str]:
-    """What `name` imports though it stands above it."""
+    """Imports of `name` from higher layers."""
     own = name.split(".")
     found = []
     for other in imported(tree):
@@ -88,12 +88,12 @@ def violations(name: str, tree: ast.Module) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name])
 def test_imports_go_down(name):
-    assert name.split(".")[0] in LEVEL or name == "__main__", f"{name} stands in no layer: add it to LAYERS"
+    assert name.split(".")[0] in LEVEL or name == "__main__", f"{name} is not in a layer: add it to LAYERS"
     assert violations(name, SOURCES[name]) == []
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name.startswith("geometry")])
-def test_geometry_needs_numpy_and_torch_only(name):
+def test_geometry_imports_only_numpy_and_torch(name):
     import sys
 
     roots = {other.split(".")[0] for other in imported(SOURCES[name], at_import=True)}
@@ -118,7 +118,7 @@ def test_optional_packages_are_imported_inside_functions(name):
         ("geometry.a", "from vision3d import GaussianScene", 1),
     ],
 )
-def test_the_rule_itself(name, code, count):
+def test_violations(name, code, count):
     assert len(violations(name, ast.parse(code))) == count
 
 
@@ -128,7 +128,7 @@ def test_statements_outside_functions():
 
 
 def test_no_postponed_annotations():
-    """They break kernel languages that read annotations, and run-time shape checks."""
+    """They break kernel languages that read annotations, and runtime shape checks."""
     root = ROOT.parent
     folders = [root / name for name in ("vision3d", "tests", "examples", "benchmarks", "assets") if (root / name).is_dir()]
     files = [path for folder in folders for path in folder.rglob("*.py")]
@@ -138,7 +138,7 @@ def test_no_postponed_annotations():
 
 
 def needed_modules(name: str, tree: ast.Module) -> set[str]:
-    """The modules of the package that a module imports, in functions too, but not for types alone."""
+    """Modules of the package that a module imports, including inside functions, but not for types only."""
     checking = {node for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
                 for node in ast.walk(block)}  # fmt: skip
     found = set()
@@ -149,8 +149,8 @@ def needed_modules(name: str, tree: ast.Module) -> set[str]:
     return {other for other in found & SOURCES.keys() if other and other != name and not name.startswith(f"{other}.")}
 
 
-def test_no_module_imports_itself_by_way_of_others():
-    """Also not within functions: a cycle there is a part that has no place of its own."""
+def test_no_import_cycles():
+    """Including imports inside functions: a cycle means that the shared part belongs into a module of its own."""
     graph = {name: needed_modules(name, tree) for name, tree in SOURCES.items() if name}
     left = dict(graph)
     while free := [name for name, others in left.items() if not others & left.keys()]:
@@ -162,8 +162,8 @@ def test_no_module_imports_itself_by_way_of_others():
     assert sorted(left) == []
 
 
-def test_rooms_of_a_stage_import_each_other_one_way():
-    """Folders inside of a stage: where one imports another, the other imports nothing of it."""
+def test_no_import_cycles_between_folders_of_a_stage():
+    """If one folder of a stage imports another, the other does not import from it."""
     edges = set()
     for name, tree in SOURCES.items():
         own = name.split(".")

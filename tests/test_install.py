@@ -1,4 +1,4 @@
-"""Commands that add to vision3d, for each way in which it may have been installed."""
+"""Install commands for each way in which vision3d may be installed."""
 
 import importlib.abc
 import importlib.machinery
@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 
 
 class Installed:
-    """A distribution as an installer has noted it."""
+    """A distribution with the metadata of an installer."""
 
     def __init__(self, folder, origin):
         self.folder, self.origin = folder, origin
@@ -35,7 +35,7 @@ class Installed:
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Sets what is installed, and a `pip` beside the interpreter."""
+    """Sets the installed distribution, and a `pip` next to the interpreter."""
 
     def put(folder, origin=None):
         found = None if folder is None else Installed(folder, origin if origin is None else json.dumps(origin))
@@ -45,7 +45,7 @@ def installed(monkeypatch):
     return put
 
 
-def test_a_checkout_that_is_installed_editable(installed):
+def test_an_editable_checkout(installed):
     installed(Path("/lib"), {"url": ROOT.as_uri(), "dir_info": {"editable": True}})
     assert install.install_command("viewer") == f"pip install -e '{ROOT}[viewer]'"
     assert install.install_command() == f"pip install -e '{ROOT}'"
@@ -61,13 +61,13 @@ def test_a_checkout_that_is_installed_editable(installed):
     ],
 )
 def test_a_wheel(installed, origin):
-    """The requirement is met by what is installed, so no index is asked for more than the extra."""
+    """The installed version meets the requirement, so an index is only needed for the extra's packages."""
     installed(ROOT, origin)
     assert install.install_command("viewer", "mesh") == "pip install 'vision3d-toolkit[viewer,mesh]'"
     assert install.install_command() == "pip install 'vision3d-toolkit'"
 
 
-def test_installing_once_more(installed):
+def test_reinstalling(installed):
     installed(Path("/lib"), {"url": ROOT.as_uri(), "dir_info": {"editable": True}})
     assert install.reinstall_command() == f"pip install --no-deps -e '{ROOT}'"
     again = "pip install --force-reinstall --no-deps --no-cache-dir"
@@ -79,7 +79,7 @@ def test_installing_once_more(installed):
 
 
 @pytest.mark.parametrize("origin", [None, {"url": "file:///elsewhere", "dir_info": {"editable": True}}])
-def test_another_copy_than_the_installed_one(installed, origin):
+def test_a_copy_other_than_the_installed_one(installed, origin):
     """A checkout on PYTHONPATH."""
     installed(Path("/lib"), origin)
     assert install.install_command("viewer") == f"pip install -e '{ROOT}[viewer]'"
@@ -90,7 +90,7 @@ def test_not_installed(installed):
     assert install.install_command("sfm") == f"pip install -e '{ROOT}[sfm]'"
 
 
-def test_a_damaged_note_of_the_installer(installed):
+def test_damaged_installer_metadata(installed):
     installed(ROOT)
     install.distribution().origin = "{"
     assert install.checkout() is None
@@ -151,7 +151,7 @@ def test_doctor_sees_the_other_project(cli, monkeypatch):
 
 
 def test_no_text_names_the_other_project():
-    """`pip install vision3d` would put another project's files over ours."""
+    """`pip install vision3d` would overwrite ours with another project's files."""
     done = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=False)
     suffixes = (".py", ".md", ".toml", "Makefile", ".ci/run", ".ci/setup", ".ci/setup-viewer")
     names = [name for name in done.stdout.split("\0") if name.endswith(suffixes)]
@@ -165,7 +165,7 @@ def test_no_text_names_the_other_project():
     assert {name: text for name, text in found.items() if Path(name).name != Path(__file__).name} == {}
 
 
-def test_the_project_and_its_extras_have_the_name():
+def test_name_of_the_project_and_its_extras():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["name"] == install.DISTRIBUTION and project["scripts"] == {"vision3d": "vision3d.cli.app:main"}
     extras = project["optional-dependencies"]

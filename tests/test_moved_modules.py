@@ -1,4 +1,4 @@
-"""Modules under the names that they had in an earlier version."""
+"""Modules under their names of earlier versions."""
 
 import importlib
 import subprocess
@@ -57,7 +57,7 @@ def test_names_in_old_modules_import_in_a_fresh_process():
     assert done.returncode == 0, done.stderr
 
 
-def test_names_that_never_were_are_missing():
+def test_names_that_never_existed_are_missing():
     with pytest.raises(ModuleNotFoundError, match=r"vision3d\.stages\.nothing"):
         importlib.import_module("vision3d.stages.nothing")
     with (

@@ -1,4 +1,4 @@
-"""What native operations refuse, and in which words; random arguments never end the process."""
+"""Arguments rejected by native operations, with their messages; random arguments never crash the process."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def usual():
 
 
 def call(usual, name, **changes):
-    """The operation as it is usually called, but for some arguments."""
+    """Calls an operation with its usual arguments except for some changes."""
     op = getattr(torch.ops.vision3d, name)
     names = [argument.name for argument in op.default._schema.arguments]
     arguments = dict(zip(names, usual[name][0]))
@@ -32,7 +32,7 @@ def call(usual, name, **changes):
     return op(**(arguments | changes))
 
 
-def test_a_signature_names_what_does_not_fit():
+def test_a_signature_names_the_invalid_argument():
     signature = Signature("points: float *s n 3, ids: int64? n, count")
     points = torch.zeros(2, 5, 3)
     signature.check(points, torch.zeros(5, dtype=torch.int64), 1)
@@ -51,7 +51,7 @@ def test_a_signature_names_what_does_not_fit():
         Signature("a: float *s, b: float *s").check(torch.zeros(2, 2), torch.zeros(3, 2))
 
 
-def test_sizes_are_refused_before_memory_is_taken(monkeypatch):
+def test_sizes_are_rejected_before_allocation(monkeypatch):
     op_checks.check_image_size(1, 16384, 16384, 4)
     for arguments, text in (
         ((1, 10**6, 10**6), "1 images of 1000000 x 1000000 are 1000000000000 pixels, want at most 268435456 in one call"),
@@ -84,7 +84,7 @@ def test_absurd_images(backend):
 
 @pytest.mark.parametrize("backend", ["reference", pytest.param("native", marks=needs_native)])
 @pytest.mark.parametrize("bad", [10**6, -2])
-def test_neighbors_that_are_not_there(backend, bad):
+def test_missing_neighbors(backend, bad):
     positions, faces = sphere(24, 20)
     neighbors = meshes.edge_neighbors(faces)
     neighbors[3, 1] = bad
@@ -157,7 +157,7 @@ def _fuzz(calls, seed, tmp_path):
     problems = [problem for operation in found.values() for problem in operation["problems"]]
     assert not problems, "\n".join(problems[:20])
     assert set(found) == {*fuzz_ops.operations(), "mpm_advance", "mpm_elastic_energy"}
-    for name, operation in found.items():  # neither all refused nor nothing found out
+    for name, operation in found.items():  # some calls pass and some are rejected
         assert operation["done"] > 0 and operation["refused"] >= calls // 5, (name, operation)
 
 

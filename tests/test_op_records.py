@@ -1,4 +1,4 @@
-"""Operations made from records."""
+"""Operations built from records."""
 
 from typing import NamedTuple
 
@@ -27,22 +27,22 @@ class Outer(NamedTuple):
 VALUES = torch.arange(6.0, dtype=torch.float64).view(3, 2)
 
 
-def test_the_schema_is_the_record_flat():
+def test_the_schema_is_the_flattened_record():
     assert schema_of(Outer, tuple[Tensor, Tensor]) == (
         "(Tensor? ids, Tensor values, float factor, str name, SymInt count, bool flag, Tensor? mask=None) -> (Tensor, Tensor)"
     )
     assert schema_of(Inner, Tensor) == "(Tensor values, float factor) -> Tensor"
 
 
-def test_records_are_flattened_and_built_again():
+def test_records_are_flattened_and_rebuilt():
     record = Outer(None, Inner(VALUES, 2.0), "a", 3, True)
     flat = list(flatten(record))
     assert [field.name for field in fields_of(Outer)] == ["ids", "values", "factor", "name", "count", "flag", "mask"]
     assert build(Outer, flat) == record
-    assert build(Outer, flat[:-1]) == record  # a default may be left out, as torch does
+    assert build(Outer, flat[:-1]) == record  # defaults may be omitted, as torch does
 
 
-def test_a_name_that_stands_twice_is_refused():
+def test_a_duplicate_name_is_rejected():
     class Twice(NamedTuple):
         values: Float[Tensor, " n"]
         inner: Inner

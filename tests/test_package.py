@@ -1,4 +1,4 @@
-"""What the package promises: light import, few and free dependencies, a public interface that is written down."""
+"""Guarantees of the package: fast import, few and permissively licensed dependencies, a recorded public API."""
 
 import importlib
 import importlib.metadata
@@ -90,13 +90,13 @@ def surface() -> dict[str, object]:
     return found
 
 
-def test_public_interface_is_the_one_written_down(update_golden):
-    text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", json.dumps(surface()))  # where a type lives is no promise
+def test_public_api_is_unchanged(update_golden):
+    text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", json.dumps(surface()))  # the module of a type is not part of the API
     got = json.loads(re.sub(r" at 0x[0-9a-f]+", "", text))
     if update_golden:
         SURFACE.write_text(json.dumps(got, indent=2) + "\n", "utf-8")
     want = json.loads(SURFACE.read_text("utf-8"))
-    assert got == want, "the public interface changed; if that is meant: pytest tests/test_package.py --update-golden"
+    assert got == want, "the public API changed; if intended: pytest tests/test_package.py --update-golden"
 
 
 def test_every_public_name_has_a_docstring():

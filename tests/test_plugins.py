@@ -1,4 +1,4 @@
-"""Stages and codecs of other packages: the stage of CONTRIBUTING.md, installed beside vision3d."""
+"""Stages and codecs of other packages: the stage of CONTRIBUTING.md, installed next to vision3d."""
 
 import json
 import re
@@ -70,7 +70,7 @@ def load(path):
 
 
 def block(heading: str) -> str:
-    """The first code block of Python below a heading."""
+    """The first Python code block below a heading."""
     found = re.search(r"```python\n(.*?)```", TEXT.split(f"## {heading}\n")[1], re.DOTALL)
     assert found is not None
     return found[1]
@@ -96,7 +96,7 @@ def package(tmp_path, monkeypatch):
 
 
 def cloud() -> PointCloud:
-    """Points 1 mm about the plane x + 2 z = 0."""
+    """Points within 1 mm of the plane x + 2 z = 0."""
     generator = torch.Generator().manual_seed(0)
     u, v, off = torch.randn(3, 500, generator=generator)
     normal = torch.tensor([1.0, 0, 2]) / 5**0.5
@@ -111,7 +111,7 @@ def program(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_stage_of_the_guide_is_a_verb(package, tmp_path):
+def test_the_stage_of_the_guide_is_a_command(package, tmp_path):
     cloud().save(tmp_path / "cloud.ply")
     assert "plane      from toy_plane" in program("--help").stdout
     told = program("plane", "--help").stdout
@@ -154,7 +154,7 @@ def test_codecs_of_other_packages(package, tmp_path):
         cloud().save(tmp_path / "b.toy")
 
 
-def test_what_other_packages_break(package):
+def test_broken_packages(package):
     with pytest.raises(
         PluginError, match=r"toy_plane:missing \(vision3d\.stages 'broken' of another package\) cannot be loaded"
     ):

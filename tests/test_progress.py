@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that the test moves."""
+    """A clock controlled by the test."""
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
@@ -36,7 +36,7 @@ def test_plain_lines_every_ten_seconds(clock):
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", stream.getvalue())
 
 
-def test_terminal_gets_a_bar_with_figures(monkeypatch):
+def test_terminal_gets_a_bar_with_metrics(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     stream = Terminal()

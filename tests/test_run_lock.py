@@ -39,7 +39,7 @@ time.sleep(float(sys.argv[2]))
 
 
 def worker(folder, seconds=120.0):
-    """A process that works in the folder."""
+    """A process with an active run in the folder."""
     command = [sys.executable, "-c", _WORKER, str(folder), str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -49,14 +49,14 @@ def content(folder):
 
 
 def lock_of(folder, **changes):
-    """Write a lock as another process would have left it."""
+    """Writes the lock of another process."""
     values = {**vars(Owner.current()), **changes}
     (folder / LOCK_FILE).write_text(json.dumps(values))
 
 
 @pytest.fixture
 def run(tmp_path):
-    """The folder of a run that has ended."""
+    """The folder of a finished run."""
     folder = RunFolder.create(tmp_path / "run", Config())
     folder.log(1, loss=0.5)
     folder.unlock()
@@ -65,7 +65,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"overwrite": True}, {"resume": True}])
-def test_a_folder_in_use_is_refused_and_not_touched(tmp_path, options):
+def test_a_folder_in_use_is_rejected_and_unchanged(tmp_path, options):
     process = worker(tmp_path / "run")
     try:
         assert process.stdout.readline() == "works\n"
@@ -77,7 +77,7 @@ def test_a_folder_in_use_is_refused_and_not_touched(tmp_path, options):
         assert found.value.exit_code == 5 and isinstance(found.value, OutputExistsError)
         assert content(tmp_path / "run") == before
     finally:
-        process.kill()  # not waited for yet: a zombie, which works no more
+        process.kill()  # not waited for yet: a zombie
     while Owner.read((tmp_path / "run" / LOCK_FILE).read_bytes()).has_ended() is False:
         time.sleep(0.05)
     RunFolder.create(tmp_path / "run", Config(), **options).unlock()
@@ -86,7 +86,7 @@ def test_a_folder_in_use_is_refused_and_not_touched(tmp_path, options):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_process_that_ends_leaves_no_lock_that_counts(tmp_path, number):
+def test_a_process_that_ended_leaves_no_valid_lock(tmp_path, number):
     process = worker(tmp_path / "run")
     assert process.stdout.readline() == "works\n"
     process.send_signal(number)
@@ -94,7 +94,7 @@ def test_a_process_that_ends_leaves_no_lock_that_counts(tmp_path, number):
     RunFolder.create(tmp_path / "run", Config(), resume=True).unlock()
 
 
-def test_the_lock_goes_with_the_process(tmp_path):
+def test_the_lock_is_removed_with_the_process(tmp_path):
     process = worker(tmp_path / "run", 0.0)
     process.communicate()
     assert not (tmp_path / "run" / LOCK_FILE).exists()
@@ -109,9 +109,9 @@ def test_one_of_several_processes_gets_a_new_folder(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"pid": 2**22 + 1},  # beyond what Linux gives
+        {"pid": 2**22 + 1},  # above the maximum on Linux
         {"pid": 2**70},
-        {"pid": os.getppid(), "started": "another boot 123"},  # its number was given again
+        {"pid": os.getppid(), "started": "another boot 123"},  # its number was reused
     ],
 )
 def test_a_stale_lock_is_replaced(run, changes):
@@ -128,7 +128,7 @@ def test_a_damaged_lock_is_replaced(run, text):
 
 
 def test_a_live_process_without_a_start_time_counts(run):
-    """Where the system does not say when a process started, its number has to do."""
+    """If the system does not provide start times, the process number is sufficient."""
     lock_of(run, pid=os.getppid(), started=None)
     with pytest.raises(RunInUseError, match="in use by process"):
         RunFolder.create(run, Config(), resume=True)
@@ -137,7 +137,7 @@ def test_a_live_process_without_a_start_time_counts(run):
 def test_the_lock_of_another_host_counts_until_it_is_removed(run):
     lock_of(run, host="elsewhere", pid=2**22 + 1)
     before = content(run)
-    text = rf"in use by process \d+ on elsewhere since 2.*; if that process has ended, remove {run / LOCK_FILE}, else give"
+    text = rf"in use by process \d+ on elsewhere since 2.*; if that process has ended, remove {run / LOCK_FILE}, else use"
     with pytest.raises(RunInUseError, match=text):
         RunFolder.create(run, Config(), overwrite=True)
     assert content(run) == before
@@ -145,11 +145,11 @@ def test_the_lock_of_another_host_counts_until_it_is_removed(run):
     RunFolder.create(run, Config(), overwrite=True)
 
 
-def test_the_same_process_takes_it_again(run):
+def test_the_same_process_can_lock_it_again(run):
     first = RunFolder.create(run, Config(), resume=True)
     second = RunFolder.create(run, Config(), resume=True)
     first.unlock()
-    first.unlock()  # twice is once
+    first.unlock()  # repeated unlocks are harmless
     assert (run / LOCK_FILE).exists()
     second.unlock()
     assert not (run / LOCK_FILE).exists()
@@ -164,19 +164,19 @@ def test_a_fork_does_not_remove_its_parents_lock(run):
     lock.release()
 
 
-def test_a_folder_that_is_dropped_takes_its_lock_along(tmp_path):
+def test_a_deleted_folder_object_removes_its_lock(tmp_path):
     folder = RunFolder.create(tmp_path / "new" / "run", Config())
     assert folder.drop_unused() and not (tmp_path / "new").exists()
     assert folder.drop_unused()
 
 
-def test_temporary_files_of_a_killed_run_go_when_it_is_resumed(run):
+def test_temporary_files_of_a_killed_run_are_removed_on_resume(run):
     (run / "renders").mkdir()
     for name in (".scene.0123abcd.tmp.ply", "renders/.0001.0123abcd.tmp.png", ".config.0123abcd.tmp", "renders/kept.tmp.png"):
         (run / name).write_text("half")
     (run / ".frames.0123abcd.tmp.zarr").mkdir()
     (run / ".frames.0123abcd.tmp.zarr" / "0.0.0").write_text("half")
-    # Killed between the two renames by which a folder is replaced: what was there comes back.
+    # Killed between the two renames that replace a folder: the previous folder is restored.
     (run / ".old.0123abcd.old.zarr").mkdir()
     (run / ".old.0123abcd.old.zarr" / "0.0.0").write_text("whole")
     RunFolder.create(run, Config(), resume=True).unlock()
@@ -185,7 +185,7 @@ def test_temporary_files_of_a_killed_run_go_when_it_is_resumed(run):
     assert remove_leftovers(run) == 0
 
 
-def test_temporary_files_are_recognised_by_how_they_are_made(tmp_path):
+def test_temporary_files_are_recognized_by_name(tmp_path):
     from vision3d.core.atomic import atomic_folder, atomic_write
 
     names = []

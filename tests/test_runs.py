@@ -25,7 +25,7 @@ CONFIG = Config()
 
 
 def train(folder: RunFolder, steps: int, stop_after: int | None = None) -> list[float]:
-    """Noisy descent that checkpoints every second step; `stop_after` breaks off like a kill."""
+    """Noisy gradient descent with a checkpoint every second step; `stop_after` aborts like a kill."""
     checkpoints.seed_everything(3)
     weight, first = torch.zeros(4), 0
     checkpoint = folder.restore()
@@ -41,7 +41,7 @@ def train(folder: RunFolder, steps: int, stop_after: int | None = None) -> list[
     return weight.tolist()
 
 
-def figures(folder: RunFolder) -> list[dict]:
+def metrics(folder: RunFolder) -> list[dict]:
     return [{key: value for key, value in line.items() if key != "wall_s"} for line in folder.metrics()]
 
 
@@ -52,16 +52,16 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, stop_after):
     train(parts, 6, stop_after)
     resumed = RunFolder.create(tmp_path / "parts", CONFIG, resume=True)
     assert train(resumed, 6) == want
-    assert figures(resumed) == figures(whole)
-    assert [line["step"] for line in figures(whole)] == [1, 2, 3, 4, 5, 6]
+    assert metrics(resumed) == metrics(whole)
+    assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_resume_without_a_folder_begins_anew(tmp_path):
+def test_resume_without_a_folder_starts_a_new_run(tmp_path):
     folder = RunFolder.create(tmp_path / "new", CONFIG, resume=True)
     assert folder.restore() is None
 
 
-def test_wall_time_goes_on(tmp_path):
+def test_wall_time_continues(tmp_path):
     folder = RunFolder.create(tmp_path / "a", CONFIG)
     folder.wall_s = 100.0
     folder.save_checkpoint(1, {})
@@ -77,7 +77,7 @@ def test_config_is_written_and_reads_back(tmp_path):
     assert load_yaml(Config, tmp_path / "a" / "config.yaml") == replace(CONFIG, lr=1e-5)
 
 
-def test_folder_that_is_not_empty_is_refused(tmp_path):
+def test_folder_that_is_not_empty_is_rejected(tmp_path):
     RunFolder.create(tmp_path / "a", CONFIG)
     with pytest.raises(OutputExistsError, match="a: exists and is not empty; give --overwrite, --resume") as caught:
         RunFolder.create(tmp_path / "a", CONFIG)
@@ -100,7 +100,7 @@ def test_overwrite_empties_a_run_and_nothing_else(tmp_path):
     assert (tmp_path / "holiday" / "photo.jpg").read_text() == "precious"
 
 
-def test_other_configuration_is_refused_by_key(tmp_path):
+def test_other_configuration_is_rejected_by_key(tmp_path):
     train(RunFolder.create(tmp_path / "a", CONFIG), 4)
     with pytest.raises(ConfigError) as caught:
         RunFolder.create(tmp_path / "a", replace(CONFIG, lr=0.2, seed=4), resume=True)
@@ -112,7 +112,7 @@ def test_other_configuration_is_refused_by_key(tmp_path):
     assert longer.restore().step == 4
 
 
-def test_checkpoint_of_another_configuration_is_refused(tmp_path):
+def test_checkpoint_of_another_configuration_is_rejected(tmp_path):
     RunFolder.create(tmp_path / "a", CONFIG).save_checkpoint(2, {})
     other = RunFolder.create(tmp_path / "b", replace(CONFIG, lr=0.2))
     other.checkpoints.path.mkdir()
@@ -133,7 +133,7 @@ def test_metrics_survive_a_kill_and_a_torn_line(tmp_path):
         read_metrics(path)
 
 
-def test_values_that_json_lacks(tmp_path):
+def test_values_that_json_does_not_support(tmp_path):
     folder = RunFolder.create(tmp_path / "a", CONFIG)
     folder.log(1, loss=float("nan"), psnr=torch.tensor(float("inf")), counts=torch.arange(2), where=tmp_path)
     line = json.loads((tmp_path / "a" / "metrics.jsonl").read_text())
@@ -152,7 +152,7 @@ def test_summary(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_lets_the_step_end(number, caplog):
+def test_signal_lets_the_step_finish(number, caplog):
     before = signal.getsignal(number)
     with finish_step_on_interrupt() as stop:
         os.kill(os.getpid(), number)
@@ -163,7 +163,7 @@ def test_signal_lets_the_step_end(number, caplog):
     assert "stopping after this step" in caplog.text
 
 
-def test_outside_the_main_thread_signals_are_left_alone():
+def test_signals_are_ignored_outside_the_main_thread():
     import threading
 
     seen = []
@@ -182,7 +182,7 @@ def test_interrupted_is_a_keyboard_interrupt():
     assert issubclass(Interrupted, KeyboardInterrupt)
 
 
-def test_kill_leaves_whole_lines(tmp_path):
+def test_kill_leaves_complete_lines(tmp_path):
     code = """
         import os, signal, sys
         from dataclasses import dataclass

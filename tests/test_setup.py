@@ -1,4 +1,4 @@
-"""`.ci/setup` names the prerequisite that is missing, and the command that brings it."""
+"""`.ci/setup` names the missing prerequisite and the command that installs it."""
 
 import os
 import shutil
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 SETUP = Path(__file__).parents[1] / ".ci" / "setup"
-pytestmark = pytest.mark.skipif(not (3, 11) <= sys.version_info[:2] <= (3, 13), reason="another Python is refused first")
+pytestmark = pytest.mark.skipif(not (3, 11) <= sys.version_info[:2] <= (3, 13), reason="other Python versions are rejected")
 
 
 @pytest.fixture
 def machine(tmp_path):
-    """A checkout of nothing but the script, and a PATH on which only the named things are."""
+    """A checkout with only the script, and a PATH with only the given programs."""
     (tmp_path / "repo" / ".ci").mkdir(parents=True)
     shutil.copy(SETUP, tmp_path / "repo" / ".ci" / "setup")
     programs = tmp_path / "bin"
@@ -24,7 +24,7 @@ def machine(tmp_path):
 
     def run(*, python: str | None = "python3", lacks: str = "nothing", compiler: bool = False, **environment: str):
         if python is not None:
-            # Fails like a Python that lacks something when the code it is given speaks of it.
+            # Fails like a Python without a module when the code it is given mentions that module.
             script = f'#!/bin/sh\ncase "$*" in *{lacks}*) exit 1;; esac\nexec {sys.executable} "$@"\n'
             (programs / python).write_text(script)
             (programs / python).chmod(0o755)
@@ -63,12 +63,12 @@ def test_missing_prerequisite(machine, lacks, message):
     assert code == 1 and err.startswith(message) and err.count("\n") == 1
 
 
-def test_newest_python_is_taken_where_the_default_does_not_suit(machine):
+def test_newest_python_is_used_if_the_default_is_unsuitable(machine):
     _, err = machine(python="python3.12", lacks="ensurepip")
     assert err.startswith("error: python3.12 cannot make virtual environments")
 
 
-def test_default_python_goes_first(machine):
+def test_default_python_is_preferred(machine):
     machine(python="python3.12", lacks="ensurepip")
     assert machine(lacks="Python.h")[1].startswith("error: the headers of python3 are missing")
 

@@ -1,4 +1,4 @@
-"""What all stages share, beside the run folder (`test_runs.py`)."""
+"""Properties common to all stages, except for the run folder (`test_runs.py`)."""
 
 import importlib
 import inspect
@@ -17,7 +17,7 @@ class Options:
 
 
 def _different_gradients() -> int:
-    """How many of some gradients of the same sum over repeated indices differ from the first in a bit."""
+    """Number of repeated gradients of a sum over repeated indices that differ from the first in any bit."""
     random = torch.Generator().manual_seed(0)
     values = torch.randn(4000, 3, generator=random, requires_grad=True)
     rows, factors = torch.randint(4000, (60_000,), generator=random), torch.randn(60_000, 3, generator=random)
@@ -30,7 +30,7 @@ def _different_gradients() -> int:
     return sum(not torch.equal(found[0], gradient) for gradient in found)
 
 
-def test_a_stage_gives_the_same_bits_whatever_its_threads_do():
+def test_a_stage_is_bitwise_deterministic_with_any_threads():
     @stage("fit", {}, results=lambda result: {})
     def gradients(config, *, run_folder=None):
         return _different_gradients()
@@ -61,7 +61,7 @@ STAGES = {
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_an_input_in_the_place_of_the_configuration_is_named(name, tmp_path):
+def test_an_input_instead_of_the_configuration_is_named(name, tmp_path):
     module, function = name.split(":")
     call = getattr(importlib.import_module(f"vision3d.stages.{module}"), function)
     places = [each for each in inspect.signature(call).parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD]

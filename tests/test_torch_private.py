@@ -1,4 +1,4 @@
-"""Torch's private parts: used in one module, and there as this file pins it, on every torch from the oldest to the newest."""
+"""Torch's private parts: used in one module only, with the behavior pinned here, from the oldest to the newest torch."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ AT_HOME = ROOT / "core" / "torch_private.py"
 
 
 def private_names(tree: ast.AST) -> list[str]:
-    """What a module imports from torch, or reads of it, under a name with an underscore in front."""
+    """Private names (with a leading underscore) that a module imports or reads from torch."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
@@ -33,7 +33,7 @@ def private_names(tree: ast.AST) -> list[str]:
     return sorted(name for name in private if name != "torch._C")
 
 
-def test_no_other_module_reads_private_names():
+def test_no_other_module_uses_private_names():
     trees = {path: ast.parse(path.read_text("utf-8")) for path in ROOT.rglob("*.py")}
     assert len(trees) > 200
     assert {str(path): private_names(tree) for path, tree in trees.items() if path != AT_HOME and private_names(tree)} == {}
@@ -45,7 +45,7 @@ def test_no_other_module_reads_private_names():
     ]
 
 
-def test_custom_operations_have_no_private_attributes_read():
+def test_custom_operations_use_no_private_attributes():
     names = {"_init_fn", "_opoverload", "_lib", "_backward_fn", "_setup_context_fn", "_abstract_fn", "_qualname", "_name"}
     found = []
     for path in (ROOT / "core" / "native.py", ROOT / "core" / "op_records.py", AT_HOME):
@@ -94,7 +94,7 @@ def test_transforms(transform):
 
 @pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 def test_an_operation_has_gradients_and_no_tangents():
-    """The kernel for Autograd is torch's own behind a check: gradients as usual, BackendError for each kind of forward mode."""
+    """The Autograd kernel is torch's own behind a check: gradients as usual, BackendError for all forward modes."""
     from vision3d.render.splats.native_3dgs import _sh_colors
 
     g = torch.Generator().manual_seed(0)
@@ -108,20 +108,20 @@ def test_an_operation_has_gradients_and_no_tangents():
         with pytest.raises(BackendError, match="sh_colors: has no forward-mode derivatives"):
             torch.func.jvp(lambda m, op=op: op(m, sh, *rest), (means,), (torch.ones_like(means),))
     assert native.direct(_sh_colors.op) is _sh_colors.op
-    with torch.no_grad():  # the quickest way is what the operation wraps
+    with torch.no_grad():  # the operation calls this directly
         quick = native.direct(_sh_colors.op)
         assert quick is not _sh_colors.op and torch.equal(quick(means, sh, *rest), _sh_colors.op(means, sh, *rest))
 
 
 def test_constants_are_not_traced():
-    """In a process of its own, as it imports the compiler: a function that is marked is not read, so graphs do not break."""
+    """In a separate process, as it imports the compiler: marked functions are not traced, so graphs do not break."""
     code = """
 import torch
 from vision3d.core import torch_private
 
 @torch_private.constant_while_compiling
 def flag():
-    return bool(__import__("os").environ.get("HOME"))  # nothing that the compiler could read
+    return bool(__import__("os").environ.get("HOME"))  # not traceable by the compiler
 
 def function(x):
     return x + 1 if flag() else x - 1

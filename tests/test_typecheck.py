@@ -1,4 +1,4 @@
-"""The tests check shapes at run time; these check that they do."""
+"""The tests check shapes at run time; these tests check that they do."""
 
 import jaxtyping
 import pytest
@@ -8,7 +8,7 @@ from vision3d.core.errors import ShapeError
 from vision3d.geometry import quaternion
 
 
-def test_a_wrong_shape_is_noticed():
+def test_a_wrong_shape_is_detected():
     with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'quats'"):
         quaternion.quat_to_rotmat(torch.ones(3))
 

@@ -1,4 +1,4 @@
-"""Viewers of scenes, installed as `vision3d.viewer`."""
+"""Scene viewers, installed as `vision3d.viewer`."""
 
 from typing import TYPE_CHECKING
 

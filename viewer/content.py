@@ -1,4 +1,4 @@
-"""What is drawn of the layers at a time: one model a layer, made when its value changes and kept until then."""
+"""Models to draw for the layers at a time: one per layer, created when its value changes and cached until then."""
 
 import threading
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ from vision3d.viewer.viewpoint import Bounds
 CAMERA_COLOR = torch.tensor([0.55, 0.72, 0.95])
 CHOSEN_COLOR = torch.tensor([1.0, 0.62, 0.2])
 _SELECTED = torch.tensor([1.0, 0.55, 0.1])
-_SAMPLE = 20_000  # Gaussians that decide on the bounds
-_ALONE = 2.0  # a thing without surroundings reaches less than so many times as far as most of it
+_SAMPLE = 20_000  # Gaussians sampled for the bounds
+_ALONE = 2.0  # maximum extent, relative to that of the main part, of an object without surroundings
 _REGION_COLOR = torch.tensor([1.0, 0.75, 0.25])
 
 
 class Content:
-    """The models of layers.
+    """Models of the layers.
 
     Args:
-        layers: What is shown.
-        dot_size: Side of a point [px] in a picture 720 pixels high.
+        layers: The layers.
+        dot_size: Size of a point [px] in an image 720 pixels high.
     """
 
     def __init__(self, layers: Layers, dot_size: int = 2) -> None:
         self.layers, self.dot_size = layers, dot_size
         self.photographs: Sequence[Surface] = ()
-        """Pictures of cameras in their frusta, drawn with the frusta."""
+        """Photos in the frusta of their cameras, drawn with the frusta."""
         self._made: dict[str, tuple[tuple, Model]] = {}
         self._joined: dict[tuple[str, bool], tuple[tuple, Splats]] = {}
         self._tinted: dict[str, tuple[tuple, Splats | Dots]] = {}
@@ -46,7 +46,7 @@ class Content:
 
     @property
     def camera_layers(self) -> list[Layer]:
-        """Layers that hold cameras."""
+        """Layers that contain cameras."""
         return [layer for layer in self.layers if layer.cameras is not None and len(layer.cameras)]
 
     def models(
@@ -59,14 +59,14 @@ class Content:
         mark: Float[Tensor, "3"] | None = None,
         path: Float[Tensor, "n 3"] | None = None,
     ) -> list[Model]:
-        """What is drawn: Gaussians of one kind as one, what is selected in another colour.
+        """Models to draw: Gaussians of one kind joined, selected points in another color.
 
         Args:
             time: [s].
-            chosen: Layer and index of a camera that is drawn in another colour.
-            with_cameras: Whether frusta and their photographs are drawn.
-            regions: What is selected; drawn as outlines, too.
-            mark: A point that is marked by a cross.
+            chosen: Layer and index of the highlighted camera.
+            with_cameras: Whether to draw frusta and their photos.
+            regions: Selected regions, also drawn as outlines.
+            mark: Point to mark with a cross.
             path: Points of a camera path.
         """
         with self._lock:
@@ -110,7 +110,7 @@ class Content:
         return models
 
     def model(self, layer: Layer, time: float, chosen: tuple[str, int] | None = None) -> Model | None:
-        """The model of one layer, visible or not; None for what has nothing to draw."""
+        """The model of one layer, visible or not; None if there is nothing to draw."""
         value = self.layers.frame(layer.name, time)
         mine = chosen[1] if chosen is not None and chosen[0] == layer.name else None
         key = (value, layer.transform, mine, self.dot_size)
@@ -157,7 +157,7 @@ class Content:
         key = tuple(map(id, parts))
         known = self._joined.get(kind)
         if known is None or known[0][0] != key:
-            known = ((key, parts), Splats.joined(parts))  # holds the parts, so that their ids stay theirs
+            known = ((key, parts), Splats.joined(parts))  # keeps the parts alive, so that their ids stay unique
             self._joined[kind] = known
         return known[1]
 
@@ -180,7 +180,7 @@ class Content:
 
 
 def whole_bounds(layers: Layers) -> Bounds:
-    """The bounds of layers, widened to all Gaussians where these are one thing without surroundings."""
+    """Bounds of the layers, extended to all Gaussians if these are one object without surroundings."""
     bounds = layers.bounds
     radius = bounds.radius
     for layer in layers:
@@ -195,7 +195,7 @@ def whole_bounds(layers: Layers) -> Bounds:
 
 
 def inside(points: Float[Tensor, "n 3"], regions: Sequence[Region]) -> Bool[Tensor, " n"]:
-    """Which points are in one of the regions."""
+    """Mask of points in any of the regions."""
     mask = torch.zeros(len(points), dtype=torch.bool)
     for region in regions:
         mask |= region.contains(points)

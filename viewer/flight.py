@@ -1,4 +1,4 @@
-"""A camera path through views that were chosen: kept as keys, flown, saved and loaded as cameras."""
+"""A camera path through chosen views: stored as keyframes, played, saved and loaded as cameras."""
 
 import math
 from dataclasses import replace
@@ -14,26 +14,26 @@ from vision3d.scene import Cameras
 from vision3d.viewer.navigation import FreeCamera
 
 SECONDS_PER_KEY = 2.0
-"""From one key to the next, on the mean."""
+"""Average time between two keys."""
 FPS = 30.0
-"""Of videos of the path."""
+"""Frame rate of videos of the path."""
 
 
 class Flight:
-    """The keys of a camera path."""
+    """A camera path made of keys."""
 
     def __init__(self) -> None:
         self.keys: tuple[FreeCamera, ...] = ()
         self.time: float | None = None
-        """Where on the path the viewer is while it flies [s]."""
+        """Current time on the path while it plays [s]."""
 
     @property
     def seconds(self) -> float:
-        """How long the flight takes."""
+        """Duration of the path."""
         return SECONDS_PER_KEY * max(len(self.keys) - 1, 1)
 
     def add(self, view: FreeCamera) -> None:
-        """One more key at the end."""
+        """Appends a key."""
         self.keys = (*self.keys, view)
 
     def clear(self) -> None:
@@ -41,10 +41,10 @@ class Flight:
         self.keys, self.time = (), None
 
     def start(self) -> None:
-        """Fly from the beginning.
+        """Plays the path from its start.
 
         Raises:
-            InputError: There are fewer than two keys, or all are the same.
+            InputError: There are fewer than two keys, or all are equal.
         """
         if len(self.keys) < 2:
             raise InputError(f"the camera path has {len(self.keys)} keys; add at least two views")
@@ -52,18 +52,18 @@ class Flight:
         self.time = 0.0
 
     def stop(self) -> None:
-        """Stay where it is."""
+        """Stops at the current view."""
         self.time = None
 
     def advance(self, seconds: float) -> FreeCamera | None:
-        """The view after some more time, round and round; None when it does not fly."""
+        """The view after the given time, in a loop; None when it is not playing."""
         if self.time is None:
             return None
         self.time = (self.time + seconds) % self.seconds
         return self.at(self.time)
 
     def at(self, seconds: float) -> FreeCamera:
-        """The view at a time of the flight; there must be at least two keys."""
+        """The view at a time of the path; there must be at least two keys."""
         steps = 1 + round(self.seconds * FPS)
         number = round(min(max(seconds / self.seconds, 0.0), 1.0) * (steps - 1))
         poses = interpolate_poses(torch.stack([key.camtoworld for key in self.keys]), steps)
@@ -75,20 +75,20 @@ class Flight:
         return replace(near, camtoworld=poses[number], fov_deg=fov, distance=distance)
 
     def points(self) -> Float[Tensor, "n 3"] | None:
-        """Places along the path, to be drawn; None with fewer than two keys."""
+        """Points along the path, for drawing; None with fewer than two keys."""
         if len(self.keys) < 2:
             return None
         poses = torch.stack([key.camtoworld for key in self.keys])
         try:
             return interpolate_poses(poses, 16 * len(poses))[:, :3, 3].float()
-        except InputError:  # all the same
+        except InputError:  # all keys are equal
             return None
 
     def save(self, path: Path, size: tuple[int, int]) -> None:
-        """Write the keys as a cameras.json, for pictures of a size.
+        """Writes the keys as a cameras.json, for images of a size.
 
         Raises:
-            InputError: There are none.
+            InputError: There are no keys.
         """
         if not self.keys:
             raise InputError("the camera path has no keys; add views")
@@ -97,15 +97,15 @@ class Flight:
         first.merge(*others).save(path)
 
     def load(self, path: Path, up: Float[Tensor, "3"], distance: float) -> None:
-        """Take the cameras of a file as the keys.
+        """Loads the cameras of a file as the keys.
 
         Args:
             path: A cameras.json.
-            up: Of the views.
-            distance: Of the views from what they turn about [m].
+            up: Up direction of the views.
+            distance: Distance from the views to their pivots [m].
 
         Raises:
-            Vision3DError: It cannot be read.
+            Vision3DError: The file cannot be read.
         """
         if path.suffix.lower() != ".json":
             raise InputError(f"{path}: is not a cameras file; want a cameras.json")

@@ -1,4 +1,4 @@
-"""Frames of sequences, the newest few kept in memory."""
+"""Cache of the most recently used frames of sequences."""
 
 from collections import OrderedDict
 from typing import Any
@@ -9,10 +9,10 @@ from vision3d.scene import FrameSequence, MeshGaussians
 
 
 class FrameCache:
-    """Reads frames when they are asked for, and forgets the oldest beyond a size.
+    """Reads frames on demand and drops the least recently used ones beyond a size.
 
     Args:
-        max_bytes: Of the values of all frames that are kept; the last one is kept whatever its size.
+        max_bytes: Total size of the cached frames' values; the last one is cached whatever its size.
     """
 
     def __init__(self, max_bytes: float) -> None:
@@ -21,12 +21,12 @@ class FrameCache:
         self._frames: OrderedDict[tuple[int, int | None], tuple[FrameSequence, Any, int]] = OrderedDict()
 
     def get(self, sequence: FrameSequence, index: int | None) -> Any:
-        """The frame of a sequence; with None its base at rest.
+        """A frame of a sequence; None: the base (rest pose).
 
         Raises:
             InputError: The frame cannot be read.
         """
-        key = (id(sequence), index)  # the entry holds the sequence, so that its id stays its own
+        key = (id(sequence), index)  # the entry keeps the sequence alive, so that its id stays unique
         if key in self._frames:
             self._frames.move_to_end(key)
             return self._frames[key][1]

@@ -1,4 +1,4 @@
-"""Open3D's own scene in the window, for machines with a GPU: models as its geometries, the camera set by the session."""
+"""Open3D's own renderer in the window, for machines with a GPU: models as its geometries, the camera from the session."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,21 +16,21 @@ from vision3d.viewer.models import Dots, Lines, Model, Splats, Surface
 from vision3d.viewer.session import Session
 
 _LINE_WIDTH = 2.0
-_NEARER = 0.03  # of their distance, for lines that nothing may hide
-_DOT = 5e-4  # of the radius of all that is shown
-_SUN = 210_000.0  # lux, under which a surface that faces the camera has its own colour
-_UNDER_SUN = 0.82  # times it vertex colours, which are taken as linear light, are their own there
+_NEARER = 0.03  # relative to their distance, for lines always on top
+_DOT = 5e-4  # relative to the radius of the bounds
+_SUN = 210_000.0  # lux; a surface facing the camera then has its own color
+_UNDER_SUN = 0.82  # factor for vertex colors, which Open3D takes as linear
 _SH0 = 0.28209479177387814
 
 
 class HardwareView:
-    """A widget that shows the requests of a session with Open3D's renderer.
+    """A widget that shows a session's requests with Open3D's renderer.
 
     Args:
         open3d: The module.
-        window: Of `open3d.visualization.gui`.
-        session: Its requests come to `show`.
-        on_mouse: Takes mouse events in place of Open3D's camera.
+        window: The `open3d.visualization.gui` window.
+        session: Its requests are passed to `show`.
+        on_mouse: Receives mouse events instead of Open3D's camera.
     """
 
     def __init__(self, open3d: Any, window: Any, session: Session, on_mouse: Callable[[Any], Any]) -> None:
@@ -38,7 +38,7 @@ class HardwareView:
         self.widget = open3d.visualization.gui.SceneWidget()
         self.widget.scene = open3d.visualization.rendering.Open3DScene(window.renderer)
         self.widget.scene.show_axes(False)
-        # Tone mapping would change colours; the sun stands where the camera is, as our headlight does.
+        # Tone mapping would change colors; the sun is at the camera, like the headlight of the CPU renderer.
         self.widget.scene.view.set_post_processing(False)
         self.widget.scene.view.set_shadowing(False)
         self.widget.scene.scene.enable_indirect_light(False)
@@ -49,11 +49,11 @@ class HardwareView:
         self._count = 0
 
     def show(self, request: Request) -> None:
-        """Show a request: only models that are new are handed over."""
+        """Shows a request; transfers only new models."""
         scene = self.widget.scene
         if request.background != self._background:
             self._background = request.background
-            # Without tone mapping it is shown as linear light.
+            # Without tone mapping the background is shown as linear.
             color = linear_to_srgb(torch.tensor(request.background))
             scene.set_background([*color.tolist(), 1.0])
         models = {id(model): model for model in request.models()}
@@ -63,7 +63,7 @@ class HardwareView:
             if key not in self._names:
                 self._count += 1
                 name = f"model {self._count}"
-                self._names[key] = (name, model)  # holds the model, so that its id stays its own
+                self._names[key] = (name, model)  # keeps the model alive, so that its id stays unique
                 self._add(name, _before_all(model, request.camera) if _is_on_top(model) else model)
         self._place(request)
         self.widget.force_redraw()
@@ -82,7 +82,7 @@ class HardwareView:
     def _add(self, name: str, model: Model) -> None:
         o3d, scene = self._o3d, self.widget.scene
         material = o3d.visualization.rendering.MaterialRecord()
-        material.sRGB_color = True  # unlit shaders leave it unset otherwise, and colours come out black now and then
+        material.sRGB_color = True  # otherwise unset in unlit shaders, with occasional black colors
         if isinstance(model, Splats):
             material.shader = "gaussianSplat"
             material.gaussian_splat_antialias = model.antialiased
@@ -99,16 +99,16 @@ class HardwareView:
                     material.base_color = [_UNDER_SUN, _UNDER_SUN, _UNDER_SUN, 1.0]
             elif mesh.texture is None:
                 material.base_color = [*model.shaded.color, 1.0]
-            # Without coordinates those of its buffer are whatever was there before, and white holes come out here and there.
+            # Otherwise the buffer of coordinates is uninitialized, which leaves occasional white holes.
             places = np.tile([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], (mesh.num_faces, 1))
             if mesh.texture is not None and (uvs := mesh.corner_uvs) is not None:
-                places = uvs.reshape(-1, 2).double().numpy() * [1.0, -1.0] + [0.0, 1.0]  # its v goes up
+                places = uvs.reshape(-1, 2).double().numpy() * [1.0, -1.0] + [0.0, 1.0]  # its v axis points up
                 pixels = (mesh.texture[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
                 material.albedo_img = o3d.geometry.Image(np.ascontiguousarray(pixels))
             shape.triangle_uvs = o3d.utility.Vector2dVector(places)
             scene.add_geometry(name, shape, material)
         elif isinstance(model, Dots):
-            # Its shaders for points lose their colours on Vulkan.
+            # Its point shaders lose colors on Vulkan.
             material.shader, material.gaussian_splat_sh_degree = "gaussianSplat", 0
             scene.add_geometry(name, splat_cloud(o3d, _round(model, _DOT * self._session.content.radius)), material)
         elif isinstance(model, Lines) and len(model.starts):
@@ -125,14 +125,14 @@ def _is_on_top(model: Model) -> bool:
 
 
 def _before_all(lines: Model, camera: Cameras) -> Model:
-    """Lines that look the same from the camera and are so near to it that nothing hides them."""
+    """The same lines seen from the camera, moved so close to it that nothing hides them."""
     assert isinstance(lines, Lines)
     eye = camera.centers[0].float()
     return replace(lines, starts=torch.lerp(eye, lines.starts, _NEARER), ends=torch.lerp(eye, lines.ends, _NEARER))
 
 
 def _round(dots: Dots, size: float) -> Splats:
-    """Points as small balls, for each pixel of their size `size` [m] large."""
+    """Points as small spheres, `size` [m] per pixel of their size."""
     count, scale = len(dots), size * dots.size
     quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(count, 4)
     scales, opacities = torch.full((count, 3), scale), torch.full((count,), 0.99)
@@ -140,7 +140,7 @@ def _round(dots: Dots, size: float) -> Splats:
 
 
 def splat_cloud(o3d: Any, splats: Splats) -> Any:
-    """Gaussians as the point cloud that Open3D's shader `gaussianSplat` draws."""
+    """Gaussians as a point cloud for Open3D's shader `gaussianSplat`."""
     cloud = o3d.t.geometry.PointCloud()
     sh = (splats.colors[:, None] - 0.5) / _SH0 if splats.sh is None else splats.sh
     logits = torch.logit(splats.opacities, eps=1e-6)

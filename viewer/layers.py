@@ -1,7 +1,7 @@
-"""What both viewers show: the files and folders of a command line as layers in one world, with one time line.
+"""Content of both viewers: files and folders of the command line as layers in one world with one time line.
 
-A layer is something to draw under a name. Sequences are read frame by frame; run folders and sequences that are still being
-written are followed with `refresh`. Nothing here draws.
+A layer is a drawable value with a name. Sequences are read frame by frame; run folders and sequences that are still being
+written are updated with `refresh`. Nothing here draws.
 """
 
 import logging
@@ -39,38 +39,38 @@ _KINDS: dict[type, Kind] = {
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One thing to draw."""
+    """A named value to draw."""
 
     name: str
     """Unique in its `Layers`; without slashes."""
     kind: Kind
-    """What its frames are, which is how it is drawn."""
+    """Kind of its frames, which determines how it is drawn."""
     value: Drawable | FrameSequence
-    """As it was read; a `FrameSequence` moves. Cameras come as `PosedImages` where there are photographs."""
+    """The value as read; a `FrameSequence` is animated. Cameras with photos are `PosedImages`."""
     transform: Float[Tensor, "4 4"]
-    """Its own coordinates to the world, a similarity."""
+    """Local to world coordinates, a similarity transform."""
     visible: bool
     source: Path
-    """What it was read from."""
+    """Path it was read from."""
     rig: Rig | None = None
-    """Of a mesh that moves by a skin, and of its skeleton: what plays, and in which colours."""
+    """For a skinned mesh and its skeleton: the selected clip and coloring."""
     parents: tuple[int, ...] | None = None
-    """Of a skeleton: the parent of each of its points, -1 for a root."""
+    """For a skeleton: parent of each point, -1 for a root."""
 
     @property
     def times(self) -> Float[Tensor, " t"]:
-        """Times of its frames [s]; empty where it stands still."""
+        """Times of its frames [s]; empty if it is static."""
         return self.value.times.double() if isinstance(self.value, FrameSequence) else torch.zeros(0, dtype=torch.float64)
 
     @property
     def cameras(self) -> Cameras | None:
-        """The cameras in the world, of a layer that has some."""
+        """The cameras in world coordinates, if the layer has any."""
         value = self.value.cameras if isinstance(self.value, PosedImages) else self.value
         return value.transform(self.transform) if isinstance(value, Cameras) else None
 
     def frame_index(self, time: float) -> int:
-        """The frame that shows at a time: the last one that is not later; the first before it begins."""
-        # Times went through text, or through float32 in a file, so a frame counts a little before its time.
+        """The frame shown at a time: the last one not later; before the start, the first."""
+        # Times lose precision in text or float32 files, so a frame counts as shown slightly before its time.
         slack = 1e-6 * max(1.0, abs(time))
         return max(int(torch.searchsorted(self.times, time + slack, right=True)) - 1, 0)
 
@@ -79,9 +79,9 @@ class Layers:
     """All layers of a viewer.
 
     Args:
-        sources: What was opened, as `sources_of` gives it.
-        up: Direction that is up; guessed when None.
-        max_bytes: Frames of sequences are kept up to this size.
+        sources: Opened paths or values, from `sources_of`.
+        up: Up direction; guessed when None.
+        max_bytes: Maximum size of cached frames.
     """
 
     def __init__(self, sources: Iterable[Source], *, up: Float[Tensor, "3"] | None = None, max_bytes: float = 5e8) -> None:
@@ -95,18 +95,18 @@ class Layers:
 
     @classmethod
     def open(cls, paths: Iterable[Path | str], *, up: Float[Tensor, "3"] | None = None, max_bytes: float = 5e8) -> "Layers":
-        """Read everything that the paths hold; of sequences and photographs only what says how many there are.
+        """Reads the contents of all paths; of sequences and photos, only their number.
 
         Args:
-            paths: Scenes of Gaussians, meshes, points, boxes, cameras, data sets, folders with scene.json, .zarr folders, run
+            paths: Gaussian scenes, meshes, points, boxes, cameras, data sets, folders with scene.json, .zarr folders, run
                 folders.
             up: See the class.
             max_bytes: See the class.
 
         Raises:
-            MissingFileError: There is nothing at a path.
-            InputError: A path holds nothing that can be shown, is damaged, or is given twice.
-            MissingDependencyError: A format needs a package that is not there.
+            MissingFileError: A path does not exist.
+            InputError: A path contains nothing to show, is damaged, or is given twice.
+            MissingDependencyError: A format needs a package that is not installed.
 
         Example:
             >>> layers = Layers.open(["scene.ply", "boxes.json"])
@@ -115,10 +115,10 @@ class Layers:
         return cls(sources_of(paths), up=up, max_bytes=max_bytes)
 
     def refresh(self) -> list[str]:
-        """Read again what is still being written.
+        """Rereads files that are still being written.
 
         Returns:
-            Names of the layers that are new or have another value. What cannot be read at this moment stays as it is.
+            Names of new or changed layers. Files that cannot be read at the moment keep their previous content.
         """
         changed = []
         for number, source in enumerate(self._sources):
@@ -129,7 +129,7 @@ class Layers:
                 continue
             try:
                 newer = open_source(source.path)
-            except (Vision3DError, OSError) as error:  # a file in the middle of being written or removed
+            except (Vision3DError, OSError) as error:  # a file being written or removed
                 logger.debug("%s", error)
                 continue
             self._sources[number] = newer
@@ -137,23 +137,23 @@ class Layers:
         return changed
 
     def show(self, name: str, visible: bool) -> None:
-        """Make a layer visible or not."""
+        """Shows or hides a layer."""
         self._layers[name] = replace(self[name], visible=visible)
 
     def change_rig(self, name: str, *, clip: str | None = None, colors: str | None = None) -> None:
-        """Let another clip of a skin play, or colour it otherwise; its skeleton goes along.
+        """Selects a clip or coloring of a skinned mesh and its skeleton.
 
         Args:
-            name: Layer of its mesh or of its skeleton.
-            clip: Name of the clip, or `rigs.REST`; as it is when None.
-            colors: See `Rig.colors`; as they are when None.
+            name: Layer of the mesh or of its skeleton.
+            clip: Name of the clip, or `rigs.REST`; unchanged when None.
+            colors: See `Rig.colors`; unchanged when None.
 
         Raises:
-            InputError: There is no such layer, clip, colouring or joint, or the layer shows no skin.
+            InputError: There is no such layer, clip, coloring or joint, or the layer is not skinned.
         """
         before = self[name].rig
         if before is None:
-            raise InputError(f"layer {name} has no clips; want a mesh that moves by a skin")
+            raise InputError(f"layer {name} has no clips; want a skinned mesh")
         rig = before.changed(clip, colors)
         for layer in self:
             if layer.rig is before:
@@ -162,11 +162,11 @@ class Layers:
 
     @property
     def rigs(self) -> dict[str, Rig]:
-        """The skins that are shown, by the layers of their meshes."""
+        """The skinned meshes, by layer name."""
         return {layer.name: layer.rig for layer in self if layer.rig is not None and layer.parents is None}
 
     def frame(self, name: str, time: float = 0.0) -> Drawable:
-        """What a layer shows at a time [s], in its own coordinates."""
+        """Value of a layer at a time [s], in its own coordinates."""
         layer = self[name]
         if not isinstance(layer.value, FrameSequence):
             return layer.value
@@ -175,22 +175,22 @@ class Layers:
         return self._frames.get(layer.value, layer.frame_index(time))
 
     def frame_at(self, time: float) -> dict[str, Drawable]:
-        """What every layer shows at a time [s], by name, hidden ones too."""
+        """Values of all layers at a time [s], by name, including hidden ones."""
         return {name: self.frame(name, time) for name in self._layers}
 
     @property
     def times(self) -> Float[Tensor, " t"]:
-        """The times of all frames of all sequences [s], ascending; empty where nothing moves."""
+        """Times of all frames of all sequences [s], ascending; empty if everything is static."""
         return torch.cat([torch.zeros(0, dtype=torch.float64), *(layer.times for layer in self)]).unique()
 
     def nearest_time(self, time: float) -> float:
-        """The time itself [s], or the nearest one at which something moves; 0 where nothing does."""
+        """The time itself [s], clamped to the animated range; 0 if everything is static."""
         times = self.times
         return min(max(time, float(times[0])), float(times[-1])) if len(times) else 0.0
 
     @property
     def bounds(self) -> Bounds:
-        """Where most of what is shown lies, over the whole time."""
+        """Bounds of most of the content over all times."""
         parts = []
         for layer in self:
             if layer.kind == "skeleton":
@@ -201,21 +201,21 @@ class Layers:
 
     @property
     def up(self) -> Float[Tensor, "3"]:
-        """Direction that is up in the world: as given, of the cameras, or as the kinds of files have it."""
+        """Up direction of the world: as given, from the cameras, or by the convention of the file type."""
         return guess_up(list(self)) if self._given_up is None else self._given_up
 
     @property
     def start(self) -> Viewpoint:
-        """Where a viewer begins: at the first camera, or where all is in view."""
+        """Initial viewpoint: the first camera, or one with everything in view."""
         return start_viewpoint(list(self), self.bounds, self.up)
 
     @property
     def is_followed(self) -> bool:
-        """Whether anything may still change, so that `refresh` is worth its while."""
+        """Whether anything may still change, so that `refresh` is useful."""
         return any(source.is_followed for source in self._sources)
 
     def note(self) -> str:
-        """How far what is followed has come, for a line in the window; empty where there is nothing to say."""
+        """Progress of the followed sources, as a status line; empty if there is nothing to report."""
         return "; ".join(source.opened.note for source in self._sources if source.opened.note)
 
     def _put(self, number: int, opened: Opened) -> list[str]:
@@ -234,7 +234,7 @@ class Layers:
             if before is not None and before.rig is not None and item.rig is not None and item.parents is None:
                 chosen.append((name, before.rig))
             changed.append(name)
-        for name, rig in chosen:  # what was read again goes on as it was
+        for name, rig in chosen:  # keeps its choices after a reload
             same = self.rigs[name].like(rig)
             self.change_rig(name, clip=same.clip, colors=same.colors)
         return changed
@@ -262,14 +262,14 @@ def _unused(name: str, taken: Iterable[str]) -> str:
 
 
 def describe(layer: Layer, value: Drawable) -> str:
-    """How much is in a layer, for its row."""
+    """Number of elements in a layer, for its row."""
     count = {
         GaussianScene: lambda: f"{value.num_gaussians:,} Gaussians",  # pyright: ignore[reportAttributeAccessIssue]
         Mesh: lambda: f"{value.num_faces:,} faces",  # pyright: ignore[reportAttributeAccessIssue]
         PointCloud: lambda: f"{value.num_points:,} {'points' if layer.parents is None else 'joints'}",  # pyright: ignore[reportAttributeAccessIssue]
         Boxes: lambda: f"{len(value):,} boxes",  # pyright: ignore[reportArgumentType]
         Cameras: lambda: f"{len(value):,} cameras",  # pyright: ignore[reportArgumentType]
-        PosedImages: lambda: f"{len(value):,} photographs",  # pyright: ignore[reportArgumentType]
+        PosedImages: lambda: f"{len(value):,} photos",  # pyright: ignore[reportArgumentType]
         Selection: lambda: f"{len(value.regions):,} regions",  # pyright: ignore[reportAttributeAccessIssue]
     }[type(value)]()
     frames = f", {len(layer.times):,} frames" if len(layer.times) else ""

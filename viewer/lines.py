@@ -1,4 +1,4 @@
-"""Line segments of what has no surface: cameras, boxes, bones, selected regions. Each is (n, 2, 3): both ends of them [m]."""
+"""Line segments for objects without surfaces: cameras, boxes, bones, regions. Each is (n, 2, 3): both end points [m]."""
 
 import math
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from vision3d.scene.selection import Region
 
 _BOX = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
 _CIRCLE_STEPS = 48
-_BONE_WIDTH, _JOINT_SIZE = 0.1, 0.07  # of the length of a bone
+_BONE_WIDTH, _JOINT_SIZE = 0.1, 0.07  # relative to the length of a bone
 
 
 def frustum_lines(cameras: Cameras, depth: float) -> Float[Tensor, "c 10 2 3"]:
-    """Each camera as a pyramid: four edges from the centre to the corners of the image, its border, and a roof on its top.
+    """Each camera as a pyramid: four edges from the center to the image corners, the image border, and a roof on its top.
 
     Args:
         cameras: C cameras of any model, lens distortion included.
@@ -28,7 +28,7 @@ def frustum_lines(cameras: Cameras, depth: float) -> Float[Tensor, "c 10 2 3"]:
     """
     corners, tops = _image_plane(cameras, depth)
     apex = corners.new_zeros(len(cameras), 1, 3)
-    if cameras.model == "ortho":  # rays do not meet: a box without a back
+    if cameras.model == "ortho":  # parallel rays: a box without a back
         apex = corners * corners.new_tensor([1.0, 1.0, 0.0])
     sides = torch.stack([apex.expand_as(corners), corners], -2)
     border = torch.stack([corners, corners.roll(-1, 1)], -2)
@@ -38,28 +38,28 @@ def frustum_lines(cameras: Cameras, depth: float) -> Float[Tensor, "c 10 2 3"]:
 
 
 def frustum_depth(cameras: Cameras, radius: float) -> float:
-    """How deep to draw the pyramids, so that neighbours hardly touch [m].
+    """Depth of the camera pyramids for which neighbors hardly touch [m].
 
     Args:
-        cameras: All that are drawn.
-        radius: Of what else is shown [m]; a tenth of it is the most.
+        cameras: All drawn cameras.
+        radius: Radius of the other content [m]; the maximum is a tenth of it.
     """
     if len(cameras) < 2:
         return 0.1 * radius
     centers = cameras.centers
     apart = torch.cdist(centers, centers, compute_mode="donot_use_mm_for_euclid_dist")
     nearest = apart.fill_diagonal_(math.inf).amin(1)
-    # Cameras at one place, as on a tripod, say nothing about the size.
+    # Cameras at one position, as on a tripod, do not define a size.
     return min(max(0.5 * float(nearest.median()), 0.02 * radius), 0.1 * radius)
 
 
 def image_corners(cameras: Cameras, depth: float) -> Float[Tensor, "c 4 3"]:
-    """Where the corners of each picture lie in the world: top left, top right, bottom right, bottom left."""
+    """World positions of the image corners: top left, top right, bottom right, bottom left."""
     return se3.transform_points(cameras.camtoworlds, _image_plane(cameras, depth)[0])
 
 
 def box_lines(boxes: Boxes) -> Float[Tensor, "b 14 2 3"]:
-    """The twelve edges of each box, and an arrow's two sides on its floor that point to the front."""
+    """The twelve edges of each box, and an arrow of two lines on its floor that points to the front."""
     corners = boxes.corners
     edges = corners[:, torch.tensor(_BOX, device=corners.device)]
     front = (corners[:, 0] + corners[:, 3]) / 2
@@ -70,14 +70,14 @@ def box_lines(boxes: Boxes) -> Float[Tensor, "b 14 2 3"]:
 
 
 def bone_lines(places: Float[Tensor, "j 3"], parents: Sequence[int]) -> tuple[Float[Tensor, "n 2 3"], Int64[Tensor, " n"]]:
-    """Bones as long octahedra from each joint to those below it, and a small one at every joint.
+    """Bones as long octahedra from each joint to its children, and a small octahedron at every joint.
 
     Args:
-        places: Of the joints [m].
+        places: Joint positions [m].
         parents: An earlier joint, or -1 for a root.
 
     Returns:
-        The edges, and the joint that moves each.
+        The edges, and the joint of each.
     """
     below = torch.tensor([joint for joint, parent in enumerate(parents) if parent >= 0], dtype=torch.int64)
     above = torch.tensor([parent for parent in parents if parent >= 0], dtype=torch.int64)
@@ -101,17 +101,17 @@ def bone_lines(places: Float[Tensor, "j 3"], parents: Sequence[int]) -> tuple[Fl
 def _octahedra(
     tops: Float[Tensor, "n 3"], bottoms: Float[Tensor, "n 3"], ring: Float[Tensor, "n 4 3"]
 ) -> Float[Tensor, "n 12 2 3"]:
-    """The twelve edges of each."""
+    """The twelve edges of each octahedron."""
     sides = [torch.stack([end[:, None].expand_as(ring), ring], 2) for end in (tops, bottoms)]
     return torch.cat([*sides, torch.stack([ring, ring.roll(-1, 1)], 2)], 1)
 
 
 def region_lines(region: Region, plane_size: float = 1.0) -> Float[Tensor, "n 2 3"]:
-    """The edges of a box, three circles of a sphere, or a square of a plane with its normal.
+    """The edges of a box, three circles of a sphere, or a square with normal for a plane.
 
     Args:
-        region: What is selected.
-        plane_size: Edge of the square that stands for a plane [m].
+        region: The selected region.
+        plane_size: Edge length of the square that represents a plane [m].
     """
     if region.kind == "plane":
         normal = unit(region.size)
@@ -133,7 +133,7 @@ def region_lines(region: Region, plane_size: float = 1.0) -> Float[Tensor, "n 2 
 
 
 def _image_plane(cameras: Cameras, depth: float) -> tuple[Float[Tensor, "c 4 3"], Float[Tensor, "c 1 3"]]:
-    """Corners of the pictures, and the tip above their upper edge, in camera axes."""
+    """Image corners, and the tip above their upper edge, in camera axes."""
     width, height = cameras.width.to(cameras.Ks), cameras.height.to(cameras.Ks)
     zero = torch.zeros_like(width)
     x = torch.stack([zero, width, width, zero], -1)

@@ -1,4 +1,4 @@
-"""A thread that draws: coarse while the camera moves, whole when it rests, and never what is no longer wanted."""
+"""A rendering thread: coarse images while the camera moves, full quality when it stops; outdated requests are dropped."""
 
 import threading
 import time
@@ -12,22 +12,22 @@ from vision3d.viewer.models import Model
 from vision3d.viewer.picture import Color, Picture, Quality, Stale, draw, resized_bytes, to_bytes
 
 SMALLEST_SCALE = 0.25
-"""Of the window's width and height, while the camera moves: 320x180 of 1280x720."""
+"""Fraction of the window's width and height while the camera moves: 320x180 of 1280x720."""
 LADDER = (
     *(Quality(SMALLEST_SCALE, share, 0) for share in (1 / 16, 1 / 8, 1 / 4, 1 / 2)),
     *(Quality(scale, 1.0, 1) for scale in (SMALLEST_SCALE, 1 / 3, 1 / 2, 2 / 3)),
     Quality(),
 )
-"""From the least work to the whole picture."""
-_FIRST = 4  # the coarsest picture of everything
+"""From the lowest cost to full quality."""
+_FIRST = 4  # the coarsest step with all Gaussians
 _SMOOTHING = 0.4
 
 
 class Pace:
-    """Chooses the quality of moving pictures so that each takes about `budget` seconds.
+    """Selects a quality so that each image of a moving camera takes about `budget` seconds.
 
-    A step is taken down when pictures take longer, and up when the next better ones would still be in time: their cost is
-    remembered from when they were last drawn, or guessed from the pixels and Gaussians that they have more.
+    It steps down when images take longer, and up when the next step would still be in time: costs are remembered from the last
+    use of each step, or extrapolated from its number of pixels and Gaussians.
     """
 
     def __init__(self, budget: float) -> None:
@@ -40,7 +40,7 @@ class Pace:
         return LADDER[self.step]
 
     def took(self, seconds: float) -> None:
-        """Say how long the last picture took."""
+        """Records how long the last image took."""
         known = self._costs.get(self.step, seconds)
         self._costs[self.step] = known + _SMOOTHING * (seconds - known)
         if self._costs[self.step] > self.budget:
@@ -51,13 +51,13 @@ class Pace:
             self._costs.pop(self.step, None)
 
     def forget(self) -> None:
-        """What is shown has changed, so old costs say nothing."""
+        """Resets the costs after a change of content."""
         self._costs.clear()
 
     def _expected(self, step: int) -> float:
         work = [quality.scale**2 + 0.5 * quality.share for quality in (LADDER[self.step], LADDER[step])]
         guess = self._costs[self.step] * work[1] / work[0]
-        # A known cost counts less and less, so that a step is tried again some time.
+        # Remembered costs decay, so that each step is tried again eventually.
         if step in self._costs:
             self._costs[step] *= 0.97
             return max(guess, self._costs[step])
@@ -66,26 +66,26 @@ class Pace:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A picture that is wanted."""
+    """A request for an image."""
 
     models: Callable[[], Sequence[Model]]
-    """Makes what is drawn; called in the thread that draws."""
+    """Creates the models; called in the rendering thread."""
     camera: Cameras
-    """Of the whole picture."""
+    """Camera of the full-size image."""
     background: Color = (0.0, 0.0, 0.0)
     is_moving: bool = True
-    """Whether a coarse picture should come first."""
+    """Whether to draw a coarse image first."""
     finish: Callable[[np.ndarray], np.ndarray] | None = None
-    """Changes the bytes of a picture of full size, e.g. blends a photograph over it."""
+    """Postprocesses a full-size image, e.g. blends a photo over it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture that was drawn."""
+    """A finished image."""
 
     request: Request
     pixels: np.ndarray
-    """Bytes (H, W, 3) at the size of the window, whatever the quality."""
+    """Bytes (H, W, 3) at the size of the window, at any quality."""
     picture: Picture
     quality: Quality
     seconds: float
@@ -93,7 +93,7 @@ class Shown:
 
 
 class PictureLoop:
-    """Draws the newest request in a thread of its own and hands pictures to `show`, which is called in that thread."""
+    """Draws the newest request in a thread of its own and passes images to `show`, which is called in that thread."""
 
     def __init__(
         self,
@@ -105,10 +105,10 @@ class PictureLoop:
     ) -> None:
         """
         Args:
-            show: Takes each picture.
-            budget: Seconds that a picture should take while the camera moves.
-            rest: Seconds without a new request after which the whole picture is drawn.
-            on_error: Takes what goes wrong while drawing; the loop goes on.
+            show: Receives each image.
+            budget: Target time per image while the camera moves [s].
+            rest: Time without a new request after which the full-quality image is drawn [s].
+            on_error: Receives errors while drawing; the loop continues.
         """
         self.pace = Pace(budget)
         self._show, self._rest, self._on_error = show, rest, on_error
@@ -122,7 +122,7 @@ class PictureLoop:
         self._thread.start()
 
     def request(self, request: Request) -> None:
-        """Ask for a picture; earlier requests that are not finished are dropped."""
+        """Requests an image; unfinished earlier requests are dropped."""
         with self._change:
             self._wanted = request
             self._number += 1
@@ -130,11 +130,11 @@ class PictureLoop:
             self._change.notify()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the last request is drawn whole; whether that happened in time."""
+        """Waits until the last request is drawn in full quality; returns whether it happened in time."""
         return self._idle.wait(timeout)
 
     def close(self) -> None:
-        """End the thread."""
+        """Stops the thread."""
         with self._change:
             self._is_open = False
             self._change.notify()
@@ -162,8 +162,8 @@ class PictureLoop:
                 self._on_error(error)
 
     def _serve(self, request: Request, number: int) -> None:
-        """A coarse picture at once, and the whole one if nothing new comes; the coarse one is finished whatever comes, so
-        that a camera which moves all the time is seen."""
+        """Draws a coarse image at once, and the full-quality one if no new request comes. The coarse one is always finished, so
+        that a constantly moving camera is visible."""
         if request.is_moving:
             quality = self.pace.quality
             shown = self._draw(request, quality, is_stale=lambda: not self._is_open)
@@ -179,9 +179,9 @@ class PictureLoop:
 
     def _draw(self, request: Request, quality: Quality, is_stale: Callable[[], bool]) -> Shown:
         start = time.perf_counter()
-        picture = draw(request.models(), request.camera, request.background, quality, is_stale)
+        image = draw(request.models(), request.camera, request.background, quality, is_stale)
         width, height = int(request.camera.width), int(request.camera.height)
-        pixels = resized_bytes(to_bytes(picture.image), width, height)
+        pixels = resized_bytes(to_bytes(image.image), width, height)
         if request.finish is not None:
             pixels = request.finish(pixels)
-        return Shown(request, pixels, picture, quality, time.perf_counter() - start, quality == LADDER[-1])
+        return Shown(request, pixels, image, quality, time.perf_counter() - start, quality == LADDER[-1])

@@ -1,4 +1,4 @@
-"""Scene types in the form in which the viewer draws them: made once, so that a picture does only what the view changes."""
+"""Scene types prepared for drawing: everything independent of the view is computed once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,33 +18,33 @@ from vision3d.viewer.lines import box_lines
 COLORS = torch.tensor(
     [[0.98, 0.55, 0.24], [0.30, 0.69, 0.95], [0.45, 0.80, 0.44], [0.93, 0.42, 0.60], [0.70, 0.58, 0.95], [0.95, 0.82, 0.35]]
 )
-"""Of labels, selections and what else has none of its own."""
+"""Default color of labels, selections and everything without a color."""
 
 
 @dataclass(frozen=True, eq=False)
 class Splats:
-    """Gaussians after activation, in an order of which every beginning is an even sample of the whole."""
+    """Activated Gaussians, ordered so that every prefix is an even sample of the scene."""
 
     means: Float[Tensor, "n 3"]
     quats: Float[Tensor, "n 4"]
     scales: Float[Tensor, "n 3"]
     opacities: Float[Tensor, " n"]
     colors: Float[Tensor, "n 3"]
-    """Without the harmonics that depend on the view."""
+    """Base colors, without view-dependent harmonics."""
     sh: Float[Tensor, "n k 3"] | None
-    """None where the colours do not depend on the view."""
+    """None if colors do not depend on the view."""
     degree: int
     mode: str
     antialiased: bool
     rows: Int64[Tensor, " n"]
-    """Which Gaussian of the scene each is."""
+    """Index of each Gaussian in the scene."""
 
     @classmethod
     @torch.no_grad()
     def of(cls, scene: GaussianScene) -> "Splats":
-        """Gaussians that a picture can show, ready to be rendered on the CPU."""
+        """The visible Gaussians, ready to render on the CPU."""
         scene = scene.to("cpu")
-        # Fainter ones never reach 1/255 and would be projected in vain.
+        # Fainter ones never reach 1/255 and would be projected for nothing.
         seen = (scene.opacities > 1 / 255).nonzero()[:, 0]
         rows = seen[sampling_order(len(seen))]
         base = sh0_to_rgb(scene.sh[:, 0])[rows].float().clamp(min=0).contiguous()
@@ -65,7 +65,7 @@ class Splats:
     @classmethod
     @torch.no_grad()
     def joined(cls, parts: Sequence["Splats"]) -> "Splats":
-        """Several of one mode as one, so that they are blended in one order of depth; `rows` counts through all."""
+        """Several sets of one mode joined, to be blended in one depth order; `rows` counts through all."""
         if len(parts) == 1:
             return parts[0]
         place = torch.cat([torch.arange(len(part)) / max(len(part), 1) for part in parts])
@@ -87,31 +87,31 @@ class Splats:
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """A mesh with all that does not change between pictures."""
+    """A mesh with precomputed view-independent data."""
 
     shaded: shading.Surface
     corners: Float[Tensor, "w 3"]
-    """Its places: vertices that lie together, as at seams of a texture, count once."""
+    """Its positions: coinciding vertices, as at texture seams, count once."""
     faces: Int32[Tensor, "f 3"]
     """Of places."""
     neighbors: Int32[Tensor, "f 3"]
     place: Int64[Tensor, " v"]
-    """Of each vertex."""
+    """Position of each vertex."""
     is_lit: bool = True
-    """Whether a light at the camera shades it."""
+    """Whether it is shaded by a light at the camera."""
     veils: tuple[Veil, ...] = ()
-    """Its faces that are not opaque, in layers."""
+    """Its transparent faces, in layers."""
     solid: "Surface | None" = None
-    """The other faces, where there are veils."""
+    """The opaque faces, if there are transparent ones."""
 
     @classmethod
     @torch.no_grad()
     def of(cls, mesh: Mesh, before: "Surface | None" = None, *, is_lit: bool = True) -> "Surface":
-        """A mesh, ready to be rendered on the CPU.
+        """A mesh, ready to render on the CPU.
 
         Args:
-            mesh: What is drawn.
-            before: Of an earlier frame: what faces and texture say is taken over where they are the same objects.
+            mesh: The mesh.
+            before: Surface of an earlier frame: data of faces and texture is reused if they are the same objects.
             is_lit: See the field.
         """
         mesh = mesh.to("cpu")
@@ -133,19 +133,19 @@ class Surface:
 
 @dataclass(frozen=True, eq=False)
 class Dots:
-    """Points, drawn as small squares, in an order of which every beginning is an even sample of the whole."""
+    """Points, drawn as small squares, ordered so that every prefix is an even sample of the cloud."""
 
     points: Float[Tensor, "n 3"]
     colors: Float[Tensor, "n 3"]
     rows: Int64[Tensor, " n"]
-    """Which point of the cloud each is."""
+    """Index of each point in the cloud."""
     size: int = 2
-    """Side of a square [px] in a picture 720 pixels high."""
+    """Size of a square [px] in an image 720 pixels high."""
 
     @classmethod
     @torch.no_grad()
     def of(cls, cloud: PointCloud, size: int = 2) -> "Dots":
-        """A point cloud, coloured by its colours, its intensity, or the height along z."""
+        """A point cloud, colored by its colors, its intensity, or height along z."""
         cloud = cloud.to("cpu")
         rows = sampling_order(len(cloud))
         if cloud.colors is not None:
@@ -162,24 +162,24 @@ class Dots:
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """Segments of one colour each."""
+    """Line segments, each with a color."""
 
     starts: Float[Tensor, "s 3"]
     ends: Float[Tensor, "s 3"]
     colors: Float[Tensor, "s 3"]
     is_on_top: bool = False
-    """Whether they are seen through all else, as bones in a body are."""
+    """Whether they are drawn on top of everything, as bones inside a body."""
 
     @classmethod
     def of(cls, segments: Float[Tensor, "*n 2 3"], colors: Float[Tensor, "*n 3"], *, is_on_top: bool = False) -> "Lines":
-        """Segments with both ends, one colour each."""
+        """Segments given by both end points, with one color each."""
         flat = segments.detach().cpu().float().reshape(-1, 2, 3)
         colors = colors.float().expand(*segments.shape[:-2], 3).reshape(-1, 3)
         return cls(flat[:, 0].contiguous(), flat[:, 1].contiguous(), colors.contiguous(), is_on_top)
 
     @classmethod
     def of_boxes(cls, boxes: Boxes, matrix: Float[Tensor, "4 4"]) -> "Lines":
-        """The edges of boxes and an arrow to their front, coloured by label; darker with a lower score."""
+        """Edges of boxes and an arrow to their front, colored by label; darker for lower scores."""
         segments = se3.transform_points(matrix, box_lines(boxes.to("cpu")).float().flatten(0, 2)).view(len(boxes), -1, 2, 3)
         labels = torch.zeros(len(boxes), dtype=torch.int64) if boxes.labels is None else boxes.labels.cpu()
         colors = COLORS[labels % len(COLORS)]
@@ -189,7 +189,7 @@ class Lines:
 
     @classmethod
     def joined(cls, parts: Sequence["Lines"]) -> "Lines":
-        """All segments in one."""
+        """Joins all segments."""
         starts, ends, colors = (torch.cat([getattr(part, name) for part in parts]) for name in ("starts", "ends", "colors"))
         return cls(starts, ends, colors)
 
@@ -198,9 +198,9 @@ Model = Splats | Surface | Dots | Lines
 
 
 def sampling_order(count: int) -> Int64[Tensor, " n"]:
-    """An order of `count` rows of which every beginning is spread over the whole: every 16th, then those between, ...
+    """An order of `count` rows in which every prefix is spread evenly: every 16th row, then those between, ...
 
-    Rows that are neighbours in the file, and often in space, stay neighbours within each pass; that keeps them in the cache.
+    Rows adjacent in the file, and often in space, stay close within each pass, which is good for CPU caches.
     """
     starts = (0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15)
     return torch.cat([torch.arange(start, max(count, start), 16) for start in starts])
@@ -214,7 +214,7 @@ def _padded_sh(part: Splats, count: int) -> Float[Tensor, "n k 3"]:
 
 
 def _ramp(values: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
-    """Colours from blue over green to yellow for values from their 2nd to their 98th percentile."""
+    """Colors from blue over green to yellow for values between their 2nd and 98th percentile."""
     if not len(values):
         return values.new_zeros(0, 3)
     ordered = values.sort().values

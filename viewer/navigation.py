@@ -1,4 +1,4 @@
-"""Where the viewer's camera stands and how mouse and keys move it; numbers only, no window."""
+"""The viewer's camera and its motion by mouse and keys; numbers only, no window."""
 
 import math
 from dataclasses import dataclass, replace
@@ -20,32 +20,32 @@ UP_AXES = {
     "z": (0.0, 0.0, 1.0), "-z": (0.0, 0.0, -1.0),
 }  # fmt: skip
 HELP = """Mouse
-  left drag             turn about the middle
-  right or Shift drag   move along the picture
-  Ctrl drag             look round
-  wheel                 nearer, farther
+  left drag             orbit
+  right or Shift drag   pan
+  Ctrl drag             look around
+  wheel                 zoom
   click                 pick a Gaussian, vertex, point or camera
-  double click          set the centre of rotation
+  double click          set the orbit center
 
 Keys
   W A S D, Q E    fly; down, up
-  arrows          rotate about the centre
-  Home            the first view
-  C               cameras on or off
+  arrows          orbit
+  Home            reset the view
+  C               show or hide cameras
   N P             next, previous camera
-  Space           play
+  Space           play or pause
   , .             previous, next frame
   K L             add a key to the camera path, play it
   X               screenshot
-  V               record a video, stop
+  V               start or stop recording a video
   Esc             close the window"""
-"""What the window says about mouse and keys."""
-_POLE = math.radians(89)  # an orbit stops before it looks straight along the up axis
+"""Help text for mouse and keys."""
+_POLE = math.radians(89)  # an orbit stops before looking straight along the up axis
 
 
 @dataclass(frozen=True, eq=False)
 class FreeCamera:
-    """A camera with square pixels, the point that it turns about, and the direction that is up. Each move gives a new one.
+    """A camera with square pixels, an orbit center (pivot) and an up direction. Each move returns a new one.
 
     Example:
         >>> view = FreeCamera(torch.eye(4, dtype=torch.float64), 2.0, torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64))
@@ -56,19 +56,19 @@ class FreeCamera:
     camtoworld: Float[Tensor, "4 4"]
     """Pose, OpenCV axes, float64."""
     distance: float
-    """From the camera to the point that it turns about, straight ahead [m]."""
+    """Distance from the camera to the pivot, which is straight ahead [m]."""
     up: Float[Tensor, "3"]
     """Unit vector, float64."""
     fov_deg: float = DEFAULT_FOV_DEG
-    """Field of view over the height of the picture [degrees]."""
+    """Vertical field of view [degrees]."""
 
     @classmethod
     def of(cls, start: Viewpoint, up: Float[Tensor, "3"]) -> "FreeCamera":
-        """Where a viewer begins.
+        """The initial view.
 
         Args:
             start: Position, target and field of view, of `Layers.start`.
-            up: Direction that is up in the world, about which the camera turns.
+            up: Up direction of the world, the axis for orbits.
         """
         pose = look_at(start.position.double(), start.target.double(), start.up.double())
         distance = float(torch.linalg.vector_norm(start.target.double() - start.position.double()))
@@ -76,13 +76,13 @@ class FreeCamera:
 
     @classmethod
     def of_camera(cls, camera: Cameras, up: Float[Tensor, "3"], distance: float, size: tuple[int, int]) -> "FreeCamera":
-        """The view of a camera (a batch of one), whose whole picture fits into a window of `size` (width, height).
+        """The view of a camera (a batch of one), with its image fitted into a window of `size` (width, height).
 
         Args:
-            camera: Pinhole; another model is taken for a pinhole of the same focal length.
+            camera: Pinhole; another model is approximated by a pinhole of the same focal length.
             up: See the field.
             distance: See the field.
-            size: Of the window [px].
+            size: Size of the window [px].
         """
         focal = fitted_focal(camera, size)
         fov = 2 * math.degrees(math.atan(0.5 * size[1] / focal))
@@ -94,52 +94,52 @@ class FreeCamera:
 
     @property
     def pivot(self) -> Float[Tensor, "3"]:
-        """The point that the camera turns about [m]."""
+        """The orbit center [m]."""
         return self.position + self.distance * self.camtoworld[:3, 2]
 
     def camera(self, width: int, height: int) -> Cameras:
-        """The pinhole camera for a picture of this size."""
+        """The pinhole camera for an image of this size."""
         focal = 0.5 * height / math.tan(math.radians(self.fov_deg) / 2)
         return Cameras.from_camtoworlds(
             self.camtoworld[None].float(), intrinsics(focal, focal, width / 2, height / 2), width, height
         )
 
     def orbited(self, yaw: float, pitch: float) -> "FreeCamera":
-        """Turned about the pivot: `yaw` about the up axis, `pitch` upwards [rad]."""
+        """Rotates about the pivot: `yaw` about the up axis, `pitch` upwards [rad]."""
         pivot = self.pivot
         pose = self._turned(yaw, pitch)
         pose[:3, 3] = pivot - self.distance * pose[:3, 2]
         return replace(self, camtoworld=pose)
 
     def looked(self, yaw: float, pitch: float) -> "FreeCamera":
-        """Turned about the camera itself [rad]; the pivot goes along."""
+        """Rotates about the camera itself [rad], with the pivot."""
         return replace(self, camtoworld=self._turned(yaw, pitch))
 
     def rolled(self, angle: float) -> "FreeCamera":
-        """Turned about the viewing direction [rad]; what is up in the picture is up from then on."""
+        """Rotates about the viewing direction [rad]; the up direction follows."""
         pose = self.camtoworld.clone()
         pose[:3, :3] = pose[:3, :3] @ so3_exp(pose.new_tensor([0.0, 0.0, angle]))
         return replace(self, camtoworld=pose, up=-pose[:3, 1])
 
     def panned(self, right: float, down: float, height: int) -> "FreeCamera":
-        """Moved so that what is at the pivot's depth follows the mouse by (right, down) pixels of a picture of `height`."""
-        metres = 2 * self.distance * math.tan(math.radians(self.fov_deg) / 2) / height
-        return self.flown(-right * metres, -down * metres, 0.0)
+        """Moves so that points at the pivot's depth follow the mouse by (right, down) pixels in an image of `height`."""
+        meters = 2 * self.distance * math.tan(math.radians(self.fov_deg) / 2) / height
+        return self.flown(-right * meters, -down * meters, 0.0)
 
     def flown(self, right: float, down: float, forward: float) -> "FreeCamera":
-        """Moved along the camera's axes [m]; the pivot goes along."""
+        """Moves along the camera's axes [m], with the pivot."""
         pose = self.camtoworld.clone()
         pose[:3, 3] += pose[:3, :3] @ pose.new_tensor([right, down, forward])
         return replace(self, camtoworld=pose)
 
     def zoomed(self, factor: float) -> "FreeCamera":
-        """Moved to `factor` times the distance from the pivot."""
+        """Scales the distance from the pivot by `factor`."""
         pose = self.camtoworld.clone()
         pose[:3, 3] = self.pivot - factor * self.distance * pose[:3, 2]
         return replace(self, camtoworld=pose, distance=factor * self.distance)
 
     def centered(self, point: Float[Tensor, "3"]) -> "FreeCamera":
-        """With the pivot at the depth of a point and the camera looking at it."""
+        """Looks at a point, with the pivot at its depth."""
         point = point.double()
         distance = float(torch.linalg.vector_norm(point - self.position))
         if distance == 0:
@@ -147,7 +147,7 @@ class FreeCamera:
         return replace(self, camtoworld=look_at(self.position, point, self.up), distance=distance)
 
     def with_up(self, up: Float[Tensor, "3"]) -> "FreeCamera":
-        """The same pivot and distance, with another direction up in the picture."""
+        """Keeps pivot and distance, but changes the up direction."""
         up = unit(up.double())
         direction = self.camtoworld[:3, 2]
         if abs(float(direction @ up)) > math.sin(_POLE):
@@ -158,7 +158,7 @@ class FreeCamera:
     def _turned(self, yaw: float, pitch: float) -> Float[Tensor, "4 4"]:
         pose = self.camtoworld.clone()
         rotmat = so3_exp(yaw * self.up) @ pose[:3, :3]
-        # The elevation of the viewing direction stays between the poles; a camera beyond them may only come back.
+        # The elevation of the viewing direction stays between the poles; a camera beyond them may only move back.
         now = math.asin(max(-1.0, min(1.0, float(rotmat[:, 2] @ self.up))))
         is_upright = float(-rotmat[:, 1] @ self.up) >= -1e-9
         if is_upright:
@@ -168,9 +168,9 @@ class FreeCamera:
 
 
 def fitted_focal(camera: Cameras, size: tuple[int, int]) -> float:
-    """Focal length [px] with which the whole picture of a camera (a batch of one) fits into a window of `size`.
+    """Focal length [px] with which the image of a camera (a batch of one) fits into a window of `size`.
 
-    The window's principal point is in its middle; the camera's may be elsewhere.
+    The window's principal point is at its center; the camera's may be elsewhere.
     """
     (width, height), K = size, camera.Ks[0].tolist()
     halves = (

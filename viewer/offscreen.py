@@ -1,4 +1,4 @@
-"""One picture of layers, without a window: needs neither Open3D nor a display."""
+"""Renders one image of layers without a window; needs neither Open3D nor a display."""
 
 import math
 from dataclasses import replace
@@ -28,15 +28,15 @@ def write_picture(
     background: Color = (0.0, 0.0, 0.0),
     time: float | None = None,
 ) -> None:
-    """Write the picture that a window of this size would show first. Cameras are drawn only where there is nothing else.
+    """Writes the image that a window of this size would show first. Cameras are drawn only if there is nothing else.
 
     Args:
-        layers: What is shown.
-        out: .png, .jpg or .webp; whole or not there.
+        layers: The layers.
+        out: .png, .jpg or .webp; written atomically.
         size: Width and height [px].
         start: The view; that of the layers when None.
-        background: Colour behind everything.
-        time: Moment of what moves [s]; the first when None.
+        background: Background color.
+        time: Time of the animation [s]; its start when None.
 
     Raises:
         InputError: There is nothing to draw yet.
@@ -62,12 +62,12 @@ def write_picture(
 
 
 def placed_view(layers: Layers, azimuth_deg: float | None, elevation_deg: float | None) -> FreeCamera:
-    """A view of everything from a side.
+    """A view of everything from a given direction.
 
     Args:
-        layers: What is in view.
-        azimuth_deg: Turn from where the view would be by itself, counter-clockwise from above [degrees].
-        elevation_deg: Above the middle, seen from there [degrees]; 20 when None.
+        layers: Content in view.
+        azimuth_deg: Rotation from the default view, counter-clockwise from above [degrees].
+        elevation_deg: Elevation of the camera above the center [degrees]; 20 when None.
     """
     bounds, up = layers.bounds, unit(layers.up.double())
     standing = [layer for layer in layers if layer.kind != "cameras"]
@@ -76,7 +76,7 @@ def placed_view(layers: Layers, azimuth_deg: float | None, elevation_deg: float 
     across = orthogonal_part(-view.camtoworld[:3, 2], up) if standing else any_orthogonal(up)
     side = torch.linalg.cross(up, across)
     elevation = _DEFAULT_ELEVATION if elevation_deg is None else elevation_deg
-    # Straight from above there would be no direction that is up in the picture.
+    # Straight from above, the up direction of the image would be undefined.
     height = math.radians(max(-_STEEPEST, min(_STEEPEST, elevation)))
     turn = math.radians(azimuth_deg or 0.0)
     direction = math.cos(height) * (math.cos(turn) * across + math.sin(turn) * side) + math.sin(height) * up

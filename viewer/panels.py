@@ -1,4 +1,4 @@
-"""The side panel of the window: each section is a box of Open3D's widgets that speak to a session."""
+"""The side panel of the window: each section is a box of Open3D widgets connected to a session."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from vision3d.viewer.widgets import Widgets
 
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "grey": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
 _PICK_LINES = 4
-_MOST_ROWS = 10  # of layers before they scroll
+_MAX_ROWS = 10  # maximum layers without scrolling
 
 
 class Panel:
@@ -25,7 +25,7 @@ class Panel:
     Args:
         gui: The module `open3d.visualization.gui`.
         window: Its window.
-        session: What the widgets change.
+        session: Changed by the widgets.
     """
 
     def __init__(self, gui: Any, window: Any, session: Session) -> None:
@@ -41,7 +41,7 @@ class Panel:
         self._camera_names: list[tuple[str, int]] = []
         self._tools()
         self._layer_box = self._make.section(self.widget, "Layers", True)
-        if len(list(session.layers)) > _MOST_ROWS:
+        if len(list(session.layers)) > _MAX_ROWS:
             rows = gui.ScrollableVert(round(0.35 * em))
             self._layer_box.add_child(rows)
             self._layer_box = rows
@@ -57,7 +57,7 @@ class Panel:
     # Reacting
 
     def update_layers(self) -> None:
-        """Rows for layers that are new; counts of those that changed."""
+        """Adds rows for new layers and updates the counts of changed ones."""
         for layer in self._session.layers:
             text = f"{layer.name}   {describe(layer, self._session.layers.frame(layer.name, self._session.time))}"
             check = self._checks.get(layer.name)
@@ -74,7 +74,7 @@ class Panel:
                 self._checks[layer.name] = (proxy, text)
 
     def update(self) -> None:
-        """Bring the widgets to the state of the session."""
+        """Updates the widgets to the state of the session."""
         session = self._session
         if self.time_bar is not None:
             times = session.layers.times
@@ -101,7 +101,7 @@ class Panel:
                 self._list.selected_index = self._camera_names.index(session.chosen)
 
     def act(self, action: Callable[[], Any], done: str = "") -> None:
-        """Do what a button says; an error, or `done` with the result, is the line that the status shows."""
+        """Runs a button's action; the status line shows the error, or `done` with the result."""
         try:
             result = action()
         except Vision3DError as error:
@@ -112,7 +112,7 @@ class Panel:
         self.update()
 
     def say(self, text: str) -> None:
-        """Show a line at the foot of the panel."""
+        """Shows a line at the bottom of the panel."""
         width = 40
         words, lines = text.split(), [""]
         for word in words:
@@ -125,7 +125,7 @@ class Panel:
         self._window.post_redraw()
 
     def next_camera(self, step: int) -> None:
-        """Jump to another camera of the list."""
+        """Jumps to another camera in the list."""
         if not self._camera_names:
             return
         chosen = self._session.chosen
@@ -133,15 +133,15 @@ class Panel:
         self.act(lambda: self._session.choose_camera(*self._camera_names[(now + step) % len(self._camera_names)]))
 
     def toggle_path(self) -> None:
-        """Fly along the camera path, or stop."""
+        """Plays the camera path, or stops it."""
         self.act(lambda: self._session.fly(self._session.flight.time is None))
 
     def toggle_recording(self) -> None:
-        """Record, or stop."""
+        """Starts or stops recording."""
         self.act(lambda: self._session.record(not self._session.is_recording))
 
     def screenshot(self) -> None:
-        """Write the picture."""
+        """Saves a screenshot."""
         self.act(self._session.save_screenshot, "wrote {}")
 
     # Sections
@@ -151,7 +151,7 @@ class Panel:
         self._session.request(is_moving=False)
 
     def _rigs(self) -> None:
-        """What plays, and in which colours, for each mesh with joints; its skeleton is a layer."""
+        """Clip and coloring for each mesh with joints; its skeleton is a layer."""
         rigs = self._session.layers.rigs
         for name, rig in rigs.items():
             box = self._make.section(self.widget, "Joints" if len(rigs) == 1 else f"Joints of {name}", True)
@@ -163,7 +163,7 @@ class Panel:
                 self._colorings(box, name, rig)
 
     def _colorings(self, box: Any, name: str, rig: Rig) -> None:
-        """Which colours, and what their ends say where they are continuous."""
+        """Coloring, and a legend if it is continuous."""
         kinds, legend = {words: kind for kind, words in rig.colorings.items()}, self._gui.Label("")
 
         def tell(kind: str) -> None:
@@ -296,7 +296,7 @@ class Panel:
         picked, lines = self._session.picked, ["click into the image"]
         if picked is not None:
             lines = picked.lines(self._session.layers.frame(picked.layer, self._session.time))
-        return "\n".join(lines + [""] * (_PICK_LINES - len(lines)))  # so that what is below stays where it is
+        return "\n".join(lines + [""] * (_PICK_LINES - len(lines)))  # so that the layout below does not move
 
     def _path(self) -> None:
         session, gui = self._session, self._gui
@@ -309,7 +309,7 @@ class Panel:
             self._make.button("Save", lambda: self.act(session.save_path, "wrote {}")),
             self._make.button("Load", self._load_path),
             self._make.button("Clear", lambda: self.act(session.clear_path)),
-            self._make.button("Video", lambda: self.act(session.render_path, "writes {}; press again to cancel")),
+            self._make.button("Video", lambda: self.act(session.render_path, "writing {}; press again to cancel")),
         )
 
     def _load_path(self) -> None:
@@ -348,6 +348,6 @@ class Panel:
             self.time_bar.add_child(widget)
 
     def toggle_time(self) -> None:
-        """Play what moves, or stop."""
+        """Plays or pauses the animation."""
         self._session.is_playing = not self._session.is_playing
         self.update()

@@ -1,4 +1,4 @@
-"""Photographs in the viewer: small ones in the frusta of their cameras, and one blended over the picture of its camera."""
+"""Photos in the viewer: thumbnails in the frusta of their cameras, and one blended over the view of its camera."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -15,19 +15,19 @@ from vision3d.scene.resample import sample
 from vision3d.viewer.lines import frustum_depth, image_corners
 from vision3d.viewer.models import Surface
 
-_THUMBNAIL = 96  # pixels of the longer side
-_BATCH = 6  # thumbnails that are read before they are shown
+_THUMBNAIL = 96  # pixels on the longer side
+_BATCH = 6  # thumbnails read between updates
 
 
 class Thumbnails:
-    """Reads the photographs of a layer in a thread, small, and makes surfaces of them where their cameras are.
+    """Reads the photos of a layer as thumbnails in a thread, and creates surfaces in their frusta.
 
     Args:
-        images: The photographs.
-        cameras: Theirs, in the world.
-        radius: Of what is shown [m].
-        show: Takes all surfaces so far, in the thread.
-        most: How many photographs are read, evenly through all.
+        images: The photos.
+        cameras: Their cameras in world coordinates.
+        radius: Radius of the content [m].
+        show: Receives all surfaces so far, in the thread.
+        most: Maximum number of photos, evenly spaced.
     """
 
     def __init__(
@@ -41,44 +41,44 @@ class Thumbnails:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """Stops the thread."""
         self._is_open = False
         self._thread.join()
 
     def _run(self) -> None:
         surfaces: list[Surface] = []
         for first in range(0, len(self._indices), _BATCH):
-            pictures, corners = [], []
+            images, corners = [], []
             for index in self._indices[first : first + _BATCH]:
                 if not self._is_open:
                     return
                 try:
                     with torch.inference_mode():
-                        pictures.append(_small(self._images, index))
+                        images.append(_small(self._images, index))
                 except Vision3DError:  # the frustum stays empty
                     continue
                 corners.append(self._corners[index])
-            if pictures:
-                surfaces.append(_surface(pictures, torch.stack(corners)))
+            if images:
+                surfaces.append(_surface(images, torch.stack(corners)))
                 self._show(tuple(surfaces))
 
 
 class Photograph:
-    """Reads a photograph in a thread, which takes longer than a picture, as the view of its camera shows it.
+    """Reads a photo in a thread, as it takes longer than rendering, and resamples it to the view of its camera.
 
     Args:
-        images: The photographs.
-        index: Which one.
-        view: The pinhole camera of the picture.
-        done: Called in the thread when it is there.
-        say: Takes a line about what went wrong, in the thread.
+        images: The photos.
+        index: Index of the photo.
+        view: The pinhole camera of the rendered image.
+        done: Called in the thread when it is ready.
+        say: Receives error messages, in the thread.
     """
 
     def __init__(
         self, images: PosedImages, index: int, view: Cameras, done: Callable[[], None], say: Callable[[str], None]
     ) -> None:
         self.placed: tuple[np.ndarray, np.ndarray] | None = None
-        """Colours and where they are, of `placed`, when it is read."""
+        """Colors and mask from `placed`, once it is read."""
         self._arguments = (images, index, view, done, say)
         threading.Thread(target=self._run, name="photograph", daemon=True).start()
 
@@ -88,8 +88,8 @@ class Photograph:
         ratios = float(cameras.width[index]) / float(view.width), float(cameras.height[index]) / float(view.height)
         try:
             with torch.inference_mode():
-                photograph, _, camera = images.read(index, downscale=max(1.0, *ratios))
-                self.placed = placed(photograph.cpu(), camera.to("cpu"), view)
+                photo, _, camera = images.read(index, downscale=max(1.0, *ratios))
+                self.placed = placed(photo.cpu(), camera.to("cpu"), view)
         except Vision3DError as error:
             say(str(error))
             return
@@ -102,14 +102,14 @@ def _small(images: PosedImages, index: int) -> Float[Tensor, "h w 3"]:
 
 
 def _surface(pictures: Sequence[Float[Tensor, "h w 3"]], corners: Float[Tensor, "c 4 3"]) -> Surface:
-    """Pictures in a row of one texture, each on two triangles."""
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    """Images in a row of one texture, each on two triangles."""
+    height, width = (max(image.shape[axis] for image in pictures) for axis in (0, 1))
     texture = torch.zeros(height, width * len(pictures), 3)
     uvs = []
-    for i, picture in enumerate(pictures):
-        rows, columns = picture.shape[:2]
-        texture[:rows, i * width : i * width + columns] = picture
-        # Half a pixel inside, so that neighbours do not shine through.
+    for i, image in enumerate(pictures):
+        rows, columns = image.shape[:2]
+        texture[:rows, i * width : i * width + columns] = image
+        # Half a pixel inside, so that neighbors do not bleed in.
         u = (i * width + torch.tensor([0.5, columns - 0.5])) / texture.shape[1]
         v = torch.tensor([0.5, rows - 0.5]) / height
         uvs.append(torch.stack([u[[0, 1, 1, 0]], v[[0, 0, 1, 1]]], -1))
@@ -119,15 +119,15 @@ def _surface(pictures: Sequence[Float[Tensor, "h w 3"]], corners: Float[Tensor, 
 
 
 def placed(photograph: Float[Tensor, "h w 3"], camera: Cameras, view: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """A photograph as the view of a camera at the same place shows it, and how much of each pixel it covers.
+    """Resamples a photo to a view from the same position, with a coverage mask.
 
     Args:
         photograph: In [0, 1].
         camera: Its camera, of its size (a batch of one).
-        view: The pinhole camera of the picture (a batch of one); position and rotation are taken to be the same.
+        view: The pinhole camera of the rendered image (a batch of one); must have the same position and rotation.
 
     Returns:
-        Colours (H, W, 3) and whether they are there (H, W, 1), floats in [0, 1].
+        Colors (H, W, 3) and coverage (H, W, 1), floats in [0, 1].
     """
     width, height = int(view.width), int(view.height)
     grid = torch.stack(torch.meshgrid(torch.arange(width) + 0.5, torch.arange(height) + 0.5, indexing="xy"), -1)
@@ -141,7 +141,7 @@ def placed(photograph: Float[Tensor, "h w 3"], camera: Cameras, view: Cameras) -
 
 
 def blended(pixels: np.ndarray, photograph: tuple[np.ndarray, np.ndarray], weight: float) -> np.ndarray:
-    """Bytes of a picture with `weight` (0 to 1) of a photograph from `placed` over it."""
+    """Blends a photo from `placed` over an image with `weight` (0 to 1); bytes."""
     colors, is_there = photograph
     if colors.shape != pixels.shape:
         return pixels

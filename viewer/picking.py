@@ -1,4 +1,4 @@
-"""What is under the mouse: a Gaussian, a vertex or a point, with its index and its values."""
+"""Picking: the Gaussian, vertex or point under the mouse, with its index and values."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,38 +14,38 @@ from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud
 from vision3d.viewer.layers import Drawable
 from vision3d.viewer.models import Dots, Model, Splats, Surface
 
-_REACH = 4.0  # pixels from a point that still pick it
+_REACH = 4.0  # maximum distance from a point in pixels
 _NEAR = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Pick:
-    """Something that was picked."""
+    """A picked element."""
 
     layer: str
     kind: str
     """Gaussian, vertex or point."""
     index: int
-    """Row of the layer's value."""
+    """Row in the layer's value."""
     position: Float[Tensor, "3"]
-    """In the world [m]."""
+    """World position [m]."""
     depth: float
-    """Along the camera's z [m]."""
+    """Depth along the camera's z [m]."""
 
     def lines(self, value: Drawable) -> list[str]:
-        """What to say about it: index, place, and the values that its layer has."""
+        """Description: index, position, and its values in the layer."""
         at = " ".join(f"{number:.4g}" for number in self.position.tolist())
         return [f"{self.layer}: {self.kind} {self.index}", f"position {at} m", *_values(value, self.index)]
 
 
 @torch.inference_mode()
 def pick(models: Iterable[tuple[str, Model]], camera: Cameras, x: float, y: float) -> Pick | None:
-    """The nearest thing at a place in the picture, or None.
+    """The nearest element at an image position, or None.
 
-    Of Gaussians it is the one that adds most to the pixel's colour.
+    Of the Gaussians, the one that contributes most to the pixel's color.
 
     Args:
-        models: With the names of their layers.
+        models: Models with the names of their layers.
         camera: A pinhole camera (a batch of one).
         x: Right [px].
         y: Down [px].
@@ -90,7 +90,7 @@ def _pick_splat(name: str, splats: Splats, camera: Cameras, x: float, y: float) 
 
 
 def _pick_vertex(name: str, surface: Surface, camera: Cameras, x: float, y: float) -> Pick | None:
-    # A picture of one pixel whose centre is the place.
+    # An image of one pixel centered at the position.
     K = camera.Ks[0].clone()
     K[:2, 2] += K.new_tensor([0.5 - x, 0.5 - y])
     mesh = surface.shaded.mesh

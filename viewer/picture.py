@@ -1,4 +1,4 @@
-"""Images for interaction, on the CPU: surfaces, points and lines by depth, Gaussians blended over them."""
+"""Interactive CPU rendering: surfaces, points and lines by depth, Gaussians blended over them."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -17,33 +17,33 @@ from vision3d.viewer.models import Dots, Lines, Model, Splats, Surface
 from vision3d.viewer.overlays import draw_dots, draw_lines
 
 _TILE = 16
-_STRIP_ROWS = 12  # rows of tiles that are blended before asking again whether the picture is still wanted
+_STRIP_ROWS = 12  # rows of tiles blended between two checks for an outdated request
 _NEAR, _FAR = 0.01, 1e10
 Color = tuple[float, float, float]
 
 
 class Stale(Exception):
-    """The picture is not wanted any more."""
+    """The request is outdated."""
 
 
 class Quality(NamedTuple):
-    """How much work a picture may be."""
+    """Quality settings of an image."""
 
     scale: float = 1.0
-    """Of the picture's width and height."""
+    """Fraction of the full width and height."""
     share: float = 1.0
-    """Of the Gaussians and points; those that stay are made larger, so that they cover what the others did."""
+    """Fraction of the Gaussians and points; the remaining ones are enlarged to cover the same area."""
     degree: int | None = None
-    """Highest degree of the harmonics; None: all."""
+    """Maximum degree of the harmonics; None: all."""
 
 
 class Picture(NamedTuple):
-    """What a camera sees."""
+    """A rendered image with depth."""
 
     image: Float[Tensor, "h w 3"]
-    """Colours in [0, 1]."""
+    """Colors in [0, 1]."""
     depth: Float[Tensor, "h w"]
-    """Along z [m]; infinite where there is nothing."""
+    """Along z [m]; infinite if empty."""
 
 
 def draw(
@@ -53,20 +53,20 @@ def draw(
     quality: Quality = Quality(),  # noqa: B008 - a tuple
     is_stale: Callable[[], bool] = lambda: False,
 ) -> Picture:
-    """The picture of everything that is given, at `quality.scale` times the camera's size.
+    """Renders all models at `quality.scale` times the camera's size.
 
-    Surfaces, points and lines hide each other by depth, and are seen through the Gaussians before them; lines that are on top
-    are seen whole.
+    Surfaces, points and lines occlude each other by depth and are seen through the Gaussians before them; lines that are on top
+    are fully visible.
 
     Args:
-        models: What is seen.
+        models: The models.
         camera: A pinhole camera (a batch of one) on the CPU.
-        background: Colour where there is nothing.
-        quality: Of the picture.
-        is_stale: Asked now and then.
+        background: Background color.
+        quality: Quality of the image.
+        is_stale: Checked from time to time.
 
     Raises:
-        Stale: `is_stale` said so.
+        Stale: `is_stale` returned True.
     """
     with torch.inference_mode():
         camera = scaled_camera(camera, quality.scale)
@@ -91,8 +91,8 @@ def draw(
         for splats in models:
             if isinstance(splats, Splats) and len(splats):
                 _draw_splats(image, depth, splats, camera, quality, is_stale, limits)
-                limits = True  # Gaussians of another kind are before or behind these as a whole
-        above = torch.full_like(depth, torch.inf)  # hidden by each other alone
+                limits = True  # kinds of Gaussians are composited one after the other
+        above = torch.full_like(depth, torch.inf)  # tested among themselves only
         for model in models:
             if isinstance(model, Lines) and model.is_on_top:
                 draw_lines(image, above, model, camera)
@@ -100,12 +100,12 @@ def draw(
 
 
 def to_bytes(image: Float[Tensor, "h w 3"]) -> np.ndarray:
-    """The colours as bytes (H, W, 3)."""
+    """Converts colors to bytes (H, W, 3)."""
     return (image.clamp(0, 1) * 255).round_().to(torch.uint8).numpy()
 
 
 def resized_bytes(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A picture of bytes at another size, linear between the pixels."""
+    """Resizes an image of bytes bilinearly."""
     if pixels.shape[:2] == (height, width):
         return pixels
     from PIL import Image
@@ -114,7 +114,7 @@ def resized_bytes(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def scaled_camera(camera: Cameras, scale: float) -> Cameras:
-    """The camera for a picture of `scale` times the size, at least one pixel."""
+    """The camera for an image of `scale` times the size, at least one pixel."""
     if scale == 1:
         return camera
     size = [max(1, round(float(side) * scale)) for side in (camera.width, camera.height)]
@@ -124,7 +124,7 @@ def scaled_camera(camera: Cameras, scale: float) -> Cameras:
 def _draw_surface(
     image: Tensor, depth: Tensor, surface: Surface, camera: Cameras, is_stale: Callable[[], bool]
 ) -> tuple[Float[Tensor, "1 w 4"], Fragments]:
-    """Colours and depths where it is nearest; its positions and fragments for the outline."""
+    """Draws the surface with a depth test; returns its positions and fragments for the outline."""
     _check(is_stale)
     height, width = depth.shape
     positions = screen_positions(surface.corners, camera.viewmats, camera.Ks)
@@ -140,7 +140,7 @@ def _draw_surface(
 
 
 def _smooth_outline(image: Tensor, depth: Tensor, surface: Surface, positions: Tensor, fragments: Fragments) -> None:
-    """Blend the pixels along its outline with what is beside them, except where something nearer stands."""
+    """Antialiases the outline by blending its pixels with their neighbors, except where something nearer is in front."""
     covered = fragments.face_ids[0] >= 0
     shown = covered & (fragments.depths[0] <= depth)
     near = torch.nn.functional.max_pool2d(shown[None].float(), 3, 1, 1)[0] > 0
@@ -151,7 +151,7 @@ def _smooth_outline(image: Tensor, depth: Tensor, surface: Surface, positions: T
 
 
 def _draw_veils(image: Tensor, depth: Tensor, surfaces: Sequence[Surface], camera: Cameras) -> None:
-    """What is not opaque of the surfaces, over what is drawn; its depth where it hides more than half of that."""
+    """Draws the transparent faces over the image; updates depth where they hide more than half."""
     veils = [veil for surface in surfaces for veil in surface.veils]
     if not veils:
         return
@@ -175,11 +175,11 @@ def _draw_splats(
 def _blend(
     splats: Splats, camera: Cameras, quality: Quality, is_stale: Callable[[], bool], limits: Float[Tensor, "h w"] | None
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
-    """Colours weighted by alpha, expected depth, alpha."""
+    """Colors weighted by alpha, expected depth, alpha."""
     width, height = int(camera.width), int(camera.height)
     count = max(1, round(quality.share * len(splats)))
     means, quats, opacities = splats.means[:count], splats.quats[:count], splats.opacities[:count]
-    # Of k n Gaussians each covers 1 / k of the area that n ones did: a surface stays closed.
+    # Each of 1 / k of the Gaussians covers k times the area, so that surfaces stay closed.
     scales = splats.scales[:count] * (len(splats) / count) ** 0.5
     degree = splats.degree if quality.degree is None else min(splats.degree, quality.degree)
     sh = splats.sh if degree else None

@@ -1,4 +1,4 @@
-"""Whether a window can be opened here, tried in a process of its own: a graphics library that is broken ends its process."""
+"""Tests whether a window can be opened, in a separate process: a broken graphics library crashes its process."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ from vision3d.core.errors import BackendError, MissingDependencyError
 
 TIMEOUT_S = 60
 _OTHERWISE = "without a window: --web or --offscreen OUT.png"
-_PACKAGES = {  # of Debian and Ubuntu
+_PACKAGES = {  # in Debian and Ubuntu
     "libusb-1.0.so": "libusb-1.0-0",
     "libGL.so": "libgl1",
     "libEGL.so": "libegl1",
@@ -47,16 +47,16 @@ os._exit(0)
 
 @dataclass(frozen=True)
 class Graphics:
-    """What a window would draw with."""
+    """Renderer of the window."""
 
     open3d: str
     """Version."""
     has_gpu: bool
-    """Whether it is a graphics card, not a program in its place."""
+    """Whether it is a GPU, not a software renderer."""
 
 
 class Probe:
-    """Opens a hidden window in a process of its own; `result` waits for how that ended.
+    """Opens a hidden window in a separate process; `result` waits for the outcome.
 
     Raises:
         MissingDependencyError: Open3D is not installed.
@@ -82,10 +82,10 @@ class Probe:
         )
 
     def result(self) -> Graphics:
-        """What it found.
+        """The outcome.
 
         Raises:
-            BackendError: A window cannot be opened; says what to install.
+            BackendError: A window cannot be opened; the message names the package to install.
         """
         try:
             output, _ = self._process.communicate(timeout=self._timeout)
@@ -102,19 +102,19 @@ class Probe:
         raise BackendError(explain(output, self._process.returncode))
 
     def close(self) -> None:
-        """End the process, if it still runs."""
+        """Ends the process if it is still running."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.communicate()
 
 
 def is_without_display() -> bool:
-    """Whether this is a system whose windows need a display server, and there is none."""
+    """Whether this system's windows need a display server and there is none."""
     return sys.platform.startswith("linux") and not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def explain(output: str, code: int) -> str:
-    """One line about a probe that failed: what went wrong and the command that mends it.
+    """One line about a probe that failed: what went wrong and the command that fixes it.
 
     Args:
         output: What it printed.
@@ -124,8 +124,8 @@ def explain(output: str, code: int) -> str:
     if library:
         name = library[0].partition(":")[0]
         package = _PACKAGES.get(library[1])
-        repair = f"apt install {package}" if package else f"install the package of your system that has {name}"
-        return f"Open3D does not load: {name} is missing; {repair}; {_OTHERWISE}"
+        repair = f"apt install {package}" if package else f"install the package of your system that contains {name}"
+        return f"Open3D cannot be loaded: {name} is missing; {repair}; {_OTHERWISE}"
     if re.search(r"(open|connect to|initialize).{0,40}display|X11: .*display|GLFW.*(display|DISPLAY)", output):
         return (
             f"the display {os.environ.get('DISPLAY', '')} cannot be opened; for a virtual one: apt install xvfb xauth && "
@@ -138,4 +138,4 @@ def explain(output: str, code: int) -> str:
             name = f"signal {-code}"
         return f"Open3D's renderer crashes here ({name}): no working graphics driver; apt install {_DRIVERS}; {_OTHERWISE}"
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return f"Open3D does not open a window: {lines[-1] if lines else f'exit code {code}'}; apt install {_DRIVERS}; {_OTHERWISE}"
+    return f"Open3D cannot open a window: {lines[-1] if lines else f'exit code {code}'}; apt install {_DRIVERS}; {_OTHERWISE}"

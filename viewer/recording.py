@@ -1,4 +1,4 @@
-"""What the viewer writes: screenshots, videos of the window, videos of a camera path; under names that are not taken."""
+"""Files written by the viewer: screenshots and videos of the window or a camera path; existing files are kept."""
 
 import re
 import threading
@@ -16,7 +16,7 @@ RECORDING_FPS = 20.0
 
 
 def next_path(folder: Path, stem: str, suffix: str) -> Path:
-    """FOLDER/STEM_001SUFFIX, or the number after the highest that is there."""
+    """FOLDER/STEM_001SUFFIX, or with the number after the highest existing one."""
     pattern = re.compile(rf"{re.escape(stem)}_(\d+){re.escape(suffix)}")
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     numbers = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
@@ -24,7 +24,7 @@ def next_path(folder: Path, stem: str, suffix: str) -> Path:
 
 
 def save_picture(path: Path, pixels: np.ndarray) -> Path:
-    """Write bytes (H, W, 3) as a picture, whole or not at all."""
+    """Writes an image of bytes (H, W, 3) atomically."""
     write_image(path, torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255)
     return path
 
@@ -34,12 +34,12 @@ class _GivenUp(Exception):
 
 
 class Recorder:
-    """Writes the pictures of a window to a video as they come, each for as long as it was seen.
+    """Writes the images of a window to a video as they arrive, each for as long as it was visible.
 
     Args:
-        path: .mp4, .mkv or .mov; appears when the recorder is closed.
+        path: .mp4, .mkv or .mov; created when the recorder is closed.
         fps: Frames of the video per second.
-        clock: Seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, path: Path, fps: float = RECORDING_FPS, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -56,7 +56,7 @@ class Recorder:
         return self._video.num_frames
 
     def append(self, pixels: np.ndarray) -> None:
-        """A picture is seen from now on: bytes (H, W, 3); one of another size than the first is left out."""
+        """Adds an image of bytes (H, W, 3) that is visible from now on; images of another size than the first are skipped."""
         with self._lock:
             if self._last is None:
                 self._start, self._size = self._clock(), pixels.shape
@@ -66,7 +66,7 @@ class Recorder:
             self._last = torch.from_numpy(np.ascontiguousarray(pixels))
 
     def close(self) -> int:
-        """Finish the file; the number of frames. Without a picture there is no file."""
+        """Finishes the file and returns the number of frames. Without an image, there is no file."""
         with self._lock:
             if self._last is not None:
                 self._fill()
@@ -76,7 +76,7 @@ class Recorder:
             return self._video.num_frames
 
     def _fill(self) -> None:
-        """The last picture until now."""
+        """Repeats the last image until now."""
         if self._last is not None:
             until = int((self._clock() - self._start) * self.fps + 1e-6)
             while self._video.num_frames < until:
@@ -86,16 +86,16 @@ class Recorder:
 def write_video(
     path: Path, pictures: Iterable[np.ndarray], fps: float, is_wanted: Callable[[int], bool] = lambda number: True
 ) -> int:
-    """Write pictures (bytes) to a video, whole or not at all.
+    """Writes images (bytes) to a video atomically.
 
     Args:
         path: .mp4, .mkv or .mov.
-        pictures: Of one size.
+        pictures: Images of one size.
         fps: Frames per second.
-        is_wanted: Given the number of pictures so far; if it says no, nothing is written.
+        is_wanted: Called with the number of images so far; if it returns False, nothing is written.
 
     Returns:
-        The number of frames; 0 when it was given up.
+        The number of frames; 0 if canceled.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

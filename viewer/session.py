@@ -1,4 +1,4 @@
-"""The viewer without its window: what is seen, from where, when, and what mouse, keys and buttons do to it."""
+"""The viewer without its window: content, view and time, and the actions of mouse, keys and buttons."""
 
 import threading
 import time
@@ -29,20 +29,20 @@ _REFRESH_S = 1.0
 
 
 def first_view(layers: Layers, bounds: Bounds) -> FreeCamera:
-    """Where a viewer of these layers begins."""
+    """The initial view of these layers."""
     return FreeCamera.of(start_viewpoint(layers, bounds, layers.up), layers.up)
 
 
 class Session:
-    """Everything that a window shows and does.
+    """State and actions of a window.
 
     Args:
-        layers: What is shown.
-        size: Width and height of the picture [px].
-        out: Folder for what is written.
-        background: Colour behind everything.
-        show: Takes each picture, in the thread that draws.
-        say: Takes a line for people, in any thread.
+        layers: The layers.
+        size: Width and height of the image [px].
+        out: Folder for written files.
+        background: Background color.
+        show: Receives each image, in the rendering thread.
+        say: Receives status messages, in any thread.
         start: The first view; that of the layers when None.
     """
 
@@ -61,7 +61,7 @@ class Session:
         self._show, self.say = show, say
         self.content = Content(layers)
         self.drawer: Callable[[Request], None] | None = None
-        """Takes requests in place of the loop that renders on the CPU, but those with a photograph."""
+        """Receives requests instead of the CPU rendering loop, except those with a photo."""
         self.home = start or first_view(layers, self.content.bounds)
         self.view = self.home
         times = layers.times
@@ -72,7 +72,7 @@ class Session:
         self.photograph_weight = 0.5
         self.regions: tuple[Region, ...] = ()
         self.region_kind: str | None = None
-        """What a click places: sphere, box, or nothing."""
+        """Region placed by a click: sphere, box, or nothing."""
         self.region_size = 0.15 * self.content.radius
         self.picked: Pick | None = None
         self.flight = Flight()
@@ -85,23 +85,23 @@ class Session:
         self._refreshing: threading.Thread | None = None
         self._refreshed = self._ticked = time.perf_counter()
         self._thumbnails: list[Thumbnails] = []
-        self.loop = PictureLoop(self._on_picture, on_error=lambda error: say(f"could not draw: {error}"))
+        self.loop = PictureLoop(self._on_picture, on_error=lambda error: say(f"rendering failed: {error}"))
         if start is None and self.content.camera_layers:
             self.choose_camera(self.content.camera_layers[0].name, 0)
 
     # Looking
 
     def camera(self) -> Cameras:
-        """The camera of the picture."""
+        """The current camera."""
         return self.view.camera(*self.size)
 
     def move(self, view: FreeCamera) -> None:
-        """Look from elsewhere."""
+        """Changes the view."""
         self.view = view
         self.request(is_moving=True)
 
     def resize(self, width: int, height: int) -> None:
-        """The picture has another size [px]."""
+        """Changes the size of the image [px]."""
         if (width, height) != self.size and min(width, height) > 0:
             self.size = (width, height)
             if self.is_at_camera and self.chosen is not None:
@@ -109,8 +109,8 @@ class Session:
             self.request(is_moving=True)
 
     def request(self, is_moving: bool = True) -> None:
-        """Ask for a picture of the state as it is now."""
-        with self._asking:  # so that the last one asked for is made of the latest state, whichever thread asks
+        """Requests an image of the current state."""
+        with self._asking:  # so that the last request has the latest state, from any thread
             request = self.now(is_moving)
             if not self._is_open:
                 return
@@ -121,7 +121,7 @@ class Session:
             self.loop.request(request)
 
     def now(self, is_moving: bool = True) -> Request:
-        """The request for a picture of the state as it is now."""
+        """A request for an image of the current state."""
         at_camera = self.is_at_camera
         options = {
             "chosen": self.chosen,
@@ -131,20 +131,20 @@ class Session:
             "path": None if self.flight.time is not None else self.flight.points(),
         }
         moment, finish = self.time, None
-        photograph = self._photograph.placed if at_camera and self._photograph is not None else None
-        if photograph is not None and self.photograph_weight > 0:
+        photo = self._photograph.placed if at_camera and self._photograph is not None else None
+        if photo is not None and self.photograph_weight > 0:
             weight = self.photograph_weight
-            finish = lambda pixels: blended(pixels, photograph, weight)  # noqa: E731
+            finish = lambda pixels: blended(pixels, photo, weight)  # noqa: E731
         models = lambda: self.content.models(moment, **options)  # noqa: E731
         return Request(models, self.camera(), self.background, is_moving, finish)
 
     @property
     def is_at_camera(self) -> bool:
-        """Whether the view is that of the chosen camera."""
+        """Whether the view is that of the selected camera."""
         return self.chosen is not None and self._at_camera is self.view
 
     def choose_camera(self, layer: str, index: int) -> None:
-        """Jump to a camera and show its photograph over the picture.
+        """Jumps to a camera and blends its photo over the image.
 
         Raises:
             InputError: There is no such layer or camera.
@@ -164,12 +164,12 @@ class Session:
         self.request(is_moving=True)
 
     def set_up(self, up: Float[Tensor, "3"]) -> None:
-        """Another direction is up."""
+        """Changes the up direction."""
         self.home = self.home.with_up(up)
         self.move(self.view.with_up(up))
 
     def load_thumbnails(self) -> None:
-        """Read the photographs of the camera layers, small, into their frusta."""
+        """Reads thumbnails of the photos into the frusta of the camera layers."""
         parts: dict[str, tuple] = {}
 
         def show(name: str, surfaces: tuple) -> None:
@@ -187,23 +187,23 @@ class Session:
     # Time
 
     def set_time(self, moment: float) -> None:
-        """Show another moment [s] of what moves."""
+        """Shows another time [s] of the animation."""
         self.time = moment
         self.request(is_moving=True)
 
     def step_frame(self, steps: int) -> None:
-        """Go some frames on or back."""
+        """Moves forward or back by some frames."""
         times = self.layers.times
         if len(times):
             now = int(torch.searchsorted(times, self.time + 1e-9, right=True)) - 1
             self.set_time(float(times[max(0, min(len(times) - 1, now + steps))]))
 
     def tick(self) -> None:
-        """Let time pass: what plays goes on, and what is being written is read again."""
+        """Advances the time: plays the animation and rereads growing files."""
         now = time.perf_counter()
         passed, self._ticked = now - self._ticked, now
         if self.is_playing and len(times := self.layers.times) > 1:
-            # As long again as the last frame before it starts anew.
+            # The last frame is shown for one frame duration before the loop restarts.
             period = float(times[-1] - times[0]) * len(times) / (len(times) - 1)
             self.set_time(float(times[0]) + (self.time - float(times[0]) + passed) % period)
         if (view := self.flight.advance(passed)) is not None:
@@ -217,7 +217,7 @@ class Session:
     # Picking and selecting
 
     def click(self, x: float, y: float) -> Pick | None:
-        """Pick what is at a place of the picture; a region is put there if one is to be placed."""
+        """Picks the element at an image position, and places a region there if one is selected."""
         self.picked = pick(self.content.named(self.time), self.camera(), x, y)
         if self.picked is not None and self.region_kind is not None:
             self.put_region(self.picked.position)
@@ -225,7 +225,7 @@ class Session:
         return self.picked
 
     def put_region(self, center: Float[Tensor, "3"]) -> None:
-        """Add a sphere or box of the chosen size."""
+        """Adds a sphere or box of the selected size."""
         center = center.float()
         if self.region_kind == "box":
             region = Region.box(center, torch.full((3,), self.region_size))
@@ -235,7 +235,7 @@ class Session:
         self.request(is_moving=False)
 
     def resize_region(self, size: float) -> None:
-        """Another size for the last region and those to come [m]."""
+        """Resizes the last region and sets the size for new ones [m]."""
         self.region_size = size
         if self.regions:
             last = self.regions[-1]
@@ -243,15 +243,15 @@ class Session:
         self.request(is_moving=True)
 
     def clear_regions(self) -> None:
-        """Nothing is selected."""
+        """Clears the selection."""
         self.regions = ()
         self.request(is_moving=False)
 
     def save_selection(self) -> Path:
-        """Write the regions as a selection.
+        """Writes the regions as a selection.
 
         Raises:
-            InputError: There are none.
+            InputError: There are no regions.
         """
         if not self.regions:
             raise InputError("nothing is selected; choose sphere or box and click into the image")
@@ -261,12 +261,12 @@ class Session:
     # Camera paths
 
     def add_key(self) -> None:
-        """The view becomes the next key of the camera path."""
+        """Adds the view to the camera path."""
         self.flight.add(self.view)
         self.request(is_moving=False)
 
     def fly(self, on: bool) -> None:
-        """Fly along the camera path, or stop.
+        """Plays the camera path, or stops it.
 
         Raises:
             InputError: It has fewer than two keys, or all are the same.
@@ -276,24 +276,24 @@ class Session:
         self.request()
 
     def clear_path(self) -> None:
-        """Forget the keys."""
+        """Removes all keys."""
         self.flight.clear()
         self.request(is_moving=False)
 
     def save_path(self) -> Path:
-        """Write the keys of the camera path as a cameras.json.
+        """Writes the keys of the camera path as a cameras.json.
 
         Raises:
-            InputError: There are none.
+            InputError: There are no keys.
         """
         self.flight.save(path := next_path(self.out, "path", ".cameras.json"), self.size)
         return path
 
     def load_path(self, path: Path) -> None:
-        """Take the cameras of a file as the keys.
+        """Loads the cameras of a file as the keys.
 
         Raises:
-            Vision3DError: It cannot be read.
+            Vision3DError: The file cannot be read.
         """
         self.flight.load(path, self.home.up, self.view.distance)
         self.request(is_moving=False)
@@ -301,7 +301,7 @@ class Session:
     # Files
 
     def save_screenshot(self) -> Path:
-        """Write the picture of the present view, whole."""
+        """Writes an image of the current view in full quality."""
         request = self.now(is_moving=False)
         pixels = to_bytes(draw(request.models(), request.camera, request.background).image)
         if request.finish is not None:
@@ -313,7 +313,7 @@ class Session:
         return self._recorder is not None
 
     def record(self, on: bool) -> None:
-        """Write what is seen to a video, until it is switched off."""
+        """Starts or stops recording the window to a video."""
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             count = recorder.close()
@@ -323,12 +323,12 @@ class Session:
             self.request()
 
     def render_path(self) -> Path | None:
-        """Write a video along the camera path, or of the time line where there are no keys, every picture whole.
+        """Writes a video along the camera path, or of the time line if there are no keys, in full quality.
 
-        It goes on in the background; a second call gives it up and returns None.
+        It runs in the background; a second call cancels it and returns None.
 
         Raises:
-            InputError: There is neither a path nor something that moves.
+            InputError: There is neither a path nor an animation.
         """
         if self._video is not None and self._video.is_alive():
             self._video = None
@@ -346,7 +346,7 @@ class Session:
         return path
 
     def close(self) -> None:
-        """End all threads and finish all files."""
+        """Stops all threads and finishes all files."""
         self._is_open = False
         self.record(False)
         video, self._video = self._video, None
@@ -379,7 +379,7 @@ class Session:
         me, times = threading.current_thread(), self.layers.times
         size = (int(request.camera.width), int(request.camera.height))
 
-        def pictures() -> Iterator[np.ndarray]:
+        def images() -> Iterator[np.ndarray]:
             for number in range(count):
                 share = number / (count - 1)
                 moment = start if len(times) < 2 else float(times[0] + share * (times[-1] - times[0]))
@@ -392,8 +392,8 @@ class Session:
             return self._video is me
 
         try:
-            written = write_video(path, pictures(), FPS, is_wanted)
+            written = write_video(path, images(), FPS, is_wanted)
         except Vision3DError as error:
             self.say(str(error))
             return
-        self.say(f"{path}: {written} frames" if written else "the video was cancelled")
+        self.say(f"{path}: {written} frames" if written else "the video was canceled")

@@ -1,4 +1,4 @@
-"""`vision3d.view`: objects of Python in a window, in a notebook, or on a page."""
+"""`vision3d.view`: shows Python objects in a window, a notebook or a web page."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vision3d.view")
 
-_HEIGHT = 600  # of the page in a notebook [px]
+_HEIGHT = 600  # height of the page in a notebook [px]
 
 
 def view(
@@ -31,27 +31,27 @@ def view(
     port: int = 0,
     **named: Any,
 ) -> "WebViewer | None":
-    """Show scenes, meshes, Gaussians, points, boxes, cameras and what moves, together in one world.
+    """Shows scenes, meshes, Gaussians, points, boxes, cameras and animations, together in one world.
 
-    In a notebook the page stands below the cell and the call returns. Elsewhere a window opens, or where none can, a page is
-    served; the call returns when it is closed.
+    In a notebook, the page appears below the cell and the call returns. Elsewhere a window opens, or if that is not possible, a
+    page is served; the call returns when it is closed.
 
     Args:
         objects: Types of `vision3d.scene`, or paths of files and run folders.
-        web: A page and no window; None: in notebooks, and where no window can be opened.
-        wait: Whether a page is served until Ctrl-C; None: outside of notebooks.
-        up: Axis of the world that is up, such as "z" or "-y"; guessed when None.
-        size: Of the window [px].
-        port: Of the page; 0 takes a free one.
-        named: More objects, under these names in the list of layers.
+        web: Serve a page instead of a window; None: in notebooks, and if no window can be opened.
+        wait: Whether to serve a page until Ctrl-C; None: outside notebooks.
+        up: Up axis of the world, such as "z" or "-y"; guessed when None.
+        size: Size of the window [px].
+        port: Port of the page; 0 selects a free one.
+        named: More objects, with their names in the list of layers.
 
     Returns:
-        The page that is still served, to `close()` it; None when all is over.
+        The page if it is still served, to `close()` it; otherwise None.
 
     Raises:
         InputError: An object cannot be shown, or there are none.
         ConfigError: `up` is not an axis.
-        MissingDependencyError: viser is not there for a page.
+        MissingDependencyError: viser is not installed, which a page needs.
 
     Example:
         >>> vision3d.view(scene, cameras=cameras)
@@ -79,8 +79,8 @@ def view(
 
             display(IFrame(viewer.url, "100%", _HEIGHT))
         return viewer
-    logger.warning("%s  (Ctrl-C ends)", viewer.url)
-    with viewer, contextlib.suppress(KeyboardInterrupt):  # the way to end it
+    logger.warning("%s  (Ctrl-C to stop)", viewer.url)
+    with viewer, contextlib.suppress(KeyboardInterrupt):  # stops it
         viewer.run()
     return None
 

@@ -1,4 +1,4 @@
-"""The paths of a command line as things to show, and which of them are still being written."""
+"""Paths of a command line as content to show, and which of them are still being written."""
 
 import logging
 from collections.abc import Iterable
@@ -21,57 +21,57 @@ from vision3d.viewer.rigs import Rig
 logger = logging.getLogger("vision3d.viewer")
 
 _WANT = "a scene, mesh, point cloud, boxes, cameras, a data set, a folder with scene.json, a .zarr or a run folder"
-_FILES = ("scene.ply", "cameras.json")  # of a run of fit, read here by their names
-_OTHERS = (".zarr", ".glb", ".safetensors", ".boxes.json")  # what other stages leave in a run folder
+_FILES = ("scene.ply", "cameras.json")  # of a fit run, handled separately
+_OTHERS = (".zarr", ".glb", ".safetensors", ".boxes.json")  # outputs of other stages in a run folder
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """Something that was read, with a name that need not be unique yet."""
+    """A value that was read, with a name that is not necessarily unique yet."""
 
     name: str
     value: Any
     transform: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
     is_visible: bool = True
-    """Whether it is shown from the start."""
+    """Whether it is visible initially."""
     rig: Rig | None = None
-    """Of a mesh that moves by a skin, and of its skeleton."""
+    """For a skinned mesh and its skeleton."""
     parents: tuple[int, ...] | None = None
-    """Of a skeleton: the parent of each of its points."""
+    """For a skeleton: the parent of each point."""
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """What a path held at one moment."""
+    """Content of a path at a time."""
 
     items: tuple[Item, ...]
     signature: tuple = ()
-    """Of the files that it was read from: when it differs, they have changed."""
+    """Signature of the files that were read: it differs if they have changed."""
     note: str = ""
-    """How far it has come, for people."""
+    """Progress, as a status line."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A path that was opened."""
+    """An opened path."""
 
     path: Path
     opened: Opened
     is_followed: bool = False
-    """Whether it is a run folder or a sequence, which may still grow."""
+    """Whether it is a run folder or a sequence that may still grow."""
 
     def signature(self) -> tuple:
-        """That of the files as they are now."""
+        """Signature of the files now."""
         return _run_signature(self.path) if is_run_folder(self.path) else _stat(self.path / "times" / ".zarray")
 
 
 def sources_of(paths: Iterable[Path | str]) -> list[Source]:
-    """Open every path.
+    """Opens every path.
 
     Raises:
-        MissingFileError: There is nothing at a path.
-        InputError: A path holds nothing that can be shown, is damaged, or is given twice; or there are none.
-        MissingDependencyError: A format needs a package that is not there.
+        MissingFileError: A path does not exist.
+        InputError: A path contains nothing to show, is damaged, or is given twice; or there are none.
+        MissingDependencyError: A format needs a package that is not installed.
     """
     paths = [Path(path) for path in paths]
     if not paths:
@@ -81,17 +81,17 @@ def sources_of(paths: Iterable[Path | str]) -> list[Source]:
         if not path.exists():
             raise MissingFileError(path, _WANT)
         if path.resolve() in seen:
-            raise InputError(f"{path}: given twice; name each file or folder once")
+            raise InputError(f"{path}: given twice; give each file or folder once")
         seen.add(path.resolve())
     return [open_source(path) for path in paths]
 
 
 def open_source(path: Path) -> Source:
-    """Read what there is to show at a path.
+    """Reads the content of a path.
 
     Raises:
-        InputError: It holds nothing that can be shown, or is damaged.
-        MissingDependencyError: Its format needs a package that is not there.
+        InputError: It contains nothing to show, or is damaged.
+        MissingDependencyError: Its format needs a package that is not installed.
     """
     name = path.resolve().name if path.is_dir() else path.name
     if path.is_dir() and is_run_folder(path):
@@ -106,10 +106,10 @@ def open_source(path: Path) -> Source:
 
 
 def source_of(value: Any, name: str) -> Source:
-    """A value of `vision3d.scene` as something to show.
+    """Wraps a value of `vision3d.scene` as a source.
 
     Raises:
-        InputError: It is an empty scene, holds wrong values, or is nothing that can be shown.
+        InputError: It is an empty scene, has invalid values, or cannot be shown.
     """
     if isinstance(value, str | Path):
         return open_source(Path(value))
@@ -122,7 +122,7 @@ def _items(path: Path, name: str) -> list[Item]:
     value = _loaded(path)
     items = _items_of(path, value, name)
     if isinstance(value, Mesh) and (up := scene_up(path)) is not None:
-        # A mesh of a scene lies where the scene and its cameras are.
+        # A mesh of a scene has the coordinates of the scene and its cameras.
         place = torch.eye(4)
         place[:3, :3] = turn_to_y_up(up).T
         items = [replace(item, transform=place) for item in items]
@@ -152,7 +152,7 @@ def _items_of(path: Path, value: Any, name: str) -> list[Item]:
 
 
 def _skin_items(name: str, skin: SkinnedMesh) -> list[Item]:
-    """The mesh, and its joints where it has more than the node that it hangs on."""
+    """The mesh, and its joints if there are more than the node it is attached to."""
     rig = Rig.of(skin)
     items = [Item(name, rig.surface(), rig=rig)]
     if len(skin) > 1:
@@ -161,7 +161,7 @@ def _skin_items(name: str, skin: SkinnedMesh) -> list[Item]:
 
 
 def _cameras_beside(path: Path, name: str) -> list[Item]:
-    """The cameras of the scene, or of the frames, of a run: hidden, but they know which way is up and where to look from."""
+    """The cameras of a run's scene or frames: hidden, but they define the up direction and the initial view."""
     cameras = path.with_name(_FILES[1])
     is_of_run = path.name == _FILES[0] or (path.suffix == ".zarr" and is_run_folder(path.parent))
     if not is_of_run or not cameras.is_file():
@@ -174,9 +174,9 @@ def _cameras_beside(path: Path, name: str) -> list[Item]:
 
 
 def _moving_joints(path: Path, motion: Motion) -> FrameSequence:
-    """The joints of motion capture as points that move."""
+    """The joints of motion capture as animated points."""
     if not len(motion):
-        raise InputError(f"{path}: holds no poses; there is nothing to show")
+        raise InputError(f"{path}: contains no poses; there is nothing to show")
     positions = _checked(path, motion).positions()
     return FrameSequence(PointCloud(positions[0]), motion.times, {"points": positions})
 
@@ -201,7 +201,7 @@ def _loaded(path: Path) -> Any:
 
 
 def _read(path: Path) -> Any:
-    """What a file holds; a glTF file that can move as a skin."""
+    """Reads a file; an animated glTF file as a skinned mesh."""
     if path.suffix.lower() in (".glb", ".gltf"):
         from vision3d.io.gltf import can_move
 
@@ -225,7 +225,7 @@ def _of(scene: Scene, name: str) -> Tensor:
 
 
 def _stem(name: str) -> str:
-    """A file's name without its suffixes: `car.boxes.json` is `car`."""
+    """A file's name without its suffixes: `car` for `car.boxes.json`."""
     for suffix in (".boxes.json", ".selection.json", *codecs.suffixes()):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
@@ -233,7 +233,7 @@ def _stem(name: str) -> str:
 
 
 def _open_run(path: Path, name: str) -> Opened:
-    """The scene of a run when it is done, or of its newest checkpoint, and what else it left."""
+    """Opens the final scene of a run or its newest checkpoint, and its other outputs."""
     signature, newest = _run_signature(path), _newest(path)
     items, note = [], ""
     if newest is not None and newest.suffix == ".pt":
@@ -259,13 +259,13 @@ def _open_run(path: Path, name: str) -> Opened:
 
 
 def _newest(path: Path) -> Path | None:
-    """scene.ply, unless the run went on after it."""
-    is_moving = any(file.suffix == ".zarr" for file in _others(path))  # its checkpoints are particles, and no scenes
+    """scene.ply, unless the run was resumed afterwards."""
+    is_moving = any(file.suffix == ".zarr" for file in _others(path))  # its checkpoints are particles, not scenes
     checkpoints = [] if is_moving else CheckpointFolder(path / "checkpoints").paths()
     found = [file for file in [*checkpoints[-1:], path / "scene.ply"] if file.is_file()]
     try:
         return max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
-    except OSError:  # an old checkpoint that is removed in this moment
+    except OSError:  # an old checkpoint that has just been removed
         return None
 
 

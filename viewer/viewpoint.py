@@ -1,4 +1,4 @@
-"""Where a viewer begins: what is in the middle, which way is up, and from where it is seen."""
+"""Initial view: center, up direction and camera position."""
 
 import math
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, Pose
 if TYPE_CHECKING:
     from vision3d.viewer.layers import Layer
 
-_ROOM = 1.15  # the framed ball takes up this part less of the picture
+_ROOM = 1.15  # margin around the framed sphere
 _ELEVATION, _AZIMUTH = math.radians(20), math.radians(30)
-_LOOSE = {"edge": 0.02, "share": 0.98}  # shapes are shown whole but for strays
-_UPS = {  # where there are no cameras: glTF has y up, LiDAR sets z; splats come in the axes of COLMAP, y down
+_LOOSE = {"edge": 0.02, "share": 0.98}  # frames whole shapes except for stray points
+_UPS = {  # without cameras: y up in glTF, z up in LiDAR; splats have the axes of COLMAP, y down
     "boxes": (0.0, 0.0, 1.0),
     "mesh": (0.0, 1.0, 0.0),
     "points": (0.0, 0.0, 1.0),
@@ -33,7 +33,7 @@ _Z_UP_MESHES = (".stl", ".ply")  # of CAD and scanners
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """A ball in the world that holds most of what is shown."""
+    """A sphere in the world that contains most of the content."""
 
     center: Float[Tensor, "3"]
     """[m]."""
@@ -43,20 +43,20 @@ class Bounds:
 
 @dataclass(frozen=True, eq=False)
 class Viewpoint:
-    """A camera of a viewer, which turns about a point."""
+    """A viewer's camera with an orbit center."""
 
     position: Float[Tensor, "3"]
     """[m]."""
     target: Float[Tensor, "3"]
-    """The point that it looks at and turns about [m]."""
+    """The point that it looks at and orbits about [m]."""
     up: Float[Tensor, "3"]
-    """Upwards in the picture, a unit vector."""
+    """Up direction in the image, a unit vector."""
     fov_deg: float = DEFAULT_FOV_DEG
-    """Field of view over the height of the picture [degrees]."""
+    """Vertical field of view [degrees]."""
 
     @classmethod
     def of_camera(cls, cameras: Cameras, index: int, bounds: Bounds) -> "Viewpoint":
-        """The view of a photograph; it turns about a point as far away as the middle of the scene."""
+        """The view of a photo; its pivot is as far away as the center of the scene."""
         pose = cameras.camtoworlds[index]
         depth = float(((bounds.center.to(pose) - pose[:3, 3]) * pose[:3, 2]).sum())
         depth = depth if depth > 0.1 * bounds.radius else bounds.radius
@@ -67,12 +67,12 @@ class Viewpoint:
 
     @classmethod
     def framing(cls, bounds: Bounds, up: Float[Tensor, "3"], front: Float[Tensor, "3"] | None = None) -> "Viewpoint":
-        """All of the ball in view, from a little above and from the side of `front`.
+        """Frames the sphere, slightly from above and from the side of `front`.
 
         Args:
-            bounds: What is framed.
-            up: Direction that is up.
-            front: Direction from the middle to where the front is seen from; a direction across `up` when None.
+            bounds: Bounds to frame.
+            up: Up direction.
+            front: Direction from the center to the front; one perpendicular to `up` when None.
         """
         up = unit(up)
         first = any_orthogonal(up) if front is None else orthogonal_part(front, up)
@@ -83,14 +83,14 @@ class Viewpoint:
         return cls(bounds.center + distance * direction, bounds.center, up)
 
     def camera(self, width: int, height: int) -> Cameras:
-        """The same view as a pinhole camera for pictures of this size [px]."""
+        """The same view as a pinhole camera for images of this size [px]."""
         focal = 0.5 * height / math.tan(math.radians(self.fov_deg) / 2)
         pose = look_at(self.position, self.target, self.up)
         return Cameras.from_camtoworlds(pose[None], intrinsics(focal, focal, width / 2, height / 2), width, height)
 
 
 def bounds_of(parts: Iterable[tuple[Any, Float[Tensor, "4 4"]]]) -> Bounds:
-    """The ball round the balls of all things and their transforms; cameras and selections count where there is nothing else."""
+    """Bounding sphere of all values with their transforms; cameras and selections count only if nothing else does."""
     parts = list(parts)
     things = [(value, matrix) for value, matrix in parts if not isinstance(value, Cameras | PosedImages | Selection)]
     balls = [ball for value, matrix in things or parts if (ball := _ball(value, matrix)) is not None]
@@ -103,7 +103,7 @@ def bounds_of(parts: Iterable[tuple[Any, Float[Tensor, "4 4"]]]) -> Bounds:
 
 
 def guess_up(layers: Iterable["Layer"]) -> Float[Tensor, "3"]:
-    """Up as the cameras have it; without them as the first kind of file of this order: boxes, meshes, points, splats."""
+    """Up direction of the cameras; without any, of the first of these kinds: boxes, meshes, points, splats."""
     layers = list(layers)
     poses = [cameras.camtoworlds.cpu() for layer in layers if (cameras := layer.cameras) is not None and len(cameras)]
     if poses:
@@ -119,7 +119,7 @@ def guess_up(layers: Iterable["Layer"]) -> Float[Tensor, "3"]:
 
 
 def start_viewpoint(layers: Iterable["Layer"], bounds: Bounds, up: Float[Tensor, "3"]) -> Viewpoint:
-    """The view of the first camera; where there is none, or nothing else to see, one that frames the bounds."""
+    """The view of the first camera; without cameras, or if there are only cameras, one that frames the bounds."""
     layers = list(layers)
     has_things = any(layer.kind not in ("cameras", "selection") for layer in layers)
     for layer in layers if has_things else []:
@@ -129,7 +129,7 @@ def start_viewpoint(layers: Iterable["Layer"], bounds: Bounds, up: Float[Tensor,
 
 
 def _front(layers: list["Layer"], up: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
-    """Where the front is seen from: glTF looks along +z, a COLMAP world is seen along +z, a LiDAR looks along +x."""
+    """Direction of the front: glTF objects face +z, COLMAP worlds are seen along +z, LiDAR sensors face +x."""
     y, z = float(up[1]), float(up[2])
     if abs(z) > abs(y):
         is_lidar = any(layer.kind == "boxes" or layer.source.suffix == ".bin" for layer in layers)
@@ -141,7 +141,7 @@ def _front(layers: list["Layer"], up: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
 
 
 def _ball(value: Any, matrix: Float[Tensor, "4 4"]) -> tuple[Float[Tensor, "3"], float] | None:
-    """Middle and radius of one thing in the world, or None where it is nowhere."""
+    """Center and radius of one value in the world, or None if it is empty."""
     if isinstance(value, GaussianScene):
         center, radius = bulk_of(value)
     elif isinstance(value, PosedImages | Cameras):

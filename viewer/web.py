@@ -1,4 +1,4 @@
-"""The viewer in a browser: a page that viser serves from this machine, without anything from the net."""
+"""The viewer in a browser: a page that viser serves from this machine, without internet access."""
 
 import contextlib
 import errno
@@ -29,21 +29,21 @@ _REFRESH_SECONDS = 1.0
 
 
 class WebViewer:
-    """A page with the layers; it is served from the moment that this is made until `close`.
+    """A web page that shows the layers, served from construction until `close`.
 
-    Of Gaussians the page shows the colours of harmonics of degree 0, the same from all sides. Pages of other sites cannot use
-    the server (`web_guard`); where it listens to other machines, `url` has a secret token, and whoever has it may come in.
+    Gaussians are shown with colors of degree 0, independent of the view. Pages of other sites cannot use the server
+    (`web_guard`); if it listens to other machines, `url` contains a secret token that grants access.
 
     Args:
-        layers: What is shown.
-        host: Address that is listened on.
-        port: Port; with 0 a free one is chosen.
-        folder: Where selections are written.
+        layers: The layers.
+        host: Address to listen on.
+        port: Port; 0 selects a free one.
+        folder: Folder for selections.
 
     Raises:
-        MissingDependencyError: viser is not there.
+        MissingDependencyError: viser is not installed.
         ConfigError: The port is in use or not allowed, or the host is not an address of this machine.
-        BackendError: This version of viser cannot be kept from answering other sites.
+        BackendError: This version of viser cannot be prevented from answering other sites.
 
     Example:
         >>> with WebViewer(Layers.open(["scene.ply"]), port=0) as viewer:
@@ -55,14 +55,14 @@ class WebViewer:
         port = free_port(host, port)
         self.layers = layers
         guard = Guard(host)
-        with guard.installed(), contextlib.redirect_stdout(io.StringIO()):  # its frame with the address
+        with guard.installed(), contextlib.redirect_stdout(io.StringIO()):  # suppresses its banner
             self.server: Any = viser.ViserServer(host, port, label="vision3d", verbose=False)
         try:
             guard.check_used()
         except BackendError:
             _stop(self.server)
             raise
-        if self.server.get_port() != port:  # someone took it in between, and viser went to the next one
+        if self.server.get_port() != port:  # it was taken in between, and viser chose the next one
             _stop(self.server)
             raise _in_use(host, port)
         self.url = guard.url(port)
@@ -85,10 +85,10 @@ class WebViewer:
         self.server.on_client_connect(self._connected)
 
     def run(self, until: Callable[[], bool] | None = None) -> None:
-        """Serve until Ctrl-C: play, and follow what is still being written.
+        """Serves until Ctrl-C: plays animations and updates growing files.
 
         Args:
-            until: Asked after every turn; ends when it says True.
+            until: Checked after every iteration; stops when it returns True.
         """
         next_look = time.monotonic() + _REFRESH_SECONDS
         while until is None or not until():
@@ -103,7 +103,7 @@ class WebViewer:
                 next_look = time.monotonic() + _REFRESH_SECONDS
 
     def refresh(self) -> list[str]:
-        """Look for what is new in run folders and growing sequences, and show it.
+        """Checks run folders and growing sequences for new content and shows it.
 
         Returns:
             Names of the layers that changed.
@@ -151,17 +151,17 @@ class WebViewer:
 
 
 def free_port(host: str, port: int) -> int:
-    """The port if it can be listened on, or a free one for 0.
+    """The port if it is available, or a free one for 0.
 
     Raises:
-        ConfigError: It is in use or not allowed, or the host is none of this machine's.
+        ConfigError: It is in use or not allowed, or the host is not an address of this machine.
     """
     if not 0 <= port <= 65535:
         raise ConfigError("port", f"got {port}, want 1 to 65535, or 0 for a free one")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as listener:
-            if os.name == "posix":  # so that a port whose last connection has just ended counts as free
+            if os.name == "posix":  # a port whose last connection has just ended is available
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             return int(listener.getsockname()[1])
@@ -176,14 +176,14 @@ def free_port(host: str, port: int) -> int:
 
 
 def open_browser(url: str) -> None:
-    """Show a page in the browser of this desktop; without a desktop nothing happens."""
+    """Opens a page in the desktop's browser; does nothing without a desktop."""
     has_desktop = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if has_desktop:
         webbrowser.open(url)
 
 
 def warn_if_public(host: str) -> None:
-    """Warn that others can come in, where other machines reach the address."""
+    """Warns if other machines can reach the address."""
     if not is_loopback(host):
         logger.warning(
             "%s: anyone with the printed address and its token sees the scene and can write selections, without encryption",
@@ -192,12 +192,12 @@ def warn_if_public(host: str) -> None:
 
 
 def _stop(server: Any) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):  # it says so
+    with contextlib.redirect_stdout(io.StringIO()):  # suppresses its message
         server.stop()
 
 
 def _in_use(host: str, port: int) -> ConfigError:
-    return ConfigError("port", f"{port} is in use on {host}; give another --port, or --port 0 for a free one")
+    return ConfigError("port", f"{port} is in use on {host}; use another --port, or --port 0 for a free one")
 
 
 def _viser() -> Any:

@@ -1,4 +1,4 @@
-"""Layers as nodes of a viser page: what is drawn how, and what of it changes with the time."""
+"""Draws layers as nodes of a viser page and updates what changes over time."""
 
 import threading
 from collections.abc import Callable
@@ -23,54 +23,54 @@ from vision3d.viewer.lines import bone_lines, box_lines, frustum_depth, frustum_
 from vision3d.viewer.viewpoint import Bounds
 
 MAX_FRUSTA = 300
-"""More cameras than this are drawn as one set of lines, without photographs: thousands of nodes are too much for a page."""
+"""More cameras are drawn as one set of lines without photos, as thousands of nodes are too much for a page."""
 _THUMBNAIL = 200  # px
 _COLORS = [(31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (23, 190, 207), (227, 119, 194)]
 _CAMERA_COLOR, _HELD_OUT_COLOR, _SELECTION_COLOR = (60, 60, 60), (214, 39, 40), (255, 170, 0)
 _GREY = 110
 _HALF_MAX = float(np.finfo(np.float16).max)
-_ALPHA = 0.35  # of meshes whose bones are shown
-_POINT_SIZES = (0.002, 0.01)  # smallest and largest, in radii of what is shown
+_ALPHA = 0.35  # for meshes with visible bones
+_POINT_SIZES = (0.002, 0.01)  # minimum and maximum, relative to the radius of the content
 
 
 class Drawer:
-    """Draws layers into a viser server.
+    """Draws layers in a viser server.
 
     Args:
         server: A `viser.ViserServer`.
-        layers: What is drawn.
-        on_camera: Called with a browser's handle, a layer's name and a camera's number when that camera was clicked on.
+        layers: The layers.
+        on_camera: Called with a browser's handle, a layer's name and a camera's index when that camera is clicked.
     """
 
     def __init__(self, server: Any, layers: Layers, on_camera: Callable[[Any, str, int], None]) -> None:
         self.server, self.layers, self.on_camera = server, layers, on_camera
         self.lock = threading.RLock()
         self._nodes: dict[str, list[Any]] = {}
-        self._shown: dict[str, object] = {}  # what is drawn of each layer
+        self._shown: dict[str, object] = {}  # drawn value of each layer
         self._bounds: Bounds | None = None
-        self._frusta: dict[str, tuple[np.ndarray, float]] = {}  # centres and depth of the pyramids that are nodes
+        self._frusta: dict[str, tuple[np.ndarray, float]] = {}  # centers and depth of the pyramids with nodes
         self._readers: list[threading.Thread] = []
         self._stop = threading.Event()
 
     def close(self) -> None:
-        """Stop reading photographs."""
+        """Stops reading photos."""
         self._stop.set()
         for reader in self._readers:
             reader.join()
 
     @property
     def bounds(self) -> Bounds:
-        """Those of the layers when they were last drawn anew."""
+        """Bounds of the layers when sizes were last chosen."""
         if self._bounds is None:
             self._bounds = whole_bounds(self.layers)
         return self._bounds
 
     def draw(self, time: float, *, is_new: bool = False) -> None:
-        """Bring the page to a time; only what differs from what is shown is sent.
+        """Updates the page to a time; sends only changes.
 
         Args:
             time: [s].
-            is_new: Layers have come or gone, so that sizes are chosen anew.
+            is_new: Layers were added or removed, so that sizes must be chosen again.
         """
         with self.lock:
             if is_new:
@@ -84,21 +84,21 @@ class Drawer:
                 self._shown[layer.name] = value
 
     def show(self, name: str, visible: bool) -> None:
-        """Make a layer visible or not."""
+        """Shows or hides a layer."""
         with self.lock:
             self.layers.show(name, visible)
             for node in self._nodes.get(name, []):
                 node.visible = visible
             bones = self.layers[name]
             for layer in self.layers if bones.rig is not None and bones.parents is not None else ():
-                if layer.rig is bones.rig and layer.parents is None:  # bones are seen through their mesh, or it is whole
+                if layer.rig is bones.rig and layer.parents is None:  # the mesh is transparent only if its bones are visible
                     self._shown.pop(layer.name, None)
 
     def clear_view(self, position: np.ndarray) -> None:
-        """Hide the pyramids of the cameras that someone stands in, whose photographs would be all that is seen.
+        """Hides the camera pyramids around a viewer's position, whose photos would cover the view.
 
         Args:
-            position: Of a browser's camera in the world [m].
+            position: Position of a browser's camera in the world [m].
         """
         with self.lock:
             for name, (centers, depth) in self._frusta.items():
@@ -122,7 +122,7 @@ class Drawer:
             self._put(layer, [self.server.scene.add_glb(name, mesh_bytes(seen), **_placed(layer))])
         elif isinstance(value, PointCloud):
             placed = _placed(layer)
-            smallest, largest = _POINT_SIZES  # in between about half of how far the points of a surface are apart
+            smallest, largest = _POINT_SIZES  # in between: about half the spacing of points on a surface
             size = min(max(len(value) ** -0.5, smallest), largest) * self.bounds.radius / placed["scale"]
             points, colors = _array(value.points), _point_colors(value)
             node = self.server.scene.add_point_cloud(
@@ -140,17 +140,17 @@ class Drawer:
             self._cameras(layer, value)
 
     def _has_bones(self, layer: Layer) -> bool:
-        """Whether the bones in a mesh are shown, too."""
+        """Whether the bones in a mesh are visible as well."""
         bones = [other for other in self.layers if other.parents is not None and other.visible]
         return layer.rig is not None and any(other.rig is layer.rig for other in bones)
 
     def _splats(self, layer: Layer, scene: GaussianScene) -> None:
-        """Half floats hold a covariance only near 1, so Gaussians are sent in units of their own size."""
+        """Half floats represent covariances well only near 1, so Gaussians are sent in units of their own size."""
         unit = splat_unit(scene)
         placed = _placed(layer)
         placed["scale"] *= unit
         nodes = self._nodes.get(layer.name)
-        if nodes:  # in place, since a new node would fade in at every frame
+        if nodes:  # in place, as a new node would fade in at every frame
             nodes[0].buffer, nodes[0].scale = splat_buffer(scene, unit), placed["scale"]
             return
         covars = _array(scene.covars / unit**2)
@@ -177,7 +177,7 @@ class Drawer:
                 f"/{layer.name}/{i}",
                 2 * float(np.arctan(half)),
                 aspect,
-                scale=depth * float(np.cbrt(half * half * aspect / 3)),  # viser's size is that of the pyramid's volume
+                scale=depth * float(np.cbrt(half * half * aspect / 3)),  # viser's size is the cube root of the pyramid's volume
                 thickness=1.5,
                 thickness_units="screen",
                 color=_HELD_OUT_COLOR if is_test[i] else _CAMERA_COLOR,
@@ -197,18 +197,18 @@ class Drawer:
             reader.start()
 
     def _photographs(self, name: str, images: PosedImages, nodes: list[Any]) -> None:
-        """Put the photographs into their pyramids, one by one, while the page can be used."""
+        """Adds the photos to their pyramids one by one, while the page stays responsive."""
         for i, node in enumerate(nodes):
             if self._stop.is_set() or self._nodes.get(name) is not nodes:
                 return
             size = max(int(images.cameras.width[i]), int(images.cameras.height[i]))
             try:
-                picture = images.read(i, max(1.0, size / _THUMBNAIL))[0]
-            except (Vision3DError, OSError):  # a photograph that is gone leaves an empty pyramid
+                image = images.read(i, max(1.0, size / _THUMBNAIL))[0]
+            except (Vision3DError, OSError):  # a missing photo leaves an empty pyramid
                 continue
             with self.lock:
                 if not self._stop.is_set():
-                    node.image = (picture.clamp(0, 1) * 255).round().byte().numpy()
+                    node.image = (image.clamp(0, 1) * 255).round().byte().numpy()
 
     def _lines(self, layer: Layer, lines: Float[Tensor, "n 2 3"], colors: Any, thickness: float = 2.0) -> Any:
         if not len(lines):
@@ -224,7 +224,7 @@ class Drawer:
 
 
 def _see_through(mesh: Mesh) -> Mesh:
-    """The mesh with a small alpha: a page cannot draw lines over what is before them."""
+    """The mesh with a small alpha: a page cannot draw lines on top of everything."""
     if mesh.texture is not None:
         return replace(mesh, texture=torch.nn.functional.pad(mesh.texture[..., :3], (0, 1), value=_ALPHA))
     colors = torch.full_like(mesh.vertices, 0.7) if mesh.vertex_colors is None else mesh.vertex_colors[:, :3]
@@ -232,25 +232,25 @@ def _see_through(mesh: Mesh) -> Mesh:
 
 
 def splat_unit(scene: GaussianScene) -> float:
-    """The median size of the Gaussians [m]: in units of it, standard deviations of 0.008 to 250 keep their full precision."""
+    """Median size of the Gaussians [m]: relative to it, standard deviations of 0.008 to 250 keep full half-float precision."""
     sizes = scene.log_scales.detach().amax(-1)
     return max(float(sizes.median().exp()), 1e-12)
 
 
 def splat_buffer(scene: GaussianScene, unit: float) -> np.ndarray:
-    """Gaussians as viser's page holds them: 8 words of 32 bits each.
+    """Gaussians in the layout of viser's page: 8 words of 32 bits each.
 
-    Three floats of the centre, one word of the page's own, six half floats of the covariance's upper triangle, and red, green,
+    Three floats of the center, one word used by the page, six half floats of the covariance's upper triangle, and red, green,
     blue and opacity as bytes.
 
     Args:
-        scene: N Gaussians; of their colours only degree 0 is taken.
+        scene: N Gaussians; only colors of degree 0 are used.
         unit: Length of one unit in the buffer [m].
     """
     words = np.zeros((scene.num_gaussians, 32), np.uint8)
     words[:, :12] = _array(scene.means / unit).view(np.uint8)
     triangle = _array(scene.covars / unit**2).reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]
-    halves = triangle.clip(-_HALF_MAX, _HALF_MAX).astype(np.float16)  # of the sky's Gaussians, wider than a half float
+    halves = triangle.clip(-_HALF_MAX, _HALF_MAX).astype(np.float16)  # sky Gaussians can exceed the range
     words[:, 16:28] = np.ascontiguousarray(halves).view(np.uint8)
     colors = torch.cat([sh0_to_rgb(scene.sh[:, 0]).clamp(0, 1), scene.opacities[:, None]], 1)
     words[:, 28:] = (_array(colors) * 255).astype(np.uint8)
@@ -264,18 +264,18 @@ def _placed(layer: Layer) -> dict[str, Any]:
 
 
 def _point_colors(cloud: PointCloud) -> np.ndarray:
-    """Colours, or grey by the intensity, or one grey."""
+    """Colors, or gray by intensity, or one gray."""
     if cloud.colors is not None:
         return (_array(cloud.colors.clamp(0, 1)) * 255).round().astype(np.uint8)
-    grey = torch.full_like(cloud.points[:, 0], _GREY)
+    gray = torch.full_like(cloud.points[:, 0], _GREY)
     if cloud.intensity is not None:
         low, high = float(cloud.intensity.min()), float(cloud.intensity.max())
-        grey = 30 + 190 * (cloud.intensity - low) / max(high - low, 1e-9)
-    return _array(grey[:, None].expand(-1, 3)).astype(np.uint8)
+        gray = 30 + 190 * (cloud.intensity - low) / max(high - low, 1e-9)
+    return _array(gray[:, None].expand(-1, 3)).astype(np.uint8)
 
 
 def _box_colors(boxes: Boxes) -> np.ndarray:
-    """A colour a class, for each end of each line."""
+    """A color per class, for each end of each line."""
     labels = torch.zeros(len(boxes), dtype=torch.int64) if boxes.labels is None else boxes.labels.cpu()
     colors = np.array(_COLORS, np.uint8)[labels.numpy() % len(_COLORS)]
     return np.repeat(colors[:, None], 28, 1).reshape(-1, 2, 3)

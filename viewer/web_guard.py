@@ -1,9 +1,8 @@
-"""Who may talk to the page: a request for another host, from another site's page or without the token is refused.
+"""Access control of the page: rejects requests for another host, from another site's page or without the token.
 
-A browser lets any page that it shows send requests to this machine. Two checks keep such pages out: `Origin`, which browsers
-set to the page's site (cross-site WebSockets), must be the host that is asked, and on loopback that host must be a name of
-loopback, so that no site can have its own name point here (DNS rebinding). Where other machines can reach the server, its
-address contains a secret token.
+Browsers let any page send requests to this machine. Two checks reject them: `Origin`, which browsers set to the page's site
+(cross-site WebSockets), must be the requested host, and on loopback that host must be a loopback name, so that no site can
+resolve its own name to it (DNS rebinding). If other machines can reach the server, its address contains a secret token.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ from vision3d.core.errors import BackendError
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _FRAMES = "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*"
-"""Pages that may show ours in a frame, where clicks could be stolen: its own site, and notebooks on this machine."""
+"""Pages that may embed ours in a frame, where clicks could be hijacked: its own site, and notebooks on this machine."""
 _lock = threading.Lock()
 
 
@@ -36,13 +35,13 @@ class Guard:
         self._is_used = False
 
     def url(self, port: int) -> str:
-        """The address of the page; with the token where there is one."""
+        """The address of the page, with the token if there is one."""
         name = socket.gethostname() if self.host in ("", "0.0.0.0", "::") else self.host
         name = f"[{name}]" if ":" in name else name
         return f"http://{name}:{port}" + ("" if self.token is None else f"/{self.token}/")
 
     def refusal(self, request: Any) -> str | None:
-        """Why a request of `websockets` is refused, or None; the token is taken out of the path."""
+        """Why a request of `websockets` is rejected, or None; removes the token from the path."""
         hosts, origins = (request.headers.get_all(name) for name in ("Host", "Origin"))
         if len(hosts) != 1 or len(origins) > 1:
             return "want one Host and at most one Origin"
@@ -60,7 +59,7 @@ class Guard:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """The servers that viser starts on `host` inside of this block are guarded; `check_used` says whether there is one."""
+        """Guards the servers that viser starts on `host` inside this block; `check_used` verifies that there is one."""
         from websockets.asyncio import server
 
         with _lock:
@@ -72,16 +71,16 @@ class Guard:
                 server.serve = original
 
     def check_used(self) -> None:
-        """Raise where nothing was guarded.
+        """Raises if no server was guarded.
 
         Raises:
-            BackendError: This version of viser starts its server in another way than those that are known here.
+            BackendError: This version of viser starts its server in an unknown way.
         """
         if not self._is_used:
             raise BackendError("this version of viser cannot reject requests of other sites; want viser 1.0 or 1.1")
 
     def _guarded(self, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `websockets.serve` with our check before viser's handler of requests."""
+        """The arguments of `websockets.serve` with our check before viser's request handler."""
         handler, answer = args[0], options.get("process_request")
         if not handler.__module__.startswith("viser.") or answer is None or self.host not in args[1:2]:
             return options  # another server of this process
@@ -100,7 +99,7 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address that is listened on is reached from this machine alone."""
+    """Whether an address is reachable from this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""The panel of the web page: layers, time, views and pictures."""
+"""The control panel of the web page: layers, time, views and screenshots."""
 
 import io
 import logging
@@ -21,12 +21,12 @@ _COUNTS = {
 
 
 class Panel:
-    """What the page offers beside the picture.
+    """Controls next to the image.
 
     Args:
         server: A `viser.ViserServer`.
-        layers: What is shown.
-        drawer: Draws them.
+        layers: The layers.
+        drawer: Draws the layers.
     """
 
     def __init__(self, server: Any, layers: Layers, drawer: Drawer) -> None:
@@ -41,10 +41,10 @@ class Panel:
         self._slider: Any = None
         self._moments: list[float] = []
         with gui.add_folder("View", order=3):
-            self._reset = gui.add_button("Back to the start")
+            self._reset = gui.add_button("Reset view")
             self._cameras = gui.add_dropdown("Cameras of", ("-",), visible=False)
             self._camera = gui.add_slider("Camera", 0, 1, 1, 0, visible=False)
-            self._picture = gui.add_button("Save picture")
+            self._picture = gui.add_button("Save image")
         self._reset.on_click(lambda event: self.look(event.client, self.layers.start))
         self._cameras.on_update(lambda event: self._choose(event.client))
         self._camera.on_update(lambda event: self._jump(event.client))
@@ -57,11 +57,11 @@ class Panel:
 
     @property
     def frame_seconds(self) -> float:
-        """How long a frame stays while playing."""
+        """Duration of a frame while playing."""
         return 1 / float(self._speed.value)
 
     def rebuild(self) -> None:
-        """Take over layers, frames and notes that are new."""
+        """Updates layers, frames and notes."""
         self._note.content = self.layers.note()
         self._note.visible = bool(self._note.content)
         for layer in self.layers:
@@ -86,13 +86,13 @@ class Panel:
             self._choose(None)
 
     def advance(self) -> None:
-        """One frame on, from the last to the first."""
+        """Moves one frame forward, from the last to the first."""
         if self._slider is not None and self._moments:
             self._slider.value = (int(self._slider.value) + 1) % len(self._moments)
             self._moved()
 
     def look(self, client: Any, view: Viewpoint) -> None:
-        """Bring a browser's camera to a viewpoint."""
+        """Moves a browser's camera to a viewpoint."""
         if client is None:
             return
         with client.atomic():
@@ -102,7 +102,7 @@ class Panel:
             client.camera.fov = math.radians(view.fov_deg)
 
     def look_through(self, client: Any, name: str, index: int) -> None:
-        """Bring a browser's camera to where a photograph was taken."""
+        """Moves a browser's camera to where a photo was taken."""
         cameras = self.layers[name].cameras
         if cameras is not None:
             self.look(client, Viewpoint.of_camera(cameras.to("cpu"), index, self.drawer.bounds))
@@ -112,7 +112,7 @@ class Panel:
         self.drawer.draw(self.time_s)
 
     def _add_rig(self, name: str, rig: Rig) -> None:
-        """What plays, and in which colours, of a mesh with joints; its skeleton is a layer."""
+        """Clip and coloring of a mesh with joints; its skeleton is a layer."""
         gui = self.server.gui
         kinds = {words: kind for kind, words in rig.colorings.items()}
         with gui.add_folder(f"Joints of {name}", order=2.5):
@@ -156,21 +156,21 @@ class Panel:
                 self._slider = gui.add_slider("Frame", 0, len(moments) - 1, 1, 0)
                 self._clock = gui.add_markdown("")
                 self._play = gui.add_checkbox("Play", False)
-                self._speed = gui.add_slider("Frames a second", 1, 60, 1, 12)
+                self._speed = gui.add_slider("Frames per second", 1, 60, 1, 12)
             self._slider.on_update(lambda _: self._moved())
         self._slider.max = len(moments) - 1
         self._slider.value = min(int(self._slider.value), len(moments) - 1)
         self._moved()
 
     def _moved(self) -> None:
-        if not self._moments:  # a slider that is hidden
+        if not self._moments:  # the slider is hidden
             return
         index = min(int(self._slider.value), len(self._moments) - 1)
         self.time_s = self._moments[index]
         self._clock.content = f"{self.time_s:.4g} s"
         try:
             self.drawer.draw(self.time_s)
-        except Vision3DError as error:  # a frame that is damaged: the one before stays
+        except Vision3DError as error:  # a damaged frame: the previous one stays
             logger.warning("%s", error)
 
     def _choose(self, client: Any) -> None:
@@ -188,21 +188,19 @@ class Panel:
             self.look_through(client, self._cameras.value, int(self._camera.value))
 
     def _save_picture(self, client: Any) -> None:
-        """What the browser shows, as it draws it."""
+        """Saves the browser's rendering."""
         if client is None:
             return
         try:
-            picture = client.get_render(
-                client.camera.image_height, client.camera.image_width, transport_format="png", timeout=60
-            )
+            image = client.get_render(client.camera.image_height, client.camera.image_width, transport_format="png", timeout=60)
         except (RuntimeError, TimeoutError) as error:
             client.add_notification("No image", str(error), auto_close_seconds=8.0, color="red")
             return
-        client.send_file_download("vision3d.png", png_of(picture), save_immediately=True)
+        client.send_file_download("vision3d.png", png_of(image), save_immediately=True)
 
 
 def layer_text(layer: Layer) -> str:
-    """What a layer holds, in few words."""
+    """Number of elements in a layer, in a few words."""
     if layer.cameras is not None:
         return f"{len(layer.cameras)} cameras"
     value = getattr(layer.value, "base", layer.value)
@@ -213,7 +211,7 @@ def layer_text(layer: Layer) -> str:
 
 
 def png_of(picture: np.ndarray) -> bytes:
-    """A picture (H, W, 3 or 4) of bytes as a PNG, on white where it is transparent."""
+    """Encodes an image (H, W, 3 or 4) of bytes as a PNG, on white where it is transparent."""
     from PIL import Image
 
     if picture.shape[2] == 4:

@@ -1,4 +1,4 @@
-"""Regions that are placed with the mouse, counted, and written as a selection."""
+"""Regions placed with the mouse, counted, and written as a selection."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ class SelectionTool:
     Args:
         server: A `viser.ViserServer`.
         drawer: Draws the layers.
-        folder: Where selections are written.
+        folder: Folder for selections.
     """
 
     def __init__(self, server: Any, drawer: Drawer, folder: Path) -> None:
@@ -49,12 +49,12 @@ class SelectionTool:
 
     @property
     def selection(self) -> Selection:
-        """The regions as they stand."""
+        """The current regions."""
         combine = "all" if self._combine.value == "all regions" else "any"
         return Selection(tuple(region for region, _, _ in self._regions), combine)
 
     def add(self, kind: str) -> None:
-        """A new region in the middle of what is shown, a third of its size."""
+        """Adds a region at the center of the content, a third of its size."""
         with self.drawer.lock:
             bounds = self.drawer.bounds
             radius = float(f"{bounds.radius / 3:.2g}")
@@ -71,7 +71,7 @@ class SelectionTool:
             self._redraw()
 
     def remove(self) -> None:
-        """Take the last region away."""
+        """Removes the last region."""
         with self.drawer.lock:
             if self._regions:
                 _, gizmo, lines = self._regions.pop()
@@ -82,16 +82,16 @@ class SelectionTool:
             self._redraw()
 
     def write(self, name: str) -> Path:
-        """Write the selection into the folder.
+        """Writes the selection into the folder.
 
         Raises:
-            InputError: There is no region, or the name is no plain file name.
-            OutputExistsError: A file of this name is there that this viewer did not write.
+            InputError: There is no region, or the name is not a plain file name.
+            OutputExistsError: A file of this name exists that this viewer did not write.
         """
         if not self._regions:
             raise InputError("selection: got no region; add a box or a sphere first")
         stem = name.strip().removesuffix(_SUFFIX)
-        if not _NAME.fullmatch(stem):  # whoever opens the page chooses it, so it leads nowhere else
+        if not _NAME.fullmatch(stem):  # chosen by any visitor of the page, so it must not leave the folder
             raise InputError(f"file name: got {name!r}; want letters, digits, _ . - with a letter or digit first")
         path = self.folder / f"{stem}{_SUFFIX}"
         if path.exists() and path not in self._written:
@@ -116,7 +116,7 @@ class SelectionTool:
                 return
             region, gizmo, lines = self._regions[-1]
             size = torch.tensor(self._size.value, dtype=torch.float32).clamp(min=0)
-            if region.kind == "sphere":  # one radius: the number that was changed counts
+            if region.kind == "sphere":  # one radius: the changed number counts
                 size = size[(size - region.size).abs().argmax()].expand(3).clone()
                 if not bool((torch.tensor(self._size.value) == size).all()):
                     self._size.value = tuple(size.tolist())
@@ -152,7 +152,7 @@ class SelectionTool:
 
 
 def count_selected(selection: Selection, layers: Layers) -> dict[str, tuple[int, int]]:
-    """How many of the Gaussians, points or vertices of each visible layer at rest are selected, and how many there are."""
+    """Number of selected and of all Gaussians, points or vertices of each visible layer in its rest state."""
     counts = {}
     for layer in layers:
         value = getattr(layer.value, "base", layer.value)

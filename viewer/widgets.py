@@ -1,4 +1,4 @@
-"""Widgets of Open3D in one look, whose callbacks never let an exception into Open3D's loop."""
+"""Open3D widgets in a common style, whose callbacks never raise into Open3D's loop."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -10,9 +10,9 @@ logger = logging.getLogger("vision3d.view")
 
 
 def guarded(callback: Callable[..., Any], otherwise: Any, say: Callable[[str], None]) -> Callable[..., Any]:
-    """The callback for Open3D, which answers `otherwise` and says why if something goes wrong.
+    """Wraps a callback for Open3D: if it raises, it returns `otherwise` and reports the error.
 
-    An exception that gets into Open3D's loop ends the process with a crash.
+    An exception in Open3D's loop would crash the process.
     """
 
     def call(*arguments: Any) -> Any:
@@ -29,12 +29,12 @@ def guarded(callback: Callable[..., Any], otherwise: Any, say: Callable[[str], N
 
 
 class Widgets:
-    """Makes widgets.
+    """Creates widgets.
 
     Args:
         gui: The module `open3d.visualization.gui`.
         em: Size of the text [px].
-        say: Takes what went wrong in a callback.
+        say: Receives errors of callbacks.
     """
 
     def __init__(self, gui: Any, em: float, say: Callable[[str], None]) -> None:
@@ -45,7 +45,7 @@ class Widgets:
         return guarded(callback, None, self._say)
 
     def section(self, parent: Any, title: str, is_open: bool) -> Any:
-        """A box in `parent` that folds."""
+        """A collapsible box in `parent`."""
         em = self.em
         box = self._gui.CollapsableVert(
             title, round(0.35 * em), self._gui.Margins(round(0.6 * em), round(0.3 * em), round(0.7 * em), 0)
@@ -55,7 +55,7 @@ class Widgets:
         return box
 
     def row(self, box: Any, *widgets: Any) -> None:
-        """Put widgets beside each other into a box."""
+        """Places widgets side by side in a box."""
         row = self._gui.Horiz(round(0.4 * self.em))
         for widget in widgets:
             row.add_child(self.lowered(widget) if isinstance(widget, self._gui.Label) else widget)
@@ -63,13 +63,13 @@ class Widgets:
         box.add_child(row)
 
     def lowered(self, label: Any) -> Any:
-        """A label whose text is level with that of a button beside it."""
+        """A label aligned with the text of a button next to it."""
         box = self._gui.Vert(0, self._gui.Margins(0, round(0.22 * self.em), 0, 0))
         box.add_child(label)
         return box
 
     def button(self, text: str, action: Callable[[], Any]) -> Any:
-        """A button that does something."""
+        """A button with an action."""
         button = self._gui.Button(text)
         button.horizontal_padding_em, button.vertical_padding_em = 0.5, 0.1
         button.set_on_clicked(self.on(action))
@@ -84,7 +84,7 @@ class Widgets:
         return slider
 
     def choice(self, texts: Sequence[str], index: int, chosen: Callable[[str], None]) -> Any:
-        """One of several texts, that of `index` at first."""
+        """A drop-down list of texts, initially at `index`."""
         box = self._gui.Combobox()
         for text in texts:
             box.add_item(text)

@@ -1,4 +1,4 @@
-"""The window: Open3D's widgets round an image that the CPU renders, or round Open3D's own scene where there is a GPU."""
+"""The window: Open3D widgets around an image rendered on the CPU, or around Open3D's own scene if there is a GPU."""
 
 import logging
 import math
@@ -23,13 +23,13 @@ from vision3d.viewer.widgets import guarded
 
 logger = logging.getLogger("vision3d.view")
 
-_TURN = 0.008  # radians a pixel of a drag
+_TURN = 0.008  # radians per pixel of a drag
 _CLICK_PX, _DOUBLE_S = 4, 0.35
-_FLY_SHARE = 0.8  # of the distance to the middle in a second
-_CAMERA_REACH = 12  # pixels from a camera that still choose it
-_TEXTURE_TICKS = 20  # of the window's loop: a texture that was not drawn once yet must not be written again
+_FLY_SHARE = 0.8  # fraction of the distance to the center per second
+_CAMERA_REACH = 12  # maximum distance of a click from a camera in pixels
+_TEXTURE_TICKS = 20  # iterations of the window's loop: a texture must be drawn once before it is updated
 _PANEL_EM = 22
-_PANEL_PX = 352  # as many, with letters of the usual size
+_PANEL_PX = 352  # width at the default font size
 
 
 def open_window(
@@ -42,16 +42,16 @@ def open_window(
     start: FreeCamera | None = None,
     title: str = "vision3d",
 ) -> bool:
-    """Show layers in a window until it is closed. A `Probe` must have said that one opens here.
+    """Shows layers in a window until it is closed. A `Probe` must have confirmed that a window can be opened.
 
     Args:
-        layers: What is shown.
-        size: Of the picture beside the panel [px].
-        out: Folder for what is written.
-        background: Colour behind everything.
-        use_open3d: Whether Open3D's renderer draws, which needs a GPU; else the CPU.
+        layers: The layers.
+        size: Size of the image next to the panel [px].
+        out: Folder for written files.
+        background: Background color.
+        use_open3d: Whether to render with Open3D, which needs a GPU, instead of the CPU.
         start: The first view; that of the layers when None.
-        title: Of the window.
+        title: Title of the window.
 
     Returns:
         Whether Ctrl-C or SIGTERM closed it.
@@ -68,7 +68,7 @@ def open_window(
     def stop(number: int, frame: object) -> None:
         window.is_interrupted = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # an exception inside of Open3D's loop would end the process with a crash
+    for number in (signal.SIGINT, signal.SIGTERM):  # an exception inside Open3D's loop would crash the process
         signal.signal(number, stop)
     app.run()
     window.session.close()
@@ -87,7 +87,7 @@ class _Window:
         self._canvas: Any = None
         self._is_open = True
         self.is_interrupted = False
-        """Whether a signal asks the window to close."""
+        """Whether a signal requested to close the window."""
         self._pending: Shown | None = None
         self._request: Request | None = None
         self._is_handed = False
@@ -99,7 +99,7 @@ class _Window:
         )
         mouse = guarded(self._on_mouse, gui.Widget.EventCallbackResult.CONSUMED, lambda text: self.panel.say(text))
         self._image = gui.ImageWidget()
-        self._image.visible = False  # without a picture it is red and says so
+        self._image.visible = False  # without an image it shows a red placeholder
         self._view: Any = self._image
         self.window.add_child(self._image)
         if use_open3d:
@@ -130,10 +130,10 @@ class _Window:
         self.session.request(is_moving=True)
         self.panel.update()
 
-    # Pictures
+    # Images
 
     def _shown(self, shown: Shown) -> None:
-        """In the thread that draws: the newest picture waits for the window."""
+        """Stores the newest image for the window; called in the rendering thread."""
         self._pending = shown
         if not self._is_posted and self._is_open:
             self._is_posted = True
@@ -159,12 +159,12 @@ class _Window:
         now = time.perf_counter()
         self._frames = [*(moment for moment in self._frames if now - moment < 1), now]
         height, width = (round(side * shown.quality.scale) for side in shown.pixels.shape[:2])
-        rate = "" if shown.is_whole else f", {len(self._frames)} a second"
+        rate = "" if shown.is_whole else f", {len(self._frames)} per second"
         self.window.title = f"vision3d   {width} x {height}, {1000 * shown.seconds:.0f} ms{rate}"
         self.window.post_redraw()
 
     def _hand_over(self, request: Request) -> None:
-        """The newest request waits for Open3D's renderer, which belongs to the thread of the window."""
+        """Stores the newest request for Open3D's renderer, which belongs to the window's thread."""
         self._request = request
         if not self._is_handed and self._is_open:
             self._is_handed = True
@@ -222,7 +222,7 @@ class _Window:
         elif event.type == kinds.BUTTON_UP and self._press is not None:
             if not self._has_dragged and math.dist(self._press, (x, y)) < _CLICK_PX:
                 self._click(x, y)
-            elif (x, y) != self._at:  # of a quick drag not every event comes
+            elif (x, y) != self._at:  # fast drags skip events
                 self._drag(event, x - self._at[0], y - self._at[1])
             self._press = None
         elif event.type == kinds.WHEEL:
@@ -258,7 +258,7 @@ class _Window:
         self.panel.update()
 
     def _camera_at(self, x: float, y: float) -> tuple[str, int] | None:
-        """The camera whose centre is seen near a place."""
+        """The camera whose center is near an image position."""
         session = self.session
         if not session.with_cameras or session.is_at_camera:
             return None
@@ -332,7 +332,7 @@ class _Window:
         if self.session.time != before:
             self.panel.update()
             return True
-        time.sleep(0.004)  # the loop of the window asks again at once
+        time.sleep(0.004)  # the window's loop calls again immediately
         return False
 
     def _fly(self) -> None:
@@ -351,7 +351,7 @@ class _Window:
 
     def _quit(self) -> None:
         self._is_open = False
-        # Not at once: a window that goes while it handles an event takes the process with it.
+        # Deferred: a window that is closed while it handles an event crashes the process.
         self._app.post_to_main_thread(self.window, self.window.close)
 
     def _on_close(self) -> bool:
@@ -360,9 +360,9 @@ class _Window:
 
 
 def keep_output_clean() -> None:
-    """Send what the renderer prints by itself to the error stream if that is wanted (VISION3D_DEBUG=1), else nowhere.
+    """Redirects output of the renderer to stderr if requested (VISION3D_DEBUG=1), otherwise discards it.
 
-    Python's own streams go on as before: they get descriptors of their own.
+    Python's own streams are not affected: they get their own descriptors.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -375,7 +375,7 @@ def keep_output_clean() -> None:
 
 
 def leave(code: int) -> None:
-    """End the process at once: Open3D's renderer does not survive the tidying up of an interpreter."""
+    """Exits immediately: Open3D's renderer does not survive the shutdown of the interpreter."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,6 +1,6 @@
 """vision3d: reconstruct, animate, simulate and edit 3D scenes from photos.
 
-Public names are loaded at first use, so that `import vision3d` takes milliseconds and never compiles anything.
+Public names are loaded on first use, so that `import vision3d` takes milliseconds and never compiles anything.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What all stages share: a run folder with lock, inputs, summary and report, the same from Python and from the CLI."""
+"""What all stages share: a run folder with lock, inputs, summary and report, the same from Python and the command line."""
 
 import contextlib
 import dataclasses
@@ -20,34 +20,34 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What `stage` was told of a function, which the function has as `spec`."""
+    """Arguments of `stage` for a function, stored as its attribute `spec`."""
 
     verb: str
     inputs: Mapping[str, str]
-    """Names of its arguments that are inputs -> names of the verb's options for them."""
+    """Input arguments of the function -> names of the verb's options for them."""
     resumable: Collection[str]
     grows: Collection[str]
     results: Callable[[Any], Mapping[str, Any]]
 
 
 class Session:
-    """One session of a run; `results` is what its summary is going to have."""
+    """One session of a run; `results` go into its summary."""
 
     results: Mapping[str, Any] | None = None
 
 
 @contextlib.contextmanager
 def session(folder: RunFolder, verb: str, inputs: Mapping[str, Any]) -> Iterator[Session]:
-    """Work in a run folder: locked, with inputs.yaml; in the end it has summary.json and report.html.
+    """Work in a run folder: lock it and write inputs.yaml; at the end write summary.json and report.html.
 
-    An error leaves summary.json with the status `failed` or `interrupted`; where the input or an option was wrong and nothing
-    was written yet, the folder goes, so that the corrected command finds nothing in its way. Inside another session of the
-    same folder (a stage inside of a verb) this does nothing.
+    After an error summary.json has the status `failed` or `interrupted`; if an input or an option was wrong and nothing was
+    written yet, the folder is removed, so that the corrected command can use it. Inside another session of the same folder (a
+    stage called by a verb) this does nothing.
 
     Args:
         folder: The run folder.
-        verb: Such as `fit` or `animate rig`.
-        inputs: By the names of the verb's options: paths are kept for `--resume`, objects are only named.
+        verb: For example `fit` or `animate rig`.
+        inputs: By option name of the verb: paths are recorded for `--resume`, objects only by name.
     """
     if folder.is_in_session:
         yield Session()
@@ -65,9 +65,9 @@ def session(folder: RunFolder, verb: str, inputs: Mapping[str, Any]) -> Iterator
         write_report(folder.path)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        # What can be corrected and given again, such as a mistyped path, must not find its own folder in the way.
+        # If the input can be corrected, such as a mistyped path, the corrected command must not fail on its own folder.
         is_correctable = isinstance(error, OSError) or (isinstance(error, Vision3DError) and error.exit_code != 1)
-        with contextlib.suppress(OSError, Vision3DError):  # a full disk must not hide what went wrong first
+        with contextlib.suppress(OSError, Vision3DError):  # a full disk must not hide the first error
             if not (is_correctable and folder.drop_unused()):
                 folder.write_summary({"error": str(error)}, status=status)
         raise
@@ -85,17 +85,17 @@ def stage(
     config: Callable[[], Any] | None = None,
     results: Callable[[Any], Mapping[str, Any]] = lambda result: result.summary,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Makes a function with the arguments `config` and `run_folder` work in a `session` of its run folder.
+    """Decorator that runs a function with arguments `config` and `run_folder` in a `session` of its run folder.
 
-    `run_folder` may be None (nothing is written), a path (a new run folder), or a `RunFolder` (one that is resumed, too).
+    `run_folder` may be None (nothing is written), a path (a new run folder), or a `RunFolder` (possibly a resumed one).
 
     Args:
-        verb: The verb of the program that runs it.
-        inputs: Names of its arguments that are inputs -> names of the verb's options for them.
+        verb: The verb of the command line that runs it.
+        inputs: Input arguments of the function -> names of the verb's options for them.
         resumable: Dotted keys of the configuration that may change when a run is resumed.
-        grows: Dotted keys that may become larger when a run is resumed.
-        config: Makes the configuration where None is given.
-        results: The results for the summary, out of what the function returns.
+        grows: Dotted keys that may be larger when a run is resumed.
+        config: Builds the configuration if None is given.
+        results: Extracts the results for the summary from the return value.
 
     Example:
         @stage("fit", {"inputs": "data"}, grows=("steps",))
@@ -128,17 +128,17 @@ def stage(
                 current.results = results(result)
             return result
 
-        setattr(run, "spec", StageSpec(verb, inputs, resumable, grows, results))  # noqa: B010  a function takes any name
+        setattr(run, "spec", StageSpec(verb, inputs, resumable, grows, results))  # noqa: B010  functions accept any attribute
         return run
 
     return decorate
 
 
 def check_config(function: Callable[..., Any], settings: Any) -> None:
-    """Refuse what stands in the place of the configuration and is none, such as an input.
+    """Raise an error if the argument in the place of the configuration is something else, such as an input.
 
     Raises:
-        ConfigError: Says what `function` wants.
+        ConfigError: The message has the expected call of `function`.
     """
     hint = get_type_hints(function).get("config")
     kinds = [kind for kind in get_args(hint) or (hint,) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
@@ -150,7 +150,7 @@ def check_config(function: Callable[..., Any], settings: Any) -> None:
 
 
 def _write_inputs(folder: RunFolder, given: RunInputs) -> None:
-    """Note what the run works on; what was a file in an earlier session and now comes as an object stays noted."""
+    """Record the inputs of the run; an input that was a file in an earlier session and is now an object stays recorded."""
     known = {} if folder.made_anew else RunInputs.read(folder.path).values
     kept = {name: known[name] for name in given.from_python if known.get(name) is not None}
     objects = tuple(name for name in given.from_python if name not in kept)
@@ -158,7 +158,7 @@ def _write_inputs(folder: RunFolder, given: RunInputs) -> None:
 
 
 def _as_paths(value: Any) -> Any:
-    """From Python a text is a path."""
+    """In Python a string is a path."""
     if isinstance(value, str):
         return Path(value)
     if isinstance(value, list | tuple) and all(isinstance(item, str | Path) for item in value):

@@ -1,6 +1,6 @@
 """The shape of the creature: a smooth union of round cones and ellipsoids, and a triangle mesh of its surface.
 
-The creature stands on y = 0, looks along z, and is mirror-symmetric in x. Lengths in metres.
+The creature stands on y = 0, looks along z, and is mirror-symmetric in x. Lengths in meters.
 """
 
 from dataclasses import dataclass
@@ -34,24 +34,24 @@ JOINTS: dict[str, tuple[str, tuple[float, float, float]]] = {
     "knee_r": ("thigh_r", (-0.12, 0.175, -0.12)),
     "foot_r": ("knee_r", (-0.12, 0.05, -0.165)),
 }
-"""Name -> (parent, place at rest). All axes are those of the world at rest."""
+"""Name -> (parent, rest position). All axes are those of the world in the rest pose."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A round cone from `start` to `end`, or an ellipsoid about `start` where `radii` has three numbers."""
+    """A round cone from `start` to `end`, or an ellipsoid around `start` if `radii` has three numbers."""
 
     joint: str
-    """That it belongs to."""
+    """Joint of the part."""
     kind: str
-    """What it is painted as."""
+    """Paint of the part."""
     start: tuple[float, float, float]
     end: tuple[float, float, float]
     radii: tuple[float, ...]
     blend: float
-    """Length over which it melts into the parts before it [m]."""
+    """Length over which it is blended with the previous parts [m]."""
     pitch: float = 0.0
-    """Turn of an ellipsoid about x [rad]."""
+    """Rotation of an ellipsoid about x [rad]."""
 
     def distances(self, points: Array) -> Array:
         """Signed distances, negative inside; near the surface for ellipsoids."""
@@ -115,7 +115,7 @@ PARTS = parts()
 
 
 def distance(points: Array) -> Array:
-    """Signed distance of the whole, smooth where parts meet (polynomial smooth minimum)."""
+    """Signed distance of the whole creature, smooth where parts meet (polynomial smooth minimum)."""
     total = PARTS[0].distances(points)
     for part in PARTS[1:]:
         near = part.distances(points)
@@ -128,7 +128,7 @@ def distance(points: Array) -> Array:
 
 
 def gradient(points: Array, step: float = 1e-4) -> Array:
-    """Of the distance, by central differences."""
+    """Gradient of the distance, by central differences."""
     shifts = step * np.eye(3)
     return np.stack([(distance(points + s) - distance(points - s)) / (2 * step) for s in shifts], -1)
 
@@ -169,7 +169,7 @@ def surface(cell: float = 0.009) -> tuple[Array, Ints]:
     number = np.full(used.shape, -1)
     number[used] = np.arange(used.sum())
     vertices = low + cell * (np.argwhere(used) + total[used] / crossings[used][:, None])
-    quads = []  # one about each edge of the lattice that the surface cuts
+    quads = []  # one around each lattice edge that the surface crosses
     for axis in range(3):
         u, v = (axis + 1) % 3, (axis + 2) % 3
         inside = values < 0

@@ -1,4 +1,4 @@
-"""Makes the creature, a small dragon that walks and jumps, and pictures of it with masks from three cameras.
+"""Generates the creature, a small dragon that walks and jumps, and images of it with masks from three cameras.
 
 Run `python generate.py --out FOLDER`, with vision3d and its extra `mesh` installed. The same library versions give the same
 bytes. Written: creature.glb, and clip/, three folders of frames with cameras.json.
@@ -31,11 +31,11 @@ NUM_FACES, TEXTURE = 2900, 512
 SIZE, FRAMES, CLIP = 128, 16, "Walk"
 AZIMUTHS = (0.0, 120.0, 240.0)
 ELEVATION, DISTANCE, FOV = 5.0, 3.8, 20.0
-"""Of the cameras about the origin [degrees, m], usual for video to 4D; from azimuth 0 the creature is seen from its left."""
+"""Cameras around the origin [degrees, m], common for video to 4D; azimuth 0 shows the creature from its left."""
 
 
 def creature() -> SkinnedMesh:
-    """The mesh with its joints, texture and clips; the middle of its box at rest is the origin."""
+    """The mesh with its joints, texture and clips; the center of its box in the rest pose is the origin."""
     vertices, faces = body.surface()
     vertices, faces = remesh.improved(*remesh.simplified(vertices, faces, NUM_FACES), body.projected)
     middle = (vertices.min(0) + vertices.max(0)) / 2
@@ -83,7 +83,7 @@ def _clip(name: str, root: torch.Tensor) -> Clip:
 
 
 def cameras() -> Cameras:
-    """Round the creature, y up."""
+    """Cameras around the creature, y up."""
     elevation = math.radians(ELEVATION)
     eyes = []
     for azimuth in map(math.radians, AZIMUTHS):
@@ -95,7 +95,7 @@ def cameras() -> Cameras:
 
 
 def write_clip(skin: SkinnedMesh, out: Path) -> None:
-    """Frames of one cycle, camera by camera: RGBA, colours not multiplied by alpha, twice supersampled."""
+    """Frames of one cycle, camera by camera: RGBA with straight alpha, 2x supersampled."""
     clip = skin.clip(CLIP)
     times = clip.start + (clip.end - clip.start) * torch.arange(FRAMES, dtype=torch.float64) / FRAMES
     views = cameras()
@@ -114,10 +114,10 @@ def main() -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Make the creature and a clip of it.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     options = parser.parse_args()
     if (options.out / "creature.glb").exists() and not options.overwrite:
-        parser.error(f"{options.out / 'creature.glb'} is there; give --overwrite to replace it")
+        parser.error(f"{options.out / 'creature.glb'} exists; give --overwrite to replace it")
     torch.set_num_threads(1)
     skin = creature()
     skin.save(options.out / "creature.glb")

@@ -1,4 +1,4 @@
-"""The colours of the creature: functions of the place on its surface at rest, in sRGB."""
+"""The colors of the creature: functions of the position on its surface in the rest pose, in sRGB."""
 
 import numpy as np
 from body import JOINTS, PARTS, Array, distance
@@ -11,12 +11,12 @@ SPOTS = (
     (0.315, 0.125, 0.022), (0.275, -0.195, 0.020), (0.225, 0.105, 0.019), (0.15, 0.095, 0.014), (0.215, -0.145, 0.018),
     (0.125, -0.14, 0.014), (0.315, -0.305, 0.020), (0.285, -0.395, 0.016), (0.47, 0.165, 0.020),
 )  # fmt: skip
-"""Height, place along the body, and radius [m]; on both sides."""
+"""Height, position along the body, and radius [m]; on both sides."""
 EYE, GAZE = np.array([0.072, 0.605, 0.335]), np.array([0.72, 0.20, 0.66])
 
 
 def colors(points: Array, normals: Array) -> Array:
-    """Colours of places on the surface, darker in the folds."""
+    """Colors at points of the surface, darker in the folds."""
     side, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
     level = (y - _axis_height(z)) / 0.13
     found = _mix(np.tile(FLANK, (len(points), 1)), BACK, _step(0.0, 0.8, level))
@@ -59,7 +59,7 @@ def _with_face(found: Array, side: Array, y: Array, z: Array) -> Array:
 
 
 def _openness(points: Array, normals: Array) -> Array:
-    """How free the sky is above a place, from 0 to 1: distances along the normal against those of a plane."""
+    """Openness of the sky above a point, from 0 to 1: distances along the normal relative to those of a plane."""
     hidden = np.zeros(len(points))
     for reach, weight in ((0.02, 0.5), (0.05, 0.9), (0.10, 0.7)):
         hidden += weight * np.clip(1 - distance(points + reach * normals) / reach, 0, 1)
@@ -67,7 +67,7 @@ def _openness(points: Array, normals: Array) -> Array:
 
 
 def _axis_height(z: Array) -> Array:
-    """Height of the middle of the body at places along it."""
+    """Height of the body's axis at positions along it."""
     middle = sorted((at[2], at[1]) for name, (_, at) in JOINTS.items() if at[0] == 0)
     return np.interp(z, [at for at, _ in middle], [height for _, height in middle])
 

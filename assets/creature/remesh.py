@@ -1,4 +1,4 @@
-"""A few thousand well shaped triangles out of many: fewer faces, then flipped edges and vertices spread on the surface."""
+"""A few thousand well-shaped triangles from many: decimation, then edge flips and vertex smoothing on the surface."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from body import Array, Ints
 
 
 def simplified(vertices: Array, faces: Ints, count: int) -> tuple[Array, Ints]:
-    """About `count` faces, by edge collapses of least quadric error."""
+    """About `count` faces, by quadric edge collapses."""
     import fast_simplification
 
     points, triangles = fast_simplification.simplify(
@@ -17,8 +17,8 @@ def simplified(vertices: Array, faces: Ints, count: int) -> tuple[Array, Ints]:
 
 
 def improved(vertices: Array, faces: Ints, project: Callable[[Array], Array], rounds: int = 12) -> tuple[Array, Ints]:
-    """The same surface with better angles: edges are flipped where that makes angles larger, vertices go to the middle of
-    their neighbours and back onto the surface."""
+    """The same surface with better angles: edges are flipped to enlarge the smallest angles, vertices move to the mean of
+    their neighbors and back onto the surface."""
     for _ in range(rounds):
         faces = _flipped(vertices, faces)
         sums, counts = np.zeros_like(vertices), np.zeros(len(vertices))
@@ -42,7 +42,7 @@ def vertex_normals(vertices: Array, faces: Ints) -> Array:
 
 
 def smallest_angles(vertices: Array, faces: Ints) -> Array:
-    """Of each face [degrees]."""
+    """Smallest angle of each face [degrees]."""
     corners = vertices[faces]
     to_next, to_last = np.roll(corners, -1, 1) - corners, np.roll(corners, 1, 1) - corners
     cosines = (to_next * to_last).sum(-1) / (np.linalg.norm(to_next, axis=-1) * np.linalg.norm(to_last, axis=-1))
@@ -50,7 +50,7 @@ def smallest_angles(vertices: Array, faces: Ints) -> Array:
 
 
 def _flipped(vertices: Array, faces: Ints) -> Ints:
-    """One pass over all edges: the other diagonal where the smallest of the angles is larger and the surface stays smooth."""
+    """One pass over all edges: the other diagonal if the smallest of the angles becomes larger and the surface stays smooth."""
     faces = faces.copy()
     owners: dict[tuple[int, int], int] = {}
     for number, (a, b, c) in enumerate(faces.tolist()):

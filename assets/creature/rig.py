@@ -1,4 +1,4 @@
-"""How the creature moves: smooth skin weights, and two clips whose legs are placed by inverse kinematics."""
+"""Rigging and animation of the creature: smooth skin weights, and two clips with inverse kinematics for the legs."""
 
 from collections.abc import Callable
 
@@ -14,11 +14,11 @@ _SOFTNESS = 0.03
 """Length over which one joint's influence fades into the next one's [m]."""
 
 Pose = dict[str, Array]
-"""Rotation matrix of each joint relative to its parent; joints left out stay at rest."""
+"""Rotation matrix of each joint relative to its parent; others stay in the rest pose."""
 
 
 def weights(vertices: Array, faces: Ints) -> Array:
-    """Of each vertex for each joint: who owns the nearest part, blurred on the surface, (M + s^2 L) w = M p."""
+    """Weights of each vertex for each joint: the owner of the nearest part, blurred on the surface, (M + s^2 L) w = M p."""
     from scipy.sparse import coo_array, diags_array
     from scipy.sparse.linalg import spsolve
 
@@ -50,7 +50,7 @@ def turn(pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0) -> Array:
 
 
 def walk(t: float) -> tuple[Pose, Array]:
-    """The walk at a share t of its cycle, in place: four beats, each foot on the ground for two thirds of the time."""
+    """The walk at a fraction t of its cycle, in place: four beats, each foot on the ground for two thirds of the time."""
     wave = 2 * np.pi * t
     pose = {
         "hips": turn(1.5 * np.cos(2 * wave), 5 * np.sin(wave), 4 * np.cos(wave)),
@@ -73,10 +73,10 @@ def walk(t: float) -> tuple[Pose, Array]:
 
 
 def jump(t: float) -> tuple[Pose, Array]:
-    """A jump for joy at a share t of its cycle: down, up with a twist, and back with a wagging tail."""
+    """A jump for joy at a fraction t of its cycle: down, up with a twist, and back with a wagging tail."""
 
     def keyed(*values: float) -> float:
-        """Between keys that are the same at the start and the end."""
+        """Interpolates keys that are equal at the start and the end."""
         return _smooth(t, (0.0, 0.19, 0.38, 0.50, 0.62, 0.74, 0.87, 1.0), (*values, values[0]))
 
     wag = np.sin(10 * np.pi * t) * _smooth(t, (0.0, 0.25, 0.65, 0.85, 1.0), (0.3, 0.2, 0.3, 1.0, 0.3))
@@ -104,11 +104,11 @@ def jump(t: float) -> tuple[Pose, Array]:
 
 
 CLIPS: dict[str, tuple[Callable[[float], tuple[Pose, Array]], int]] = {"Walk": (walk, 24), "Jump": (jump, 32)}
-"""Name -> (pose at a share of the cycle, frames at 24 a second)."""
+"""Name -> (pose at a fraction of the cycle, frames at 24 per second)."""
 
 
 def sampled(name: str) -> tuple[Array, Array, Array]:
-    """Times (T,) [s], local rotations (T, J, 3, 3) and shifts of the root (T, 3); the last frame repeats the first one."""
+    """Times (T,) [s], local rotations (T, J, 3, 3) and translations of the root (T, 3); the last frame repeats the first."""
     pose_at, count = CLIPS[name]
     rotmats, shifts = np.tile(np.eye(3), (count + 1, len(NAMES), 1, 1)), np.zeros((count + 1, 3))
     for frame in range(count + 1):
@@ -119,12 +119,12 @@ def sampled(name: str) -> tuple[Array, Array, Array]:
 
 
 def _stand(pose: Pose, shift: Array, feet: dict[str, tuple[float, float, float]]) -> Pose:
-    """The pose with legs bent so that the feet come to be where they should.
+    """The pose with legs bent so that the feet reach their targets.
 
     Args:
-        pose: Of everything but the legs.
-        shift: Of the root [m].
-        feet: Of each foot: height [m], way along the body from where it stands at rest [m], and pitch [degrees].
+        pose: Pose of everything except the legs.
+        shift: Translation of the root [m].
+        feet: Target of each foot: height [m], offset along the body from its rest position [m], and pitch [degrees].
     """
     pose = dict(pose)
     for upper, middle, lower in LEGS:
@@ -141,7 +141,7 @@ def _stand(pose: Pose, shift: Array, feet: dict[str, tuple[float, float, float]]
 
 
 def _bent(upper: Array, lower: Array, target: Array) -> tuple[float, float]:
-    """Turns about x [degrees] of two bones, so that the second ends at the target seen along x; the knee bends as at rest."""
+    """Rotations about x [degrees] of two bones that end at the target seen along x; the knee bends as in the rest pose."""
     angles = [np.arctan2(bone[2], bone[1]) for bone in (upper, lower)]
     lengths = [np.hypot(bone[1], bone[2]) for bone in (upper, lower)]
     reach = np.clip(np.hypot(target[1], target[2]), abs(lengths[0] - lengths[1]) + 1e-6, sum(lengths) * 0.999)
@@ -154,7 +154,7 @@ def _bent(upper: Array, lower: Array, target: Array) -> tuple[float, float]:
 
 
 def _placed(pose: Pose, shift: Array, joint: int) -> tuple[Array, Array]:
-    """Rotation and place of a joint in the world."""
+    """Rotation and position of a joint in the world."""
     own = pose.get(NAMES[joint], np.eye(3))
     if PARENTS[joint] < 0:
         return own, PLACES[joint] + shift
@@ -167,7 +167,7 @@ def _degrees(angle: float) -> float:
 
 
 def _smooth(t: float, times: tuple[float, ...], values: tuple[float, ...]) -> float:
-    """Between keys with slopes as of a Catmull-Rom spline that closes on itself."""
+    """Interpolation of keys with the slopes of a closed Catmull-Rom spline."""
     at, keys = np.array(times), np.array(values)
     slopes = np.empty(len(keys))
     slopes[1:-1] = (keys[2:] - keys[:-2]) / (at[2:] - at[:-2])

@@ -1,4 +1,4 @@
-"""Renders the demonstration photo set: 56 exactly posed pictures of a procedural still life.
+"""Renders the demo photo set: 56 exactly posed images of a procedural still life.
 
 Run `python generate.py --out FOLDER`. The same seed and library versions give the same bytes.
 """
@@ -21,9 +21,9 @@ from shapes import Array
 from textures import Textures
 from tracer import Camera, render
 
-FIELD_OF_VIEW = 47.0  # degrees, across the picture
+FIELD_OF_VIEW = 47.0  # degrees, across the image
 LOOK_AT = np.array([0.0, 0.0, 0.16])
-# Rings of cameras: how many, height above the horizon in degrees, distance from LOOK_AT in metres.
+# Rings of cameras: number, height above the horizon in degrees, distance from LOOK_AT in meters.
 RINGS = ((22, 15.0, 2.8), (20, 34.0, 2.75), (14, 56.0, 2.7))
 # Every seventh view is held out, from the fourth on: 3, 3 and 2 of the rings, each between training views.
 TEST_STEP, TEST_FIRST = 7, 3
@@ -33,8 +33,8 @@ def look_at(eye: Array, target: Array) -> Array:
     """Builds a camera-to-world matrix.
 
     Args:
-        eye: camera position in the world, shape (3,), metres.
-        target: the point it looks at, shape (3,), metres.
+        eye: camera position in the world, shape (3,), meters.
+        target: the point it looks at, shape (3,), meters.
 
     Returns:
         Matrix of shape (4, 4) with OpenGL axes (x right, y up, z backwards); the world's up is z.
@@ -92,9 +92,9 @@ def generate(out: Path, size: int = 256, samples: int = 36, seed: int = 0) -> No
     """Writes `transforms.json` and `images/*.webp` into a folder, with progress on stderr.
 
     Args:
-        out: folder to write into; made if it is missing.
-        size: width and height of the pictures, pixels.
-        samples: rays for each pixel, a square number.
+        out: folder to write into; created if it is missing.
+        size: width and height of the images, pixels.
+        samples: rays per pixel, a square number.
         seed: seed of textures, camera irregularities and sampling.
     """
     (out / "images").mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Render the demonstration photo set.")
     parser.add_argument("--out", type=Path, required=True, help="folder for transforms.json and images/")
     parser.add_argument("--size", type=_positive, default=256, help="width and height in pixels (default 256)")
-    parser.add_argument("--samples", type=_square, default=36, help="rays a pixel, a square number (default 36)")
+    parser.add_argument("--samples", type=_square, default=36, help="rays per pixel, a square number (default 36)")
     parser.add_argument("--seed", type=int, default=0, help="seed of grain, camera jitter and sampling (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
     options = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
-"""The still life: which shapes stand where, and exact ray casts against them.
+"""The still life: shapes and their positions, and exact ray casts against them.
 
-The world is right-handed with z up, in metres; the table top is z = 0 and the z axis is the table's axis.
+The world is right-handed with z up, in meters; the table top is z = 0 and the z axis is the table's axis.
 `trace` gives the exact distance, normal and material along any ray, which tests use as ground truth.
 """
 
@@ -20,14 +20,14 @@ TABLE_RADIUS = 1.0
 
 @dataclass(frozen=True)
 class Material:
-    """How a surface answers light.
+    """Reflection properties of a surface.
 
     Attributes:
-        texture: name of the method of `textures.Textures` that colours it.
+        texture: name of the method of `textures.Textures` that colors it.
         roughness: width of the sun's highlight, 0..1; only matters where reflectance > 0.
         reflectance: specular reflectance at normal incidence; 0 means perfectly matte.
-        mirror: share of the specular reflectance that also mirrors the surroundings.
-        metal: whether the highlight takes the surface's own colour.
+        mirror: fraction of the specular reflectance that also mirrors the surroundings.
+        metal: whether the highlight has the surface's own color.
     """
 
     texture: str
@@ -119,7 +119,7 @@ def _stand(x: float, y: float) -> list[Shape]:
 
 
 def build_shapes() -> list[Shape]:
-    """Lists every shape but the dome and the floor, which are handled apart since each ray may meet them."""
+    """Lists every shape but the dome and the floor, which are handled separately, since each ray may hit them."""
     block, turn = np.array([-0.50, -0.16, 0.2]), 28.0
     outward = rotation_about_z(turn) @ np.array([0.0, -1.0, 0.0])
     # The ring leans on the block at 62 degrees: its tube touches the table below and the block above.
@@ -145,7 +145,7 @@ def build_shapes() -> list[Shape]:
 
 SHAPES = build_shapes()
 _CENTRES = np.stack([shape.centre for shape in SHAPES]).astype(np.float32)
-# A little slack, so that rounding in the cull can never change which surface is hit.
+# A small margin, so that rounding in the culling never changes the surface that is hit.
 _REACH = np.array([[(shape.bound + 3e-3) ** 2] for shape in SHAPES], dtype=np.float32)
 _CENTRE_SQUARES = (_CENTRES**2).sum(axis=1, keepdims=True)
 
@@ -166,10 +166,10 @@ def _candidates(origins: Array, directions: Array) -> NDArray[np.bool_]:
 
 
 def intersect(origins: Array, directions: Array) -> tuple[Array, Labels]:
-    """Finds the nearest shape along each ray, the dome and the floor left out.
+    """Finds the nearest shape along each ray, except for the dome and the floor.
 
     Args:
-        origins: ray starts in the world, shape (N, 3), metres.
+        origins: ray starts in the world, shape (N, 3), meters.
         directions: unit directions, shape (N, 3).
 
     Returns:
@@ -191,16 +191,16 @@ def intersect(origins: Array, directions: Array) -> tuple[Array, Labels]:
 
 
 def blocked(origins: Array, directions: Array) -> NDArray[np.bool_]:
-    """Tells (N,) whether any shape stands in the way of rays (N, 3) towards the sky: shadow rays."""
+    """Returns (N,) whether any shape blocks rays (N, 3) towards the sky: shadow rays."""
     return np.isfinite(intersect(origins, directions)[0])
 
 
 @dataclass
 class Hits:
-    """Where N rays met the scene.
+    """Hits of N rays with the scene.
 
     Attributes:
-        distance: metres along the ray, (N,).
+        distance: meters along the ray, (N,).
         point: world positions, (N, 3).
         normal: unit normals that face the ray's origin, (N, 3).
         material: indices of `MATERIALS`, (N,).
@@ -244,14 +244,14 @@ def cast(origins: Array, directions: Array) -> Hits:
 
 
 def trace(origins: Array, directions: Array) -> tuple[Array, Array, Labels]:
-    """Gives the exact geometry along rays, for tests and depth or normal maps.
+    """Returns the exact geometry along rays, for tests and depth or normal maps.
 
     Args:
-        origins: ray starts inside the dome and above the floor, shape (N, 3), metres.
+        origins: ray starts inside the dome and above the floor, shape (N, 3), meters.
         directions: directions of any length, shape (N, 3).
 
     Returns:
-        Distance along the ray in metres (N,), unit normal facing the origin (N, 3), and material number (N,),
+        Distance along the ray in meters (N,), unit normal facing the origin (N, 3), and material number (N,),
         an index of `MATERIALS`.
     """
     origins = np.asarray(origins, dtype=np.float64)

@@ -1,7 +1,7 @@
-"""Closed-form ray intersections for the few solids that the still life is made of.
+"""Closed-form ray intersections for the solids of the still life.
 
-Every shape lives in its own local frame (metres). Rays come in as local origins and unit directions of shape
-(N, 3); the nearest distance in front of the origin comes back as (N,), infinity where the ray misses.
+Every shape is in its own local frame (meters). Inputs are local origins and unit directions of shape (N, 3); the result is the
+nearest distance in front of the origin (N,), infinity where the ray misses.
 """
 
 import abc
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Distances below this count as "behind": it keeps a ray from hitting the surface it has just left.
+# Distances below this count as "behind": a ray must not hit the surface it has just left.
 MIN_DISTANCE = 1e-5
 
 
@@ -41,7 +41,7 @@ def rotation_about_z(degrees: float) -> Array:
 
 
 def _first_in_front(near: Array, far: Array) -> Array:
-    """Picks, for each ray, the smaller of two ordered distances that is in front; infinity if none is."""
+    """Selects, for each ray, the smaller of two ordered distances that is in front; infinity if none is."""
     nearest = np.where(near > MIN_DISTANCE, near, far)
     return np.where(nearest > MIN_DISTANCE, nearest, np.inf)
 
@@ -68,13 +68,13 @@ class Shape(abc.ABC):
     rotation: Array = field(default_factory=lambda: np.eye(3), kw_only=True)
 
     def __post_init__(self) -> None:
-        """Turns the centre into an array, so that callers may write plain tuples."""
+        """Converts the center to an array, so that callers may write plain tuples."""
         self.centre = np.asarray(self.centre, dtype=np.float64)
 
     @property
     @abc.abstractmethod
     def bound(self) -> float:
-        """Radius of a sphere about the local origin that holds the shape, metres."""
+        """Radius of a sphere about the local origin that holds the shape, meters."""
 
     @abc.abstractmethod
     def hit(self, origins: Array, directions: Array) -> Array:
@@ -149,7 +149,7 @@ class Frustum(Shape):
     """A capped cone about the local z axis; a cylinder when both radii are equal.
 
     Attributes:
-        half_height: half the height, metres.
+        half_height: half the height, meters.
         bottom: radius at local z = -half_height.
         top: radius at local z = +half_height.
     """
@@ -222,7 +222,7 @@ class Disc(Shape):
 
 @dataclass
 class Torus(Shape):
-    """A ring about the local z axis with the given ring and tube radii (metres)."""
+    """A ring about the local z axis with the given ring and tube radii (meters)."""
 
     ring: float = 1.0
     tube: float = 0.25
@@ -241,8 +241,8 @@ class Torus(Shape):
         """See `Shape.hit`.
 
         The quartic's closed form loses digits near grazing rays. The distance to a torus is exact and cheap
-        instead, so the ray walks along it from where it enters the bounding sphere, then Newton steps finish.
-        A least step keeps a ray that skims the tube from creeping; it skips no chord deeper than 0.1 micrometres.
+        instead: sphere tracing from where the ray enters the bounding sphere, then Newton steps.
+        A minimum step prevents slow progress along the tube; it skips no chord deeper than 0.1 micrometers.
         """
         half_b = np.einsum("ij,ij->i", origins, directions)
         inside = half_b * half_b - np.einsum("ij,ij->i", origins, origins) + self.bound**2

@@ -1,7 +1,7 @@
-"""Procedural solid textures: each maps points in an object's own frame (metres) to linear RGB albedo.
+"""Procedural solid textures: each maps points in an object's own frame (meters) to linear RGB albedo.
 
 Solid textures are functions of the 3D point, so they have no seams. Their finest detail is about 14 mm, which is
-1.5 pixels at the typical camera distance, so that several samples a pixel average it well.
+1.5 pixels at the typical camera distance, so that several samples per pixel average it well.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ def linear_to_srgb(colour: Array) -> Array:
 
 
 def _colour(code: str) -> Array:
-    """Turns a hex colour such as "c8a27a" into linear RGB of shape (3,)."""
+    """Converts a hex color such as "c8a27a" into linear RGB of shape (3,)."""
     return srgb_to_linear([int(code[i : i + 2], 16) / 255.0 for i in (0, 2, 4)])
 
 
 def _mix(first: Array, second: Array, weight: Array) -> Array:
-    """Blends colours (3,) or (N, 3) by weights (N,)."""
+    """Blends colors (3,) or (N, 3) by weights (N,)."""
     return first + (second - first) * weight[:, None]
 
 
@@ -58,7 +58,7 @@ class Textures:
         """Builds the noise lattice.
 
         Args:
-            seed: changes the grain of every texture; shapes and colours stay.
+            seed: changes the grain of every texture; shapes and colors stay.
         """
         self._seed = seed
         self._lattice = _hash_unit(np.arange(_LATTICE**3), 1000 + seed)
@@ -67,9 +67,9 @@ class Textures:
         """Value noise in 0..1: random numbers on a grid, blended by a smooth cubic.
 
         Args:
-            points: shape (N, 3), metres.
-            per_metre: grid cells in a metre, one number or one for each axis.
-            salt: shifts the pattern, so that one lattice serves many textures.
+            points: shape (N, 3), meters.
+            per_metre: grid cells in a metre, one number or one per axis.
+            salt: shifts the pattern, so that one lattice is used by many textures.
 
         Returns:
             Values of shape (N,).
@@ -138,7 +138,7 @@ class Textures:
         return _mix(base, _colour("8fd3c0"), 0.75 * vein)
 
     def terrazzo(self, p: Array) -> Array:
-        """Block of terrazzo: pale ground with chips of several colours."""
+        """Block of terrazzo: pale ground with chips of several colors."""
         colour = _mix(_colour("e6ddd0"), _colour("cfc3b4"), self.noise(p, 60.0, 11))
         chips = ((12, 19.0, "9c4b3b"), (13, 22.0, "35566b"), (14, 25.0, "d29a3a"), (15, 30.0, "2c2a2b"))
         for salt, per_metre, code in chips:

@@ -1,4 +1,4 @@
-"""Turns camera rays into pictures: sun with soft shadows, sky light, highlights and one mirror bounce."""
+"""Renders images by ray tracing: sun with soft shadows, sky light, highlights and one mirror bounce."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ SUN_COLOUR = np.array([1.0, 0.93, 0.82]) * 2.35
 SUN_RADIUS = 0.035  # tangent of the half angle that the sun subtends: shadows blur with distance
 SKY_COLOUR = np.array([0.66, 0.76, 0.90]) * 0.85
 BOUNCE_COLOUR = np.array([0.52, 0.40, 0.30]) * 0.62
-BRIGHTEST_SAMPLE = 5.0  # a cap on single samples, so that a tiny highlight cannot sparkle between views
+BRIGHTEST_SAMPLE = 5.0  # clamps single samples, so that tiny highlights do not flicker between views
 EXPOSURE = 0.46
-RAYS_AT_ONCE = 8192  # keeps the work arrays inside the processor's cache
+RAYS_AT_ONCE = 8192  # keeps the work arrays in the CPU cache
 
-# Balls that stand in for the large objects when the sky light they hide is worked out: x, y, z, radius.
+# Spheres that approximate the large objects in the computation of occluded sky light: x, y, z, radius.
 _HIDERS = np.array(
     [
         [0.16, -0.10, 0.23, 0.23],
@@ -33,7 +33,7 @@ _HIDERS = np.array(
         [0.50, 0.36, 0.34, 0.085],
     ]
 )
-_OWN_SHARE = 1.15  # a hider counts only for points outside this many of its radii: no object shades itself
+_OWN_SHARE = 1.15  # occluders only affect points outside this many of their radii: no object shades itself
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Camera:
     """A pinhole camera without distortion.
 
     Attributes:
-        focal: focal length in pixels, the same both ways.
-        size: width and height in pixels; the principal point is the image centre.
-        pose: camera-to-world matrix (4, 4), OpenGL axes (x right, y up, z backwards), metres.
+        focal: focal length in pixels, the same in x and y.
+        size: width and height in pixels; the principal point is the image center.
+        pose: camera-to-world matrix (4, 4), OpenGL axes (x right, y up, z backwards), meters.
     """
 
     focal: float
@@ -51,7 +51,7 @@ class Camera:
     pose: Array
 
     def rays(self, columns: Array, rows: Array) -> tuple[Array, Array]:
-        """Makes rays through image positions.
+        """Creates rays through image positions.
 
         Args:
             columns: horizontal positions (N,), pixels; pixel j spans j to j + 1.
@@ -69,7 +69,7 @@ class Camera:
 
 
 def _albedo(hits: Hits, textures: Textures) -> Array:
-    """Looks up the linear colour (N, 3) of each hit's surface."""
+    """Looks up the linear color (N, 3) of each hit's surface."""
     colour = np.empty((len(hits.distance), 3))
     for number in np.unique(hits.material):
         rays = np.flatnonzero(hits.material == number)
@@ -79,7 +79,7 @@ def _albedo(hits: Hits, textures: Textures) -> Array:
 
 
 def _open_sky(points: Array, normals: Array) -> Array:
-    """Share (N,) of the sky light that reaches surface points, with soft contact shade under the objects."""
+    """Fraction (N,) of the sky light that reaches surface points, with soft contact shadows under the objects."""
     share = np.ones(len(points))
     for x, y, z, radius in _HIDERS:
         offset = np.array([x, y, z]) - points
@@ -87,7 +87,7 @@ def _open_sky(points: Array, normals: Array) -> Array:
         near = np.flatnonzero((square < (6.0 * radius) ** 2) & (square > (_OWN_SHARE * radius) ** 2))
         cosine = np.einsum("ij,ij->i", offset[near], normals[near]) / np.sqrt(square[near])
         hidden = np.maximum(cosine, 0.0) * radius**2 / square[near]
-        # Fade the hider out near its own surface, where the ball is a poor stand-in for the object.
+        # Fade the occluder out near its own surface, where the sphere is a poor approximation of the object.
         inner = (_OWN_SHARE * radius) ** 2
         share[near] *= 1.0 - 0.85 * hidden * np.clip((square[near] - inner) / (0.35 * inner), 0.0, 1.0)
     on_floor = points[:, 2] < FLOOR_HEIGHT + 1e-4
@@ -98,7 +98,7 @@ def _open_sky(points: Array, normals: Array) -> Array:
 
 
 def _sunlight(hits: Hits, sun: Array) -> Array:
-    """Share of the sun (N,) that falls on each hit: its cosine, or 0 in shadow. `sun` holds directions (N, 3)."""
+    """Fraction of the sun (N,) that falls on each hit: its cosine, or 0 in shadow. `sun` contains directions (N, 3)."""
     cosine = np.maximum(np.einsum("ij,ij->i", hits.normal, sun), 0.0)
     lit = np.flatnonzero((cosine > 0.0) & (hits.material != NUMBER["dome"]))
     start = hits.point[lit] + 1e-4 * hits.normal[lit]
@@ -107,7 +107,7 @@ def _sunlight(hits: Hits, sun: Array) -> Array:
 
 
 def _matte(hits: Hits, textures: Textures, sunlight: Array) -> tuple[Array, Array]:
-    """Light that leaves each hit the same way in all directions, and the surface's colour; both (N, 3)."""
+    """Diffusely reflected light of each hit, and the surface's color; both (N, 3)."""
     albedo = _albedo(hits, textures)
     up = 0.5 + 0.5 * hits.normal[:, 2:3]
     sky = (SKY_COLOUR * up + BOUNCE_COLOUR * (1.0 - up)) * _open_sky(hits.point, hits.normal)[:, None]
@@ -139,13 +139,13 @@ def _highlight(hits: Hits, view: Array, sun: Array, sunlight: Array, albedo: Arr
 
 
 def radiance(origins: Array, directions: Array, sun: Array, textures: Textures) -> Array:
-    """Computes the linear light (N, 3) that comes back along rays.
+    """Computes the linear light (N, 3) received along rays.
 
     Args:
-        origins: ray starts, shape (N, 3), metres.
+        origins: ray starts, shape (N, 3), meters.
         directions: unit directions, shape (N, 3).
         sun: for each ray, a unit direction to a point of the sun's disc, shape (N, 3).
-        textures: the colours of the surfaces.
+        textures: the colors of the surfaces.
 
     Returns:
         Linear RGB of shape (N, 3), capped at `BRIGHTEST_SAMPLE`.
@@ -163,7 +163,7 @@ def radiance(origins: Array, directions: Array, sun: Array, textures: Textures) 
         seen = cast(hits.point[shiny] + 1e-4 * normal, away)
         image, _ = _matte(seen, textures, _sunlight(seen, sun[shiny]))
         base = np.array([m.reflectance for m in MATERIALS])[hits.material[shiny]]
-        # The rise towards the rim is kept below the physical one, so that the ball keeps its own colour there.
+        # The Fresnel rise towards the rim is weaker than the physical one, so that the ball keeps its own color there.
         share = mirror[shiny] * (base + 0.28 * (1.0 - np.abs(cosine)) ** 4)
         colour[shiny] += share[:, None] * image
     return np.minimum(colour, BRIGHTEST_SAMPLE)
@@ -177,22 +177,22 @@ def develop(light: Array) -> NDArray[np.uint8]:
 
 
 def _tent(uniform: Array) -> Array:
-    """Warps uniform numbers in 0..1 to offsets of -1..1 pixel from the pixel's centre, densest in the middle.
+    """Warps uniform numbers in 0..1 to offsets of -1..1 pixel from the pixel's center, densest in the middle.
 
-    Averaging over this tent instead of the bare pixel square takes out detail that the pixels cannot hold; it would
-    show as a shimmer that differs from view to view.
+    Averaging over this tent instead of the pixel square removes detail above the pixel resolution, which would flicker from
+    view to view.
     """
     low = np.sqrt(2.0 * uniform) - 1.0
     return np.where(uniform < 0.5, low, 1.0 - np.sqrt(np.maximum(2.0 - 2.0 * uniform, 0.0)))
 
 
 def render(camera: Camera, samples: int, textures: Textures, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Renders one picture.
+    """Renders one image.
 
     Args:
         camera: the camera.
-        samples: rays for each pixel, a square number: jittered on a square grid about the pixel.
-        textures: the colours of the surfaces.
+        samples: rays per pixel, a square number: jittered on a square grid around the pixel.
+        textures: the colors of the surfaces.
         rng: source of the jitter.
 
     Returns:
@@ -201,13 +201,13 @@ def render(camera: Camera, samples: int, textures: Textures, rng: np.random.Gene
     side = round(samples**0.5)
     count = camera.size**2
     row, column = (grid.ravel().astype(np.float64) for grid in np.indices((camera.size, camera.size)))
-    # Each pixel walks through the sun's strata in an order of its own, so that no pattern shows in soft shadows.
+    # Each pixel uses the sun's strata in its own order, so that soft shadows show no pattern.
     order = rng.permuted(np.broadcast_to(np.arange(samples), (count, samples)), axis=1)
     frame = rotation_to(SUN_DIRECTION)
     light = np.zeros((count, 3))
     for sample in range(samples):
         jitter = rng.random((4, count))
-        # Half of the full jitter: it still breaks up patterns, and the average comes out closer to the exact one.
+        # Half of the full jitter: it still breaks up patterns, and the average is closer to the exact one.
         x = column + 0.5 + _tent((sample % side + 0.25 + 0.5 * jitter[0]) / side)
         y = row + 0.5 + _tent((sample // side + 0.25 + 0.5 * jitter[1]) / side)
         radius = SUN_RADIUS * np.sqrt((order[:, sample] // side + jitter[2]) / side)

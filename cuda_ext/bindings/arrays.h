@@ -9,10 +9,10 @@
 #include <type_traits>
 #include "cpu/ranges.h"
 
-// Contiguous arrays as kernels take them; bindings/define.h binds them.
+// Contiguous arrays as the kernels expect them; bound by bindings/define.h.
 //
-// A target W says where a bound function runs: W::Scalar and W::Device choose its overload, W(device, stream) is what the
-// kernel's driver takes as `where`. Every bound function ends with the arguments `device` and `stream`, read on a GPU alone.
+// A target W is where a bound function runs: W::Scalar and W::Device select its overload, W(device, stream) is passed to the
+// kernel's driver as `where`. Every bound function ends with the arguments `device` and `stream`, used only on a GPU.
 namespace vision3d::arrays {
 
 namespace nb = nanobind;
@@ -23,7 +23,7 @@ using Out = nb::ndarray<T, nb::ndim<N>, nb::c_contig, typename W::Device>;
 template <typename W, int N, typename T = typename W::Scalar> using MaybeIn = std::optional<In<W, N, T>>;
 template <typename W, int N, typename T = typename W::Scalar> using MaybeOut = std::optional<Out<W, N, T>>;
 
-// A target on the CPU, whose functions take `Tag` as where they run.
+// A target on the CPU, whose functions take `Tag` as their location.
 template <typename T, typename Tag = int>
 struct CpuTarget {
     using Scalar = T;
@@ -66,7 +66,7 @@ inline void require(bool holds, const char* message) {
 
 template <typename W> constexpr bool on_cpu = std::is_same_v<typename W::Device, nb::device::cpu>;
 
-// That all values are in [low, high), where they can be read: a kernel takes them on trust. Those on a GPU are its caller's matter.
+// Checks that all values on the CPU are in [low, high), as kernels do not check them. Values on a GPU must be checked by the caller.
 template <typename W, typename Array>
 void check_range(const char* name, const Array& array, int64_t low, int64_t high) {
     if constexpr (on_cpu<W>) {
@@ -77,7 +77,7 @@ void check_range(const char* name, const Array& array, int64_t low, int64_t high
     }
 }
 
-// That places in a list of `last` never go back and are apart by no more than `most`.
+// Checks that offsets into a list of length `last` never decrease and differ by at most `most`.
 template <typename W, typename Array>
 void check_offsets(const char* name, const Array& array, int64_t last, int64_t most) {
     if constexpr (on_cpu<W>) {

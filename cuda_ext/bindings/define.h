@@ -5,8 +5,8 @@
 #include <utility>
 #include "bindings/arrays.h"
 
-// Binds a function by the names of its arguments, one word each; how each is taken follows from its type. No array is converted (a
-// silent copy of an output is lost), and an optional one may be None. The target that ends most functions goes without names.
+// Binds a function with the names of its arguments, one word each; conversion follows from the types. No array is converted (a
+// silent copy of an output would be lost), and optional ones may be None. The target at the end of most functions has no names.
 namespace vision3d::arrays {
 
 template <typename T> struct Taken {
@@ -26,7 +26,7 @@ template <typename Class, typename Result, typename... Arguments> struct Types<R
     static constexpr bool has_target = std::is_same_v<std::tuple_element_t<count - 1, Tuple>, uint64_t>;
 };
 
-// The type of what this returns says how the argument is taken.
+// The return type determines how the argument is converted.
 template <typename T>
 auto argument(const std::string& name) {
     nb::arg plain(name.c_str());
@@ -57,7 +57,7 @@ auto arguments(const std::array<std::string, count>& names, std::index_sequence<
     return std::make_tuple(argument<std::tuple_element_t<skip + i, Tuple>>(names[i])...);
 }
 
-// Calls `bind(nb::arg...)` with the arguments of a function without the first `skip` and without its target.
+// Calls `bind(nb::arg...)` with the arguments of a function, without the first `skip` and without its target.
 template <size_t skip, typename Function, typename Bind>
 void with_arguments(const char* name, const char* names, const Function&, Bind bind) {
     using T = Types<Function>;

@@ -4,7 +4,7 @@
 
 namespace vision3d::arrays {
 
-// Binds group_kernel with `kernel(args, where)` as its loop on the target W.
+// Binds group_kernel, with `kernel(args, where)` as its loop on target W.
 template <typename W, typename Kernel>
 void bind_group_kernel(nb::module_& m, Kernel kernel) {
     using T = typename W::Scalar;

@@ -2,7 +2,7 @@
 #include "bindings/define.h"
 #include "vision3d/mesh_args.h"
 
-// The mesh kernels for Python; targets as in bindings/splats.h.
+// Python bindings of the mesh kernels; targets as in bindings/splats.h.
 namespace vision3d::arrays {
 
 template <typename W>
@@ -45,7 +45,7 @@ void bind_mesh_rasterize(nb::module_& m) {
         const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
         MeshVjpArgs<T> a{};
         MeshArgs<T>& f = a.forward = mesh_args<W>(positions, triangles, height, width);
-        f.face_ids = const_cast<int32_t*>(pointer("face_ids", face_ids, {f.images, height, width}));  // read only here
+        f.face_ids = const_cast<int32_t*>(pointer("face_ids", face_ids, {f.images, height, width}));  // only read here
         check_range<W>("face_ids", face_ids, -1, f.faces);
         a.v_barycentrics = pointer("v_barycentrics", v_barycentrics, {f.images, height, width, 3});
         a.v_depths = pointer("v_depths", v_depths, {f.images, height, width});
@@ -101,7 +101,7 @@ void bind_mesh_interpolate(nb::module_& m) {
     });
 }
 
-// Levels lie one after the other in a texture; `sizes` is where the kernel runs, and its sum on a GPU the caller's matter.
+// The levels of a texture are stored one after the other; `sizes` is where the kernel runs, and on a GPU the caller checks its sum.
 template <typename W>
 TextureArgs<typename W::Scalar> texture_args(const In<W, 3>& textures, const In<W, 2, int64_t>& sizes, const In<W, 4>& uvs,
                                              const MaybeIn<W, 3>& lods, const MaybeIn<W, 3, bool>& masks, bool repeat) {
@@ -228,7 +228,7 @@ PictureArgs<typename W::Scalar> picture_args(const In<W, 3>& positions, const In
     return a;
 }
 
-// On a processor alone.
+// CPU only.
 template <typename W>
 void bind_mesh_picture(nb::module_& m) {
     using T = typename W::Scalar;

@@ -26,8 +26,8 @@ NB_MODULE(_native, m) {
 #else
     m.attr("has_cuda") = false;
 #endif
-    // Buffers of a few MB come and go at every step; by default glibc gives them back to the system each time, and taking them
-    // again costs more than the kernels that fill them.
+    // Buffers of a few MB are allocated and freed at every step; by default, glibc returns them to the system each time, and
+    // allocating them again costs more than the kernels that fill them.
     m.def("keep_freed_memory", [] {
 #if defined(__GLIBC__)
         mallopt(M_MMAP_THRESHOLD, 256 << 20);
@@ -35,7 +35,7 @@ NB_MODULE(_native, m) {
 #endif
     });
     m.def("set_num_threads", &vision3d::set_num_threads);
-    vision3d::kernels();  // chosen now: a fork in the middle of the first choice would leave it locked in the child
+    vision3d::kernels();  // selected now: a fork during the first selection would leave it locked in the child
     m.def("isa", [] { return std::string(vision3d::kernels().name); });
     m.def("available_isas", &vision3d::available_isas);
     m.def("set_isa", &vision3d::set_isa);
@@ -43,7 +43,7 @@ NB_MODULE(_native, m) {
     bind_images(m);
     bind_splats(m);
     bind_rows(m);
-    bind_meshes(m);  // after the splats, which make the submodule of the kernels' bodies
+    bind_meshes(m);  // after the splats, which create the submodule of the kernel bodies
     bind_mpm(m);
     bind_skin(m);
 #ifdef VISION3D_CUDA

@@ -24,7 +24,7 @@ struct Vectors {
     }
 };
 
-// The bodies of the CUDA kernels, thread after thread.
+// The bodies of the CUDA kernels, one thread after the other.
 struct Shim {
     template <typename W, typename T>
     static mpm::Report advance(const W&, mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration, double time,

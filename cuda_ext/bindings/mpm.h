@@ -60,12 +60,12 @@ inline mpm::World world_of(const Numbers& materials, const Numbers& solids, cons
     return world;
 }
 
-// Particles and grid as a step has them.
+// Particles and grid in the layout of a step.
 template <typename W, typename T = typename W::Scalar>
 std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int32_t>& ids, int64_t count, const Out<W, 4>& grid,
                                       const mpm::World& world, const MaybeOut<W, 3>& lacking = {}) {
     const int64_t stride = int64_t(rows.shape(1));
-    constexpr int64_t LANES = 16;  // the loops read as far beyond the last particle
+    constexpr int64_t LANES = 16;  // the loops read up to this many particles past the end
     if (count < 0 || count > stride - LANES)
         throw std::invalid_argument("count: got " + std::to_string(count) + ", want 0 to " + std::to_string(stride - LANES));
     auto step = std::make_unique<mpm::Step<T>>();

@@ -19,7 +19,7 @@ struct Vectors {
     }
 };
 
-// The bodies of the CUDA kernels, thread after thread.
+// The bodies of the CUDA kernels, one thread after the other.
 struct Shim {
     template <typename Op, typename W, typename T>
     static void forward(const W&, int, const T* in, T* out, int64_t count) {

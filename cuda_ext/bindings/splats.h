@@ -12,7 +12,7 @@ struct Camera {
     bool antialiased;
 };
 
-// Rows of partial sums that the kernels of pairs write.
+// Rows of partial sums written by the kernels of pairs.
 inline int64_t pair_chunks(int64_t count) { return count <= PAIR_CHUNK ? 1 : (count + PAIR_CHUNK - 1) / PAIR_CHUNK; }
 
 template <typename W>
@@ -141,7 +141,7 @@ void bind_sh(nb::module_& m) {
     });
 }
 
-// torch has signed keys alone; the sort reads their bits as unsigned.
+// torch has only signed keys; the sort treats their bits as unsigned.
 template <typename W, typename Key>
 void bind_sort(nb::module_& m) {
     using Signed = std::make_signed_t<Key>;
@@ -257,7 +257,7 @@ BlendArgs<typename W::Scalar> blend_args(const In<W, 2>& colors, const MaybeIn<W
     return a;
 }
 
-// Rows that the sums of the backward need: a CPU keeps those of each (tile, Gaussian) apart, a GPU adds them at once.
+// Rows for the sums of the backward pass: a CPU stores those of each (tile, Gaussian) separately, a GPU adds them immediately.
 template <typename W, typename T>
 int64_t sum_rows(const BlendArgs<T>& a) {
     return std::is_same_v<typename W::Device, nb::device::cpu> ? a.records : a.splats;
@@ -312,7 +312,7 @@ void bind_blend(nb::module_& m) {
         const int64_t n = a.splats, D = a.channels;
         a.packed = reinterpret_cast<const Record<T>*>(pointer("records", records, {n, RECORD}));
         a.out_transmittances = const_cast<T*>(pointer("transmittances", transmittances, {a.images, height, width}));
-        a.last_ids = const_cast<int32_t*>(pointer("last_ids", last_ids, {a.images, height, width}));  // both are read only here
+        a.last_ids = const_cast<int32_t*>(pointer("last_ids", last_ids, {a.images, height, width}));  // both are only read here
         check_range<W>("last_ids", last_ids, -1, a.records);
         v.absgrad = v_means2d_abs.has_value();
         v.v_colors = pointer("v_colors_out", v_colors_out, {a.images, height, width, D});

@@ -1,7 +1,7 @@
 #pragma once
 #include "bindings/splats.h"
 
-// Bindings of the kernels of 2D Gaussians, for any target.
+// Bindings of the 2D Gaussian kernels, for any target.
 namespace vision3d::arrays {
 
 template <typename W>
@@ -143,7 +143,7 @@ void bind_blend_2dgs(nb::module_& m) {
         v.forward = blend_2dgs_args<W>(records, colors, backgrounds, masks, offsets, ids, width, height, tile_size, alpha_max, distortion);
         BlendArgs<T>& a = v.forward.base;
         const int64_t n = a.splats, D = a.channels;
-        // The maps of the forward are read only here.
+        // The outputs of the forward pass are only read here.
         a.out_transmittances = const_cast<T*>(pointer("transmittances", transmittances, {a.images, height, width}));
         a.last_ids = const_cast<int32_t*>(pointer("last_ids", last_ids, {a.images, height, width}));
         v.forward.moments = const_cast<T*>(pointer("moments", moments, {a.images, height, width}));
@@ -170,7 +170,7 @@ void bind_blend_2dgs(nb::module_& m) {
     });
 }
 
-// Everything that renders 3D and 2D Gaussians but the tile lists.
+// All functions that render 3D and 2D Gaussians, except tile lists.
 template <typename W>
 void bind_renderer(nb::module_& m) {
     bind_project<W>(m);

@@ -16,7 +16,7 @@ void copy_rows(const void* from, void* to, int64_t begin, int64_t end, int64_t b
 
 }  // namespace
 
-// Threads find the pairs, row by row; few blend, and one thread adds them in the order of the picture, which keeps the bits.
+// Threads find the pairs, row by row; few pairs blend, and one thread adds them in image order, for bitwise reproducible sums.
 template <typename T>
 void antialias(Loops, const AntialiasArgs<T>& a) {
     const int64_t D = a.channels;

@@ -27,12 +27,12 @@ struct RowKernels {
     void (*vjp)(const float* in, const float* out, const float* v_out, float* v_in, int64_t begin, int64_t end);
 };
 
-// The kernels that exist once an instruction set. Each set fills one table in cpu/isa/kernels.cpp.
+// Kernels compiled once per instruction set. Each set fills one table in cpu/isa/kernels.cpp.
 struct Kernels {
     const char* name;
     int lanes;  // floats in a vector
 
-    // Gaussians [begin, end) of one image; the backward also gives the sum over them of the camera's gradient.
+    // Gaussians [begin, end) of one image; the backward pass also returns the sum of the camera's gradient over them.
     void (*project)(const ProjectArgs<float>&, int64_t image, int64_t begin, int64_t end);
     void (*project_vjp)(const ProjectVjpArgs<float>&, int64_t image, int64_t begin, int64_t end, float* v_view);
     // Visible pairs [begin, end), all of one image.
@@ -56,7 +56,7 @@ struct Kernels {
     void (*group_kernel64)(const GroupKernelArgs<double>&, const double* const* weights, const double* const* biases, int64_t begin,
                            int64_t end);
     RowKernels rows[rows::COUNT];
-    // Vertices [begin, end) in all poses; the backward adds to v_rows, which belongs to this range.
+    // Vertices [begin, end) in all poses; the backward pass adds to v_rows, which belongs to this range.
     void (*skin_vertices)(const skin::Args<float>&, int mode, int64_t begin, int64_t end);
     void (*skin_vertices_vjp)(const skin::VjpArgs<float>&, int mode, int64_t begin, int64_t end, float* v_rows);
     bool (*finite_range)(const float* values, int64_t count);
@@ -64,7 +64,7 @@ struct Kernels {
     mpm::Loops mpm;
 };
 
-// The table in use: the widest set that this processor runs, until set_isa says otherwise.
+// The table in use: the widest set supported by this CPU, unless changed by set_isa.
 const Kernels& kernels();
 
 // Its loops for float or double.
@@ -84,7 +84,7 @@ auto group_kernel_loop() {
         return kernels().group_kernel64;
 }
 
-// Names of the sets that are compiled in and run here, narrowest first.
+// Names of the sets that are compiled in and supported here, narrowest first.
 std::vector<std::string> available_isas();
 
 // Throws std::invalid_argument with the valid names.

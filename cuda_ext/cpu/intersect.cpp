@@ -12,7 +12,7 @@ namespace {
 
 constexpr int RADIX = 2048;
 
-// Stable radix sort of indices by key, 11 bits a pass. Blocks of keys count and scatter on their own; small ones would
+// Stable radix sort of indices by key, 11 bits per pass. Blocks of keys count and scatter independently; small blocks would
 // write to the same cache lines.
 void sort_by_key(uint32_t* keys, uint32_t* indices, int64_t count) {
     const int64_t block = std::max<int64_t>(65536, (count + 15) / 16), blocks = (count + block - 1) / block;
@@ -105,14 +105,14 @@ Intersections::Intersections(int64_t images, const int64_t* offsets, const float
     const int64_t tiles = int64_t(grid_.tiles_x) * grid_.tiles_y;
     if (count_ > INT32_MAX) throw std::length_error("more than 2^31 visible Gaussians in one call: render fewer cameras at once");
 
-    std::vector<int64_t> starts(images + 1, 0);  // of each image in order_
+    std::vector<int64_t> starts(images + 1, 0);  // start of each image in order_
     for (int64_t image = 0; image < images; ++image) {
         int64_t visible = 0;
         for (int64_t i = offsets[image]; i < offsets[image + 1]; ++i) visible += radii[2 * i] > 0 || radii[2 * i + 1] > 0;
         starts[image + 1] = starts[image] + visible;
     }
     order_.resize(starts[images]);
-    reach_.reset(new Reach[count_]);  // without zeros: the threads that fill it touch it first
+    reach_.reset(new Reach[count_]);  // uninitialized: the threads that fill it touch it first
     const auto sort = [&](int64_t image) {
         const int64_t size = starts[image + 1] - starts[image];
         const std::unique_ptr<uint32_t[]> keys(new uint32_t[size]);
@@ -125,7 +125,7 @@ Intersections::Intersections(int64_t images, const int64_t* offsets, const float
             }
         sort_by_key(keys.get(), order, size);
     };
-    // The order and the tiles do not depend on each other: one thread sorts while the others test.
+    // The order and the tiles are independent: one thread sorts while the others test.
     constexpr int64_t BLOCK = 1024;
     parallel_for(images + (count_ + BLOCK - 1) / BLOCK, 1, [&](int64_t job, int64_t) {
         if (job < images) return sort(job);
@@ -143,7 +143,7 @@ Intersections::Intersections(int64_t images, const int64_t* offsets, const float
     parallel_for(int64_t(chunks_.size()), 1, [&](int64_t c, int64_t) {
         for (int64_t i = chunks_[c].begin; i < chunks_[c].end; ++i) each_tile(order_[i], [&](int tile) { ++counts[c * tiles + tile]; });
     });
-    // A tile's records stand together, and inside a tile the chunks follow each other: that keeps the depth order.
+    // The records of a tile are adjacent, and within a tile the chunks follow each other, which keeps the depth order.
     first_.resize(counts.size());
     tile_start_.resize(images * tiles);
     size_t chunk = 0;

@@ -6,17 +6,17 @@
 #include "cpu/scratch.h"
 #include "vision3d/antialias.h"
 
-// What drawing and outlines need of all faces of an image, found in one pass.
+// Data of all faces of an image that drawing and outlines need, computed in one pass.
 namespace vision3d::cpu {
 
-// Sign of p + q + r - s - t - u; 0 where it is small beside them.
+// Sign of p + q + r - s - t - u; 0 where it is small relative to them.
 inline int8_t sign_unless_narrow(double p, double q, double r, double s, double t, double u) {
     const double area = p + q + r - s - t - u;
     const double least = 1.01 * EDGE_ON * (abs(p) + abs(q) + abs(r) + abs(s) + abs(t) + abs(u));
     return int8_t((area > least) - (area < -least));
 }
 
-// Of the area of a face in the image.
+// Sign of the area of a face in the image.
 inline int8_t area_sign(const MeshFace& f) {
     return sign_unless_narrow(f.x[0] * f.y[1] * f.w[2], f.x[1] * f.y[2] * f.w[0], f.x[2] * f.y[0] * f.w[1], f.x[0] * f.y[2] * f.w[1],
                               f.x[1] * f.y[0] * f.w[2], f.x[2] * f.y[1] * f.w[0]);
@@ -25,13 +25,13 @@ inline int8_t area_sign(const MeshFace& f) {
 class MeshSetup {
   public:
     Scratch<double> points;   // (V,4), corners in double
-    Scratch<PixelBox> boxes;  // of faces
-    Scratch<int8_t> sides;    // of plain faces the sign of the area in the image, 0 of others
-    Scratch<float> nearest;   // of plain faces no more than the depth of any pixel
-    Scratch<int8_t> signs;    // of the areas of the faces in the image, 0 where narrow (EDGE_ON)
+    Scratch<PixelBox> boxes;  // boxes of faces
+    Scratch<int8_t> sides;    // sign of the area in the image for plain faces, 0 for others
+    Scratch<float> nearest;   // lower bound of the pixel depths for plain faces
+    Scratch<int8_t> signs;    // signs of all areas in the image, 0 where narrow (EDGE_ON)
     int near_side = 1;
 
-    // Faces are plain when all corners lie between the planes before the camera, with room for rounding, and they are not narrow.
+    // Faces are plain if all corners are between the planes in front of the camera, with a margin for rounding, and not narrow.
     template <typename T>
     void load(const T* positions, int64_t vertices, const int32_t* triangles, int64_t faces, int width, int height, double near_plane,
               double far_plane) {
@@ -51,7 +51,7 @@ class MeshSetup {
     }
 
   private:
-    // Where a corner is seen, NaN where it is not or is not finite; then its depth, NaN where it is not well between the planes.
+    // Position of a corner in the image, NaN if it is not visible or not finite; and its depth, NaN if not well between the planes.
     template <typename T>
     void load_corner(const T* from, int64_t v, double near_plane, double far_plane) {
         double *p = &points[4 * v], *s = &seen_[4 * v];
@@ -80,10 +80,10 @@ class MeshSetup {
         signs[f] = sign_unless_narrow(a[0] * b[1], b[0] * c[1], c[0] * a[1], a[0] * c[1], b[0] * a[1], c[0] * b[1]);
         const double depth = a[2] + b[2] + c[2];
         sides[f] = depth == depth ? signs[f] : int8_t(0);
-        nearest[f] = float(min(min(a[2], b[2]), c[2]) * (1 - 1e-6));  // depths of pixels are rounded
+        nearest[f] = float(min(min(a[2], b[2]), c[2]) * (1 - 1e-6));  // pixel depths are rounded
     }
 
-    // By the mean depth of some of the faces of either side. It decides the order in which they are drawn, and no result.
+    // By the mean depth of some of the faces of either side. It determines the order of drawing, not the result.
     void find_near_side(const int32_t* triangles, int64_t faces) {
         double sums[2] = {}, counts[2] = {};
         const int64_t step = faces / 512 + 1;

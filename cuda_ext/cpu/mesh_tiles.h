@@ -9,10 +9,10 @@
 // The faces of an image, tile by tile.
 namespace vision3d::cpu {
 
-// Faces of one image by the tiles that their boxes touch: for each tile first those that are drawn first, then plain faces of the
-// farther side; both in the order of the faces.
+// Faces of one image by the tiles that their boxes touch: for each tile, first those that are drawn first, then plain faces of the
+// farther side; both in face order.
 struct TileLists {
-    std::vector<int64_t> begins;  // two a tile
+    std::vector<int64_t> begins;  // two per tile
     std::vector<int32_t> faces;
 
     TileLists(const MeshSetup& setup, int64_t count, int tiles_x, int tiles_y) : begins(2 * int64_t(tiles_x) * tiles_y + 1, 0) {
@@ -22,7 +22,7 @@ struct TileLists {
                 if (b.x0 >= b.x1 || b.y0 >= b.y1) continue;
                 const int x0 = b.x0 / MESH_TILE_W, x1 = (b.x1 - 1) / MESH_TILE_W, y0 = b.y0 / MESH_TILE_H, y1 = (b.y1 - 1) / MESH_TILE_H;
                 const int64_t later = setup.sides[f] == -setup.near_side;
-                if (x0 == x1 && y0 == y1) {  // most
+                if (x0 == x1 && y0 == y1) {  // most faces
                     visit(2 * (int64_t(y0) * tiles_x + x0) + later, int32_t(f));
                     continue;
                 }
@@ -38,7 +38,7 @@ struct TileLists {
     }
 };
 
-// finish(tile) for every tile with faces; others show none: face ids and depths are written, and empty(begin, end) is called for
+// Calls finish(tile) for every tile with faces; for the others, face ids and depths are written, and empty(begin, end) is called for
 // their pixels, counted over all images.
 template <typename T, typename Finish, typename Empty>
 void draw_tiles(const MeshArgs<T>& a, int64_t image, const MeshSetup& setup, Finish finish, Empty empty) {
@@ -61,7 +61,7 @@ void draw_tiles(const MeshArgs<T>& a, int64_t image, const MeshSetup& setup, Fin
             }
             return;
         }
-        thread_local MeshTile drawn;  // what was there before is not read where keys are clear
+        thread_local MeshTile drawn;  // previous content is not read where keys are cleared
         drawn.image = image;
         drawn.left = left;
         drawn.top = top;

@@ -12,30 +12,30 @@
 namespace vision3d::cpu {
 namespace {
 
-constexpr int64_t RUN_ROWS = 8;  // rows of a picture that a thread takes at once
+constexpr int64_t RUN_ROWS = 8;  // image rows per work item
 
-// Pixels of a row of an image that show one face, from column x on; begin and end are counted over all images.
+// Pixels of an image row that show one face, from column x on; begin and end are counted over all images.
 struct Run {
     int32_t face;
     int64_t image, x, y, begin, end;
 };
 
 // Sums over the pixels that show a face, of `width` numbers for each of its corners. add(sums, run) adds the pixels of
-// a run, empty(run) is called for those without a face; finish(sums, face) turns the sums of a face into gradients of its corners;
-// these go to rows(image)[corner]. Threads take some rows each, and one adds in the order of the picture, so the bits do not depend
-// on their number.
+// a run, empty(run) is called for those without a face; finish(sums, face) converts the sums of a face to gradients of its corners,
+// which are added to rows(image)[corner]. Threads process rows, and one thread adds in image order, so the result does not depend
+// on the number of threads.
 template <typename T, typename Width, typename Add, typename Empty, typename Finish, typename Rows>
 void sum_faces(const int32_t* face_ids, int64_t images, int64_t height, int64_t row_pixels, int64_t faces, const int32_t* triangles,
                Width width, Add add, Empty empty, Finish finish, Rows rows) {
     struct Part {
-        std::vector<int32_t> faces;  // in the order in which they are met
+        std::vector<int32_t> faces;  // in order of appearance
         std::vector<double> sums;
     };
     const int64_t size = 3 * int64_t(width), parts = (height + RUN_ROWS - 1) / RUN_ROWS;
     std::vector<Part> found(parts);
     for (int64_t image = 0; image < images; ++image) {
         parallel_for(parts, 1, [&](int64_t index, int64_t) {
-            thread_local std::vector<int32_t> slots;  // of each face in `part`; left at -1
+            thread_local std::vector<int32_t> slots;  // index of each face in `part`; reset to -1 at the end
             if (int64_t(slots.size()) < faces) slots.assign(faces, -1);
             Part& part = found[index];
             part.faces.clear();
@@ -95,7 +95,7 @@ void interpolate_run_vjp(const InterpolateArgs<T>& a, const Run& run, N channels
     }
 }
 
-// body(channels), a constant where there are few.
+// body(channels), a compile-time constant if there are few.
 template <typename Body>
 void with_few_channels(int64_t channels, Body body) {
     switch (channels) {
@@ -132,7 +132,7 @@ void rasterize_vjp(Loops, const MeshVjpArgs<T>& a) {
                  [&](double* sums, const Run& run) {
         add_run(a, run.face, run.image, run.x, run.y, run.begin, run.end, *reinterpret_cast<FaceSums*>(sums));
     }, [](const Run&) {}, [&](double* sums, int64_t image, int32_t face) {
-        const FaceSums s = *reinterpret_cast<const FaceSums*>(sums);  // a copy: `sums` takes the result
+        const FaceSums s = *reinterpret_cast<const FaceSums*>(sums);  // a copy, as `sums` receives the result
         face_vjp(load_face(f.positions + 4 * image * f.vertices, f.triangles + 3 * int64_t(face)), s, reinterpret_cast<double(*)[4]>(sums));
     }, [&](int64_t image) { return a.v_positions + 4 * image * f.vertices; });
 }

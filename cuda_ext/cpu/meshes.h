@@ -1,7 +1,7 @@
 #pragma once
 #include "vision3d/mesh_args.h"
 
-// The mesh kernels on a processor, T float or double. Results do not depend on the number of threads.
+// The mesh kernels on a CPU, T float or double. Results do not depend on the number of threads.
 namespace vision3d::cpu {
 
 struct Loops {};

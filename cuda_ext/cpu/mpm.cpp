@@ -13,7 +13,7 @@ namespace {
 
 using namespace mpm;
 
-constexpr double SORT_AGAIN = 0.98;  // cells that a particle may have moved since they were sorted
+constexpr double SORT_AGAIN = 0.98;  // cells a particle may move before they are sorted again
 
 void take(const Particles& particles, Step<float>& step) {
     step.rows = particles.rows;
@@ -51,7 +51,7 @@ Found extremes(const Particles& particles) {
     return found;
 }
 
-// Calls body(found, begin, end) on chunks and adds what they find up, in the same order for any number of threads.
+// Calls body(found, begin, end) on chunks and accumulates `found` in the same order for any number of threads.
 template <typename Body>
 Found reduce(int64_t count, int64_t chunk, Body body) {
     std::vector<Found> parts(size_t((count + chunk - 1) / chunk));
@@ -82,7 +82,7 @@ void for_each_node(const SortedParticles& sorted, const Step<float>& step, int64
     });
 }
 
-// Which ways out of a solid the nodes of a block have, a bit each; distances change by no more than the distance of points.
+// Directions of the shortest way out of a solid in a block of nodes, one bit each; distances are 1-Lipschitz.
 uint8_t find_ways(const SortedParticles& sorted, const Step<float>& step, const Solid<float>& solid, int64_t block) {
     const int64_t at[3] = {block / (sorted.width(1) * sorted.width(2)), block / sorted.width(2) % sorted.width(1), block % sorted.width(2)};
     float middle[3], normal[3];
@@ -119,7 +119,7 @@ class Solver {
     Found substep(Step<float>& step) {
         const Loops& loops = kernels().mpm;
         if (!is_sorted_ || drift_ > SORT_AGAIN * world_.spacing) {
-            clear(step);  // what is no longer reached must be empty for tracers
+            clear(step);  // nodes no longer reached must be empty for tracers
             sorted_.sort(particles_.rows, particles_.ids, particles_.stride, particles_.count, step, world_.num_materials);
             is_sorted_ = true;
             drift_ = 0;
@@ -156,7 +156,7 @@ class Solver {
             const auto& ways = ways_of[size_t(s)];
             uint8_t all = 0;
             for (const uint8_t some : ways) all = uint8_t(all | some);
-            for (int way = 0; way < 6; ++way) {  // nodes of one way share none with each other
+            for (int way = 0; way < 6; ++way) {  // pairs of one direction share no nodes
                 if (!(all >> way & 1)) continue;
                 found.add(over_nodes([&](Found& part, int64_t n, int64_t block) {
                     if (ways[size_t(n)] >> way & 1)
@@ -179,13 +179,13 @@ class Solver {
         return found;
     }
 
-    // Tracers go with the velocities that the last step has left on the grid.
+    // Tracers move with the grid velocities of the last step.
     Found trace(const Step<float>& now) {
         if (tracers_.count == 0) return {};
         const auto copy = std::make_unique<Step<float>>(now);
         Step<float>& step = *copy;
         take(tracers_, step);
-        if (!(trace_drift_ < world_.spacing)) {  // only for the memory's sake: tracers write nothing to the grid
+        if (!(trace_drift_ < world_.spacing)) {  // only for memory locality: tracers write nothing to the grid
             sorted_tracers_.sort_if_mixed(step.rows, tracers_.ids, step.stride, step.count, step, world_.num_materials);
             trace_drift_ = 0;
         }
@@ -231,8 +231,8 @@ class Solver {
         });
     }
 
-    // What the materials' friction lacks of 1, at the nodes that solids meet and the next ones on their ways out: all particles
-    // that reach these are in a block with such nodes, or in one beside it.
+    // 1 minus the friction of the materials, at the nodes touched by solids and the next ones outwards: all particles that reach
+    // these are in a block with such nodes, or in an adjacent one.
     void friction_to_grid(const Step<float>& step, const std::vector<std::vector<uint8_t>>& ways_of) {
         over_lines(step, [&](float*, int64_t i, int64_t j, int64_t k, int64_t length) {
             float* const line = step.lacking + node_index(step, i, j, k);

@@ -33,7 +33,7 @@ void SortedParticles::sort(float* rows, int32_t* ids, int64_t stride, int64_t co
     for (size_t n = 1; n < starts_.size(); ++n) starts_[n] += starts_[n - 1];
     list_blocks(bodies);
     for (int64_t p = 0; p < count; ++p) order_[starts_[size_t(keys_[p])]++] = int32_t(p);  // starts_ become ends
-    // By cell within a segment, so that particles that share their nodes follow one another.
+    // By cell within a segment, so that particles that share nodes are adjacent.
     parallel_for(int64_t(segments_.size()), 1, [&](int64_t first, int64_t last) {
         std::vector<int32_t> sorted;
         for (int64_t s = first; s < last; ++s) {

@@ -6,15 +6,15 @@
 
 namespace vision3d::cpu {
 
-// A part of a block whose particles are of one body.
+// A part of a block whose particles belong to one body.
 struct Segment {
     int body;
     int64_t begin, end;
 };
 
-// Blocks of 4 x 4 x 8 cells that hold particles. The particles of a block reach nodes from one before its first to seven
-// (eleven along z) after it as long as none has moved by a cell since they were sorted, so blocks of one colour, which lie two
-// blocks apart, never meet.
+// Blocks of 4 x 4 x 8 cells with particles. The particles of a block reach nodes from one before its first to seven (eleven along
+// z) after it, as long as none has moved by a cell since sorting, so blocks of one color, which are two blocks apart, share no
+// nodes.
 struct Block {
     int at[3];
     int first_segment, last_segment;
@@ -28,14 +28,14 @@ class SortedParticles {
     // Sorts rows and ids (body, motion and number of each particle) by block, body and cell.
     void sort(float* rows, int32_t* ids, int64_t stride, int64_t count, const mpm::Step<float>& step, int bodies);
 
-    // As sort where few neighbours in memory are in one cell; else lists the segments of the present order, without blocks.
+    // Sorts if few adjacent particles are in the same cell; otherwise lists the segments of the current order, without blocks.
     void sort_if_mixed(float* rows, int32_t* ids, int64_t stride, int64_t count, const mpm::Step<float>& step, int bodies);
 
     const std::vector<Block>& blocks() const { return blocks_; }
     const std::vector<Segment>& segments() const { return segments_; }
-    // Blocks of one of eight colours.
+    // Blocks of one of the eight colors.
     const std::vector<int>& colored(int color) const { return colors_[color]; }
-    // All blocks of nodes that particles can reach, by number.
+    // All blocks of nodes within reach of particles, by number.
     const std::vector<int64_t>& active() const { return active_; }
     int64_t width(int axis) const { return widths_[axis]; }
 

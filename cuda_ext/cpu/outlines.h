@@ -7,12 +7,12 @@
 #include "cpu/parallel.h"
 #include "vision3d/antialias.h"
 
-// Which pairs of pixels blend, found where outlines pass.
+// Pairs of pixels that blend, found along outlines.
 namespace vision3d::cpu {
 
-constexpr int64_t PAIR_ROWS = 8;  // of a picture that a thread takes at once
+constexpr int64_t PAIR_ROWS = 8;  // image rows per work item
 
-// Two pixels, counted over all images, of which the first takes a share of the other's colour.
+// Two pixels, counted over all images; the first gets a share of the other's color.
 struct Blended {
     int64_t target, from;
     double weight;
@@ -22,7 +22,7 @@ inline Blended blended(const PairBlend& blend, int64_t at, int64_t other) {
     return blend.target == 0 ? Blended{at, other, blend.weight} : Blended{other, at, blend.weight};
 }
 
-// The lines of the face that was met last: a pair asks for them more than once.
+// The lines of the last face used: a pair needs them more than once.
 template <typename T>
 class LinesMet {
   public:
@@ -46,7 +46,7 @@ class Outlines {
   public:
     explicit Outlines(const AntialiasArgs<T>& a) : a_(a) {}
 
-    // Takes the signs of the faces' areas, 0 where narrow, where they are known.
+    // Uses the signs of the faces' areas, 0 where narrow, if known.
     void load(int64_t image, const int8_t* signs = nullptr) {
         image_ = image;
         const int64_t size = int64_t(a_.width) * a_.height;
@@ -55,7 +55,7 @@ class Outlines {
         mark_outlines(signs ? signs : find_signs());
     }
 
-    // visit(blended) for the pairs of rows [begin, end) in the order of the picture; writes a.pairs of these rows.
+    // Calls visit(blended) for the pairs of rows [begin, end) in image order; writes a.pairs of these rows.
     template <typename Visit>
     void each_blend(int64_t begin, int64_t end, Visit visit) const {
         LinesMet<T> met(a_, image_);
@@ -96,24 +96,24 @@ class Outlines {
         return signs_.data();
     }
 
-    // Marks the pixels whose pairs an edge may pass that `face_lines` may call a silhouette: the neighbour is not there, is turned
-    // the other way, or is narrow. Too many do no harm.
+    // Marks the pixels whose pairs may be crossed by an edge that `face_lines` may classify as a silhouette: the neighbor is missing,
+    // has the opposite orientation, or is narrow. A superset is fine.
     void mark_outlines(const int8_t* signs) {
         const T* positions = a_.positions + 4 * image_ * a_.vertices;
         for (int64_t n = 0; n < a_.faces; ++n) {
             bool goes_on[3];
             for (int i = 0; i < 3; ++i) goes_on[i] = surface_goes_on(n, i, signs);
-            if (goes_on[0] & goes_on[1] & goes_on[2]) continue;  // by far the most
+            if (goes_on[0] & goes_on[1] & goes_on[2]) continue;  // the most common case
             for (int i = 0; i < 3; ++i) {
                 const int32_t* own = a_.triangles + 3 * n;
                 const int32_t j = own[(i + 1) % 3], k = own[(i + 2) % 3];
-                if (goes_on[i] || a_.neighbors[3 * n + i] > n) continue;  // from one of its faces
+                if (goes_on[i] || a_.neighbors[3 * n + i] > n) continue;  // once per edge
                 if (!mark_edge(positions + 4 * int64_t(j), positions + 4 * int64_t(k))) return mark_all();
             }
         }
     }
 
-    // Without branches: there is a neighbour behind the edge, it is turned to the same side, and its corners run the same way round.
+    // Branch-free: there is a face behind the edge, it has the same orientation, and its corners have the same winding.
     bool surface_goes_on(int64_t face, int i, const int8_t* signs) const {
         const int32_t* own = a_.triangles + 3 * face;
         const int32_t neighbor = a_.neighbors[3 * face + i], j = own[(i + 1) % 3], k = own[(i + 2) % 3];
@@ -123,13 +123,13 @@ class Outlines {
         return (neighbor >= 0) & (signs[face] * signs[behind] > 0) & alike;
     }
 
-    // False when it may be anywhere.
+    // Returns false if the edge may be anywhere.
     bool mark_edge(const T* p, const T* q) {
         if (!(p[3] > 0 && q[3] > 0)) return false;
         const double x[2] = {double(p[0]) / double(p[3]), double(q[0]) / double(q[3])};
         const double y[2] = {double(p[1]) / double(p[3]), double(q[1]) / double(q[3])};
         const double size = abs(x[0]) + abs(x[1]) + abs(y[0]) + abs(y[1]);
-        if (!(size < 1e10)) return false;  // where pixels are not resolved any more, or not finite
+        if (!(size < 1e10)) return false;  // pixels are not resolved any more, or it is not finite
         // Steep edges blend along rows, flat ones along columns (blend_pair).
         const double across = abs(x[1] - x[0]), down = abs(y[1] - y[0]);
         if (down >= across * (1 - 1e-6)) mark_steps(y, x, a_.height, a_.width, a_.width, 1, PAIR_RIGHT);
@@ -137,7 +137,7 @@ class Outlines {
         return true;
     }
 
-    // At every centre along the first axis between the ends, the pairs along the second one which the edge passes, with a margin.
+    // For every center along the first axis between the ends: the pairs along the second axis that the edge crosses, with a margin.
     void mark_steps(const double along[2], const double across[2], int along_count, int across_count, int64_t along_stride,
                     int64_t across_stride, uint8_t bit) {
         constexpr double MARGIN = 1. / 16;
@@ -147,7 +147,7 @@ class Outlines {
         const int end = floor_tile(high + .5 + MARGIN, along_count);
         for (int n = ceil_tile(low - .5 - MARGIN, along_count); n < end; ++n) {
             const double at = min(max(across[0] + (n + .5 - along[0]) * slope, least), most);
-            const int last = floor_tile(at + .5 + MARGIN, across_count);  // of the pair the pixel on the left, or the upper one
+            const int last = floor_tile(at + .5 + MARGIN, across_count);  // left or upper pixel of the pair
             for (int m = ceil_tile(at - 1.5 - MARGIN, across_count); m < last; ++m) near_[n * along_stride + m * across_stride] |= bit;
         }
     }

@@ -4,10 +4,10 @@
 #include "cpu/parallel.h"
 #include "vision3d/args.h"
 
-// Loops over (image, Gaussian) pairs and their records that the drivers on the CPU share.
+// Loops over (image, Gaussian) pairs and their records, shared by the CPU drivers.
 namespace vision3d::cpu {
 
-// body(image, begin, end, chunk) on the visible pairs, [offsets[i], offsets[i+1]) of image i. One image after the other:
+// Calls body(image, begin, end, chunk) on the visible pairs, [offsets[i], offsets[i+1]) of image i. One image after the other:
 // the cameras of a batch add to the same Gaussians.
 template <typename Body>
 void each_pair_chunk(int64_t images, const int64_t* offsets, int64_t size, Body body) {
@@ -18,8 +18,8 @@ void each_pair_chunk(int64_t images, const int64_t* offsets, int64_t size, Body 
     }
 }
 
-// finish(id, sums) with the sum of the rows of each Gaussian. A chunk owns a range of Gaussians and reads all records: they
-// are added in tile order, whatever the number of threads, and in double: a large Gaussian has a record in every tile.
+// Calls finish(id, sums) with the sum of the rows of each Gaussian. A chunk owns a range of Gaussians and reads all records: they
+// are added in tile order, for any number of threads, in double, as a large Gaussian has a record in every tile.
 template <typename T, typename Finish>
 void sum_records(int64_t splats, int64_t records, const int32_t* ids, const T* rows, int64_t row, Finish finish) {
     const int64_t chunk = std::max<int64_t>(4096, (splats + 15) / 16);

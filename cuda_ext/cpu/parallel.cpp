@@ -20,7 +20,7 @@
 namespace vision3d {
 namespace {
 
-// Kernels follow each other within some microseconds, and a sleeping thread takes longer than that to come back.
+// Kernels follow each other within microseconds, which is less than the wake-up time of a sleeping thread.
 constexpr auto PATIENCE = std::chrono::microseconds(200);
 
 void relax() {
@@ -31,7 +31,7 @@ void relax() {
 #endif
 }
 
-// Looks again and again for a short while; false when it has not come true. No use when threads share cores.
+// Spins for a short time; returns false if the condition has not become true. Useless if threads share cores.
 template <typename Ready>
 bool spin_until(bool spin, Ready ready) {
     if (ready()) return true;
@@ -46,8 +46,8 @@ bool spin_until(bool spin, Ready ready) {
     return false;
 }
 
-// A job is shared by the threads that work on it; whoever is late finds nothing left and does nothing. Each thread begins
-// with chunks of its own, next to each other in memory, and then takes those that others have not come to.
+// A job is shared by the threads that work on it; late threads find nothing to do. Each thread starts with its own chunks, which
+// are adjacent in memory, and then takes chunks that others have not reached.
 class Job {
   public:
     Job(int64_t count, int64_t chunk, int threads, const std::function<void(int64_t, int64_t)>& body)
@@ -101,7 +101,7 @@ class Job {
     std::exception_ptr error_;
 };
 
-// Threads that work for whoever calls `run`. Its size never changes: a caller that wants another size takes another team.
+// Threads that work for callers of `run`. Its size is fixed: a caller that needs another size uses another team.
 class Team {
   public:
     explicit Team(int count) : spin_(count <= int(std::thread::hardware_concurrency())), count_(count) {
@@ -109,7 +109,7 @@ class Team {
         try {
             for (int i = 1; i < count; ++i) workers_.emplace_back([this, i] { serve(i); });
         } catch (const std::system_error&) {
-            // The system gives no more threads: the job is shared by those that there are.
+            // The system provides no more threads: the job is shared by the existing ones.
         }
     }
     ~Team() { stop(); }
@@ -149,10 +149,10 @@ class Team {
     std::shared_ptr<Job> job_;
     std::atomic<uint64_t> posted_{0};
     bool stopping_ = false;
-    std::vector<std::thread> workers_;  // last: they use all of the above
+    std::vector<std::thread> workers_;  // last member: threads use all of the above
 };
 
-// Callers that want as many threads share a team, which ends with the last of them.
+// Callers with the same number of threads share a team, which is destroyed with the last of them.
 class Teams {
   public:
     std::shared_ptr<Team> of(int count) {
@@ -169,7 +169,7 @@ class Teams {
 };
 
 struct Caller {
-    int count = 0;  // 0: as the last `set_num_threads` of any thread
+    int count = 0;  // 0: value of the last `set_num_threads` of any thread
     std::shared_ptr<Team> team;
 };
 
@@ -179,7 +179,7 @@ alignas(Teams) unsigned char teams_memory[sizeof(Teams)];
 Teams* const teams = new (teams_memory) Teams;  // never destroyed: threads may still run at exit
 
 void Team::serve(int thread) {
-    caller.count = 1;  // loops inside of loops stay where they are
+    caller.count = 1;  // nested loops run on the same thread
     std::shared_ptr<Job> seen;
     for (uint64_t turn = 0;;) {
         spin_until(spin_, [&] { return posted_.load(std::memory_order_acquire) != turn; });
@@ -195,8 +195,8 @@ void Team::serve(int thread) {
 }
 
 #ifndef _WIN32
-// A child has the thread that called fork and none of the workers, and locks may be held by threads that are not there: it
-// leaves all of it behind, undestroyed, and makes its own when it needs it. Takes no memory: that has locks, too.
+// A forked child has only the calling thread and none of the workers, and locks may be held by missing threads: it leaks all of
+// them and creates its own on demand. Allocates no memory, since the allocator has locks, too.
 void after_fork_in_child() {
     new (teams_memory) Teams;
     new (&caller.team) std::shared_ptr<Team>;

@@ -6,12 +6,12 @@
 #include "cpu/meshes.h"
 #include "cpu/outlines.h"
 
-// A picture of attributes with silhouettes in one pass, and its gradients in another: what `rasterize`, `interpolate` and
-// `antialias` do one after the other, without their pictures in between.
+// Attributes with silhouettes in one pass, and their gradients in another: equivalent to `rasterize`, `interpolate` and
+// `antialias` one after the other, without intermediate images.
 namespace vision3d::cpu {
 namespace {
 
-constexpr int64_t SUM_ROWS = 16;  // rows of a picture that a thread takes at once
+constexpr int64_t SUM_ROWS = 16;  // image rows per work item
 
 template <typename T>
 AntialiasArgs<T> antialias_args(const PictureArgs<T>& p) {
@@ -32,7 +32,7 @@ AntialiasArgs<T> antialias_args(const PictureArgs<T>& p) {
     return a;
 }
 
-// The colour of a pixel before silhouettes, counted over all images.
+// The color of a pixel before antialiasing, counted over all images.
 template <typename T>
 void color_of(const PictureArgs<T>& p, int64_t i, double* color) {
     const MeshArgs<T>& m = p.mesh;
@@ -50,10 +50,10 @@ void color_of(const PictureArgs<T>& p, int64_t i, double* color) {
         for (int64_t c = 0; c < p.channels; ++c) color[c] += e[k] * scale * double(set[triangle[k] * p.channels + c]);
 }
 
-// What some rows add to the gradients.
+// Contribution of some rows to the gradients.
 struct Part {
-    std::vector<int32_t> faces;  // in the order in which they are met
-    std::vector<int64_t> first;  // pixels of the image where they are
+    std::vector<int32_t> faces;  // in order of appearance
+    std::vector<int64_t> first;  // pixels of the image of their first appearance
     std::vector<PixelShare> shares;
     Scratch<double> rows;  // see FaceRow
     struct Edge {
@@ -98,7 +98,7 @@ void find_shares(const PictureArgs<T>& p, const AntialiasArgs<T>& a, int64_t ima
 template <typename T>
 void sum_part(const PictureArgs<T>& p, const AntialiasArgs<T>& a, int64_t image, int64_t begin, int64_t end, Part& part) {
     const MeshArgs<T>& m = p.mesh;
-    thread_local std::vector<int32_t> slots;  // of each face in `part`; left at -1
+    thread_local std::vector<int32_t> slots;  // index of each face in `part`; reset to -1 at the end
     if (int64_t(slots.size()) < m.faces) slots.assign(m.faces, -1);
     part.faces.clear();
     part.first.clear();
@@ -187,7 +187,7 @@ void draw_picture(Loops, const PictureArgs<T>& p) {
                 loops.shade64(tile, p);
         }, [&](int64_t first, int64_t end) { std::fill(p.colors + first * D, p.colors + end * D, T(0)); });
         outlines.load(image, setup.signs.data());
-        // Colours change when all pairs have read them.
+        // Colors change only after all pairs have read them.
         parallel_for(m.height, PAIR_ROWS, [&](int64_t begin, int64_t end) {
             Changes& changes = found[begin / PAIR_ROWS];
             changes.targets.clear();
@@ -210,7 +210,7 @@ template <typename T>
 void draw_picture_vjp(Loops, const PictureArgs<T>& p) {
     const MeshArgs<T>& m = p.mesh;
     const AntialiasArgs<T> a = antialias_args(p);
-    // Some parts at a time, so that their sums stay in the cache until they are added.
+    // A few parts at a time, so that their sums stay in the cache until they are added.
     const int64_t count = (m.height + SUM_ROWS - 1) / SUM_ROWS, together = num_threads() == 1 ? 1 : 4 * num_threads();
     std::vector<Part> parts(std::min(m.images * count, together));
     for (int64_t turn = 0; turn < m.images * count; turn += together) {
@@ -219,7 +219,7 @@ void draw_picture_vjp(Loops, const PictureArgs<T>& p) {
             const int64_t image = (turn + n) / count, begin = (turn + n) % count * SUM_ROWS;
             sum_part(p, a, image, begin, std::min<int64_t>(begin + SUM_ROWS, m.height), parts[n]);
         });
-        // One thread adds, in the order of the picture, so the bits do not depend on their number.
+        // One thread adds in image order, so the result does not depend on the number of threads.
         for (int64_t n = 0; n < used; ++n) add_part(p, (turn + n) / count, parts[n]);
     }
 }

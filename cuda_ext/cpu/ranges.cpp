@@ -17,7 +17,7 @@ int64_t find(const T* values, int64_t count, int64_t low, int64_t high) {
     const Unsigned first = Unsigned(low), span = high > low ? Unsigned(high) - first : 0;
     std::atomic<bool> found{false};
     parallel_for(count, 1 << 18, [&](int64_t begin, int64_t end) {
-        Unsigned outside = 0;  // one comparison a value, as what is too small is very large
+        Unsigned outside = 0;  // one comparison per value, as values below the range wrap to large ones
         for (int64_t i = begin; i < end; ++i) outside |= Unsigned(Unsigned(values[i]) - first >= span);
         if (outside) found.store(true, std::memory_order_relaxed);
     });

@@ -3,7 +3,7 @@
 
 namespace vision3d::cpu {
 
-// Place of the first value that is not in [low, high), or -1. Reads all values: what is checked is all right nearly always.
+// Index of the first value outside [low, high), or -1. Reads all values, as they are nearly always valid.
 int64_t find_outside(const int32_t* values, int64_t count, int64_t low, int64_t high);
 int64_t find_outside(const int64_t* values, int64_t count, int64_t low, int64_t high);
 

@@ -3,7 +3,7 @@
 #include "cpu/parallel.h"
 #include "vision3d/row_ops.h"
 
-// Row operations on all cores: float by the vector kernels, double row by row.
+// Row operations on all cores: float with the vector kernels, double row by row.
 namespace vision3d::cpu {
 
 constexpr int64_t ROWS_CHUNK = 4096;

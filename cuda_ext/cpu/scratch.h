@@ -5,13 +5,13 @@
 
 namespace vision3d::cpu {
 
-// Memory that grows and is not cleared, from a cache line's beginning.
+// Growing uninitialized memory, aligned to a cache line.
 template <typename T>
 class Scratch {
     static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
 
   public:
-    // What was there is lost when it grows.
+    // Growing discards the content.
     void resize(int64_t count) {
         if (count <= capacity_) return;
         capacity_ = count + count / 4;

@@ -10,7 +10,7 @@ namespace vision3d::cpu {
 namespace {
 
 constexpr int64_t CHUNK = 1024;
-constexpr int64_t LEAST = 256, MOST_CHUNKS = 32, MOST_SUMS = 1 << 24;  // of the backward: vertices, chunks, numbers in all
+constexpr int64_t LEAST = 256, MOST_CHUNKS = 32, MOST_SUMS = 1 << 24;  // backward pass: vertices, chunks, numbers in total
 
 }  // namespace
 
@@ -18,8 +18,8 @@ void skin_vertices(const skin::Args<float>& args, int mode) {
     parallel_for(args.vertices_count, CHUNK, [&](int64_t begin, int64_t end) { kernels().skin_vertices(args, mode, begin, end); });
 }
 
-// Each chunk of vertices adds up its own gradients of rows; chunks are then summed in their order. How many there are depends
-// on the sizes alone.
+// Each chunk of vertices sums its own gradients of rows; chunks are then added in order. The number of chunks depends only on
+// the sizes.
 void skin_vertices_vjp(const skin::VjpArgs<float>& args, int mode) {
     const int64_t numbers = args.batch * args.joints * skin::ROW;
     const int64_t most = std::clamp<int64_t>(MOST_SUMS / std::max<int64_t>(numbers, 1), 1, MOST_CHUNKS);

@@ -1,7 +1,7 @@
 #pragma once
 #include "vision3d/skin_args.h"
 
-// Skinning on all cores; the same bits for any number of threads.
+// Skinning on all cores; bitwise equal for any number of threads.
 namespace vision3d::cpu {
 
 void skin_vertices(const skin::Args<float>& args, int mode);

@@ -7,7 +7,7 @@
 namespace vision3d::cpu {
 namespace {
 
-constexpr int64_t CHUNK = 4 * PAIR_CHUNK;  // pairs that one thread takes at a time
+constexpr int64_t CHUNK = 4 * PAIR_CHUNK;  // pairs per work item
 
 // Row of partial sums of one chunk, or null.
 float* sums_row(float* rows, int64_t chunks, int64_t width, int64_t image, int64_t chunk) {

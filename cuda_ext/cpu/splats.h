@@ -1,10 +1,10 @@
 #pragma once
 #include "vision3d/args.h"
 
-// The splat kernels on the vector units of a CPU: float32 alone.
+// The splat kernels on the vector units of a CPU: float32 only.
 namespace vision3d::cpu {
 
-struct Simd {};  // says where to run; cuda/host_shim.h and cuda/splats.h have the same functions for others
+struct Simd {};  // selects where to run; cuda/host_shim.h and cuda/splats.h have the same functions for other targets
 
 void project(Simd, const ProjectArgs<float>& args);
 void project_vjp(Simd, const ProjectVjpArgs<float>& args);
@@ -13,7 +13,7 @@ void sh_colors_vjp(Simd, const ShArgs<float>& args);
 void make_records(Simd, int64_t count, int64_t channels, const float* means2d, const float* conics, const float* colors,
                   const float* opacities, Record<float>* records);
 void blend(Simd, const BlendArgs<float>& args);
-// Gradients of every (tile, Gaussian) first, then their sums in tile order: the same bits for any number of threads.
+// First the gradients of every (tile, Gaussian), then their sums in tile order: bitwise equal for any number of threads.
 void blend_vjp(Simd, const BlendVjpArgs<float>& args, const BlendFinishArgs<float>& finish);
 
 void project_2dgs(Simd, const Project2dgsArgs<float>& args);

@@ -8,7 +8,7 @@
 namespace vision3d::cpu {
 namespace {
 
-constexpr int64_t ROWS = 8;  // a chunk of work; a row does not depend on its chunk
+constexpr int64_t ROWS = 8;  // rows per work item; results do not depend on it
 
 }  // namespace
 

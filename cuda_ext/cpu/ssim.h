@@ -16,7 +16,7 @@ template <typename T>
 struct SsimImage : SsimSize<T> {
     const T *a, *b;
     T c1, c2;
-    T *values, *v_means_a, *v_means_b, *v_squares, *v_products;  // the last four are all null when no gradient is wanted
+    T *values, *v_means_a, *v_means_b, *v_squares, *v_products;  // the last four are null without gradients
 };
 
 template <typename T>

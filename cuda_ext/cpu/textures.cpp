@@ -6,7 +6,7 @@
 namespace vision3d::cpu {
 namespace {
 
-// One row of texels that a pixel adds to, and with which weights.
+// One row of texels to which a pixel adds, with its weights.
 template <typename T>
 struct RowShare {
     int64_t pixel, begin, columns[2];
@@ -29,7 +29,7 @@ void each_row_share(const TextureArgs<T>& a, int64_t begin, int64_t end, Visit v
     }
 }
 
-// Pixels [begin, end) to one texture: sorted by row, so that threads share no row and every sum has one order.
+// Pixels [begin, end) to one texture: sorted by row, so that threads share no row and every sum has a fixed order.
 template <typename T>
 void scatter(const TextureArgs<T>& a, int64_t begin, int64_t end, T* v_texture) {
     int64_t rows = 0;
@@ -44,7 +44,7 @@ void scatter(const TextureArgs<T>& a, int64_t begin, int64_t end, T* v_texture) 
         if (begins[row] == begins[row + 1]) return;
         int64_t width = 0;
         for (int64_t l = 0, first = 0; first <= row; first += a.sizes[2 * l++]) width = a.sizes[2 * l + 1];
-        // In double: all pixels may show one texel.
+        // In double, as all pixels may show one texel.
         std::vector<double> sums(width * a.channels, 0.);
         for (int64_t n = begins[row]; n < begins[row + 1]; ++n) {
             const RowShare<T>& share = shares[n];

@@ -63,7 +63,7 @@ int64_t tiles_of(const BlendArgs<T>& args) {
     return args.images * args.tiles_x * args.tiles_y;
 }
 
-// Widths that are compiled: the common ones for float, two for double, which is there to be exact.
+// Compiled channel counts: the common ones for float, two for double, which is used for precision.
 template <typename T, typename Body>
 void with_width(int64_t channels, Body body) {
     if constexpr (sizeof(T) == 4)

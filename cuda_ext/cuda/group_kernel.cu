@@ -1,6 +1,6 @@
 #include "cuda/group_kernel.h"
 
-// A thread a pair of samples and point of the grid: its hidden layers lie in its own memory, the weights come from the caches.
+// One thread per pair of samples and grid point: its hidden layers are in local memory, the weights come from the caches.
 namespace vision3d::cuda {
 namespace {
 

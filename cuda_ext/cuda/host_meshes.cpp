@@ -10,7 +10,7 @@ constexpr int THREADS = 256;  // as in cuda/launch.h
 
 int64_t blocks_of(int64_t count) { return (count + THREADS - 1) / THREADS; }
 
-// Pixels and faces add to the same vertices and texels, so everything runs in one order here.
+// Pixels and faces add to the same vertices and texels, so everything runs sequentially here.
 template <typename Body>
 void launch(int64_t count, Body body) {
     for (int64_t i = 0; i < count; ++i) body(i);

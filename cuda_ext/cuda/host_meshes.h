@@ -2,7 +2,7 @@
 #include "cuda/host_shim.h"
 #include "vision3d/mesh_args.h"
 
-// The bodies of the mesh kernels on a CPU, one block after the other: what the tests compare with the CPU's own loops.
+// The bodies of the mesh kernels on a CPU, one block after the other: compared by tests with the CPU's own loops.
 namespace vision3d::host {
 
 template <typename T> void rasterize(Host, const MeshArgs<T>& args);

@@ -1,9 +1,8 @@
 #pragma once
 #include "vision3d/mpm_world.h"
 
-// The bodies of the GPU's kernels on a CPU, one particle after the other: the float64 path there, and what the tests compare
-// with the vector loops. `step` and `tracers` have rows and ids,
-// `step` the grid, too.
+// The bodies of the GPU kernels on a CPU, one particle after the other: the float64 implementation, compared by tests with the
+// vector loops. `step` and `tracers` have rows and ids, `step` also the grid.
 namespace vision3d::host {
 
 template <typename T>

@@ -14,7 +14,7 @@
 namespace vision3d::host {
 namespace {
 
-// A kernel whose threads know nothing of each other.
+// A kernel with independent threads.
 template <typename Body>
 void launch(int64_t count, Body body) {
     parallel_for(count, 1024, [&](int64_t begin, int64_t end) {
@@ -39,7 +39,7 @@ int64_t tiles_of(const BlendArgs<T>& args) {
     return args.images * args.tiles_x * args.tiles_y;
 }
 
-// The narrow width reads the colours of the records, the wide one those of the array.
+// The narrow width reads the colors of the records, the wide one those of the array.
 template <typename Body>
 void with_width(int64_t channels, Body body) {
     with_channels<4, 32>(channels, body);

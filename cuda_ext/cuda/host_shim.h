@@ -2,8 +2,8 @@
 #include "cuda/kernels/choose.h"
 #include "vision3d/args.h"
 
-// The bodies of the CUDA kernels on a CPU, grid and blocks as loops: the float64 path there, and what the tests compare with
-// the vector kernels. T is float or double. Blocks are spread over threads so that results do not depend on their number.
+// The bodies of the CUDA kernels on a CPU, grid and blocks as loops: the float64 implementation, compared by tests with the
+// vector kernels. T is float or double. Blocks are distributed over threads so that results do not depend on their number.
 namespace vision3d::host {
 
 struct Host {};

@@ -1,7 +1,7 @@
 #pragma once
 #include "vision3d/skin_args.h"
 
-// The bodies of the GPU's kernels on a CPU, vertex after vertex: the float64 path there, and what the tests compare with the
+// The bodies of the GPU kernels on a CPU, one vertex after the other: the float64 implementation, compared by tests with the
 // vector loops.
 namespace vision3d::host {
 

@@ -7,7 +7,7 @@
 
 namespace vision3d::cuda {
 
-// Where a function of this folder runs: a device, and its stream as torch gives it.
+// Where a function of this folder runs: a device, and its stream as given by torch.
 struct Stream {
     int device;
     cudaStream_t stream;
@@ -17,7 +17,7 @@ inline void check(cudaError_t error, const char* what) {
     if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA, ") + what + ": " + cudaGetErrorString(error));
 }
 
-// Makes the stream's device the current one, and the earlier one current again at the end.
+// Makes the stream's device current, and restores the previous one at the end.
 class DeviceGuard {
   public:
     explicit DeviceGuard(const Stream& where) {
@@ -38,7 +38,7 @@ class DeviceGuard {
 
 #if defined(__CUDACC__)
 
-// Runs kernel(args...) on `blocks` blocks; `name` stands in the message when it cannot start.
+// Launches kernel(args...) on `blocks` blocks; `name` is for the error message if it cannot be launched.
 template <typename... Parameters, typename... Arguments>
 void launch(const char* name, const Stream& where, int64_t blocks, int threads, void (*kernel)(Parameters...), Arguments&&... arguments) {
     if (blocks == 0) return;
@@ -48,7 +48,7 @@ void launch(const char* name, const Stream& where, int64_t blocks, int threads, 
     check(cudaGetLastError(), name);
 }
 
-constexpr int THREADS = 256;  // of a block where each thread serves one of `count` numbers
+constexpr int THREADS = 256;  // per block, if each thread processes one of `count` values
 
 inline int64_t blocks_of(int64_t count) { return (count + THREADS - 1) / THREADS; }
 

@@ -2,8 +2,8 @@
 #include "cuda/launch.h"
 #include "vision3d/mesh_args.h"
 
-// The mesh kernels on a GPU, T float or double. Pointers are to memory of the stream's device; nothing is allocated, and
-// nothing waits. What a pixel shows does not depend on the order of the threads; the last bits of sums do.
+// The mesh kernels on a GPU, T float or double. Pointers are to memory of the stream's device; nothing is allocated or
+// synchronized. Visible faces do not depend on the order of the threads; the last bits of sums do.
 namespace vision3d::cuda {
 
 template <typename T> void rasterize(const Stream& where, const MeshArgs<T>& args);

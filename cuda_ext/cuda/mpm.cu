@@ -10,7 +10,7 @@ namespace {
 using bodies::Totals;
 using mpm::Step;
 
-// A step has more numbers than a kernel takes as arguments, so it lies in memory.
+// A step exceeds the size limit of kernel arguments, so it is in memory.
 template <typename T>
 struct OnDevice {
     Step<T> step;

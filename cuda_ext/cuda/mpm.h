@@ -4,7 +4,7 @@
 
 namespace vision3d::cuda {
 
-// As in cuda/host_mpm.h; rows, ids, grid and the distances of fields lie on the device, the other tables of the world do not.
+// As in cuda/host_mpm.h; rows, ids, grid and the distance fields are on the device, the other tables of the world are not.
 template <typename T>
 mpm::Report mpm_advance(const Stream& where, mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration,
                         double time, double max_dt);

@@ -3,7 +3,7 @@
 #include "cuda/launch.h"
 #include "vision3d/args.h"
 
-// The splat kernels on a GPU. All pointers are to memory of the stream's device; nothing is allocated, and nothing waits.
+// The splat kernels on a GPU. All pointers are to memory of the stream's device; nothing is allocated or synchronized.
 namespace vision3d::cuda {
 
 template <typename T> void project(const Stream& where, const ProjectArgs<T>& args);
@@ -19,7 +19,7 @@ void fill_tiles(const Stream& where, const TileArgs<T>& args, const int32_t* ord
 template <typename T>
 void finish_tiles(const Stream& where, const TileGrid<T>& grid, int64_t images, int64_t records, const uint32_t* tile_keys,
                   const int32_t* ids, const T* depths, int64_t* isect_ids, int32_t* isect_offsets);
-// Bytes that sort_pairs needs for so many pairs.
+// Bytes of scratch memory that sort_pairs needs for this many pairs.
 template <typename Key> int64_t sort_scratch(const Stream& where, const Key* keys, int64_t count);
 // Stable, by the low `bits` of the keys.
 template <typename Key>
@@ -30,7 +30,7 @@ template <typename T>
 void make_records(const Stream& where, int64_t count, int64_t channels, const T* means2d, const T* conics, const T* colors,
                   const T* opacities, Record<T>* records);
 template <typename T> void blend(const Stream& where, const BlendArgs<T>& args);
-// args.sums holds a row a Gaussian and starts at zero; the last bits depend on the order in which the tiles finish.
+// args.sums has one row per Gaussian and starts at zero; the last bits depend on the order in which tiles finish.
 template <typename T> void blend_vjp(const Stream& where, const BlendVjpArgs<T>& args, const BlendFinishArgs<T>& finish);
 
 template <typename T> void project_2dgs(const Stream& where, const Project2dgsArgs<T>& args);

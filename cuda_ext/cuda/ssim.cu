@@ -1,8 +1,8 @@
 #include "vision3d/ssim.h"
 #include "cuda/ssim.h"
 
-// Separable windows in two passes, a thread a number: columns into scratch, then rows. Neighbouring threads read
-// neighbouring numbers, and the caches serve the taps.
+// Separable windows in two passes, one thread per value: columns into scratch, then rows. Adjacent threads read
+// adjacent values, and the caches serve the taps.
 namespace vision3d::cuda {
 namespace {
 

@@ -1,6 +1,6 @@
 // Uses the thread pool from several threads that resize it, run loops, throw, nest, start, end and fork. `make check-native`
-// builds this with a sanitizer, which must report nothing; a wrong sum or a hang fails, too. Argument: how often to fork while
-// others run.
+// builds this with a sanitizer, which must report nothing; a wrong sum or a hang is a failure, too. Argument: number of forks
+// while other threads run.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,9 +21,9 @@ void require(bool holds, const char* what) {
     std::_Exit(1);
 }
 
-// Every index is visited once, by at most as many threads as were asked for.
+// Every index is visited once, by at most the requested number of threads.
 void loop(int64_t count, int64_t chunk) {
-    std::vector<int> visits(static_cast<size_t>(count), 0);  // not atomic: two visits at once are a race
+    std::vector<int> visits(static_cast<size_t>(count), 0);  // not atomic: concurrent visits are a race
     vision3d::parallel_for(count, chunk, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) ++visits[size_t(i)];
     });
@@ -59,7 +59,7 @@ void caller(unsigned seed, int rounds) {
     }
 }
 
-// A child runs loops with the number of its parent, then with others; it ends within the alarm or is killed by it.
+// A child runs loops with its parent's number of threads, then with others; it ends before the alarm or is killed by it.
 void forked_child() {
     const pid_t child = fork();
     require(child >= 0, "fork failed");
@@ -85,7 +85,7 @@ int main(int count, char** arguments) {
     std::vector<std::thread> callers;
     for (unsigned i = 0; i < 4; ++i) callers.emplace_back(caller, i + 1, 1000);
     vision3d::set_num_threads(2);
-    for (int i = 0; i < 20; ++i) {  // while the others run and resize
+    for (int i = 0; i < 20; ++i) {  // while other threads run and resize
         loop(200, 7);
         if (i < forks) forked_child();
     }

@@ -1,4 +1,4 @@
-"""`vision3d animate eval` from the outside."""
+"""`vision3d animate eval` on the command line."""
 
 import json
 
@@ -15,7 +15,7 @@ def clips(folder):
     return folder
 
 
-def test_figures_and_report(cli, tmp_path):
+def test_metrics_and_report(cli, tmp_path):
     data = clips(tmp_path / "data")
     code, text, err = cli("animate", "eval", data, "--size", 64, "--out", tmp_path / "out", "--json")
     assert code == 0, err

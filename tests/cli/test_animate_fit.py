@@ -1,4 +1,4 @@
-"""`vision3d animate fit` from the outside: what it writes and says, resuming, and wrong input."""
+"""`vision3d animate fit` on the command line: output, resuming, and wrong input."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_a_clip_becomes_an_animated_mesh(cli, worm_files, tmp_path):
     assert summary["status"] == "done" and summary["results"]["guidance"] == "none"
 
 
-def test_going_on(cli, worm_files, tmp_path):
+def test_resume(cli, worm_files, tmp_path):
     command = ("animate", "fit", worm_files / "single", "--mesh", worm_files / "worm.glb", *FEW)
     assert cli(*command, "--out", tmp_path / "whole")[0] == 0
     assert cli(*command, "--out", tmp_path / "parts")[0] == 0
@@ -76,7 +76,7 @@ def test_the_menu(cli):
 
 
 @pytest.mark.parametrize("what", ["size", "alpha", "count", "empty", "missing", "zero", "mesh", "gaussians"])
-def test_wrong_input_is_refused_in_a_line_and_leaves_nothing(cli, worm_files, tmp_path, what):
+def test_wrong_input_is_one_line_and_leaves_nothing(cli, worm_files, tmp_path, what):
     clip, mesh = tmp_path / "clip", worm_files / "worm.glb"
     image = torch.zeros(16, 16, 4)
     image[4:12, 4:12] = torch.tensor([0.5, 0.2, 0.1, 1.0])
@@ -114,7 +114,7 @@ def test_wrong_input_is_refused_in_a_line_and_leaves_nothing(cli, worm_files, tm
     assert not out.exists()
 
 
-def test_options_that_do_not_fit(cli, worm_files, tmp_path):
+def test_unsuitable_options(cli, worm_files, tmp_path):
     command = ("animate", "fit", worm_files / "rig", "--mesh", worm_files / "worm.glb", "--out", tmp_path / "out", *FEW)
     assert_refused(cli(*command, "--hold-out-cameras", "cam7"), "cam7", "there are cam0, cam1", code=2)
     assert_refused(cli(*command, "--reference", 9), "reference: got frame 9, but the clip has 4", code=2)

@@ -1,4 +1,4 @@
-"""`vision3d animate rig` from the outside: what it writes and says, and wrong input."""
+"""`vision3d animate rig` on the command line: output and wrong input."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_wrong_files(cli, glb, tmp_path):
         ("cut.glb", "cut.glb"),
         ("empty.glb", "empty.glb"),
         ("pickle.glb", "pickle.glb"),
-        ("still.glb", "want a mesh that can move"),
+        ("still.glb", "want an animated mesh"),
         ("text.bvh", "a .bvh file holds motion, want a skin (.glb, .gltf)"),
     ):
         assert_refused(cli("animate", "rig", tmp_path / name, "--out", tmp_path / "out", *FAST), part)
@@ -113,7 +113,7 @@ def test_wrong_files(cli, glb, tmp_path):
 
 
 @pytest.mark.skipif(DATA is None, reason="VISION3D_DATA is not set")
-def test_fox_runs_dances_and_refuses_a_robot(cli, tmp_path):
+def test_fox_runs_dances_and_rejects_a_robot(cli, tmp_path):
     fox = Path(str(DATA)) / "skinning" / "fox.glb"
     options = ("--clip", "Run", "--pose", "b_Neck_04=0,0,20", "--fps", 6, "--out", tmp_path / "run", *FAST[:-1])
     code, text, err = cli("animate", "rig", fox, *options)

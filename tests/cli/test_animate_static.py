@@ -1,4 +1,4 @@
-"""`vision3d animate static` from the outside."""
+"""`vision3d animate static` on the command line."""
 
 import json
 
@@ -18,7 +18,7 @@ def inputs(tmp_path_factory):
     return folder
 
 
-def test_a_mesh_becomes_gaussians_that_other_verbs_open(cli, inputs, tmp_path):
+def test_a_mesh_becomes_gaussians_that_other_commands_open(cli, inputs, tmp_path):
     out = tmp_path / "run"
     code, text, err = cli("animate", "static", inputs / "ball.glb", "--data", inputs / "set", *FEW[:-1], "--out", out)
     assert code == 0, err
@@ -36,13 +36,13 @@ def test_a_mesh_becomes_gaussians_that_other_verbs_open(cli, inputs, tmp_path):
     assert_refused(again, "exists and is not empty", code=5)
 
 
-def test_gaussians_are_bound_without_pictures(cli, inputs, tmp_path):
+def test_gaussians_are_bound_without_images(cli, inputs, tmp_path):
     code, text, err = cli("animate", "static", inputs / "ball.glb", "--steps", 0, "--out", tmp_path / "run")
     assert code == 0 and text.startswith("1,920 Gaussians on 320 faces, 0 steps"), err
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_a_stopped_run_goes_on(cli, inputs, tmp_path):
+def test_a_stopped_run_is_resumed(cli, inputs, tmp_path):
     out = tmp_path / "run"
     command = ("animate", "static", inputs / "ball.glb", "--data", inputs / "set", *FEW, "--out", out)
     assert cli(*command)[0] == 0

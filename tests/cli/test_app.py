@@ -20,7 +20,7 @@ def run_program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def verb(monkeypatch):
-    """Registers a verb `try` that runs the function it is given."""
+    """Registers a command `try` that calls the given function."""
 
     def register(function):
         module = types.ModuleType("verb_of_a_test")
@@ -38,7 +38,7 @@ def raising(error):
     return run
 
 
-def test_help_lists_the_verbs_without_heavy_imports():
+def test_help_lists_the_commands_without_heavy_imports():
     done = run_program("--help", env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"})
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "vision3d.cli.app" in imported
@@ -49,7 +49,7 @@ def test_help_lists_the_verbs_without_heavy_imports():
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))
-def test_every_verb_has_help_without_torch(name):
+def test_every_command_has_help_without_torch(name):
     done = run_program(name, "--help", env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: vision3d {name} ")
@@ -77,7 +77,7 @@ def test_usage_errors(cli, arguments, message):
     assert err.startswith(message) and err.count("\n") == 1
 
 
-def test_no_verb_shows_the_help_and_fails(cli):
+def test_no_command_shows_the_help_and_fails(cli):
     code, out, _ = cli()
     assert code == 2 and out.startswith("usage: vision3d VERB")
 
@@ -119,7 +119,7 @@ def test_failures_are_one_line_and_an_exit_code(cli, verb, error, code, text):
     assert err.startswith(text) and err.count("\n") == 1
 
 
-def test_json_tells_of_a_failure(cli, verb):
+def test_json_reports_a_failure(cli, verb):
     verb(raising(errors.InputError("empty")))
     _, out, _ = cli("try", "--json")
     assert json.loads(out) == {"ok": False, "exit_code": 3, "error": "empty"}
@@ -133,12 +133,12 @@ def test_traceback_on_demand(cli, verb, monkeypatch, way):
     assert "Traceback" in err and err.endswith("error: empty\n")
 
 
-def test_exit_code_of_a_verb(cli, verb):
+def test_exit_code_of_a_command(cli, verb):
     verb(lambda arguments: len(arguments))
     assert cli("try", "a", "b")[0] == 2
 
 
-def test_reader_that_goes_away_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     code = "import sys; from vision3d.cli.app import execute; sys.exit(execute(['--help']))"
     reader, writer = os.pipe()
     os.close(reader)

@@ -153,7 +153,7 @@ def test_rows_that_are_not_finite(cli, tmp_path):
         (["a.ply", "b.obj"], 3, "a.ply: holds Gaussians, which b.obj cannot hold; want .ply, .compressed.ply, .splat"),
         (["p.ply", "b.glb"], 3, "p.ply: holds points, which b.glb cannot hold; want .ply, .bin"),
         (["m.glb", "b.compressed.ply"], 3, "m.glb: holds a mesh, which b.compressed.ply cannot hold; want .glb, .gltf, .obj"),
-        (["m.glb", "b.ply", "--max-sh", "1"], 2, "--max-sh: is for Gaussians, and m.glb holds a mesh"),
+        (["m.glb", "b.ply", "--max-sh", "1"], 2, "--max-sh: is for Gaussians, but m.glb holds a mesh"),
         (["m.glb", "b.ply", "--crop", "5", "5", "5", "6", "6", "6"], 3, "none of 2 faces is inside --crop"),
         (["a.ply", "a.ply", "out", "--to", ".spz"], 2, "several files would become"),
         (["a.ply", "out", "--to", ".ksplat"], 2, "--to: got '.ksplat'"),
@@ -166,7 +166,7 @@ def test_rows_that_are_not_finite(cli, tmp_path):
         (["a.ply", "b.ply", "--transform", "m.obj"], 3, "m.obj: holds no 4x4 matrix"),
     ],
 )
-def test_what_is_refused(cli, tmp_path, monkeypatch, scene, arguments, code, message):
+def test_wrong_input(cli, tmp_path, monkeypatch, scene, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.obj").write_text("v a b c\n")
     (tmp_path / "t.xyz").write_text("1 2 3\n")

@@ -1,4 +1,4 @@
-"""`vision3d convert` of what moves: sequences and animated .glb files, from and to everything."""
+"""`vision3d convert` of animations: sequences and animated .glb files, from and to every format."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ TIMES = torch.arange(6, dtype=torch.float64) / 10
 
 
 def bending():
-    """A beam bent more and more."""
+    """A progressively bent beam."""
     vertices, faces = shapes.box((4.0, 1.0, 1.0), 4)
     angles = TIMES.float()[:, None] * 2 * (vertices[:, 0] / 4 + 0.5)
     x, y, z = vertices.T
@@ -44,7 +44,7 @@ def test_stores(cli, tmp_path, source, target):
 
 
 @pytest.mark.parametrize(("motion", "joints"), [(None, 0), ("morph", 0), ("pca", 0), ("skin", 5)])
-def test_one_file_that_plays(cli, tmp_path, motion, joints):
+def test_one_animated_file(cli, tmp_path, motion, joints):
     sequence = bending()
     sequence.save(tmp_path / "a.npz")
     options = [] if motion is None else ["--motion", motion, "--joints", 5]
@@ -59,8 +59,8 @@ def test_one_file_that_plays(cli, tmp_path, motion, joints):
     assert capped["morphs"] == 1 and capped["max_error"] > 1e-4
 
 
-def test_a_clip_is_sampled_as_its_file_says(cli, tmp_path):
-    """Six frames at 24 a second, whose last time float32 rounds down; unevenly spaced ones are sampled at 30."""
+def test_a_clip_is_sampled_at_the_rate_of_its_file(cli, tmp_path):
+    """Six frames at 24 per second, whose last time is rounded down in float32; unevenly spaced ones are sampled at 30."""
     for times, count in ((TIMES * 10 / 24, 6), (TIMES.square() * 2, 16)):
         SkinnedMesh.from_frames(bending().base, bending().vertices(), times, "bow").save(tmp_path / "a.glb")
         assert run(cli, tmp_path / "a.glb", tmp_path / f"{count}.npz")[0]["frames"] == count
@@ -82,7 +82,7 @@ def test_an_animated_file_keeps_its_clip(cli, tmp_path):
     assert code == 3 and "no clip is called 'dance'; there is bow" in err
 
 
-def test_at_rest_where_something_else_is_wanted(cli, tmp_path):
+def test_rest_pose_for_static_formats(cli, tmp_path):
     skin = SkinnedMesh.from_frames(bending().base, bending().vertices(), TIMES)
     skin.save(tmp_path / "a.glb")
     _, err = run(cli, tmp_path / "a.glb", tmp_path / "b.glb", "--transform", "2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1")
@@ -93,7 +93,7 @@ def test_at_rest_where_something_else_is_wanted(cli, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["obj", "ply"])
-def test_a_file_a_frame_and_back(cli, tmp_path, kind):
+def test_one_file_per_frame_and_back(cli, tmp_path, kind):
     pytest.importorskip("trimesh")
     bending().save(tmp_path / "a.npz")
     assert run(cli, tmp_path / "a.npz", tmp_path / "frames", "--frames", kind)[0]["frames"] == 6
@@ -116,12 +116,10 @@ def test_gaussians_on_a_mesh(cli, tmp_path):
     torch.testing.assert_close(back.means, bound.frame(3).means, atol=1e-6, rtol=0)
     run(cli, tmp_path / "a.zarr", tmp_path / "b.glb")
     back = SkinnedMesh.load(tmp_path / "b.glb")
-    assert (
-        back.num_morphs == 6 and float((back.mesh.vertex_colors - 0.5).abs().max()) < 1e-4
-    )  # grey, as the mesh has no colours
+    assert back.num_morphs == 6 and float((back.mesh.vertex_colors - 0.5).abs().max()) < 1e-4  # gray, as the mesh has no colors
 
 
-def test_colours_of_gaussians_as_a_texture(cli, tmp_path):
+def test_colors_of_gaussians_as_a_texture(cli, tmp_path):
     sequence = bending()
     colored = replace(sequence.base, vertex_colors=(sequence.base.vertices / 4 + 0.5))
     bound = MeshGaussians.from_mesh(colored, 6)
@@ -151,9 +149,9 @@ def test_usd(cli, tmp_path, suffix):
         (("a.npz", "b.glb", "--joints", "0"), 2, "--joints: got 0, want"),
         (("a.npz", "b.glb", "--rate", "nan"), 2, "--rate: got nan, want"),
         (("a.npz", "b.glb", "--clip", "walk"), 2, "--clip: is for an animated .glb"),
-        (("a.npz", "b.glb", "--transform", "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"), 2, "is for what stands still, and"),
+        (("a.npz", "b.glb", "--transform", "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"), 2, "is for static objects, but"),
         (("a.npz", "b", "--frames", "obj", "--to", "obj"), 2, "--frames: writes a folder of frames of one input"),
-        (("still.glb", "b.npz"), 3, "still.glb: has neither skins, morph targets nor animations; want a mesh that can move"),
+        (("still.glb", "b.npz"), 3, "still.glb: has neither skins, morph targets nor animations; want an animated mesh"),
         (("still.obj", "b.npz"), 3, "still.obj: does not move; want a .zarr, .npz, an animated .glb"),
         (("points.zarr", "b.glb"), 3, "holds frames of PointCloud, want those of a Mesh or MeshGaussians"),
         (("none.npz", "b.glb"), 3, "none.npz: does not exist"),
@@ -161,7 +159,7 @@ def test_usd(cli, tmp_path, suffix):
         (("still.glb", "b.usd"), 3, "has neither skins"),
     ],
 )
-def test_what_is_refused(cli, tmp_path, monkeypatch, arguments, code, message):
+def test_wrong_input(cli, tmp_path, monkeypatch, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     bending().save("a.npz")
     bending().base.save("still.glb")

@@ -13,14 +13,14 @@ SHORT = ("--steps", "25", "--max-gaussians", "300", "--init-count", "300")
 
 @pytest.fixture
 def small_photo_set(tmp_path, monkeypatch):
-    """Pictures of 48x36 in place of the ones that come along, and a short video."""
+    """Images of 48x36 instead of the bundled ones, and a short video."""
     folder = write_ring_photographs(tmp_path / "photographs")
     monkeypatch.setattr(demo, "photo_set", lambda: folder)
     monkeypatch.setattr(demo, "FRAMES", 6)
     monkeypatch.setattr(demo, "SIZE", (50, 40))
 
 
-def test_demo_leaves_what_it_says(cli, small_photo_set, tmp_path):
+def test_demo_writes_what_it_reports(cli, small_photo_set, tmp_path):
     out = tmp_path / "out"
     code, stdout, err = cli("demo", "--out", out, *SHORT, "--log-every", "10", "--json")
     assert code == 0, err
@@ -45,7 +45,7 @@ def test_second_demo_needs_overwrite(cli, small_photo_set, tmp_path):
     assert cli(*arguments, "--overwrite")[0] == 0
 
 
-def test_demo_goes_to_runs_with_its_preset(cli, tmp_path, monkeypatch):
+def test_demo_writes_to_runs_with_its_preset(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = cli("demo", "--print-config", "--minutes", "0.5")
     assert code == 0
@@ -54,7 +54,7 @@ def test_demo_goes_to_runs_with_its_preset(cli, tmp_path, monkeypatch):
     assert demo.DemoOptions().settings.minutes == 2
 
 
-def test_photo_set_comes_along():
+def test_photo_set_is_bundled():
     folder = demo.photo_set()
     content = json.loads((folder / "transforms.json").read_text())
     assert (len(content["train_filenames"]), len(content["test_filenames"])) == (48, 8)

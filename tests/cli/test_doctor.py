@@ -31,7 +31,7 @@ def test_report_for_people(cli):
     assert lines[0].startswith("ok    vision3d") and lines[-1] == "vision3d can fit scenes here"
 
 
-def test_missing_dependency_names_the_repair(cli, monkeypatch):
+def test_missing_dependency_names_the_fix(cli, monkeypatch):
     version = importlib.metadata.version
 
     def without_scipy(name):
@@ -46,7 +46,7 @@ def test_missing_dependency_names_the_repair(cli, monkeypatch):
     assert f"{sys.executable} -m pip install scipy" in out
 
 
-def test_unbuilt_native_module_is_no_obstacle(cli, monkeypatch):
+def test_unbuilt_native_module_is_not_an_error(cli, monkeypatch):
     import_module = importlib.import_module
 
     def without_native(name, *rest):
@@ -61,7 +61,7 @@ def test_unbuilt_native_module_is_no_obstacle(cli, monkeypatch):
     assert "--no-build-isolation -e" in found["native kernels"]["repair"]
 
 
-def test_native_switched_off(cli, monkeypatch):
+def test_native_disabled(cli, monkeypatch):
     monkeypatch.setenv("VISION3D_NATIVE", "0")
     _, found, _ = findings(cli)
     assert found["native kernels"]["repair"] == "unset VISION3D_NATIVE"
@@ -116,8 +116,8 @@ def test_without_open3d_the_extra_is_named(cli, monkeypatch):
     [
         (None, "a window opens; the CPU draws in it", None),
         (
-            "Open3D does not load: libGL.so.1 is missing; apt install libgl1; without a window: ...",
-            "Open3D does not load: libGL.so.1 is missing", "apt install libgl1",
+            "Open3D cannot be loaded: libGL.so.1 is missing; apt install libgl1; without a window: ...",
+            "Open3D cannot be loaded: libGL.so.1 is missing", "apt install libgl1",
         ),
     ],
 )  # fmt: skip

@@ -83,7 +83,7 @@ def test_wrong_command_lines(photos, tmp_path, cli, arguments, code, message):
     arguments = [named.get(argument, argument) for argument in arguments]
     if arguments[:2] == ["fit", photos]:
         arguments += ["--out", tmp_path / "run", *([] if "--steps" in arguments else FEW)]
-    if "--split-every" in arguments:  # the set tells its own split, so take that away
+    if "--split-every" in arguments:  # the set defines its own split, so remove that
         content = json.loads((photos / "transforms.json").read_text())
         content = {key: value for key, value in content.items() if "filenames" not in key}
         arguments[1] = write_photos(tmp_path / "unsplit")

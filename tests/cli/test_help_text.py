@@ -1,4 +1,4 @@
-"""The rules of `--help`, for every verb, and the parts of its writer."""
+"""The rules of `--help` for every command, and the parts of its writer."""
 
 import dataclasses
 import re
@@ -54,11 +54,11 @@ OPTIONS = {
     "reproduce rotation ik": IkOptions,
 }
 MANY = 20
-"""Options above which a verb has main options."""
+"""Minimum number of options of a command with a group of main options."""
 
 
 def blocks(text: str) -> dict[str, list[str]]:
-    """The parts of a help: heading -> its rows, a line each."""
+    """The sections of a help text: heading -> its rows, one per line."""
     found: dict[str, list[str]] = {}
     for block in text.strip().split("\n\n")[2:]:
         heading, *lines = block.splitlines()
@@ -72,7 +72,7 @@ def blocks(text: str) -> dict[str, list[str]]:
     return found
 
 
-def test_no_verb_is_left_out():
+def test_no_command_is_missing():
     menus = {"animate": set(animate.TASKS), "reproduce": {"affnist", "rotation"}}
     assert {name.split()[0] for name in OPTIONS} == set(VERBS)
     for menu, names in menus.items():
@@ -112,7 +112,7 @@ def test_rules_of_every_help(verb, cli, monkeypatch):
     assert len(named) == len(set(named))
     settings = typing.get_type_hints(OPTIONS[verb]).get("settings")
     fields = {each.name for owner in (OPTIONS[verb], settings) if owner for each in dataclasses.fields(owner)}
-    assert set(named) <= fields, "HELP_GROUPS names an option that is not there"
+    assert set(named) <= fields, "HELP_GROUPS names a missing option"
 
 
 @pytest.mark.slow

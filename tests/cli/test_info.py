@@ -151,14 +151,14 @@ def test_cameras(info, tmp_path):
     assert table["sizes"] == "48x36"
 
 
-def test_photographs(info, tmp_path):
+def test_photos(info, tmp_path):
     values, _ = info(write_ring_photographs(tmp_path / "data"))
     assert values["kind"] == "photographs with cameras"
     assert (values["views"], values["training_views"], values["held_out_views"], values["points"]) == (8, 6, 2, 0)
 
 
 @pytest.mark.parametrize("name", ["data", "data/transforms.json"])
-def test_photographs_that_are_missing_are_left_out(cli, tmp_path, name):
+def test_missing_photos_are_skipped(cli, tmp_path, name):
     folder = write_ring_photographs(tmp_path / "data")
     next(folder.glob("images/*3.png")).unlink()
     code, out, err = cli("info", tmp_path / name, "--json")
@@ -177,7 +177,7 @@ def test_run_folder(info, tmp_path):
     assert table["psnr"] == "21.5" and "configuration" not in table
 
 
-def test_folder_of_objects_picture_and_video(info, tmp_path):
+def test_folder_of_objects_image_and_video(info, tmp_path):
     Scene(cameras=ring_cameras()).add("ring", ring_scene(20)).save(tmp_path / "room")
     values, _ = info(tmp_path / "room")
     assert values["cameras"] == 6 and values["objects"]["ring"].startswith("GaussianScene(30 3dgs")

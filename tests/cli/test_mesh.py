@@ -1,4 +1,4 @@
-"""`vision3d mesh` from the outside: files, cameras, figures, and wrong input."""
+"""`vision3d mesh` on the command line: files, cameras, metrics, and wrong input."""
 
 import importlib
 import json
@@ -25,7 +25,7 @@ FEW = ("--views", 16, "--view-size", 96, "--resolution", 48, "--faces", 800, "--
 
 
 def ball(mode="2dgs"):
-    """Discs on a ball, red above and blue below."""
+    """Discs on a sphere, red at the top and blue at the bottom."""
     vertices, _ = shapes.icosphere(4)
     count = len(vertices)
     across = any_orthogonal(vertices)
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 @pytest.mark.viewer
 @pytest.mark.parametrize("name", ["scene.ply", "ellipsoids.ply"])
 @pytest.mark.parametrize("method", ["tsdf", "poisson"])
-def test_a_ball_becomes_a_mesh(cli, folder, tmp_path, name, method):
+def test_a_sphere_becomes_a_mesh(cli, folder, tmp_path, name, method):
     for needed in ("open3d", "fast_simplification"):
         package(needed)
     out = tmp_path / "ball.glb"
@@ -94,12 +94,12 @@ def test_the_file_is_valid_gltf(cli, folder, tmp_path):
 
 
 @pytest.mark.viewer
-def test_cameras_vertex_colours_and_overwriting(cli, folder, tmp_path):
+def test_cameras_vertex_colors_and_overwriting(cli, folder, tmp_path):
     package("open3d")
     ring(12).save(tmp_path / "cameras.json")
     ball().save(tmp_path / "scene.ply")
     few = (*FEW, "--faces", 0, "--texture-size", 0)
-    code, text, err = cli("mesh", tmp_path, *few, "--json")  # the folder of a run, with the cameras beside
+    code, text, err = cli("mesh", tmp_path, *few, "--json")  # a run folder with its cameras
     assert code == 0, err
     values = json.loads(text.splitlines()[-1])
     assert values["cameras"] == "given" and values["views"] == 12 and values["faces"] > 800
@@ -126,7 +126,7 @@ def test_memory_makes_voxels_larger(cli, folder, tmp_path):
 
 
 @pytest.mark.viewer
-def test_the_same_mesh_again():
+def test_the_mesh_is_reproducible():
     package("open3d")
     config = MeshConfig(views=12, view_size=64, resolution=32, faces=400, texture_size=128, refine=10)
     first, second = (mesh_scene(config, ball()).mesh for _ in range(2))
@@ -152,11 +152,11 @@ def test_scenes_without_a_surface(cli, tmp_path):
     assert_refused(result, "scene: none of the 16 views has a surface (opacity of at least 0.5); want cameras")
     few = (*FEW, "--min-views", 16, "--box", -3, -3, 0.9, 3, 3, 3)
     result = cli("mesh", tmp_path / "faint.ply", *few, "--alpha-min", 0.001, "--views", 4)
-    assert result[0] in (0, 3)  # nothing or a shred, never a traceback
+    assert result[0] in (0, 3)  # nothing or a fragment, never a traceback
     assert not list(tmp_path.glob(".*tmp*"))
 
 
-# --- wrong input, of which none needs Open3D
+# --- wrong input, none of which needs Open3D
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_wrong_options(cli, folder, options, text):
         ("no_rows.ply", "element 'vertex' has 0 rows"),
     ],
 )
-def test_what_is_no_scene(cli, folder, tmp_path, name, text):
+def test_files_that_are_not_scenes(cli, folder, tmp_path, name, text):
     write_image(tmp_path / "picture.png", torch.zeros(12, 12, 3))
     (tmp_path / "empty").mkdir()
     header = (folder / "scene.ply").read_bytes().split(b"end_header\n")[0]
@@ -201,7 +201,7 @@ def test_what_is_no_scene(cli, folder, tmp_path, name, text):
     assert not (tmp_path / "out.glb").exists()
 
 
-def test_what_is_no_file_of_cameras(cli, folder, tmp_path):
+def test_missing_cameras(cli, folder, tmp_path):
     result = cli("mesh", folder / "scene.ply", "--cameras", tmp_path / "none.json", "--out", tmp_path / "out.glb")
     assert_refused(result, "none.json: does not exist; want a cameras.json, a transforms.json or a data set")
 
@@ -240,14 +240,14 @@ def test_configuration_is_printed_and_read(cli, folder, tmp_path):
 @pytest.mark.viewer
 def test_a_glb_is_y_up(cli, tmp_path):
     package("open3d")
-    ball().save(tmp_path / "scene.ply")  # red above and blue below in z
+    ball().save(tmp_path / "scene.ply")  # red at the top and blue at the bottom in z
     cameras_around(16, 96).save(tmp_path / "cameras.json")
     few = (*FEW, "--texture-size", 0)
     for options, name, axis, sign in (
         ((), "a.glb", 1, 1),  # z is up in the images
         (("--up", "z"), "b.glb", 1, 1),
         (("--up=-z",), "c.glb", 1, -1),
-        (("--up", "y"), "d.glb", 2, 1),  # nothing turns
+        (("--up", "y"), "d.glb", 2, 1),  # not rotated
         (("--up", "z"), "e.ply", 2, 1),  # other formats keep the axes of the scene
     ):
         code, _, err = cli("mesh", tmp_path, "--out", tmp_path / name, *few, *options, "--json")
@@ -257,10 +257,10 @@ def test_a_glb_is_y_up(cli, tmp_path):
         assert red[0] > 0.7 > 0.3 > red[2] and blue[2] > 0.7 > 0.3 > blue[0], name
         towards = (geometry.face_normals(mesh.vertices, mesh.faces) * mesh.vertices[mesh.faces].mean(1)).sum(-1)
         assert (towards > 0).float().mean() > 0.99
-        # With photos of the scene, the mesh has their axes again.
+        # With photos of the scene, the mesh has their axes.
         again = load_surface(tmp_path / name, of_photos=True)
         assert again.vertex_colors[again.vertices[:, 2] > 0.6].mean(0)[0] > 0.7, name
-        mesh.save(tmp_path / f"again_{name}")  # read and written, it stays as it is in the file
+        mesh.save(tmp_path / f"again_{name}")  # reading and writing keeps the axes of the file
         assert torch.equal(Mesh.load(tmp_path / f"again_{name}").vertices, mesh.vertices)
     result = cli("mesh", tmp_path, "--out", tmp_path / "f.glb", *few, "--up", "w")
     assert_refused(result, "up", code=2)

@@ -40,7 +40,7 @@ class Options(RunOptions):
     """Fit things."""
 
     data: Positional[Path]
-    """Folder of photographs."""
+    """Folder of photos."""
     settings: Settings[Config] = field(default_factory=Config)
 
 
@@ -50,7 +50,7 @@ def test_defaults_and_flags():
     assert options.settings == Config(steps=3, optim=Optim(1e-3, False))
 
 
-def test_command_line_goes_before_file_before_default(tmp_path):
+def test_command_line_overrides_file_overrides_default(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("steps: 5\nmode: 2dgs\noptim: {lr: 0.5, is_fused: false}")
     options = parse(Options, ["photos", "--config", str(path), "--steps=7", "--optim.is-fused"], "try")
@@ -70,7 +70,7 @@ def test_wrong_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Missing from vision3d try: PATH Folder of photographs. (required)"),
+        ([], "Missing from vision3d try: PATH Folder of photos. (required)"),
         (["a", "--steps", "many"], "Error parsing --steps: invalid literal for int() with base 10: 'many'"),
         (["a", "--limit", "many"], "Error parsing --limit: invalid value 'many', want None or INT ("),
         (["a", "--steps", "0"], "steps: got 0, want at least 1"),
@@ -80,7 +80,7 @@ def test_wrong_file_is_named(tmp_path):
         (["a", "b"], "Unrecognized options: b"),
     ],
 )
-def test_one_line_for_every_mistake(arguments, message, capsys):
+def test_every_error_is_one_line(arguments, message, capsys):
     with pytest.raises((UsageError, ConfigError)) as caught:
         parse(Options, arguments, "try")
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -93,7 +93,7 @@ def test_help_shows_names_types_and_sentences(capsys):
         parse(Options, ["--help"], "try")
     out = capsys.readouterr().out
     assert stop.value.code == 0
-    assert "usage: vision3d try" in out and "--optim.lr FLOAT" in out and "Folder of photographs" in out
+    assert "usage: vision3d try" in out and "--optim.lr FLOAT" in out and "Folder of photos" in out
 
 
 def test_option_names():
@@ -102,5 +102,5 @@ def test_option_names():
     assert "--no-quiet" not in names and "--data" not in names
 
 
-def test_what_follows_two_dashes_is_no_option():
+def test_arguments_after_two_dashes_are_not_options():
     assert parse(Options, ["--", "--photos"], "try").data == Path("--photos")

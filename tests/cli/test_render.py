@@ -44,7 +44,7 @@ def pose(content, index):
     return content["frames"][index]["transform_matrix"]
 
 
-def test_one_picture_is_what_the_library_renders(cli, scene_file, tmp_path):
+def test_one_image_matches_the_library(cli, scene_file, tmp_path):
     out = tmp_path / "one.png"
     assert cli("render", scene_file, "--out", out, "--background", "0.2,0.4,0.6", *SMALL) == (0, "", "")
     scene = GaussianScene.load(scene_file)
@@ -53,7 +53,7 @@ def test_one_picture_is_what_the_library_renders(cli, scene_file, tmp_path):
     assert view.image.std() > 0.05
 
 
-def test_cameras_of_a_file_give_pictures_of_their_names(cli, scene_file, cameras_file, tmp_path):
+def test_cameras_of_a_file_give_images_of_their_names(cli, scene_file, cameras_file, tmp_path):
     out = tmp_path / "views"
     code, stdout, _ = cli("render", scene_file, "--cameras", cameras_file, "--out", out, "--json")
     assert code == 0
@@ -77,16 +77,16 @@ def test_depth_and_normals_in_a_folder(cli, scene_file, cameras_file, tmp_path):
     assert depth.dtype == np.float32 and depth.shape == (36, 48)
     np.testing.assert_allclose(depth, torch.where(view.alpha > 0, view.depth, 0), rtol=0, atol=1e-4)
     assert image_size(out / "depth" / "003.png") == image_size(out / "normals" / "003.png") == (48, 36)
-    picture = read_image(out / "normals" / "003.png")
+    image = read_image(out / "normals" / "003.png")
     want = normals_to_rgb(view.normal * view.alpha[..., None], camera.viewmats[0])
-    assert (picture - want)[1:-1, 1:-1].abs().mean() < 0.003
+    assert (image - want)[1:-1, 1:-1].abs().mean() < 0.003
 
 
-def test_normals_reach_the_border_of_the_picture(cli, tmp_path):
+def test_normals_reach_the_border_of_the_image(cli, tmp_path):
     ring_scene(1500).save(tmp_path / "s.ply")
     assert cli("render", tmp_path / "s.ply", "--out", tmp_path / "a.png", "--normals", "--zoom", "4", *SMALL)[0] == 0
-    picture = read_image(tmp_path / "a_normals.png")
-    assert min(float(edge.amax(-1).median()) for edge in (picture[-1], picture[:, 0], picture[:, -1])) > 0.5
+    image = read_image(tmp_path / "a_normals.png")
+    assert min(float(edge.amax(-1).median()) for edge in (image[-1], image[:, 0], image[:, -1])) > 0.5
 
 
 @pytest.mark.parametrize("path", ["orbit", "spiral", "flythrough"])
@@ -100,7 +100,7 @@ def test_video_of_odd_size_along_a_path(cli, scene_file, cameras_file, tmp_path,
     scene = GaussianScene.load(scene_file)
     cameras = path_cameras(scene, path, ring_cameras(), num=5, size=(33, 25))
     for frame, view in zip(frames, render_views(scene, cameras)):
-        assert (frame[:25, :33] - view.image.clamp(0, 1)).abs().mean() < 0.06  # colours at half the resolution
+        assert (frame[:25, :33] - view.image.clamp(0, 1)).abs().mean() < 0.06  # color at half the resolution
 
 
 def test_layers_of_a_video(cli, scene_file, tmp_path):
@@ -111,7 +111,7 @@ def test_layers_of_a_video(cli, scene_file, tmp_path):
     assert [len(list(read_video(path))) for path in sorted(tmp_path.glob("*.mp4"))] == [2, 2, 2]
 
 
-def test_orbit_is_the_default_and_goes_beside_the_scene(cli, tmp_path):
+def test_orbit_is_the_default_and_is_written_next_to_the_scene(cli, tmp_path):
     ring_scene(50).save(tmp_path / "a.ply")
     code, stdout, _ = cli("render", tmp_path / "a.ply", "--frames", "2", "--size", "16x16")
     assert (code, stdout) == (0, f"2 views in {tmp_path / 'orbit.mp4'}\n")
@@ -126,7 +126,7 @@ def test_run_folder_and_its_cameras(cli, tmp_path):
     torch.testing.assert_close(Cameras.load(out / "cameras.json").viewmats[0], ring_cameras().viewmats[0], rtol=0, atol=1e-5)
 
 
-def test_cameras_of_another_program_beside_the_scene_are_left_alone(cli, tmp_path):
+def test_cameras_of_another_program_next_to_the_scene_are_ignored(cli, tmp_path):
     ring_scene(50).save(tmp_path / "scene.ply")
     (tmp_path / "cameras.json").write_text("[{}]")
     code, _, err = cli("render", tmp_path, "--out", tmp_path / "a.png", "--size", "16x16")
@@ -158,16 +158,16 @@ def test_distorted_cameras_are_rendered_without_their_distortion(cli, scene_file
     assert Cameras.load(out / "cameras.json").distortion is None
 
 
-def test_sh_degree_and_alpha_max_change_the_picture(cli, tmp_path):
+def test_sh_degree_and_alpha_max_change_the_image(cli, tmp_path):
     scene = ring_scene(200)
     scene.sh[:, 1:] = 0.3
     scene.save(tmp_path / "s.ply")
-    pictures = []
+    images = []
     for name, options in {"a": (), "b": ("--sh-degree", "0"), "c": ("--alpha-max", "0.5")}.items():
         assert cli("render", tmp_path / "s.ply", "--out", tmp_path / f"{name}.png", *SMALL, *options)[0] == 0
-        pictures.append(read_image(tmp_path / f"{name}.png"))
-    assert (pictures[0] - pictures[1]).abs().max() > 0.05
-    assert (pictures[0] - pictures[2]).abs().max() > 0.05
+        images.append(read_image(tmp_path / f"{name}.png"))
+    assert (images[0] - images[1]).abs().max() > 0.05
+    assert (images[0] - images[2]).abs().max() > 0.05
 
 
 def test_progress_and_overwriting(cli, scene_file, tmp_path):
@@ -182,14 +182,14 @@ def test_progress_and_overwriting(cli, scene_file, tmp_path):
     assert image_size(out) == (24, 24)
 
 
-def test_layers_that_exist_are_refused_too(cli, scene_file, tmp_path):
+def test_existing_layers_are_rejected_too(cli, scene_file, tmp_path):
     (tmp_path / "a_depth.mp4").write_text("mine")
     code, _, err = cli("render", scene_file, "--out", tmp_path / "a.mp4", "--depth", "--frames", "2", *SMALL)
     assert code == 5 and "a_depth.mp4" in err
     assert not (tmp_path / "a.mp4").exists()
 
 
-def test_folder_with_files_is_refused(cli, scene_file, tmp_path):
+def test_folder_with_files_is_rejected(cli, scene_file, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     assert cli("render", scene_file, "--out", tmp_path, "--frames", "2", *SMALL)[0] == 5
 
@@ -245,7 +245,7 @@ def test_wrong_cameras(cli, scene_file, cameras_file, tmp_path, change, message)
     assert not (tmp_path / "out").exists()
 
 
-def test_options_that_do_nothing_are_refused(cli, scene_file, cameras_file, tmp_path):
+def test_options_without_effect_are_rejected(cli, scene_file, cameras_file, tmp_path):
     code, _, err = cli("render", scene_file, "--cameras", cameras_file, "--frames", "4", "--out", tmp_path / "out")
     assert (code, err) == (
         2,
@@ -310,7 +310,7 @@ def test_fisheye_cameras(cli, scene_file, tmp_path):
     assert code == 3 and "for fisheye cameras; want pinhole cameras" in err
 
 
-def test_interrupted_video_leaves_the_earlier_one(cli, scene_file, tmp_path, monkeypatch):
+def test_interrupted_video_keeps_the_previous_one(cli, scene_file, tmp_path, monkeypatch):
     out = tmp_path / "a.mp4"
     assert cli("render", scene_file, "--frames", "3", "--out", out, *SMALL)[0] == 0
     before = out.read_bytes()
@@ -359,7 +359,7 @@ def test_the_mesh_of_a_scene_is_rendered_in_the_axes_of_its_cameras(cli, tmp_pat
     assert (read_image(next((tmp_path / "views").glob("*.png"))) - want).abs().max() < 0.51 / 255
 
 
-def test_a_folder_of_gaussians_and_meshes_is_one_picture(cli, tmp_path):
+def test_a_folder_of_gaussians_and_meshes_is_one_image(cli, tmp_path):
     place = torch.eye(4)
     place[:3, 3] = torch.tensor([0.1, 0.2, 0.3])
     scene = Scene().add("ring", ring_scene(100)).add("ball", Mesh(*shapes.icosphere(1, 0.5)), place)
@@ -404,7 +404,7 @@ def test_what_cannot_be_rendered_is_named(cli, tmp_path, name, options, code, te
     assert not (tmp_path / "out.png").exists()
 
 
-def test_an_unknown_shading_is_refused(cli, scene_file):
+def test_an_unknown_shading_is_rejected(cli, scene_file):
     code, _, stderr = cli("render", scene_file, "--shading", "phong", *SMALL)
     assert code == 2 and "phong" in stderr and "smooth" in stderr
 
@@ -441,7 +441,7 @@ def test_frames_of_a_run_are_rendered_from_new_cameras(cli, tmp_path):
         assert code == 0 and text.startswith("2 views"), err
 
 
-def test_moments_are_for_what_moves(cli, tmp_path, scene_file):
+def test_times_are_for_animations(cli, tmp_path, scene_file):
     code, _, err = cli("render", scene_file, "--at", 1, "--out", tmp_path / "a.png")
     assert code == 2 and err.strip() == f"error: --at: is for moving scenes, and nothing moves in {scene_file}"
     code, _, err = cli("render", _wobble(tmp_path / "w.glb"), "--at", "nan", "--out", tmp_path / "a.png")

@@ -66,7 +66,7 @@ def test_train_then_evaluate(cli, digits, tmp_path):
     assert "the warped set is generated: these are not affNIST results" in text
 
 
-def test_evaluate_takes_the_one_that_comes_along(cli, digits, tmp_path):
+def test_evaluate_uses_the_bundled_classifier(cli, digits, tmp_path):
     pytest.importorskip("kornia")
     code, text, err = cli("reproduce", "affnist", digits, *SMALL, "--evaluate", "--out", tmp_path / "run", "--json")
     assert code == 0, err

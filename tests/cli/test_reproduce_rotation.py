@@ -44,7 +44,7 @@ def test_help_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert "sanity      give back the rotation" in done.stdout and "--hip-weight" in done.stdout
+    assert "sanity      reproduce the input rotation" in done.stdout and "--hip-weight" in done.stdout
 
 
 def test_names(cli):
@@ -58,7 +58,7 @@ def test_names(cli):
 
 
 @pytest.mark.parametrize("part", ["sanity", "pointcloud", "ik"])
-def test_every_part_trains_reports_and_goes_on(cli, data, tmp_path, part):
+def test_every_part_trains_reports_and_resumes(cli, data, tmp_path, part):
     out = tmp_path / "run"
     arguments = ["reproduce", "rotation", part, *arguments_of(part, data), *QUICK, "--seeds", 0, "--out", out]
     code, text, err = cli(*arguments, "--json")
@@ -102,7 +102,7 @@ def test_every_part_trains_reports_and_goes_on(cli, data, tmp_path, part):
         (["ik", "{data}/a.bvh", "--test", "nowhere.bvh"], 3, "nowhere.bvh: does not exist"),
         (["ik", "{data}/a.bvh", "--test", "{data}/a.bvh"], 3, "has the same motion as"),
         (["ik", "{data}/a.bvh", "--test", "{data}/other.bvh"], 3, "other.bvh: has a different skeleton than"),
-        (["ik", "{data}/a.bvh", "--test", "{data}/short.bvh"], 3, "short.bvh: 8 poses at 30 a second, want at least 16"),
+        (["ik", "{data}/a.bvh", "--test", "{data}/short.bvh"], 3, "short.bvh: 8 poses at 30 per second, want at least 16"),
         (["ik", "--test", "{data}/a.bvh"], 3, "clips: got 0 to train on and 1 for testing"),
         (["ik", "{data}/a.bvh"], 2, "--test"),
         (["ik", "{data}/a.bvh", "--test", "{data}/b.bvh", "--weighted", "Knee"], 2, "weighted: no joint is named 'Knee'"),
@@ -115,7 +115,7 @@ def test_wrong_input_is_one_line_and_leaves_no_folder(cli, data, tmp_path, argum
     assert not out.exists()
 
 
-def test_other_clouds_are_not_gone_on_with(cli, data, tmp_path):
+def test_a_run_is_not_resumed_with_other_clouds(cli, data, tmp_path):
     out = tmp_path / "run"
     arguments = [*arguments_of("pointcloud", data), *QUICK, "--out", out]
     assert cli("reproduce", "rotation", "pointcloud", *arguments)[0] == 0
@@ -124,7 +124,7 @@ def test_other_clouds_are_not_gone_on_with(cli, data, tmp_path):
     assert code == 2 and re.search(r"which is a run on .*clouds\.npz, with .*other\.npz$", err) and (out / "trainings").is_dir()
 
 
-def test_the_commands_of_the_documentation_are_understood(cli):
+def test_the_commands_of_the_documentation_are_valid(cli):
     text = (Path(__file__).parents[2] / "docs" / "reproduce_rotation.md").read_text("utf-8")
     commands = [line.partition("#")[0] for line in text.splitlines() if line.startswith("vision3d reproduce rotation")]
     assert len(commands) >= 5

@@ -1,4 +1,4 @@
-"""`--resume --out RUN` needs nothing else; what may change, what may not, and that Python leaves the same files."""
+"""`--resume --out RUN` needs nothing else; what may change and what may not; Python calls leave the same files."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class Config:
     every: int = 1
     """Steps between two lines."""
     color: str = "red"
-    """Colour."""
+    """Color."""
     seed: int = 0
     """Seed."""
 
@@ -87,7 +87,7 @@ def run(cli):
 
 @pytest.fixture
 def stopped(run, tmp_path, monkeypatch):
-    """A run with relative paths that was stopped after two of three steps."""
+    """A run with relative paths, stopped after two of three steps."""
     for name in ("photos", "masks", "clip"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
@@ -116,10 +116,10 @@ def test_resume_needs_no_options_again(run, stopped, tmp_path, monkeypatch):
     assert (stopped / "report.html").is_file()
 
 
-def test_steps_may_grow_and_the_lines_of_those_made_stay(run, stopped):
+def test_steps_may_increase_and_previous_lines_are_kept(run, stopped):
     run(["--resume", f"--out={stopped}", "--steps", "5", "--every", "2", "--quiet"])
     assert [(line["square"], line["of"]) for line in lines(stopped)] == [(1, 3), (4, 3), (9, 5), (16, 5), (25, 5)]
-    run(["--resume", f"--out={stopped}", "--steps", "6", "--quiet"])  # also of a run that is done
+    run(["--resume", f"--out={stopped}", "--steps", "6", "--quiet"])  # also for a finished run
     assert [line["of"] for line in lines(stopped)] == [3, 3, 5, 5, 5, 6]
     assert SEEN[-1].settings.every == 2
     with pytest.raises(ConfigError, match=r"^steps: got 4, but .*config\.yaml has 6; a run can be resumed with a larger value"):
@@ -137,7 +137,7 @@ def test_steps_may_grow_and_the_lines_of_those_made_stay(run, stopped):
         (["--clips", "clip", "masks"], r'^--clips: cannot resume .*a, which is a run on \[".*/clip"\], with \[".*/masks"\]$'),
     ],
 )
-def test_what_may_not_change_is_named(run, stopped, given, text):
+def test_options_that_must_not_change_are_named(run, stopped, given, text):
     (stopped.parent / "other.yaml").write_text("steps: 3\n")
     before = (stopped / "config.yaml").read_bytes()
     with pytest.raises(ConfigError, match=text):
@@ -148,7 +148,7 @@ def test_what_may_not_change_is_named(run, stopped, given, text):
 
 
 def test_data_that_was_moved(run, stopped, tmp_path):
-    """Its new place is taken; the stage itself compares what is in it."""
+    """Its new location is accepted; the stage itself compares the content."""
     os.rename(tmp_path / "photos", tmp_path / "new")
     run(["new", "--resume", "--out", str(stopped), "--quiet"])
     assert SEEN[-1].data == Path("new")
@@ -156,7 +156,7 @@ def test_data_that_was_moved(run, stopped, tmp_path):
     assert SEEN[-1].data == tmp_path / "new"
 
 
-def test_a_run_of_another_verb(stopped, cli):
+def test_a_run_of_another_command(stopped, cli):
     other = stage_verb("weigh", Options, _count, stage="counting")
     with pytest.raises(ConfigError, match=r"^--resume: .*a is a run of vision3d count, not of weigh$"):
         other(["--resume", "--out", str(stopped), "--quiet"])
@@ -178,7 +178,7 @@ def test_without_a_folder_the_inputs_are_missing(run, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_python_leaves_the_same_files(run, tmp_path, monkeypatch):
+def test_python_writes_the_same_files(run, tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     run(["photos", "--out", "cli", "--quiet"])
@@ -198,7 +198,7 @@ def test_python_objects_are_named(tmp_path, run):
         run(["--resume", "--out", str(tmp_path / "a"), "--quiet"])
 
 
-def test_python_errors_leave_what_the_program_leaves(tmp_path):
+def test_python_errors_leave_the_same_files(tmp_path):
     def wrong(config, inputs, *, run_folder=None):
         if inputs:
             run_folder.log(1, loss=1.0)
@@ -213,7 +213,7 @@ def test_python_errors_leave_what_the_program_leaves(tmp_path):
     assert not (tmp_path / "new" / "1" / ".lock").exists()
 
 
-def test_the_folder_is_locked_while_a_stage_works(tmp_path):
+def test_the_folder_is_locked_while_a_stage_runs(tmp_path):
     def look(config, *, run_folder=None):
         return Result({"locked": (run_folder.path / ".lock").exists()})
 
@@ -224,7 +224,7 @@ def test_the_folder_is_locked_while_a_stage_works(tmp_path):
 
 @pytest.mark.slow
 def test_fit_from_python_and_from_the_program(cli, tmp_path, monkeypatch):
-    """The real stage: the same files, and a longer run goes on from the steps that were made."""
+    """The real stage: the same files, and a longer run resumes from the finished steps."""
     from vision3d.stages.fit import FitConfig, fit
 
     photos = write_ring_photographs(tmp_path / "photos")
@@ -236,7 +236,7 @@ def test_fit_from_python_and_from_the_program(cli, tmp_path, monkeypatch):
     result = fit(FitConfig(**small), photos.name, run_folder="python")
     names = [{str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*")} for name in ("cli", "python")]
     assert names[0] == names[1] and "report.html" in names[0]
-    # Drawings differ in the lines that name the folder alone.
+    # Drawings differ only in lines that name the folder.
     first, second = ((tmp_path / name / "config.yaml").read_text() for name in ("cli", "python"))
     assert first == second and result.summary["steps"] == 12
     before = lines(tmp_path / "cli")

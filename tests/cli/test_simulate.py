@@ -1,4 +1,4 @@
-"""`vision3d simulate` from the outside: what it writes, what goes before what, and wrong input."""
+"""`vision3d simulate` on the command line: output, precedence of options, and wrong input."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def test_a_scene_becomes_frames_a_video_and_a_report(cli, scene_file, tmp_path):
     assert summary["results"]["simulation_minutes"] > 0
 
 
-def test_presets_and_options_and_files_in_their_order(cli, scene_file, tmp_path):
+def test_precedence_of_options_presets_and_files(cli, scene_file, tmp_path):
     """Options before --preset before --config before defaults."""
     (tmp_path / "scene.yaml").write_text("material: water\ngravity: 5.0\nframes: 2\n")
     arguments = ["simulate", scene_file, "--config", tmp_path / "scene.yaml", "--print-config"]
@@ -139,7 +139,7 @@ def test_folders_with_scenes(cli, tmp_path):
         (("--select", "sphere:9,9,9,0.1"), 3, "select: sphere:9,9,9,0.1 holds none of 343 Gaussians, want at least one"),
         (("--select", "ball:1"), 2, "select: 'ball:1' is not a selection"),
         (("--min-opacity", "0.99"), 3, "scene: no opacity of 343 Gaussians is above min_opacity = 0.99, the highest is 0.8"),
-        (("--box", "0", "0", "0", "1", "1", "1"), 2, "box: 279 of 343 moving points start outside of it; make it larger"),
+        (("--box", "0", "0", "0", "1", "1", "1"), 2, "box: 279 of 343 moving points start outside it; make it larger"),
         (("--cells", "3000"), 2, "cells: 3000 of them make a grid of"),
         (("--engine", "magic"), 2, "engine: got 'magic', want one of auto, "),
         (("--bodies", "x"), 2, "--bodies: unknown option of vision3d simulate"),
@@ -155,7 +155,7 @@ def test_wrong_input_is_one_line(cli, scene_file, tmp_path, monkeypatch, argumen
     assert not list(tmp_path.iterdir()) or not list((tmp_path / "runs").iterdir())
 
 
-def test_wrong_scene_files_are_named_with_their_place(cli, scene_file, tmp_path):
+def test_errors_in_scene_files_are_named_with_their_location(cli, scene_file, tmp_path):
     for content, text in (
         ("bodies:\n  - {selects: [all]}\n", "bodies[0].selects: unknown; did you mean select?"),
         ("materials: sand\n", "materials: unknown; did you mean material?"),
@@ -167,11 +167,11 @@ def test_wrong_scene_files_are_named_with_their_place(cli, scene_file, tmp_path)
         assert code == 2 and text in err
 
 
-def test_a_scene_that_is_none_is_refused(cli, tmp_path):
+def test_a_missing_scene_is_rejected(cli, tmp_path):
     assert_refused(cli("simulate", tmp_path / "nothing.ply"), "nothing.ply: does not exist")
 
 
-def test_what_is_up_by_the_format(tmp_path):
+def test_up_axis_by_the_format(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "meta.json").write_text("{}")
     (tmp_path / "run").mkdir()

@@ -48,7 +48,7 @@ def run():
 
 @pytest.fixture(autouse=True)
 def _logging(cli):
-    """The `cli` fixture puts the log handlers back."""
+    """The `cli` fixture restores the log handlers."""
 
 
 def test_run_folder_and_summary(run, tmp_path, capsys):
@@ -71,20 +71,20 @@ def test_config_of_a_run_repeats_it(run, tmp_path):
     assert (tmp_path / "a" / "config.yaml").read_text() == (tmp_path / "b" / "config.yaml").read_text()
 
 
-def test_print_config_makes_nothing(run, tmp_path, capsys, monkeypatch):
+def test_print_config_writes_no_files(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(["--steps", "2", "--print-config"])
     assert capsys.readouterr().out == "steps: 2\nseed: 0\n"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_default_folder_has_verb_and_date(run, tmp_path, monkeypatch):
+def test_default_folder_has_command_and_date(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(["--quiet"])
     assert [path.name[:6] for path in (tmp_path / "runs").iterdir()] == ["count_"]
 
 
-def test_quiet_shows_nothing(run, tmp_path, capsys):
+def test_quiet_prints_nothing(run, tmp_path, capsys):
     run(["--out", str(tmp_path / "a"), "--quiet"])
     assert capsys.readouterr() == ("", "")
 
@@ -103,7 +103,7 @@ def test_resume_needs_a_folder(run):
         run(["--resume"])
 
 
-def test_resume_and_overwrite_exclude_each_other(run, tmp_path):
+def test_resume_and_overwrite_are_mutually_exclusive(run, tmp_path):
     arguments = ["--out", str(tmp_path / "a"), "--quiet"]
     run(arguments)
     before = (tmp_path / "a" / "metrics.jsonl").read_bytes()
@@ -124,7 +124,7 @@ def test_interrupted_run_is_marked(tmp_path):
 
 
 def failing(error, *, after=None):
-    """A verb whose stage does something with its run folder and then fails."""
+    """A command whose stage may use its run folder and then fails."""
 
     def execute(options, run_folder, progress):
         if after is not None:
@@ -145,7 +145,7 @@ MENDABLE = [
 
 @pytest.mark.parametrize("error", MENDABLE, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("place", ["new/deep/run", "empty"])
-def test_wrong_input_leaves_no_folder_in_the_way(run, tmp_path, error, place):
+def test_wrong_input_leaves_no_folder(run, tmp_path, error, place):
     (tmp_path / "empty").mkdir()
     arguments = ["--out", str(tmp_path / place), "--quiet"]
     with pytest.raises(type(error)):
@@ -164,7 +164,7 @@ def test_wrong_input_leaves_no_folder_in_the_way(run, tmp_path, error, place):
         (KeyboardInterrupt(), None),
     ],
 )
-def test_folder_of_a_failed_run_stays_where_something_is_in_it(tmp_path, error, after):
+def test_folder_of_a_failed_run_is_kept_if_not_empty(tmp_path, error, after):
     out = tmp_path / "run"
     with pytest.raises(type(error)):
         failing(error, after=after)(["--out", str(out), "--quiet"])
@@ -174,7 +174,7 @@ def test_folder_of_a_failed_run_stays_where_something_is_in_it(tmp_path, error, 
 
 
 @pytest.mark.parametrize("option", ["--resume", "--overwrite"])
-def test_folder_that_was_there_before_stays(run, tmp_path, option):
+def test_existing_folder_is_kept(run, tmp_path, option):
     arguments = ["--out", str(tmp_path / "run"), "--quiet"]
     run(arguments)
     with pytest.raises(InputError):
@@ -185,8 +185,8 @@ def test_folder_that_was_there_before_stays(run, tmp_path, option):
 def test_out_that_cannot_be_a_folder(run, tmp_path):
     (tmp_path / "file").write_text("mine")
     for option in ([], ["--overwrite"], ["--resume"]):
-        with pytest.raises(OutputExistsError, match="file: exists; want a folder; give another --out"):
+        with pytest.raises(OutputExistsError, match="file: exists; want a folder; use another --out"):
             run(["--out", str(tmp_path / "file"), "--quiet", *option])
-    with pytest.raises(Vision3DError, match=r"file/run: the folder could not be made \(Not a directory\)"):
+    with pytest.raises(Vision3DError, match=r"file/run: the folder could not be created \(Not a directory\)"):
         run(["--out", str(tmp_path / "file" / "run"), "--quiet"])
     assert (tmp_path / "file").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""`vision3d view` without a window: pictures, wrong options, and what is said where no window opens."""
+"""`vision3d view` without a window: images, wrong options, and errors where no window can be opened."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def scene_file(tmp_path_factory):
     return path
 
 
-def test_a_picture_from_a_given_camera_is_the_renderers(cli, tmp_path, scene_file):
+def test_an_image_from_a_given_camera_is_the_renderers(cli, tmp_path, scene_file):
     ring_cameras().save(tmp_path / "given.json")
     out = tmp_path / "view.png"
     options = ("--cameras", tmp_path / "given.json", "--camera", 2, "--background", "0.2,0.3,0.4")
@@ -38,8 +38,8 @@ def test_a_picture_from_a_given_camera_is_the_renderers(cli, tmp_path, scene_fil
     assert psnr(read_image(out), want) > 50
 
 
-def test_colours_of_what_moves(cli, tmp_path):
-    """Each file has those that it knows; where none does, the error names what there is."""
+def test_colors_of_skinned_meshes(cli, tmp_path):
+    """Each file uses the colorings it supports; if none does, the error names the supported ones."""
     hybrid().save(tmp_path / "ball.glb")
     arm().save(tmp_path / "arm.glb")
     means = {}
@@ -54,7 +54,7 @@ def test_colours_of_what_moves(cli, tmp_path):
     code, _, err = cli("view", both[0], "--colors", "eta", "--offscreen", tmp_path / "arm.png", *SMALL)
     assert (
         code == 3
-        and err.startswith("error: colours: got 'eta', which this mesh does not have; it has own, weights")
+        and err.startswith("error: colors: got 'eta', which this mesh does not have; it has own, weights")
         and err.count("\n") == 1
     )
 
@@ -82,10 +82,10 @@ def test_the_first_camera_of_a_data_set_is_the_first_view(cli, tmp_path, scene_f
 
 
 def test_sides_and_heights(cli, tmp_path):
-    """From above half a turn turns the picture; from the side a ring is less; nearer and with a narrow lens it is more."""
-    pictures, scene_file = [], tmp_path / "ring.ply"
+    """From above, 180 degrees flip the image; from the side a ring is smaller; closer or with a long lens it is larger."""
+    images, scene_file = [], tmp_path / "ring.ply"
     scene = ring_scene(400)
-    scene[scene.means[:, 2] > 0.2].save(scene_file)  # in a floor seen from above, rounding decides what is in front
+    scene[scene.means[:, 2] > 0.2].save(scene_file)  # in a floor seen from above, the depth order depends on rounding
     for name, options in {
         "a": ("--elevation", 90), "b": ("--elevation", 90, "--azimuth", 180), "c": ("--elevation", 5), "d": ("--zoom", 3),
         "e": ("--fov", 20), "f": ("--elevation", 90, "--up", "-z"),
@@ -93,16 +93,16 @@ def test_sides_and_heights(cli, tmp_path):
         out = tmp_path / f"{name}.png"
         up = () if "--up" in options else ("--up", "z")
         assert cli("view", scene_file, "--offscreen", out, *options, *up, *SMALL)[0] == 0
-        pictures.append(read_image(out))
-    above, round_, low, near, narrow, below = pictures
+        images.append(read_image(out))
+    above, round_, low, near, narrow, below = images
     assert psnr(above.flip(0, 1), round_) > 25
-    lit = [float((picture.sum(-1) > 0.05).float().mean()) for picture in (above, low, near, narrow)]
+    lit = [float((image.sum(-1) > 0.05).float().mean()) for image in (above, low, near, narrow)]
     assert lit[1] < 0.85 * lit[0] and lit[2] > lit[1]
     assert lit[3] > lit[1]
     assert psnr(above, below) < 25
 
 
-def test_a_moment_of_what_moves(cli, tmp_path):
+def test_a_time_of_an_animation(cli, tmp_path):
     points = torch.rand(50, 3)
     FrameSequence(PointCloud(points), torch.tensor([0.0, 1.0]), {"points": torch.stack([points, points + 3])}).save(
         tmp_path / "a.zarr"
@@ -119,7 +119,7 @@ def test_cameras_alone_are_drawn_as_frusta(cli, tmp_path):
     assert 50 < int((read_image(tmp_path / "a.png").sum(-1) > 0).sum()) < 6000
 
 
-def test_a_picture_that_is_there_stays(cli, tmp_path, scene_file):
+def test_an_existing_image_is_kept(cli, tmp_path, scene_file):
     out = tmp_path / "a.png"
     out.write_text("mine")
     code, _, err = cli("view", scene_file, "--offscreen", out, *SMALL)
@@ -144,7 +144,7 @@ def test_a_picture_that_is_there_stays(cli, tmp_path, scene_file):
          "--camera: no cameras are shown; give --cameras FILE"),
         (
             ("--camera", "0", "--azimuth", "3"), 2,
-            "--azimuth: rotates the view about the centre; give either it or --camera and --cameras",
+            "--azimuth: rotates the view about the center; give either it or --camera and --cameras",
         ),
         (("--offscreen", "a.png", "--cameras", "nothing.json"), 3, "nothing.json"),
         (("nothing.ply", "--offscreen", "a.png"), 3, "nothing.ply"),
@@ -158,7 +158,7 @@ def test_wrong_options_are_one_line(cli, tmp_path, monkeypatch, scene_file, opti
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_such_camera(cli, tmp_path, scene_file):
+def test_missing_camera(cli, tmp_path, scene_file):
     ring_cameras(4).save(tmp_path / "given.json")
     options = ("--offscreen", tmp_path / "a.png", "--cameras", tmp_path / "given.json", "--camera", 4)
     code, _, err = cli("view", scene_file, *options)
@@ -166,7 +166,7 @@ def test_no_such_camera(cli, tmp_path, scene_file):
 
 
 def program(scene_file, *options, **environment):
-    """The program in a process of its own, as a user starts it."""
+    """Runs the program in a separate process, as a user would."""
     kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     path = os.pathsep.join(filter(None, [environment.pop("before", ""), os.getcwd(), os.environ.get("PYTHONPATH", "")]))
     return subprocess.run(
@@ -188,19 +188,19 @@ def write_open3d(folder, code):
         ("import ctypes\nctypes.string_at(0)", ":1", "error: Open3D's renderer crashes here (SIGSEGV)"),
         (
             'raise ImportError("libusb-1.0.so.0: cannot open shared object file: No such file or directory")', ":1",
-            "error: Open3D does not load: libusb-1.0.so.0 is missing; apt install libusb-1.0-0; ",
+            "error: Open3D cannot be loaded: libusb-1.0.so.0 is missing; apt install libusb-1.0-0; ",
         ),
         ("", "", "error: no display: neither DISPLAY nor WAYLAND_DISPLAY is set"),
     ],
 )  # fmt: skip
-def test_where_no_window_opens_one_line_says_why(tmp_path, scene_file, code, display, text):
+def test_one_line_says_why_no_window_can_be_opened(tmp_path, scene_file, code, display, text):
     done = program(scene_file, before=write_open3d(tmp_path, code), DISPLAY=display)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith(text) and done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_a_picture_needs_no_open3d_and_no_display(tmp_path, scene_file):
+def test_an_image_needs_no_open3d_and_no_display(tmp_path, scene_file):
     done = program(
         scene_file, "--offscreen", str(tmp_path / "a.png"), *SMALL, before=write_open3d(tmp_path, "import os\nos.abort()")
     )

@@ -1,4 +1,4 @@
-"""Wrong input, verb by verb: the exit code, one line that says what is wrong and what would be right, nothing left behind."""
+"""Wrong input for each command: exit code, one line with the problem and the expected value, and no files left behind."""
 
 import json
 import pickle
@@ -24,7 +24,7 @@ FEW = ("--steps", 2, "--max-gaussians", 50, "--sh-degree", 0, "--quiet")
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """Six photographs, of which one is held out, and the scene that they show."""
+    """Six photos, one of them held out, and the scene that they show."""
     folder = tmp_path_factory.mktemp("original")
     blobs().save(folder / "scene.ply")
     write_photos(folder / "set", cameras=ring(6), held_out=(2,))
@@ -33,14 +33,14 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def photos(original, tmp_path):
-    """A copy of the photographs, to spoil."""
+    """A copy of the photos, to damage."""
     shutil.copytree(original / "set", tmp_path / "set")
     return tmp_path / "set"
 
 
 @pytest.fixture(params=["fit", "eval"])
 def run(request, original, tmp_path, cli):
-    """Runs a verb that takes photographs: `code, out, err = run(DATA, *options)`."""
+    """Runs a command that takes photos: `code, out, err = run(DATA, *options)`."""
 
     def call(data, *options):
         if request.param == "fit":
@@ -69,7 +69,7 @@ def change_content(folder, change):
 
 
 def as_colmap(folder, model="PINHOLE"):
-    """The photographs with a binary COLMAP model in place of transforms.json."""
+    """The photos with a binary COLMAP model instead of transforms.json."""
     cameras = ring(6)
     K = cameras.Ks[0]
     params = [K[0, 0], K[1, 1], K[0, 2], K[1, 2]] + ([0.1] if model == "FOV" else [])
@@ -92,7 +92,7 @@ def as_colmap(folder, model="PINHOLE"):
     return folder
 
 
-# --- photographs
+# --- photos
 
 
 def test_missing_folder(run, tmp_path):
@@ -102,7 +102,7 @@ def test_missing_folder(run, tmp_path):
 
 @pytest.mark.parametrize("damage", ["missing", "no picture", "cut off", "32 bits"])
 @pytest.mark.parametrize("layout", ["transforms", "colmap"])
-def test_pictures_that_cannot_be_read(run, photos, damage, layout):
+def test_images_that_cannot_be_read(run, photos, damage, layout):
     if layout == "colmap":
         as_colmap(photos)
     path = photos / "images" / "003.png"
@@ -118,20 +118,20 @@ def test_pictures_that_cannot_be_read(run, photos, damage, layout):
         "missing": "which does not exist (5 of 6 images found)",
         "no picture": f"{path}: is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)",
         "cut off": f"{path}: cannot be decoded (",
-        "32 bits": f"{path}: holds F pixels of 32 bits; want 8 or 16 bits a channel",
+        "32 bits": f"{path}: holds F pixels of 32 bits; want 8 or 16 bits per channel",
     }[damage]
     where = "image 4 names 003.png" if layout == "colmap" else "frame 3 names images/003.png"
     assert_refused(run(photos), where, what, ". Run with --skip-missing to skip it.")
     assert not run.out.exists()
-    code, _, err = run(photos, "--skip-missing")  # into the same folder
+    code, _, err = run(photos, "--skip-missing")  # to the same folder
     assert code == 0, err
     assert "skipped" in err
 
 
-def test_pictures_damaged_behind_a_good_header(run, photos):
+def test_images_damaged_behind_a_valid_header(run, photos):
     names = [f"images/{i:03d}.png" for i in range(6)]
     change_content(photos, lambda content: content.update(train_filenames=names[2:5], test_filenames=[names[0], names[5]]))
-    path = photos / names[5]  # held out: a fit would need it at its end, and eval after another
+    path = photos / names[5]  # held out: otherwise only read at the end of a fit or after other views in eval
     data = path.read_bytes()
     path.write_bytes(data[:60] + bytes(100) + data[160:])
     assert_refused(run(photos), f"{path}: view 4 (images/005.png): cannot be decoded (")
@@ -141,7 +141,7 @@ def test_pictures_damaged_behind_a_good_header(run, photos):
     assert "skipped" in err and "005.png" in err
 
 
-def test_picture_of_another_size(run, photos):
+def test_image_of_another_size(run, photos):
     write_image(photos / "images/003.png", torch.rand(20, 30, 3))
     text = "frame 3 names images/003.png, which has 30x20 px; its camera has 48x48, which is not an integer multiple"
     assert_refused(run(photos), photos / "transforms.json", text)
@@ -175,13 +175,13 @@ def test_unknown_camera_models_of_colmap(run, photos):
     assert_refused(run(photos), photos / "sparse/0", text, "`colmap image_undistorter` makes PINHOLE")
     path = photos / "sparse/0/cameras.bin"
     data = bytearray(path.read_bytes())
-    data[12] = 77  # the number of the model
+    data[12] = 77  # the model number
     path.write_bytes(data)
     assert_refused(run(photos), path, "camera 1 has the unknown model 77; want SIMPLE_PINHOLE, ")
 
 
 @pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
-def test_colmap_files_that_are_cut_off(run, photos, name):
+def test_truncated_colmap_files(run, photos, name):
     path = as_colmap(photos) / f"sparse/0/{name}.bin"
     path.write_bytes(path.read_bytes()[:-3])
     assert_refused(run(photos), path, " at byte ", "is truncated: ", "bytes expected, ")
@@ -199,7 +199,7 @@ def test_colmap_files_that_are_cut_off(run, photos, name):
         ("video.mp4", "is a video; run with --sfm to find its cameras with pycolmap"),
     ],
 )
-def test_what_is_no_data_set(run, original, photos, tmp_path, name, text):
+def test_files_that_are_not_data_sets(run, original, photos, tmp_path, name, text):
     (tmp_path / "empty").touch()
     (tmp_path / "video.mp4").write_bytes(bytes(100))
     shutil.copy(original / "scene.ply", tmp_path)
@@ -214,7 +214,7 @@ def test_what_is_no_data_set(run, original, photos, tmp_path, name, text):
 @pytest.mark.parametrize(
     "mode, suffix", [("RGBA", "png"), ("L", "png"), ("LA", "png"), ("P", "png"), ("CMYK", "jpg"), ("I;16", "png")]
 )
-def test_unusual_pictures_are_read(run, photos, mode, suffix):
+def test_unusual_images_are_read(run, photos, mode, suffix):
     for path in (photos / "images").iterdir():
         image = Image.open(path).convert("L" if mode == "I;16" else mode)
         path.unlink()
@@ -226,7 +226,7 @@ def test_unusual_pictures_are_read(run, photos, mode, suffix):
     assert run(photos)[0] == 0
 
 
-def test_pictures_of_one_pixel(run, photos):
+def test_images_of_one_pixel(run, photos):
     for path in (photos / "images").iterdir():
         write_image(path, torch.zeros(1, 1, 3))
     assert_refused(run(photos), "transforms.json: images/00", "has 1x1 px, want at least 11x11")
@@ -244,17 +244,17 @@ def write_masks(folder, size, value):
 def test_masks_of_another_size(run, photos):
     write_masks(photos, (20, 30), 1.0)
     assert_refused(run(photos), "masks/", "view ", "(images/00", "mask has 30x20 px, its image 48x48; want the same size")
-    assert run(photos, "--no-masks")[0] == 3  # a wrong mask stays wrong
+    assert run(photos, "--no-masks")[0] == 3  # a wrong mask is still an error
 
 
-def test_masks_without_a_pixel_that_counts(run, photos):
+def test_empty_masks(run, photos):
     write_masks(photos, (48, 48), 0.0)
     code, _, err = run(photos)
     assert code == 3 and "black" in err.splitlines()[-1]
     assert run(photos, "--no-masks")[0] == 0
 
 
-def test_black_masks_of_held_out_views_end_a_fit_before_it_begins(cli, photos, tmp_path):
+def test_black_masks_of_held_out_views_stop_a_fit_before_it_starts(cli, photos, tmp_path):
     write_masks(photos, (48, 48), 1.0)
     write_image(photos / "masks/2.png", torch.zeros(48, 48))
     result = cli("fit", photos, "--out", tmp_path / "out", *FEW)
@@ -276,7 +276,7 @@ def test_one_black_mask_among_others(cli, original, photos):
 
 
 def scene_bytes(original, kind):
-    """A .ply that is wrong in one way, or right in another encoding."""
+    """A .ply with one error, or valid in another encoding."""
     data = (original / "scene.ply").read_bytes()
     header, body = data.split(b"end_header\n")
     names = re.findall(rb"property float (\w+)", header)
@@ -309,7 +309,7 @@ class Bomb:
 
 @pytest.fixture(params=["eval", "render", "info"])
 def run_scene(request, original, tmp_path, cli):
-    """Runs a verb that takes a scene: `code, out, err = run_scene(SCENE)`."""
+    """Runs a command that takes a scene: `code, out, err = run_scene(SCENE)`."""
 
     def call(scene):
         if request.param == "eval":
@@ -361,7 +361,7 @@ def test_scenes_in_other_encodings(run_scene, original, tmp_path, kind):
     ],
 )
 @pytest.mark.parametrize("verb", ["eval", "render"])
-def test_what_is_no_scene(cli, original, tmp_path, verb, name, text):
+def test_files_that_are_not_scenes(cli, original, tmp_path, verb, name, text):
     write_image(tmp_path / "picture.png", torch.zeros(12, 12, 3))
     ring(3).save(tmp_path / "cameras.json")
     (tmp_path / "bare").touch()
@@ -386,7 +386,7 @@ def test_eval_takes_run_folders(cli, original):
         ("folder", "found 0 photos without cameras (searched for transforms.json, "),
     ],
 )
-def test_what_is_no_file_of_cameras(cli, original, tmp_path, name, text):
+def test_files_that_are_not_cameras(cli, original, tmp_path, name, text):
     (tmp_path / "cut.json").write_text('{"frames": [')
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "latin.json").write_bytes(b'{"frames": "\xe4"}')
@@ -418,7 +418,7 @@ def test_wrong_options_leave_nothing(cli, original, tmp_path, options, code, tex
 
 
 @pytest.mark.parametrize("verb", ["fit", "eval", "render", "demo"])
-def test_nothing_is_written_over(cli, original, tmp_path, verb):
+def test_nothing_is_overwritten(cli, original, tmp_path, verb):
     inputs = {"fit": [original / "set"], "eval": [original / "scene.ply", original / "set"], "render": [original / "scene.ply"]}
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
@@ -431,7 +431,7 @@ def test_nothing_is_written_over(cli, original, tmp_path, verb):
     assert_refused(result, f"{tmp_path / 'file'}: exists; ", "another --out", code=5)
     options += ["--quiet"]
     result = cli(verb, *inputs.get(verb, []), "--out", tmp_path / "file" / "out", *options)
-    assert_refused(result, f"{tmp_path / 'file' / 'out'}", "the folder could not be made (Not a directory)", code=1)
+    assert_refused(result, f"{tmp_path / 'file' / 'out'}", "the folder could not be created (Not a directory)", code=1)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -455,7 +455,7 @@ def test_gradient_that_is_not_finite(cli, original, tmp_path, monkeypatch):
     assert json.loads((out / "summary.json").read_text())["status"] == "failed"
 
 
-def test_interrupted_run_is_finished_by_the_same_command(cli, original, tmp_path, monkeypatch):
+def test_interrupted_run_is_resumed_by_the_same_command(cli, original, tmp_path, monkeypatch):
     step = Trainer.step
 
     def interrupted(self, number, progress):
@@ -517,7 +517,7 @@ def test_hidden_code_in_other_files_is_not_executed(cli, original, tmp_path, mon
     assert not (tmp_path / "exploded").exists()
 
 
-def test_the_bomb_is_live(tmp_path, monkeypatch):
+def test_the_payload_works(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pickle.loads(pickle.dumps(Bomb())).close()
     assert (tmp_path / "exploded").exists()

@@ -1,4 +1,4 @@
-"""The code blocks of README.md and docs/, and a folder with the small files that they name."""
+"""The code blocks of README.md and docs/, and a folder with small versions of the files that they use."""
 
 import dataclasses
 import re
@@ -30,14 +30,14 @@ class Block:
 
     page: str
     line: int
-    """Of its first line of code."""
+    """Line number of its first line of code."""
     language: str
     text: str
     reason: str | None
-    """Why it is not run: the comment `<!-- not run: ... -->` above it."""
+    """Reason why it is not run: the comment `<!-- not run: ... -->` above it."""
 
     def commands(self) -> list[list[str]]:
-        """The command lines `vision3d ...` of a shell block, without the program and comments."""
+        """The `vision3d ...` command lines of a shell block, without the program and comments."""
         lines = [shlex.split(line, comments=True) for line in self.text.replace("\\\n", " ").splitlines()]
         lines = [line[1:] if line and line[0] == ".venv/bin/vision3d" else line for line in lines]
         return [line[1:] if line[0] == "vision3d" else line for line in lines if line and line[0] not in _OTHER_PROGRAMS]
@@ -57,10 +57,10 @@ def blocks(page: str) -> list[Block]:
 
 
 def prepare(folder: Path) -> Path:
-    """Write the files that the pages name, all of them small."""
+    """Writes small versions of the files that the pages use."""
     scene, cameras = ring_scene(400), ring_cameras(6, 32, 24)
     ball = torch.nn.functional.normalize(scene.means[:100] - torch.tensor([0.0, 0.0, 0.6]), dim=-1)
-    scene.means[:100] = torch.tensor([0.0, 0.0, 0.5]) + 0.3 * ball  # which docs/simulate.md selects
+    scene.means[:100] = torch.tensor([0.0, 0.0, 0.5]) + 0.3 * ball  # selected in docs/simulate.md
     for name in ("scene.ply", "scene.spz", "room.ply"):
         scene.save(folder / name)
     cameras.save(folder / "cameras.json")
@@ -103,7 +103,7 @@ def _made(folder: Path) -> Path:
 
 
 def _creature() -> SkinnedMesh:
-    """A tube with seven joints that have the names in the pages, and the clips Walk and Run."""
+    """A tube with seven joints named as in the pages, and the clips Walk and Run."""
     skin = arm(7)
     walk, run = (dataclasses.replace(skin.clips[0], name=name) for name in ("Walk", "Run"))
     names = ("Hips", "b_Neck_04", "head", "b_Tail01_012", "LeftFoot", "RightLeg", "RightFoot")
@@ -111,7 +111,7 @@ def _creature() -> SkinnedMesh:
 
 
 def _ball_image() -> torch.Tensor:
-    """A red ball with an alpha channel, (48, 48, 4)."""
+    """A red disc with an alpha channel, (48, 48, 4)."""
     y, x = torch.meshgrid(torch.linspace(-1.4, 1.4, 48), torch.linspace(-1.4, 1.4, 48), indexing="ij")
     inside = (x.square() + y.square() < 1).float()
     return torch.stack([inside * 0.8, inside * (0.5 + 0.2 * x), inside * 0.2, inside], -1)

@@ -1,4 +1,4 @@
-"""The code blocks of README.md and docs/ run, page by page and in order; the commands are those of the program."""
+"""The code blocks of README.md and docs/ run, page by page and in order; their commands exist."""
 
 import shutil
 
@@ -19,9 +19,9 @@ SMALLER = {
     "docs/simulate.md": {"frames=50": "frames=2"},
     "docs/skinning.md": {"num_joints=24": "num_joints=4", "max_morphs=0)": "max_morphs=0, num_joints=4)"},
 }
-"""What is made smaller in the Python blocks of a page."""
+"""Reduced values in the Python blocks of a page."""
 NOT_RUN = 2
-"""Blocks that a comment excludes; as few as possible."""
+"""Number of blocks excluded by a comment; as few as possible."""
 FEWER = {
     "fit": {"--steps": "4", "--init-count": "60", "--max-gaussians": "60"},
     "eval": {},
@@ -50,7 +50,7 @@ FEWER = {
     "reproduce rotation pointcloud": {"--steps": "2", "--points": "16", "--representations": "6d"},
     "reproduce rotation ik": {"--steps": "2", "--width": "8", "--representations": "6d"},
 }
-"""Options that make the commands of a verb take about a second."""
+"""Options that make the commands run for about a second."""
 PYTHON = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
 COMMANDS = [
     pytest.param(command, id=f"{page}:{block.line + i}")
@@ -68,7 +68,7 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def folder(template, tmp_path, monkeypatch):
-    """The working folder: a copy of the small files that the pages name."""
+    """The working folder: a copy of the small files that the pages use."""
     shutil.copytree(template, tmp_path / "work")
     (tmp_path / "work" / "assets").symlink_to(ROOT / "assets")
     monkeypatch.chdir(tmp_path / "work")
@@ -98,11 +98,11 @@ def test_few_blocks_are_excluded_and_all_have_a_language():
     excluded = [block for block in every if block.reason is not None]
     assert len(excluded) == NOT_RUN and all(len(block.reason or "") > 10 for block in excluded)
     marks = sum((ROOT / page).read_text("utf-8").count("<!-- not run") for page in PAGES)
-    assert marks == NOT_RUN, "a comment `not run` stands right above its block"
+    assert marks == NOT_RUN, "a comment `not run` must be right above its block"
 
 
 def verb_of(command: list[str]) -> str:
-    """The longest verb that a command line begins with."""
+    """The longest command that a command line starts with."""
     for count in (3, 2, 1):
         if (verb := " ".join(command[:count])) in OPTIONS:
             return verb
@@ -125,7 +125,7 @@ def test_options_of_every_command_exist(command, folder, cli):
 
 
 def smaller(verb: str, command: list[str]) -> list[str]:
-    """The command with fewer steps, frames, pixels."""
+    """The command with fewer steps, frames or pixels."""
     for option, value in FEWER[verb].items():
         if option not in command and option == "--frames" and verb == "render" and not _is_path(command):
             continue
@@ -145,7 +145,7 @@ def _is_path(command: list[str]) -> bool:
 
 
 def is_run(command: list[str]) -> bool:
-    """Whether the small files are enough for it: no cameras to be found, no network, no run to be resumed."""
+    """Whether the small files are sufficient: no structure from motion, no network, no run to resume."""
     if command == ["--help"] or {"--sfm", "--guidance", "--resume", "--lpips-weights"} & set(command):
         return False
     if verb_of(command) == "view" and "--offscreen" not in command:  # it would open a window

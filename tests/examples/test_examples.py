@@ -1,4 +1,4 @@
-"""Every example runs, on sizes that take seconds, and does what it says."""
+"""Every example runs, at sizes that take seconds, with correct results."""
 
 import re
 import runpy
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Runs an example with arguments and returns what it printed."""
+    """Runs an example with arguments and returns its output."""
 
     def call(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -52,10 +52,10 @@ def test_fit_photographs(run, tmp_path):
 def test_find_a_camera(run):
     printed = run("02_find_a_camera.py", "--steps", "150", "--size", "64")
     degrees = [float(value) for value in re.findall(r"off by ([\d.]+) degrees", printed)]
-    metres = [float(value) for value in re.findall(r"degrees, ([\d.]+) m", printed)]
+    meters = [float(value) for value in re.findall(r"degrees, ([\d.]+) m", printed)]
     assert len(degrees) == 4
     assert degrees[0] > 10 and degrees[-1] < 0.5
-    assert metres[0] > 0.1 and metres[-1] < 0.01
+    assert meters[0] > 0.1 and meters[-1] < 0.01
 
 
 def test_compose_scenes(run, tmp_path):
@@ -67,7 +67,7 @@ def test_compose_scenes(run, tmp_path):
     box = torch.tensor([[-1.5] * 3, [1.5] * 3])
     kept = [GaussianScene.load(tmp_path / name).crop(box).num_gaussians for name in ("a.ply", "b.ply")]
     assert scene.num_gaussians == sum(kept) and scene.sh_degree == 2
-    assert scene.means[:, 0].max() > 2.25  # the second one stands beside the first
+    assert scene.means[:, 0].max() > 2.25  # the second one is next to the first
     frames = list(read_video(tmp_path / "out" / "turntable.mp4"))
     assert len(frames) == 4 and frames[0].shape == (60, 80, 3)
     assert min(float(frame.std()) for frame in frames) > 0.05
@@ -86,9 +86,9 @@ def test_mesh_in_a_scene(run, tmp_path):
 
 def test_recover_a_mesh(run, tmp_path):
     printed = run("05_recover_a_mesh.py", "--steps", "60", "--size", "48", "--out", tmp_path / "out")
-    metres = [float(value) for value in re.findall(r"off by ([\d.]+) m", printed)]
-    assert len(metres) == 3
-    assert metres[0] > 0.15 and metres[-1] < metres[0] / 3
+    meters = [float(value) for value in re.findall(r"off by ([\d.]+) m", printed)]
+    assert len(meters) == 3
+    assert meters[0] > 0.15 and meters[-1] < meters[0] / 3
     assert Mesh.load(tmp_path / "out" / "mesh.glb").num_faces == 1280
     assert read_image(tmp_path / "out" / "pictures.png").shape == (3 * 48, 6 * 48, 3)
 

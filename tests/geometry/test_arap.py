@@ -43,7 +43,7 @@ def test_cotangents_add_up_to_the_dirichlet_energy_of_a_linear_function():
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_rigid_motions_cost_nothing_and_their_rotation_is_found(name):
+def test_rigid_motions_have_zero_energy_and_their_rotation_is_found(name):
     vertices, faces = SHAPES[name]()
     arap = Arap.of(vertices, faces)
     turn = rotation(0.4, -2.0, 1.1)
@@ -59,7 +59,7 @@ def test_the_energy_of_growth_does_not_depend_on_resolution_and_size(subdivision
     assert float(Arap.of(vertices, faces).energy(1.3 * vertices)) == pytest.approx(0.09, abs=1e-10)
 
 
-def test_reflections_are_no_rotations():
+def test_reflections_are_not_rotations():
     vertices, faces = SHAPES["box"]()
     arap = Arap.of(vertices, faces)
     mirrored = vertices * torch.tensor([1.0, 1.0, -1.0])
@@ -91,7 +91,7 @@ def test_gradients():
 
 
 def test_obtuse_meshes_have_no_negative_energy():
-    """Two flat triangles whose common edge has the cotangent -11: pulling its ends apart must not pay."""
+    """Two flat triangles whose common edge has the cotangent -11: pulling its ends apart must not lower the energy."""
     corners = torch.tensor([[0.0, 0, 0], [2, 0, 0], [1, 0.05, 0], [1, -0.05, 0]], dtype=torch.float64)
     faces = torch.tensor([[0, 1, 2], [1, 0, 3]])
     assert float(cotangent_weights(corners, faces)[1].min()) < -5
@@ -112,7 +112,7 @@ def test_strains_of_growth_and_of_rigid_motions(name):
 
 
 def test_edges_of_large_strain_yield():
-    """A quarter of the weight is left at the limit, both ways of an edge alike, and what does not move keeps all of it."""
+    """At the limit, a quarter of the weight remains, for both directions of an edge; unstrained edges keep theirs."""
     vertices, faces = SHAPES["tube"]()
     arap = Arap.of(vertices, faces)
     strains = torch.zeros(len(arap.weights), dtype=torch.float64)
@@ -126,7 +126,7 @@ def test_edges_of_large_strain_yield():
 
 
 def test_a_joint_costs_less_than_a_bend_once_edges_yield():
-    """Without it, as-rigid-as-possible prefers to spread a turn; with it, to gather it in one place."""
+    """With constant weights, as-rigid-as-possible spreads a rotation; with robust weights, it concentrates it."""
     sides, rings = 12, 41
     ring = 0.3 * torch.stack([f(2 * math.pi * torch.arange(sides).double() / sides) for f in (torch.cos, torch.sin)], -1)
     z = torch.linspace(-2, 2, rings, dtype=torch.float64)
@@ -138,7 +138,7 @@ def test_a_joint_costs_less_than_a_bend_once_edges_yield():
     arap = Arap.of(vertices, faces)
 
     def turned(half: float) -> torch.Tensor:
-        """About x by a radian in all, spread over 2 * half of its length."""
+        """Rotates about x by one radian in total, spread over 2 * half of its length."""
         angles = (vertices[:, 2] / half).clamp(-1, 1) / 2
         return torch.stack([vertices[:, 0], vertices[:, 1] * angles.cos() - vertices[:, 2] * angles.sin(),
                             vertices[:, 1] * angles.sin() + vertices[:, 2] * angles.cos()], -1)  # fmt: skip
@@ -151,7 +151,7 @@ def test_a_joint_costs_less_than_a_bend_once_edges_yield():
 
 def test_wrong_input():
     vertices, faces = SHAPES["box"]()
-    with pytest.raises(InputError, match="none of 1 has an area"):
+    with pytest.raises(InputError, match="all 1 have zero area"):
         Arap.of(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]))
     with pytest.raises(ShapeError, match="vertices"):
         Arap.of(vertices, faces).energy(vertices[:-1])

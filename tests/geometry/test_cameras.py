@@ -1,5 +1,5 @@
 import math
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch
@@ -80,7 +80,7 @@ def test_singular_points_stay_finite(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_world_rays_hit_what_their_pixels_show(model):
+def test_world_rays_hit_the_points_of_their_pixels(model):
     eye, target, up = (
         torch.tensor([[3.0, 1, 2], [-1, 2, 0.5]]).double(),
         torch.zeros(3).double(),
@@ -113,7 +113,7 @@ def test_look_at_has_camera_axes():
     torch.testing.assert_close(pose[:3, 3], torch.tensor([0.0, -2, 1]))
 
 
-def test_look_at_works_along_up_and_refuses_no_direction():
+def test_look_at_works_along_up_and_rejects_equal_points():
     up = torch.tensor([0.0, 0, 1])
     for eye in (2 * up, -3 * up):
         rotmat = cameras.look_at(eye, torch.zeros(3), up)[:3, :3]
@@ -123,7 +123,7 @@ def test_look_at_works_along_up_and_refuses_no_direction():
         cameras.look_at(up, up, up)
 
 
-def test_axes_conventions_are_inverse_and_look_the_other_way():
+def test_axes_conventions_are_inverse_and_flip_the_viewing_direction():
     poses = se3.exp(torch.randn(4, 6))
     torch.testing.assert_close(cameras.opencv_to_opengl(cameras.opengl_to_opencv(poses)), poses)
     opengl = cameras.opencv_to_opengl(poses)

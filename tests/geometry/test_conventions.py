@@ -1,4 +1,4 @@
-"""One motion without symmetry, a quarter turn about z, then a shift: the same points through every converter."""
+"""One asymmetric motion, a quarter rotation about z followed by a translation: the same points through every converter."""
 
 import math
 
@@ -62,7 +62,7 @@ def test_rotated_points():
     torch.testing.assert_close(quaternion.rotate(QUAT, POINTS) + SHIFT, MOVED)
 
 
-def test_a_long_axis_turns_with_the_motion():
+def test_a_long_axis_rotates_with_the_motion():
     scales = torch.tensor([3.0, 2, 1], dtype=torch.float64)
     want = torch.diag(torch.tensor([4.0, 9, 1], dtype=torch.float64))  # x has become y
     torch.testing.assert_close(covariance.quat_scale_to_covar(QUAT, scales), want)
@@ -71,7 +71,7 @@ def test_a_long_axis_turns_with_the_motion():
     torch.testing.assert_close(edges, torch.tensor([[0.0, -2], [3, 0], [0, 0]]).double())
 
 
-def test_a_bright_side_turns_with_the_motion():
+def test_a_bright_side_rotates_with_the_motion():
     sh = torch.tensor([0.0, 0, 0, -1])[:, None].double()  # degree 1: + x
     torch.testing.assert_close(
         spherical_harmonics.rotate_sh(sh, ROTMAT),
@@ -79,13 +79,13 @@ def test_a_bright_side_turns_with_the_motion():
     )
 
 
-def test_a_camera_sees_right_on_the_right_and_up_above():
+def test_a_camera_image_is_not_flipped():
     pose = cameras.look_at(*torch.tensor([[0.0, -5, 0], [0, 0, 0], [0, 0, 1]]).double())
     view = cameras.camtoworld_to_viewmat(pose)
     K = cameras.intrinsics(100.0, 100.0, 50.0, 50.0, torch.float64)
     points = torch.tensor([[1.0, 0, 0], [0, 0, 1]]).double()
     pixels = cameras.project(se3.transform_points(view, points), K)
     torch.testing.assert_close(pixels, torch.tensor([[70.0, 50], [50, 30]]).double())
-    # The same camera written by Blender: it looks along its -z, its y is up.
+    # The same camera in Blender's convention: it looks along its -z, its y is up.
     blender = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, -5], [0, 1, 0, 0], [0, 0, 0, 1]]).double()
     torch.testing.assert_close(cameras.opengl_to_opencv(blender), pose)

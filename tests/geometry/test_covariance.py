@@ -45,13 +45,13 @@ def test_gradients():
     assert torch.autograd.gradcheck(covariance.quat_scale_to_covar, (quats, scales))
     covars = covariance.quat_scale_to_covar(quats, scales).detach().requires_grad_()
     assert torch.autograd.gradcheck(covariance.covar_to_quat_scale, covars)
-    # The scales of a round Gaussian follow its size.
+    # The scales of an isotropic Gaussian are proportional to its size.
     round_covar = torch.eye(3).double().requires_grad_()
     (grad,) = torch.autograd.grad(covariance.covar_to_quat_scale(round_covar)[1].sum(), round_covar)
     torch.testing.assert_close(grad, torch.eye(3).double() / 2)
 
 
-def test_six_numbers_are_the_upper_triangle():
+def test_six_values_are_the_upper_triangle():
     matrix = torch.tensor([[1.0, 2, 3], [2, 4, 5], [3, 5, 6]])
     assert covariance.symmetric_to_vec6(matrix).tolist() == [1, 2, 3, 4, 5, 6]
     torch.testing.assert_close(covariance.vec6_to_symmetric(covariance.symmetric_to_vec6(matrix)), matrix)

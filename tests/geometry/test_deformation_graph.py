@@ -1,4 +1,4 @@
-"""Deformation graphs: weights, seams, parts, and nodes that stay on their side of a gap."""
+"""Deformation graphs: weights, seams, parts, and nodes that do not influence vertices across a gap."""
 
 import math
 import warnings
@@ -18,14 +18,14 @@ from vision3d.geometry.rotation import so3_exp
 
 def horseshoe(around: int = 20, along: int = 120, radius: float = 0.12, gap: float = 0.06) -> tuple[Tensor, Tensor, Tensor]:
     """A bent tube whose straight legs are `gap` apart: vertices, faces, and the side of each leg vertex (-1, 1; 0 in the
-    bend and up to 0.3 from it, where the way round is short)."""
+    bend and up to 0.3 from it, where the path around is short)."""
     turn, leg = radius + gap / 2, 1.5
     total = 2 * leg + math.pi * turn
     s = torch.linspace(0, total, along, dtype=torch.float64)
     angle = ((s - leg) / turn).clamp(0, math.pi)
     up = torch.where(s < leg, s - leg, torch.where(s > total - leg, total - leg - s, turn * angle.sin()))
     across = -turn * angle.cos()
-    # The tube's circle lies in the plane of the normal of the line and z.
+    # The tube's cross-section is spanned by the normal of the center line and z.
     normal = torch.stack([torch.where((s >= leg) & (s <= total - leg), angle.cos(), torch.where(s < leg, 1.0, -1.0)),
                           torch.where((s >= leg) & (s <= total - leg), -angle.sin(), 0.0)], -1)  # fmt: skip
     phi = torch.arange(around, dtype=torch.float64) * (2 * math.pi / around)
@@ -58,8 +58,8 @@ def test_weights_are_a_partition_that_falls_with_the_distance(nodes, neighbors):
         torch.testing.assert_close(graph.weights[~is_even], (want / want.sum(1, keepdim=True))[~is_even])
 
 
-def test_weights_are_continuous_where_one_node_takes_the_place_of_another():
-    """Along a fine strip no weight of any node jumps, although the four nearest change."""
+def test_weights_are_continuous_where_the_nearest_nodes_change():
+    """Along a fine strip, no weight of any node jumps, although the four nearest change."""
     vertices, faces = shapes.plane((8.0, 0.05), 800, 1, torch.float64)
     graph = DeformationGraph.of(vertices, faces, 9, 4)
     dense = torch.zeros(len(vertices), 9, dtype=torch.float64).scatter_add(1, graph.indices, graph.weights)
@@ -70,7 +70,7 @@ def test_weights_are_continuous_where_one_node_takes_the_place_of_another():
 
 
 def test_nodes_stay_on_their_leg_of_a_horseshoe():
-    """By distances in space a third of the legs' vertices would follow the other leg; along the surface none does."""
+    """With Euclidean distances, a third of the legs' vertices would follow the other leg; with geodesic ones, none does."""
     vertices, faces, side = horseshoe()
     graph = DeformationGraph.of(vertices, faces, 64, 4)
     node_side = side[knn(vertices, graph.nodes)[1][:, 0]]
@@ -82,13 +82,13 @@ def test_nodes_stay_on_their_leg_of_a_horseshoe():
     assert mixed(graph.indices) == 0
     nodes = vertices[farthest_points(vertices, 64)]
     node_side = side[knn(vertices, nodes)[1][:, 0]]
-    assert mixed(knn(nodes, vertices, 4)[1]) > 0.2  # the control
+    assert mixed(knn(nodes, vertices, 4)[1]) > 0.2  # control
 
 
 def test_seams_of_a_texture_do_not_tear():
     vertices, faces = shapes.icosphere(2, dtype=torch.float64)
-    vertices = vertices + 0.01 * torch.randn(vertices.shape, dtype=torch.float64)  # no two distances are equal
-    soup = vertices[faces].flatten(0, 1)  # three vertices a face, as at seams everywhere
+    vertices = vertices + 0.01 * torch.randn(vertices.shape, dtype=torch.float64)  # makes all distances different
+    soup = vertices[faces].flatten(0, 1)  # three vertices per face, as if every edge were a seam
     graph = DeformationGraph.of(soup, torch.arange(len(soup)).view(-1, 3), 20, 4)
     generator = torch.Generator().manual_seed(0)
     quats = torch.randn(20, 4, generator=generator, dtype=torch.float64)
@@ -96,7 +96,7 @@ def test_seams_of_a_texture_do_not_tear():
     moved = graph.deform(soup, quats, shifts, method="dqs")
     welded = DeformationGraph.of(vertices, faces, 20, 4)
     assert bool((moved[faces.flatten().argsort()].diff(dim=0)[faces.flatten().sort().values.diff() == 0] == 0).all())
-    # The seams do not change where the nodes stand either, up to the order of vertices.
+    # The nodes do not depend on the seams either, up to the order of vertices.
     assert {tuple(p) for p in graph.nodes.tolist()} == {tuple(p) for p in welded.nodes.tolist()}
 
 
@@ -109,7 +109,7 @@ def test_the_same_mesh_has_the_same_graph():
     assert torch.equal(again.weights, first.weights) and again.spacing == first.spacing > 0
 
 
-def test_parts_have_nodes_of_their_own_and_are_linked():
+def test_parts_have_their_own_nodes_and_are_linked():
     vertices, faces = shapes.icosphere(2, dtype=torch.float64)
     both = torch.cat([vertices, 0.5 * vertices + torch.tensor([1.7, 0, 0])])
     with pytest.warns(UserWarning, match="has 2 disconnected parts"):
@@ -123,13 +123,13 @@ def test_parts_have_nodes_of_their_own_and_are_linked():
     assert int(crossing) == 1
 
 
-def test_crumbs_without_nodes_follow_what_is_near():
+def test_small_parts_without_nodes_follow_nearby_nodes():
     vertices, faces = shapes.icosphere(2, dtype=torch.float64)
     crumb, crumb_faces = shapes.icosphere(0, 0.01, torch.float64)
     offsets = 1.1 * torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0]], dtype=torch.float64)
     points = torch.cat([vertices, *(crumb + offset for offset in offsets)])
     parts = [faces, *(crumb_faces + len(vertices) + i * len(crumb) for i in range(4))]
-    with pytest.warns(UserWarning, match="5 disconnected parts; each moves independently; 3 of them are more than the nodes"):
+    with pytest.warns(UserWarning, match="5 disconnected parts; .*; 3 of them have no nodes of their own"):
         graph = DeformationGraph.of(points, torch.cat(parts), 4, 2)
     assert len(graph) == 4
     near = knn(graph.nodes, points)[1][:, 0]
@@ -152,7 +152,7 @@ def test_one_motion_of_all_nodes_is_rigid():
         torch.testing.assert_close(moved, vertices @ turn.mT + shift, atol=1e-12, rtol=0)
 
 
-def test_as_many_nodes_as_places_and_not_more():
+def test_at_most_as_many_nodes_as_positions():
     vertices, faces = shapes.box(dtype=torch.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,5 +1,5 @@
 import math
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_fisheye_agrees_with_kornia():
     camera = pytest.importorskip("kornia.geometry.camera")
     coeffs, points = coeffs64(FISHEYE), plane_points(200)
     radius = points.norm(dim=-1, keepdim=True)
-    plane = points / radius * radius.tan()  # theirs starts at x / z
+    plane = points / radius * radius.tan()  # kornia's input is x / z
     params = torch.cat([coeffs64([420, 410, 322, 236]), coeffs])
     theirs = camera.distort_points_kannala_brandt(plane, params)
     torch.testing.assert_close(cameras.plane_to_pixels(distortion.distort(points, coeffs, "fisheye"), K), theirs)
@@ -80,7 +80,7 @@ def test_gradients(model, coeffs):
 
 
 def test_points_beyond_the_fold_are_nan():
-    coeffs = coeffs64([-0.4, 0.0, 0.0, 0.0])  # r (1 - 0.4 r^2) turns back at r^2 = 1 / 1.2
+    coeffs = coeffs64([-0.4, 0.0, 0.0, 0.0])  # r (1 - 0.4 r^2) has its maximum at r^2 = 1 / 1.2
     top = distortion.max_radius(coeffs)
     assert top == pytest.approx(math.sqrt(1 / 1.2))
     reach = top * (1 - 0.4 * top**2)
@@ -120,7 +120,7 @@ def test_map_shows_a_point_where_the_new_camera_projects_it(model, coeffs):
 
 
 @pytest.mark.parametrize(("model", "coeffs"), CASES)
-def test_the_cut_is_as_small_as_it_can_be(model, coeffs):
+def test_the_crop_is_minimal(model, coeffs):
     _, _, new_K = distortion.undistort_map(K, coeffs64(coeffs), 640, 480, model)
     wider = new_K.clone()
     wider[:2, :2] *= 0.985
@@ -129,7 +129,7 @@ def test_the_cut_is_as_small_as_it_can_be(model, coeffs):
 
 
 @pytest.mark.parametrize(("model", "coeffs"), CASES[:4])
-def test_balance_one_keeps_the_whole_photograph(model, coeffs):
+def test_balance_one_keeps_the_whole_photo(model, coeffs):
     coeffs = coeffs64(coeffs)
     _, is_valid, full = distortion.undistort_map(K, coeffs, 640, 480, model, balance=1.0)
     _, _, cut = distortion.undistort_map(K, coeffs, 640, 480, model)
@@ -144,16 +144,16 @@ def test_balance_one_keeps_the_whole_photograph(model, coeffs):
 
 
 def test_grid_sampling_the_map_restores_a_pattern():
-    # A smooth picture seen through the lens comes back as the pinhole camera sees it.
-    def picture(points):
+    # A smooth image seen through the lens is mapped back to the pinhole camera's image.
+    def image(points):
         return (7 * points[..., 0]).sin() * (5 * points[..., 1] + 1).cos()
 
     coeffs = coeffs64(PINHOLE[5])
     grid = cameras.pixel_grid(640, 480, torch.float64).flatten(0, 1)
-    photo = picture(distortion.undistort(cameras.pixels_to_plane(grid, K), coeffs)).view(1, 1, 480, 640)
+    photo = image(distortion.undistort(cameras.pixels_to_plane(grid, K), coeffs)).view(1, 1, 480, 640)
     pixels, _, new_K = distortion.undistort_map(K, coeffs, 640, 480)
     sampled = torch.nn.functional.grid_sample(photo, distortion.pixels_to_grid(pixels, 640, 480)[None], align_corners=False)
-    want = picture(cameras.pixels_to_plane(grid, new_K)).view(480, 640)
+    want = image(cameras.pixels_to_plane(grid, new_K)).view(480, 640)
     assert (sampled[0, 0] - want).abs().max() < 2e-4
 
 

@@ -25,7 +25,7 @@ def pure(vectors):
 
 @settings(max_examples=40)
 @given(tangents, tangents)
-def test_the_product_is_that_of_the_motions(x, y):
+def test_the_product_composes_the_motions(x, y):
     a, b = se3.exp(x), se3.exp(y)
     first, second = dq.from_se3(a), dq.from_se3(b)
     close(dq.to_se3(first), a)
@@ -49,13 +49,13 @@ def test_points_move_by_the_sandwich_with_the_full_conjugate():
     close(mirrored[:, :3, 3], -matrices[:, :3, 3])
 
 
-def test_normalising_makes_a_unit():
+def test_normalizing_gives_a_unit():
     duals = torch.randn(30, 8).double()
     units = dq.normalize(duals)
     close(units[:, :4].norm(dim=1), torch.ones(30).double())
     close((units[:, :4] * units[:, 4:]).sum(1), torch.zeros(30).double())
     close(dq.normalize(units), units)
-    # The motion that is meant: the product with the conjugate is the square of the length.
+    # The represented motion: the product with the conjugate is the squared norm.
     close(dq.to_se3(duals), dq.to_se3(units))
     zero = torch.zeros(8, requires_grad=True)
     close(dq.to_se3(zero).detach(), torch.eye(4))
@@ -84,8 +84,8 @@ def test_a_blend_of_two_halves_is_the_screw_motion_in_the_middle():
     close(dq.to_se3(dq.sclerp(dq.from_se3(ends[:, 0]), dq.from_se3(ends[:, 1]), 0.5)), middle, atol=1e-11)
 
 
-def test_a_twist_of_nearly_half_a_turn_keeps_its_size():
-    # What linear blending of matrices gets wrong: the blend of two rotations is a rotation.
+def test_a_twist_of_nearly_180_degrees_keeps_its_size():
+    # Linear blending of matrices fails here: the blend of two rotations must be a rotation.
     turn = dq.from_quat_translation(
         torch.tensor([[1.0, 0, 0, 0], [math.cos(1.5), 0, 0, math.sin(1.5)]]).double(), torch.zeros(2, 3).double()
     )
@@ -105,7 +105,7 @@ def test_gradients():
 
 
 @pytest.mark.wrong_types
-def test_wrong_shapes_are_refused():
+def test_wrong_shapes_are_rejected():
     with pytest.raises(ShapeError, match=r"duals: got shape \(4,\), want \(..., 8\)"):
         dq.normalize(torch.zeros(4))
     with pytest.raises(ShapeError, match=r"matrices: got shape \(3, 3\), want \(..., 4, 4\)"):

@@ -1,4 +1,4 @@
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def relative(found, want):
     return (found - want).norm(dim=(-2, -1)) / want.norm(dim=(-2, -1))
 
 
-def test_small_discs_come_back_with_their_rotation():
+def test_small_discs_round_trip_with_their_rotation():
     quats, scales = small_gaussians(100_000)
     edges = triangles.gaussians_to_edges(quats, scales)
     want = quat_to_rotmat(quats.double())
@@ -44,7 +44,7 @@ def test_small_discs_come_back_with_their_rotation():
         assert relative(quat_scale_to_covar(back_quats.double(), back_scales.double()), covars).max() < 1e-5
         if method == "gram_schmidt":
             assert angle_between_lines(back[..., 0], want[..., 0]).max() < 0.05
-        else:  # axes in the plane are defined as far as the disc is not round
+        else:  # axes in the plane are only defined for elliptic discs
             is_first = scales[:, 0] > scales[:, 1]
             longest = torch.where(is_first[:, None], want[..., 0], want[..., 1])
             is_clear = (scales[:, 0] / scales[:, 1]).log().abs() > 0.01
@@ -72,7 +72,7 @@ def test_random_affine_maps_of_ellipsoids_in_float32():
     assert relative(quat_scale_to_covar(*found), want).max() < 1e-5
 
 
-def test_thin_ellipsoids_keep_scales_that_the_covariance_would_lose():
+def test_thin_ellipsoids_keep_scales_lost_in_a_covariance():
     from vision3d.geometry.covariance import covar_to_quat_scale
 
     scales = torch.tensor([[1.0, 1e-2, 1e-5]]).expand(200, 3)
@@ -125,7 +125,7 @@ def test_any_factor_becomes_a_valid_gaussian(values, width):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_corners_go_forth_and_back(width):
+def test_corners_round_trip(width):
     means, factors = torch.randn(20, 3, dtype=torch.float64), factors64(20, width)
     corners = edge_factors.factors_to_vertices(means, factors)
     assert corners.shape == (20, width + 1, 3)
@@ -134,7 +134,7 @@ def test_corners_go_forth_and_back(width):
     torch.testing.assert_close(back, factors)
 
 
-def test_flattening_tells_the_share_of_the_trace():
+def test_flattening_returns_the_fraction_of_the_trace():
     scales = torch.tensor([[1.0, 2.0, 2.0], [0.5, 0.5, 0.5]])
     quats = random_quats(2)
     edges, lost = edge_factors.flatten_gaussians(quats, scales)
@@ -146,7 +146,7 @@ def test_flattening_tells_the_share_of_the_trace():
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_clamp_holds_its_bounds_and_leaves_what_is_inside(width):
+def test_clamp_enforces_its_bounds_and_keeps_values_within(width):
     rest = factors64(500, width)
     lengths = torch.linalg.svdvals(rest)
     moved = (torch.eye(3).double() + torch.randn(500, 3, 3).double()) @ rest
@@ -170,7 +170,7 @@ def test_clamp_keeps_directions():
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_clamp_of_points_and_lines_makes_discs_again(width):
+def test_clamp_turns_points_and_lines_into_discs(width):
     factors = torch.zeros(2, 3, width)
     factors[1, 0, 0] = 3.0
     lengths = torch.linalg.svdvals(edge_factors.clamp_factors(factors, torch.ones(2, width)))
@@ -207,8 +207,8 @@ def test_gradients():
     assert torch.autograd.gradcheck(edge_factors.gaussians_to_factors, (quats, scales))
 
 
-def test_sheared_discs_look_as_the_true_map_says():
-    """Pictures of discs after a shear of 1: ours equal those of the true covariance, the published ones do not."""
+def test_sheared_discs_match_the_true_map():
+    """Images of discs after a shear of 1: ours match the true covariance, those of the published method do not."""
     from vision3d.render import rasterize
 
     count = 60
@@ -222,13 +222,13 @@ def test_sheared_discs_look_as_the_true_map_says():
     Ks, viewmat = torch.tensor([[[60.0, 0, 32], [0, 60, 32], [0, 0, 1]]]), torch.eye(4)[None].clone()
     viewmat[:, 2, 3] = 2.5
 
-    def picture(gaussians):
+    def image(gaussians):
         quats, scales = gaussians
         return rasterize(means @ shear.T, quats, scales, opacities, colors, viewmat, Ks, 64, 64)[0][0]
 
-    want = picture(edge_factors.factors_to_gaussians(shear @ true, 1e-6))
+    want = image(edge_factors.factors_to_gaussians(shear @ true, 1e-6))
     psnr = [
-        -10 * (picture(triangles.edges_to_gaussians(shear @ edges, 1e-6, method=m)) - want).square().mean().log10()
+        -10 * (image(triangles.edges_to_gaussians(shear @ edges, 1e-6, method=m)) - want).square().mean().log10()
         for m in ("exact", "gram_schmidt")
     ]
     assert psnr[0] > 60

@@ -26,7 +26,7 @@ def test_there_are_24_orders():
 
 
 @given(st.sampled_from(euler.EULER_ORDERS), angles)
-def test_is_the_product_of_three_turns(order, values):
+def test_is_the_product_of_three_rotations(order, values):
     values = torch.tensor(values, dtype=torch.float64)
     turns = [about(letter, angle) for letter, angle in zip(order, values)]
     if order.islower():
@@ -35,7 +35,7 @@ def test_is_the_product_of_three_turns(order, values):
 
 
 @given(st.sampled_from(euler.EULER_ORDERS), angles)
-def test_extrinsic_is_intrinsic_backwards(order, values):
+def test_extrinsic_is_intrinsic_in_reverse_order(order, values):
     values = torch.tensor(values, dtype=torch.float64)
     other = order[::-1].swapcase()
     torch.testing.assert_close(euler.euler_to_rotmat(values, order), euler.euler_to_rotmat(values.flip(-1), other))
@@ -101,7 +101,7 @@ def test_a_zero_quaternion_is_the_identity_without_gradient():
 
 
 @pytest.mark.parametrize("order", ["XYY", "XyZ", "XX", ""])
-def test_unknown_orders_are_refused(order):
+def test_unknown_orders_are_rejected(order):
     with pytest.raises(ConfigError, match=f"order: '{order}' is not an order of Euler angles; (did you mean|valid)"):
         euler.euler_to_rotmat(torch.zeros(3), order)
 
@@ -119,11 +119,11 @@ def test_one_and_two_axes_and_degrees_agree_with_scipy(order):
 
 
 @pytest.mark.parametrize("order", ["", "XX", "XYX ", "xY", "W", "XYZX"])
-def test_what_is_no_order_is_refused(order):
+def test_invalid_orders_are_rejected(order):
     with pytest.raises(ConfigError, match=r"is not an order of Euler angles"):
         euler.euler_to_quat(torch.zeros(len(order)), order)
 
 
-def test_two_letters_do_not_say_three_angles():
+def test_two_letters_do_not_accept_three_angles():
     with pytest.raises(ConfigError, match="'XZ' is not an order of Euler angles"):
         euler.quat_to_euler(torch.ones(4), "XZ")

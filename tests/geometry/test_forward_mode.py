@@ -1,4 +1,4 @@
-"""Forward mode (dual numbers, torch.func.jvp): right, or refused; never tangents that are wrong or lost."""
+"""Forward mode (dual numbers, torch.func.jvp): correct or rejected, never wrong or missing tangents."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ REFUSED = ("covariance.covar_to_quat_scale",)
 
 
 def duals(function, inputs, tangents):
-    """Outputs' tangents by dual numbers."""
+    """Tangents of the outputs by dual numbers."""
     with forward_ad.dual_level():
         outputs = function(*(forward_ad.make_dual(x, t) for x, t in zip(inputs, tangents)))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -48,7 +48,7 @@ def check_against_reverse_mode(function, inputs, how, tolerance=1e-9):
 
 @pytest.mark.parametrize("how", [duals, transform])
 @pytest.mark.parametrize("name", list(CASES))
-def test_tangents_are_right(name, how):
+def test_tangents_are_correct(name, how):
     case = CASES[name]
     inputs = case.inputs(3)
     if name in REFUSED:
@@ -58,7 +58,7 @@ def test_tangents_are_right(name, how):
         check_against_reverse_mode(case, inputs, how)
 
 
-def test_tangents_are_right_without_a_graph():
+def test_tangents_are_correct_without_a_graph():
     x, t = torch.randn(2, 4, 6, dtype=torch.float64)
     with torch.no_grad():
         found = duals(se3.exp, [x], [t])[0]
@@ -86,7 +86,7 @@ def test_ssim_has_tangents(how):
 @pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 @pytest.mark.parametrize("how", [duals, transform])
 @pytest.mark.parametrize("function", [rasterize, rasterize_2dgs])
-def test_the_native_rasterizers_refuse(function, how):
+def test_the_native_rasterizers_reject_forward_mode(function, how):
     g, (viewmats, Ks) = random_gaussians(8), cameras(1, 16, 16)
 
     def image(means):
@@ -105,7 +105,7 @@ def made_up(kind: str):
 
 
 def ops():
-    # The modules that define them.
+    # The modules that define the operations.
     import vision3d.optim.adam
     import vision3d.render.meshes
     import vision3d.render.meshes.native_antialias
@@ -121,7 +121,7 @@ def ops():
 
 
 @pytest.mark.parametrize("name", ops())
-def test_every_native_operation_refuses_tangents(name):
+def test_every_native_operation_rejects_tangents(name):
     op = getattr(torch.ops.vision3d, name).default
     arguments = [made_up(str(argument.type)) for argument in op._schema.arguments]
     places = [i for i, value in enumerate(arguments) if torch.is_tensor(value)]

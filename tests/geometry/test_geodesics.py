@@ -1,4 +1,4 @@
-"""Distances along edges and points spread by them, against closed forms and brute force."""
+"""Geodesic distances along edges and farthest point sampling, against closed forms and brute force."""
 
 import pytest
 import torch
@@ -36,14 +36,14 @@ def test_a_half_circle_on_a_ring_has_its_length():
     assert found == pytest.approx(torch.pi * 0.8, rel=1e-3)
 
 
-def test_what_does_not_hang_together_is_infinitely_far():
+def test_disconnected_vertices_are_infinitely_far():
     vertices, faces = shapes.icosphere(1)
     both = torch.cat([faces, faces + len(vertices)])
     found = edge_distances(torch.cat([vertices, vertices + 5]), both, torch.tensor([0]))[0]
     assert bool(found[: len(vertices)].isfinite().all()) and bool(found[len(vertices) :].isinf().all())
 
 
-def test_sources_that_are_not_there_are_refused():
+def test_missing_sources_are_rejected():
     with pytest.raises(InputError, match=r"sources: got \[3\], but there are 3 vertices"):
         edge_distances(torch.eye(3), torch.tensor([[0, 1, 2]]), torch.tensor([3]))
 
@@ -51,7 +51,7 @@ def test_sources_that_are_not_there_are_refused():
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31), count=st.integers(2, 60))
 def test_farthest_points_are_spread(seed, count):
-    """Gonzalez: no two points closer than the farthest of all others is from them."""
+    """Gonzalez: no two points are closer than the farthest other point is from them."""
     points = torch.randn(60, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     rows = farthest_points(points, count)
     assert len(rows.unique()) == count
@@ -63,7 +63,7 @@ def test_farthest_points_are_spread(seed, count):
     assert torch.equal(rows, farthest_points(turned, count))
 
 
-def test_farthest_points_begin_where_they_are_told_to():
+def test_farthest_points_start_at_the_given_point():
     points = torch.arange(5.0)[:, None]
     assert farthest_points(points, 3, start=0).tolist() == [0, 4, 2]
     with pytest.raises(ShapeError, match="5 points"):

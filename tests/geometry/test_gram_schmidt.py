@@ -76,14 +76,14 @@ def test_three_dimensions_are_the_6d_representation():
     torch.testing.assert_close(first[..., 0], rotation.from_6d(values)[..., 0])
     normal = torch.randn(500, 6, dtype=torch.float64)
     torch.testing.assert_close(gram_schmidt.from_columns(normal, 3), rotation.from_6d(normal))
-    # The other way to write it, z = x cross y, y = z cross x.
+    # The alternative form: z = x cross y, y = z cross x.
     x = torch.nn.functional.normalize(normal[:, :3], dim=1)
     z = torch.nn.functional.normalize(torch.linalg.cross(x, normal[:, 3:]), dim=1)
     torch.testing.assert_close(rotation.from_6d(normal), torch.stack([x, torch.linalg.cross(z, x), z], -1))
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_generalised_cross_product(n):
+def test_generalized_cross_product(n):
     vectors = torch.randn(20, n, n - 1, dtype=torch.float64)
     cross = gram_schmidt.generalized_cross(vectors)
     torch.testing.assert_close(
@@ -147,7 +147,7 @@ def test_half_of_the_gradient_at_the_identity():
     torch.testing.assert_close((jacobian * step).sum((-2, -1)), (step - step.mT) / 2)
 
 
-def test_orthogonal_keeps_the_side():
+def test_orthogonal_keeps_the_determinant_sign():
     matrices = torch.randn(50, 4, 4, dtype=torch.float64)
     nearest = orthogonal(matrices)
     torch.testing.assert_close(torch.linalg.det(nearest).sign(), torch.linalg.det(matrices).sign())
@@ -182,7 +182,7 @@ def test_haar_moments(n):
     trace = rotmats.diagonal(dim1=-2, dim2=-1).sum(-1)
     assert rotmats.mean(0).abs().max() < 0.04
     assert trace.square().mean().item() == pytest.approx(2 if n == 2 else 1, abs=0.07)
-    # Fixing the left factor changes nothing: the same moments of A R.
+    # Multiplying by a fixed left factor changes nothing: the same moments of A R.
     turned = haar64(n) @ rotmats
     assert turned.diagonal(dim1=-2, dim2=-1).sum(-1).square().mean().item() == pytest.approx(2 if n == 2 else 1, abs=0.07)
 
@@ -203,9 +203,7 @@ def test_equivariance():
     matrices = torch.randn(100, 3, 3, dtype=torch.float64)
     by_columns = gram_schmidt.gram_schmidt(matrices[..., :2])
     torch.testing.assert_close(gram_schmidt.gram_schmidt(left @ matrices[..., :2]), left @ by_columns)
-    assert (
-        gram_schmidt.gram_schmidt((matrices @ right)[..., :2]) - by_columns @ right
-    ).abs().max() > 0.5  # from the left alone
+    assert (gram_schmidt.gram_schmidt((matrices @ right)[..., :2]) - by_columns @ right).abs().max() > 0.5  # only from the left
 
 
 @pytest.mark.parametrize(("projection", "want", "margin"), [("svd", 3.0, 0.06), ("gram_schmidt", 6.0, 0.12)])
@@ -218,7 +216,7 @@ def test_noise_law(projection, want, margin):
 
 
 @pytest.mark.wrong_types
-def test_wrong_input_is_refused():
+def test_wrong_input_is_rejected():
     with pytest.raises(ShapeError, match=r"vectors: got shape \(3, 3\), want \(..., n, n - 1\)"):
         gram_schmidt.gram_schmidt(torch.zeros(3, 3))
     with pytest.raises(ShapeError, match=r"vectors: got shape \(1, 0\)"):
@@ -266,7 +264,7 @@ def test_regularization_adds_the_gradient_of_the_distance():
     found = gradient(special_orthogonal, regularization=0.3)
     distance = (matrices - special_orthogonal(matrices)).square().sum()
     torch.testing.assert_close(found, gradient(special_orthogonal) + 0.3 * torch.autograd.grad(distance, matrices)[0])
-    theirs = gradient(roma.special_procrustes, regularization=0.6)  # adds half of what its documentation says
+    theirs = gradient(roma.special_procrustes, regularization=0.6)  # adds half of the documented term
     torch.testing.assert_close(found, theirs, atol=1e-5, rtol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(special_orthogonal(matrices, 0.3), special_orthogonal(matrices))

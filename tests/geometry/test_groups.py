@@ -64,7 +64,7 @@ def test_jacobians(name, angle):
     close(group.right_jacobian(x), matrix_exp(-ad) @ series, atol=1e-11)
     close(group.left_jacobian_inverse(x) @ series, torch.eye(width, dtype=torch.float64), atol=1e-11)
     close(group.right_jacobian_inverse(x) @ group.right_jacobian(x), torch.eye(width, dtype=torch.float64), atol=1e-11)
-    # What they are for: d exp(x + e) exp(x)^-1 at e = 0.
+    # Definition: d exp(x + e) exp(x)^-1 at e = 0.
     moved = torch.autograd.functional.jacobian(
         lambda e: group.log(group.exp(x + e) @ torch.linalg.inv(group.exp(x))), torch.zeros(width, dtype=torch.float64)
     )
@@ -128,7 +128,7 @@ def test_agrees_with_kornia():
 
 
 @given(st.floats(-3.1, 3.1), st.floats(-3.1, 3.1))
-def test_turns_of_the_plane(a, b):
+def test_planar_rotations(a, b):
     a, b = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
     close(so2.log(so2.exp(a)), a)
     close(so2.exp(a) @ so2.exp(b), so2.exp(a + b))
@@ -137,7 +137,7 @@ def test_turns_of_the_plane(a, b):
     assert so2.adjoint(so2.exp(a)).item() == 1
 
 
-def test_turns_of_the_plane_at_their_edges():
+def test_planar_rotations_at_the_limits():
     assert so2.log(-torch.eye(2)).abs().item() == pytest.approx(math.pi)
     zero = torch.zeros(2, requires_grad=True)
     found = so2.from_vector(zero)
@@ -152,7 +152,7 @@ def test_rotations_of_n_dimensions(n):
     rotmats = son.exp(skew)
     close(rotmats, matrix_exp(skew))
     largest = torch.linalg.eigvals(skew).imag.abs().amax(-1)
-    inside = largest < 3.1  # beyond pi another logarithm is the shorter one
+    inside = largest < 3.1  # beyond pi another logarithm is shorter
     assert inside.sum() > 30
     close(son.log(rotmats)[inside], skew[inside], atol=1e-11)
     close(son.exp(son.log(rotmats)), rotmats, atol=1e-11)
@@ -187,7 +187,7 @@ def test_polar_chart_round_trip(n, group):
     assert ((back - matrices).norm(dim=(1, 2)) / matrices.norm(dim=(1, 2))).max() < 1e-12
 
 
-def test_logarithms_of_scipy_fail_where_the_chart_does_not():
+def test_the_chart_exists_where_logarithms_of_scipy_fail():
     linalg = pytest.importorskip("scipy.linalg")
     for matrix in hard_matrices(2)[[0, 2]]:
         assert np.iscomplexobj(linalg.logm(matrix.numpy()))
@@ -229,7 +229,7 @@ def test_linear_group_agrees_with_scipy():
 
 
 def test_derivatives_of_the_polar_chart():
-    # At scaled rotations, the most common matrices of all, eigenvalues are equal.
+    # Scaled rotations, the most common matrices, have equal singular values.
     for n in (2, 3):
         for matrix in (
             1.5 * gram_schmidt.haar_rotmats(n, dtype=torch.float64),
@@ -284,7 +284,7 @@ def test_closed_forms_of_2x2_equal_the_decomposition():
 
 
 @pytest.mark.wrong_types
-def test_wrong_input_is_refused():
+def test_wrong_input_is_rejected():
     with pytest.raises(ConfigError, match=r"group: 'so' is not a linear group; (did you mean|valid: gl, sl)"):
         linear.dimension(2, "so")
     with pytest.raises(ShapeError, match=r"values: got shape \(4,\), want \(..., 3\)"):

@@ -1,6 +1,6 @@
-"""Every entrance names a wrong shape or type, and takes batches of size zero."""
+"""Every public function names a wrong shape or type, and accepts empty batches."""
 
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch

@@ -46,14 +46,14 @@ def test_screw_motions():
     close(moves, moves[:, :1].expand_as(moves), atol=1e-9)
     frame = se3.exp(torch.randn(6).double())  # the same in every frame
     close(interpolation.se3_interpolate(frame @ start, frame @ end, 0.3), frame @ path[:, 3], atol=1e-11)
-    # A turn about an axis away from the origin: points at the axis stay.
+    # A rotation about an axis away from the origin: points on the axis stay fixed.
     axis = se3.exp(torch.tensor([1.0, 2, 0, 0, 0, 0]).double())
     turn = axis @ se3.exp(torch.tensor([0.0, 0, 0, 0, 0, 2]).double()) @ se3.inverse(axis)
     half = interpolation.se3_interpolate(torch.eye(4).double(), turn, 0.5)
     close(half[:3, :3] @ torch.tensor([1.0, 2, 5]).double() + half[:3, 3], torch.tensor([1.0, 2, 5]).double())
 
 
-def test_similarities_on_the_way():
+def test_interpolation_of_similarities():
     start, end = sim3.exp(torch.randn(9, 7).double()), sim3.exp(torch.randn(9, 7).double())
     path = interpolation.sim3_interpolate(start[:, None], end[:, None], STEPS)
     close(path[:, 0], start)
@@ -69,13 +69,13 @@ def test_squad_goes_through_its_points_smoothly():
     found = interpolation.squad(quats, times)
     close((found * quats).sum(-1).abs(), torch.ones(6, dtype=torch.float64))
     close(interpolation.squad(quats, torch.tensor([-3.0, 9.0]).double())[1], found[-1])
-    # The angular velocity has no jump at the inner points.
+    # The angular velocity is continuous at the inner points.
     near = torch.cat([times[1:-1] - 2e-6, times[1:-1] - 1e-6, times[1:-1] + 1e-6, times[1:-1] + 2e-6])
     before2, before, after, after2 = quaternion.quat_to_rotmat(interpolation.squad(quats, near)).view(4, 4, 3, 3)
     velocity_before = rotation.so3_log(before @ before2.mT) / 1e-6
     velocity_after = rotation.so3_log(after2 @ after.mT) / 1e-6
     torch.testing.assert_close(velocity_before, velocity_after, atol=1e-4, rtol=0)
-    # About one axis at equal steps it is a turn of constant speed.
+    # For rotations about one axis in equal steps, the speed is constant.
     turns = torch.tensor([[math.cos(a), 0, 0, math.sin(a)] for a in (0, 0.2, 0.4, 0.6)], dtype=torch.float64)
     want = torch.tensor([math.cos(0.26), 0, 0, math.sin(0.26)], dtype=torch.float64)
     close(interpolation.squad(turns, torch.tensor([1.3], dtype=torch.float64))[0], want)
@@ -103,7 +103,7 @@ def test_gradients():
 
 
 @pytest.mark.wrong_types
-def test_squad_wants_two():
+def test_squad_needs_two():
     with pytest.raises(ShapeError, match=r"quats: got shape \(1, 4\), want \(..., k, 4\) with k >= 2"):
         interpolation.squad(torch.ones(1, 4), torch.zeros(1))
 
@@ -111,13 +111,13 @@ def test_squad_wants_two():
 def test_mean_of_rotations_around_one():
     middle = haar64()
     offsets = 0.5 * torch.randn(200, 3, dtype=torch.float64)
-    rotmats = middle @ rotation.so3_exp(torch.cat([offsets, -offsets]))  # symmetric: all means are the middle
+    rotmats = middle @ rotation.so3_exp(torch.cat([offsets, -offsets]))  # symmetric, so all means are the center
     close(means.chordal_mean(rotmats), middle)
     close(means.karcher_mean(rotmats), middle)
     close(quaternion.quat_to_rotmat(means.quaternion_mean(quaternion.rotmat_to_quat(rotmats))), middle)
 
 
-def test_means_minimise():
+def test_means_minimize_their_cost():
     rotmats, weights = haar64() @ rotation.so3_exp(torch.randn(3, 9, 3).double() / 2), torch.rand(3, 9).double()
     nudges = rotation.so3_exp(1e-3 * torch.randn(200, 1, 3).double())
     for mean, distance in (
@@ -197,7 +197,7 @@ def test_registration_of_noisy_points_agrees_with_roma():
     close(scales, theirs[2], atol=1e-11)
 
 
-def test_registration_never_mirrors():
+def test_registration_never_reflects():
     source = torch.randn(50, 3).double()
     rotmat, _ = registration.kabsch(source, source * torch.tensor([1.0, 1, -1]))
     assert torch.linalg.det(rotmat).item() == pytest.approx(1)
@@ -236,25 +236,25 @@ def test_gradients_of_registration(count):
 
 
 @pytest.mark.wrong_types
-def test_registration_of_unequal_shapes_is_refused():
+def test_registration_of_unequal_shapes_is_rejected():
     with pytest.raises(ShapeError, match=r"target: got shape \(4, 3\), want that of the source, .* here \(5, 3\)"):
         registration.kabsch(torch.zeros(5, 3), torch.zeros(4, 3))
 
 
-def test_the_long_way_has_constant_speed_and_ends_right():
+def test_the_long_path_has_constant_speed_and_the_right_end():
     start, end = quats64(40), quats64(40)
     end = torch.where((start * end).sum(-1, keepdim=True) > 0, -end, end)
     path = quaternion.slerp(start[:, None], end[:, None], STEPS, shortest=False)
     close(path[:, 0], start)
     close(path[:, -1], end)
     steps = (path[:, 1:] * path[:, :-1]).sum(-1).clamp(max=1).acos()
-    half = math.pi - (start * -end).sum(-1).acos()  # more than a quarter of a revolution of the quaternion
+    half = math.pi - (start * -end).sum(-1).acos()  # more than 90 degrees between the quaternions
     assert bool((half >= math.pi / 2).all())
     close(steps, (half / 10)[:, None].expand(40, 10), atol=1e-7)
     close(quaternion.slerp(start, -end, 0.3, shortest=False), quaternion.slerp(start, end, 0.3))
 
 
-def test_the_whole_revolution_between_opposite_quaternions():
+def test_the_full_rotation_between_opposite_quaternions():
     start = quats64(5)
     path = quaternion.slerp(start[:, None], -start[:, None], STEPS, shortest=False)
     close((path[:, 1:] * path[:, :-1]).sum(-1), torch.full((5, 10), math.cos(math.pi / 10), dtype=torch.float64))
@@ -263,7 +263,7 @@ def test_the_whole_revolution_between_opposite_quaternions():
     )
 
 
-def test_the_long_way_agrees_with_roma():
+def test_the_long_path_agrees_with_roma():
     roma = pytest.importorskip("roma")
     start, end = quats64(50), quats64(50)
     theirs = roma.unitquat_slerp(quaternion.wxyz_to_xyzw(start), quaternion.wxyz_to_xyzw(end), STEPS, shortest_arc=False)

@@ -14,7 +14,7 @@ def grid(*sizes, half=1.5):
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
 
 
-def test_a_ball_is_closed_and_has_its_volume():
+def test_a_sphere_is_closed_and_has_its_volume():
     places = grid(40, 40, 40)
     vertices, faces = surface_nets(1 - places.square().sum(-1))
     world = vertices * (3 / 39) - 1.5
@@ -25,7 +25,7 @@ def test_a_ball_is_closed_and_has_its_volume():
 
 
 def test_a_plane_is_exact():
-    """Linear values cross zero where they are zero; each axis in its turn, seen from outside."""
+    """Linear values have exact zero crossings; for each axis, with outward faces."""
     for axis in range(3):
         places = grid(6, 7, 8)
         vertices, faces = surface_nets(0.3 - places[..., axis])
@@ -38,7 +38,7 @@ def test_a_plane_is_exact():
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.tuples(*[st.integers(4, 8)] * 3))
 def test_random_solids_are_closed_and_lie_between_their_points(seed, sizes):
-    """Whatever is inside: each edge has as many faces one way as the other, and the volume is positive."""
+    """For any solid, each edge has as many faces in one direction as in the other, and the volume is positive."""
     generator = torch.Generator().manual_seed(seed)
     values = torch.full(sizes, -1.0, dtype=torch.float64)
     inner = tuple(slice(1, size - 1) for size in sizes)

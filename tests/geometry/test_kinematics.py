@@ -32,7 +32,7 @@ def test_is_the_product_of_the_chain():
         np.testing.assert_allclose(moved[i], expected[:, :3, 3], atol=1e-13)
 
 
-def test_bones_keep_their_lengths_and_a_turned_root_turns_all():
+def test_bones_keep_their_lengths_and_a_rotated_root_rotates_all():
     rotmats, offsets = quat_to_rotmat(random_quats(6, dtype=torch.float64)), torch.randn(6, 3).double()
     parents = PARENTS[:6]
     turned, moved = forward_kinematics(rotmats, offsets, parents)

@@ -1,4 +1,4 @@
-"""Principal shapes: exact ranks, the bound on the largest error, few of them."""
+"""Low-rank shapes: exact ranks, a bound on the maximum error, and few shapes."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def worst(values, weights, shapes):
 
 
 @pytest.mark.parametrize("rank", [1, 3, 7])
-def test_the_rank_is_found_and_all_is_exact(rank):
+def test_the_rank_is_found_and_the_result_is_exact(rank):
     values = sums(torch.randn(20, rank, dtype=torch.float64), torch.randn(rank, 30, 3, dtype=torch.float64))
     weights, shapes = principal_shapes(values, 1e-9)
     assert shapes.shape == (rank, 30, 3) and worst(values, weights, shapes) <= 1e-12 * float(values.abs().max()) * 100
@@ -25,7 +25,7 @@ def test_the_rank_is_found_and_all_is_exact(rank):
 
 @pytest.mark.parametrize("tolerance", [1.0, 0.1, 0.01])
 def test_no_vertex_is_further_away_than_the_tolerance(tolerance):
-    """Fewer shapes than the least squares choice needs for the same bound, where a few vertices move differently."""
+    """Fewer shapes than a least-squares choice needs for the same bound if a few vertices move differently."""
     values = torch.randn(40, 1, 1, dtype=torch.float64) * torch.randn(1, 200, 3, dtype=torch.float64)
     values[:, 7] += torch.randn(40, 3, dtype=torch.float64)
     values = values + 0.02 * torch.randn(40, 200, 3, dtype=torch.float64)
@@ -38,7 +38,7 @@ def test_no_vertex_is_further_away_than_the_tolerance(tolerance):
     assert len(shapes) <= plain
 
 
-def test_most():
+def test_maximum():
     values = torch.randn(12, 30, 3)
     weights, shapes = principal_shapes(values, 0.0, most=5)
     assert weights.shape == (12, 5) and shapes.shape == (5, 30, 3)
@@ -48,7 +48,7 @@ def test_most():
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 3), (4, 0, 3), (4, 5, 3)])
-def test_nothing_moves(shape):
+def test_no_motion(shape):
     weights, shapes = principal_shapes(torch.zeros(shape), 1e-4)
     assert weights.shape == (shape[0], 0) and shapes.shape == (0, *shape[1:])
 

@@ -1,4 +1,4 @@
-"""What is returned is the caller's alone: no function gives back the memory of what it was given."""
+"""Outputs never share memory with inputs."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def test_outputs_share_no_memory_with_inputs(name):
 
 
 @pytest.mark.parametrize("rep", list(REPRESENTATIONS))
-def test_optimising_numbers_leaves_the_matrices_alone(rep):
+def test_optimizing_parameters_does_not_change_the_matrices(rep):
     rotmats = torch.eye(3).repeat(2, 1, 1)
     values = from_rotmat(rotmats, rep).requires_grad_()
     optimizer = torch.optim.Adam([values], 0.1)

@@ -1,5 +1,5 @@
 import math
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_closed_shapes_point_outwards(name):
     vertices, faces = CLOSED[name]()
     assert mesh.volume(vertices, faces) > 0
     assert mesh.volume(vertices, faces.flip(1)) < 0
-    # The area vectors of a closed surface cancel.
+    # The area vectors of a closed surface sum to zero.
     total = (mesh.face_areas(vertices, faces)[:, None] * mesh.face_normals(vertices, faces)).sum(0)
     torch.testing.assert_close(total, torch.zeros(3), atol=1e-5, rtol=0)
 
@@ -141,7 +141,7 @@ def test_each_edge_of_a_closed_mesh_joins_two_faces():
         assert set(edge) == set(faces[a].tolist()) & set(faces[b].tolist())
 
 
-def test_what_is_not_manifold_or_closed():
+def test_nonmanifold_and_open_meshes():
     fin = torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4]])  # three faces on one edge
     assert not mesh.is_manifold(fin)
     bow_tie = torch.tensor([[0, 1, 2], [0, 3, 4]])  # two fans at one vertex
@@ -175,7 +175,7 @@ def test_welding_joins_a_soup(tolerance):
 def test_welding_keeps_order_and_drops_collapsed_faces():
     vertices = torch.tensor([[5.0, 0, 0], [0, 0, 0], [0.01, 0, 0], [0, 1, 0], [0.015, 0, 0]])
     faces = torch.tensor([[1, 2, 3], [0, 4, 3]])
-    welded, welded_faces, new_idx = mesh.weld_vertices(vertices, faces, 0.011)  # 1, 2 and 4 are a chain
+    welded, welded_faces, new_idx = mesh.weld_vertices(vertices, faces, 0.011)  # 1, 2 and 4 form a chain
     assert welded.tolist() == [[5, 0, 0], [0, 0, 0], [0, 1, 0]]
     assert new_idx.tolist() == [0, 1, 1, 2, 1]
     assert welded_faces.tolist() == [[0, 1, 2]]
@@ -184,7 +184,7 @@ def test_welding_keeps_order_and_drops_collapsed_faces():
 
 
 def test_many_copies_of_a_vertex_are_welded_cheaply():
-    vertices = torch.zeros(20000, 3)  # all pairs would be 2e8
+    vertices = torch.zeros(20000, 3)  # there are 2e8 pairs
     welded, _, _ = mesh.weld_vertices(vertices, torch.zeros(0, 3, dtype=torch.int64), 0.1)
     assert len(welded) == 1
 

@@ -32,7 +32,7 @@ def test_every_name_is_in_dir_without_torch_and_loads():
 
 @pytest.mark.parametrize("source", ["quat", "rotmat", "rotvec"])
 @pytest.mark.parametrize("target", ["quat", "rotmat", "rotvec"])
-def test_conversions_have_the_names_that_one_would_guess(source, target):
+def test_conversions_have_consistent_names(source, target):
     quats = g.random_quats(20, dtype=torch.float64)
     values = {"quat": g.quat_positive_w(quats), "rotmat": g.quat_to_rotmat(quats), "rotvec": g.quat_to_rotvec(quats)}
     if source != target:
@@ -41,7 +41,7 @@ def test_conversions_have_the_names_that_one_would_guess(source, target):
         torch.testing.assert_close(found, values[target], atol=1e-12, rtol=0)
 
 
-def test_every_name_of_the_page_is_there():
+def test_every_name_of_the_page_exists():
     table = PAGE.read_text("utf-8").partition("## Names of other libraries")[2].partition("\n## ")[0]
     rows = [row.split("|")[1:-1] for row in table.splitlines() if row.startswith("| `") and "| roma |" not in row]
     assert len(rows) > 20

@@ -1,4 +1,4 @@
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch
@@ -45,26 +45,26 @@ def test_methods_agree_where_points_coincide(count, seed):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_copies_are_neighbours_at_distance_zero(method):
+def test_duplicates_are_neighbors_at_distance_zero(method):
     points = torch.zeros(30, 3, requires_grad=True)
     distances, _ = knn(points, k=3, method=method)
     assert (distances == 0).all()
     assert torch.autograd.grad(distances.sum(), points)[0].isfinite().all()
 
 
-def test_blocks_of_the_brute_force_join():
+def test_brute_force_in_blocks():
     points = torch.randn(100, 3)
     whole = neighbors._brute(points, points, 3, True)
     parts = neighbors._brute(points, points, 3, True, block_numbers=700)
     assert torch.equal(whole, parts)
 
 
-def test_brute_force_keeps_digits_far_from_the_origin():
+def test_brute_force_is_precise_far_from_the_origin():
     points = (torch.rand(300, 3, dtype=torch.float64) + 1000).float()
     torch.testing.assert_close(knn(points, k=3, method="brute")[0], knn(points, k=3, method="kdtree")[0])
 
 
-def test_distances_carry_gradients():
+def test_distances_have_gradients():
     points, queries = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (20, 5))
     assert torch.autograd.gradcheck(lambda p, q: knn(p, q, 3)[0], (points, queries))
     assert torch.autograd.gradcheck(neighbor_distance, points)
@@ -81,7 +81,7 @@ def test_root_mean_square_distance_on_a_grid():
     grid = 0.5 * torch.cartesian_prod(axis, axis, axis)
     torch.testing.assert_close(neighbor_distance(grid), torch.full((125,), 0.5))
     line = torch.tensor([[0.0, 0, 0], [1, 0, 0], [3, 0, 0]])
-    torch.testing.assert_close(neighbor_distance(line)[0], torch.tensor((1 + 9) / 2).sqrt())  # only two others
+    torch.testing.assert_close(neighbor_distance(line)[0], torch.tensor((1 + 9) / 2).sqrt())  # there are only two others
 
 
 def test_bad_input_is_named():

@@ -1,4 +1,4 @@
-"""NaN in gives NaN out, row by row: nothing that is not a number becomes a rotation that looks like one."""
+"""NaN in gives NaN out, row by row: values that are not finite never become plausible rotations."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def backend(request, monkeypatch):
 
 
 def spoiled(case, which, value, dtype):
-    """Inputs of which row k + 1 has the value at entry k of one input, and the same without it."""
+    """Inputs with the given value at entry k of one input in row k + 1, and the unchanged inputs."""
     torch.manual_seed(0)
     entries = case.inputs(1, dtype)[which][0].numel()
     clean = case.inputs(entries + 1, dtype)
@@ -39,7 +39,7 @@ def finite_rows(outputs):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_not_finite_stays_so_in_its_own_row(name, dtype, backend):
+def test_values_that_are_not_finite_stay_so_in_their_own_row(name, dtype, backend):
     case = CASES[name]
     for which in range(len(case.makers)):
         for kind, value in BAD.items():
@@ -49,7 +49,7 @@ def test_what_is_not_finite_stays_so_in_its_own_row(name, dtype, backend):
             leaf = bad[which].requires_grad_()
             try:
                 outputs = case(*bad)
-            except ValueError:  # InputError: refused is as good
+            except ValueError:  # InputError: rejected is acceptable as well
                 continue
             wanted = case(*clean)
             found = finite_rows(outputs)
@@ -65,7 +65,7 @@ def test_what_is_not_finite_stays_so_in_its_own_row(name, dtype, backend):
 
 
 @pytest.mark.parametrize("rep", ["6d", "9d_svd", "9d_direct", "10d", "quat"])
-def test_a_network_that_has_diverged_shows_it(rep, backend):
+def test_a_diverged_network_is_visible(rep, backend):
     head = RotationHead(rep, in_features=4, count=2).eval()
     features = torch.rand(3, 4)
     features[1, 2] = torch.nan
@@ -74,7 +74,7 @@ def test_a_network_that_has_diverged_shows_it(rep, backend):
     assert rotmats[[0, 2]].isfinite().all()
 
 
-def test_the_table_has_every_function():
+def test_the_table_is_complete():
     exempt = set().union(*EXEMPT.values())
     known = {case.function for case in CASES.values()}
     text = " ".join(CASES)

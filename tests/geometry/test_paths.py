@@ -18,7 +18,7 @@ def is_rigid(poses):
     assert (poses[:, 3] == torch.tensor([0.0, 0, 0, 1])).all()
 
 
-def test_orbit_is_a_circle_that_looks_at_its_centre():
+def test_orbit_is_a_circle_that_looks_at_its_center():
     center, up = torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 2, 0])
     poses = paths.orbit(center, 4.0, elevation=0.5, num=12, up=up, start=torch.tensor([1.0, 5, 0]))
     is_rigid(poses)
@@ -59,7 +59,7 @@ def test_flight_passes_through_all_poses(is_loop):
         assert (path[-1] - path[0]).abs().max() < 0.02
     else:
         torch.testing.assert_close(path[-1], keys[-1])
-    # No jumps, and no corner in the positions: the second difference is small beside the first.
+    # No jumps and no corners in the positions: the second difference is small compared to the first.
     velocity = path[:, :3, 3].diff(dim=0)
     assert velocity.diff(dim=0).norm(dim=-1).max() < 0.05 * velocity.norm(dim=-1).max()
 
@@ -71,7 +71,7 @@ def test_flight_along_a_line_has_even_speed():
     torch.testing.assert_close(path[:, 0, 3], torch.linspace(0, 12, 25).double())
 
 
-def test_flight_passes_equal_and_purely_turning_poses():
+def test_flight_passes_equal_and_purely_rotating_poses():
     keys = torch.eye(4).repeat(3, 1, 1)
     keys[2, 0, 3] = 1
     assert paths.interpolate_poses(keys, 10).isfinite().all()
@@ -83,7 +83,7 @@ def test_flight_passes_equal_and_purely_turning_poses():
 def test_focus_point_is_where_rays_meet():
     target, origins = torch.tensor([0.5, -1.0, 2.0]), torch.randn(8, 3)
     torch.testing.assert_close(paths.focus_point(origins, 3 * (target - origins)), target, atol=1e-5, rtol=0)
-    # Two skew lines: the middle of the shortest segment between them.
+    # Two skew lines: the midpoint of the shortest segment between them.
     origins, directions = torch.tensor([[0.0, 5, 0], [7, 0, 2]]), torch.tensor([[0.0, 1, 0], [1, 0, 0]])
     torch.testing.assert_close(paths.focus_point(origins, directions), torch.tensor([0.0, 0, 1]), atol=1e-6, rtol=0)
     parallel = paths.focus_point(origins, torch.tensor([[0.0, 0, 1], [0, 0, 1]]))

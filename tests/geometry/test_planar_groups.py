@@ -33,7 +33,7 @@ def random_maps(count=100_000, worst=1e3):
     return maps[(torch.linalg.det(maps) > 0) & (values[:, 0] < worst * values[:, 1])][:count]
 
 
-def test_polar_chart_comes_back():
+def test_polar_chart_round_trip():
     maps = random_maps()
     log_p, angles = polar2(maps)
     assert len(maps) > 99_000
@@ -50,10 +50,10 @@ def test_polar_chart_where_the_matrix_logarithm_is_not_real(maps):
     np.testing.assert_allclose(from_polar2(*polar2(maps)), maps, atol=1e-15)
     eigenvalues = torch.linalg.eigvals(maps)
     if bool((eigenvalues.real < 0).all()) and float(eigenvalues.real.diff().abs()) > 0:
-        assert np.iscomplexobj(scipy.linalg.logm(maps.numpy())), "the control: a real logarithm would do"
+        assert np.iscomplexobj(scipy.linalg.logm(maps.numpy())), "control: a real logarithm exists"
 
 
-def test_chart_meets_the_general_one():
+def test_chart_agrees_with_the_general_one():
     maps = random_maps(1000, worst=100)
     log_p, angles = polar2(maps)
     symmetric, skew = linear.log(maps)
@@ -66,7 +66,7 @@ def test_chart_meets_the_general_one():
         np.testing.assert_allclose(theirs[:, [2, 0]] if traceless else theirs[:, :3], ours, atol=1e-9)
 
 
-def test_coordinates_keep_lengths():
+def test_coordinates_are_isometric():
     sym = torch.randn(20, 2, 2, dtype=F64)
     sym = (sym + sym.mT) / 2
     coordinates = sym2_to_coordinates(sym)
@@ -85,7 +85,7 @@ def test_gradients_at_equal_eigenvalues(scale):
     turned = (scale * so2.exp(torch.tensor(2.0, dtype=F64))).requires_grad_()
     assert torch.autograd.gradcheck(polar2, turned)
     assert torch.autograd.gradgradcheck(lambda g: polar2(g)[0], turned)
-    P = scale * torch.eye(2, dtype=F64, requires_grad=True)  # the control: eigenvectors have no gradient here
+    P = scale * torch.eye(2, dtype=F64, requires_grad=True)  # control: eigenvectors have no gradient here
     values, vectors = torch.linalg.eigh(P)
     assert not torch.autograd.grad((vectors @ values.log().diag() @ vectors.mT)[0, 1], P)[0].isfinite().all()
 
@@ -93,7 +93,7 @@ def test_gradients_at_equal_eigenvalues(scale):
 def test_angles_have_no_jump_at_the_identity():
     near = torch.tensor([-1e-9, 0.0, 1e-9], dtype=F64)
     assert float(wrapped(near).diff().abs().max()) < 1e-8
-    assert float(torch.remainder(near, 2 * math.pi).diff().abs().max()) > 6  # the control: the range of the published code
+    assert float(torch.remainder(near, 2 * math.pi).diff().abs().max()) > 6  # control: the range of the published code
     assert float(wrapped(torch.tensor(3 * math.pi + 0.1, dtype=F64))) == pytest.approx(-math.pi + 0.1)
 
 
@@ -101,7 +101,7 @@ def test_angles_have_no_jump_at_the_identity():
 
 
 def decaying(maps):
-    """A function on GL+(2) that falls off in every direction."""
+    """A function on GL+(2) that decays in every direction."""
     inverse = torch.linalg.inv(maps)
     return torch.exp(-(maps.square().sum((-2, -1)) + inverse.square().sum((-2, -1))) / 4) * (
         1 + 0.3 * torch.tanh(maps[:, 0, 1])
@@ -112,7 +112,7 @@ MOVER = torch.tensor([[1.25, 0.35], [-0.1, 0.8]], dtype=F64)
 
 
 def sigmas(weights, first, second):
-    """Difference of two integrals in standard errors of the difference."""
+    """Difference of two integrals in units of its standard error."""
     difference = weights * (first - second)
     return float(difference.mean().abs() / (difference.std() / math.sqrt(len(difference))))
 
@@ -126,13 +126,13 @@ def test_haar_integral_is_invariant(group):
     f, left, right = decaying(g), decaying(mover @ g), decaying(g @ mover)
     assert sigmas(samples.weights, f, left) < 3
     assert sigmas(samples.weights, f, right) < 3
-    without = samples.weights / haar_density(samples.log_p)  # the control: Lebesgue measure of the chart
+    without = samples.weights / haar_density(samples.log_p)  # control: Lebesgue measure of the chart
     assert sigmas(without, f, left) > 10
     assert sigmas(without, f, right) > 10
 
 
 def test_affine_group_is_left_invariant_and_has_a_modular_function():
-    """dmu = dx dmu_H / det h; from the right it takes up det of the linear part."""
+    """dmu = dx dmu_H / det h; a right translation multiplies it by det of the linear part."""
     generator = torch.Generator().manual_seed(1)
     samples = sample_group("gl2", 400_000, spread=0.6, proposal="normal", angles="uniform", generator=generator, dtype=F64)
     x = 3 * torch.randn(len(samples), 2, generator=generator, dtype=F64)
@@ -149,11 +149,11 @@ def test_affine_group_is_left_invariant_and_has_a_modular_function():
     assert sigmas(weights, plain, left) < 3
     assert sigmas(weights, det * plain, right) < 3
     assert sigmas(weights, plain, right) > 10
-    assert sigmas(weights * samples.determinants(), plain, left) > 10  # the control: without the division
+    assert sigmas(weights * samples.determinants(), plain, left) > 10  # control: without the division
 
 
 def test_the_ball_gives_the_integral():
-    """mean(weights f) times the volume against quadrature in the chart, for a function of the eigenvalues of Y alone."""
+    """mean(weights f) times the volume against quadrature in the chart, for a function of the eigenvalues of Y only."""
     generator = torch.Generator().manual_seed(2)
     samples = sample_group("sl2", 200_000, spread=0.3, generator=generator, dtype=F64)
     d = samples.log_p[:, 0, 0].square() + samples.log_p[:, 0, 1].square()  # y^2
@@ -170,7 +170,7 @@ def test_the_ball_gives_the_integral():
 
 @pytest.mark.parametrize("proposal", ["ball", "normal"])
 @pytest.mark.parametrize(("group", "dims"), [("sl2", 2), ("gl2", 3)])
-def test_spread_is_the_deviation(group, dims, proposal):
+def test_spread_is_the_standard_deviation(group, dims, proposal):
     generator = torch.Generator().manual_seed(3)
     samples = sample_group(group, 50_000, spread=0.2, proposal=proposal, generator=generator, dtype=F64)
     coordinates = sym2_to_coordinates(samples.log_p, traceless=group == "sl2")
@@ -180,14 +180,14 @@ def test_spread_is_the_deviation(group, dims, proposal):
     np.testing.assert_allclose(samples.inverses() @ samples.matrices(), torch.eye(2).expand(50_000, 2, 2), atol=1e-12)
 
 
-def test_rotations_are_spread_without_one_twice():
+def test_rotations_are_evenly_spread_without_duplicates():
     generator = torch.Generator().manual_seed(0)
     even = sample_group("so2", 10, generator=generator).matrices()
     assert float(torch.cdist(even.flatten(1), even.flatten(1)).add(10 * torch.eye(10)).min()) > 0.8
     other = sample_group("so2", 10, generator=generator).matrices()
-    assert float((even - other).abs().max()) > 1e-3, "they are drawn anew"
+    assert float((even - other).abs().max()) > 1e-3, "a new random offset"
     published = sample_group("so2", 10, angles="published").matrices()
-    torch.testing.assert_close(published[0], published[-1])  # the control: ten samples, nine rotations
+    torch.testing.assert_close(published[0], published[-1])  # control: ten samples, nine rotations
 
 
 @pytest.mark.parametrize("kind", ["even", "uniform"])
@@ -212,7 +212,7 @@ def test_moments_of_rotations():
 
 
 @pytest.mark.parametrize("group", ["so2", "sl2", "gl2"])
-def test_relative_coordinates_depend_on_the_relative_element_alone(group):
+def test_relative_coordinates_depend_only_on_the_relative_element(group):
     generator = torch.Generator().manual_seed(0)
     a, b = (sample_group(group, n, spread=0.4, generator=generator, dtype=F64) for n in (4, 3))
     mover = MOVER / torch.linalg.det(MOVER).sqrt() if group == "sl2" else MOVER

@@ -1,5 +1,5 @@
 import math
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def haar64(*shape):
     return haar_rotmats(3, *shape, dtype=torch.float64)
 
 
-def test_all_are_there():
+def test_all_representations_exist():
     assert set(ALL) == set(DIMENSIONS) | {f"euler_{order}" for order in euler.EULER_ORDERS}
     assert {name: representations.dimension(name) for name in DIMENSIONS} == DIMENSIONS
     assert representations.MISSES_HALF_TURNS == ("gibbs", "cayley")
@@ -61,7 +61,7 @@ def test_any_numbers_give_a_rotation_and_finite_gradients(name, dtype, atol):
 @pytest.mark.parametrize("name", DISTINCT)
 def test_many_numbers_give_a_rotation_and_finite_gradients(name):
     for _ in range(2):
-        check_hostile(name, torch.float32, 2e-6, 250_000)  # 10^7 in all; with float64 another 10^7
+        check_hostile(name, torch.float32, 2e-6, 250_000)  # 10^7 in total; with float64 another 10^7
         check_hostile(name, torch.float64, 1e-14, 250_000)
 
 
@@ -123,7 +123,7 @@ def test_agrees_with_roma():
     same(to_rotmat(quats, "quat"), roma.unitquat_to_rotmat(roma.quat_normalize(quaternion.wxyz_to_xyzw(quats))))
     same(to_rotmat(noisy[:, :3], "rotvec"), roma.rotvec_to_rotmat(noisy[:, :3]))
     same(from_rotmat(rotmats, "rotvec"), roma.rotmat_to_rotvec(rotmats))
-    # roma's ten numbers fill a symmetric matrix of xyzw, ours one of wxyz.
+    # roma's ten values fill a symmetric matrix of xyzw, ours one of wxyz.
     matrix = torch.randn(200, 4, 4, dtype=torch.float64)
     matrix = matrix + matrix.mT
     ours = matrix.roll((1, 1), (1, 2))
@@ -142,14 +142,14 @@ def test_agrees_with_scipy():
     torch.testing.assert_close(representations.from_rotmat(rotmats, "quat"), quaternion.xyzw_to_wxyz(quats), atol=1e-12, rtol=0)
 
 
-def test_closed_forms_of_the_rarer_ones():
+def test_closed_forms_of_the_rarer_representations():
     axis = torch.tensor([2.0, -1, 2], dtype=torch.float64) / 3
     rotmat = rotation.so3_exp(1.2 * axis)
     for name, values in {
         "gibbs": math.tan(0.6) * axis,
         "cayley": math.tan(0.6) * axis,
         "mrp": math.tan(0.3) * axis,
-        "rodrigues_rc": 0.6 * axis,  # an angle of 1.2 from a vector of length 0.6
+        "rodrigues_rc": 0.6 * axis,  # a vector of length 0.6 is an angle of 1.2
         "axis_angle4": torch.cat([torch.tensor([math.atanh(1.2 / math.pi)]), axis]),
     }.items():
         torch.testing.assert_close(representations.to_rotmat(values, name), rotmat)
@@ -163,7 +163,7 @@ def test_closed_forms_of_the_rarer_ones():
     torch.testing.assert_close(
         representations.to_rotmat(torch.stack([x, y, z]), "euler"), about(0, x) @ about(2, z) @ about(1, y)
     )
-    pairs = 3 * torch.stack([x.sin(), x.cos(), y.sin(), y.cos(), z.sin(), z.cos()])  # any length of the pairs
+    pairs = 3 * torch.stack([x.sin(), x.cos(), y.sin(), y.cos(), z.sin(), z.cos()])  # pairs of any length
     torch.testing.assert_close(
         representations.to_rotmat(pairs, "euler_sin_cos"), representations.to_rotmat(torch.stack([x, y, z]), "euler")
     )
@@ -177,8 +177,8 @@ def test_closed_forms_of_the_rarer_ones():
     torch.testing.assert_close(found, quaternion.quat_to_rotmat(torch.stack(hopf)), atol=1e-6, rtol=0)
 
 
-def test_five_numbers_are_those_of_the_original():
-    # Ground truth by hand from Zhou et al., section B: the last four of the six, projected and divided by the constants.
+def test_5d_is_that_of_the_paper():
+    # Computed by hand from Zhou et al., section B: the last four of the six, projected and divided by the constants.
     rotmats = haar64(100)
     six = rotation.to_6d(rotmats)
     tail = six[:, 2:] / six[:, 2:].norm(dim=1, keepdim=True)
@@ -197,7 +197,7 @@ def test_rows_are_columns_of_the_transpose():
     assert (rows - columns).abs().max() > 0.5
 
 
-def test_what_is_read_directly_can_be_projected():
+def test_values_read_directly_can_be_projected():
     values = torch.randn(10, 9, dtype=torch.float64)
     torch.testing.assert_close(representations.to_rotmat(values, "9d_direct"), values.view(10, 3, 3))
     torch.testing.assert_close(
@@ -206,7 +206,7 @@ def test_what_is_read_directly_can_be_projected():
 
 
 @given(st.sampled_from(DISTINCT), st.lists(st.floats(-3, 3), min_size=10, max_size=10))
-def test_maps_are_inverse_on_what_they_reach(name, numbers):
+def test_maps_are_inverse_on_their_range(name, numbers):
     values = torch.tensor(numbers[: representations.dimension(name)], dtype=torch.float64)
     rotmat = representations.to_rotmat(values, name, project=name == "9d_direct")
     back = representations.to_rotmat(representations.from_rotmat(rotmat, name), name)
@@ -214,7 +214,7 @@ def test_maps_are_inverse_on_what_they_reach(name, numbers):
 
 
 def test_continuity():
-    # Pairs of rotations that lie close together, half of them on both sides of half a turn.
+    # Pairs of close rotations, half of them on both sides of 180 degrees.
     base = torch.cat([haar64(100_000), rotation.so3_exp((math.pi - 1e-4) * torch.randn(100_000, 3).double().sign() * 3**-0.5)])
     step = torch.nn.functional.normalize(torch.randn(len(base), 3, dtype=torch.float64), dim=1)
     moved = rotation.so3_exp(1e-3 * step) @ base
@@ -230,7 +230,7 @@ def test_continuity():
     assert all(BY_NAME[name].is_continuous == (slope < 10) for name, slope in slopes.items())
 
 
-def test_unknown_names_are_refused():
+def test_unknown_names_are_rejected():
     with pytest.raises(ConfigError, match=r"rep: '6dd' is not a representation of a rotation; did you mean 6d"):
         representations.to_rotmat(torch.zeros(6), "6dd")
     with pytest.raises(ConfigError, match=r"rep: '\?\?\?' is not a representation .*valid: 10d, 5d, 6d, .*, rotvec"):
@@ -238,7 +238,7 @@ def test_unknown_names_are_refused():
 
 
 @pytest.mark.wrong_types
-def test_wrong_shapes_are_refused():
+def test_wrong_shapes_are_rejected():
     with pytest.raises(ShapeError, match=r"values: got shape \(2, 5\), want \(..., 6\)"):
         unwrap(representations.to_rotmat)(torch.zeros(2, 5), "6d")
     with pytest.raises(ShapeError, match=r"rotmats: got shape \(3, 2\), want"):
@@ -247,7 +247,7 @@ def test_wrong_shapes_are_refused():
         unwrap(representations.to_rotmat)(torch.zeros(6, dtype=torch.int64), "6d")
 
 
-def test_matrices_that_are_no_rotations_are_refused_when_asked():
+def test_matrices_that_are_not_rotations_are_rejected_on_request():
     rotmats = haar64(5)
     rotmats[3] *= 1.1  # 0.1 in each of three directions: sqrt(3) / 10 away
     with pytest.raises(InputError, match=r"rotmats: matrix 3 of 5 is not a rotation, its distance from SO\(3\) is 0.173"):
@@ -265,7 +265,7 @@ def test_matrices_that_are_no_rotations_are_refused_when_asked():
 
 
 @pytest.mark.parametrize("name", ["gibbs", "cayley"])
-def test_half_turns_are_refused_when_asked(name):
+def test_rotations_by_180_degrees_are_rejected_on_request(name):
     rotmats = torch.stack([torch.eye(3), torch.diag(torch.tensor([1.0, -1, -1]))])
     assert representations.from_rotmat(rotmats, name).isfinite().all()
     with pytest.raises(

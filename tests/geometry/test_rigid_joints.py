@@ -1,4 +1,4 @@
-"""Joints out of moving vertices: rigid parts are found exactly, weights are sparse and a partition, errors fall."""
+"""Joints from moving vertices: rigid parts are found exactly, weights are sparse and a partition of unity, errors decrease."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ F64 = {"dtype": torch.float64}
 
 
 def boxes(frames=9):
-    """Three boxes in a row, each with a rigid motion of its own in every frame."""
+    """Three boxes in a row, each with its own rigid motion in every frame."""
     one = shapes.box((0.8, 1.0, 1.5), 3, torch.float64)[0]
     rest = torch.cat([one + torch.tensor([2.0 * i, 0, 0], **F64) for i in range(3)])
     rotmats = quaternion.quat_to_rotmat(quaternion.random_quats(frames, 3).double())
@@ -22,10 +22,10 @@ def boxes(frames=9):
 
 
 def beam(joints=4, frames=8):
-    """A beam whose slices follow two joints each, in between linearly; small random turns."""
+    """A beam whose slices are blended linearly between two joints each; small random rotations."""
     rest = shapes.box((4.0, 1.0, 1.0), 12, torch.float64)[0]
     place = (rest[:, 0] + 2) / 4 * (joints - 1)
-    rest = rest + 0.05 * torch.rand(rest.shape, **F64)  # nothing is symmetric
+    rest = rest + 0.05 * torch.rand(rest.shape, **F64)  # breaks symmetries
     low = place.floor().clamp(max=joints - 2)
     indices = torch.stack([low, low + 1], 1).long()
     weights = torch.stack([1 - (place - low), place - low], 1)
@@ -66,7 +66,7 @@ def test_weights_are_sparse_and_a_partition(influences):
 
 
 def test_more_joints_influences_and_rounds_fit_better():
-    """A beam that twists evenly, up to a whole turn; its parts are nowhere rigid."""
+    """A beam that twists evenly by up to 360 degrees; no part of it is rigid."""
     rest, _, _, _ = beam()
     angles = torch.linspace(0, 2 * torch.pi, 9, **F64)[:, None] * (rest[:, 0] + 2) / 4
     cos, sin, (x, y, z) = angles.cos(), angles.sin(), rest.T
@@ -94,7 +94,7 @@ def test_given_weights_give_their_joints_motion():
 
 
 def test_the_frames_world_does_not_matter():
-    """Another rigid motion and size of everything in each frame: the same weights."""
+    """Applying another rigid motion and scale to each frame gives the same weights."""
     rest, moved, _, _ = beam()
     turn = quaternion.quat_to_rotmat(quaternion.random_quats(len(moved)).double())
     found = fit_rigid_joints(rest, moved, 6, rounds=3)
@@ -103,7 +103,7 @@ def test_the_frames_world_does_not_matter():
     torch.testing.assert_close(other.centers, 7 * found.centers + 100, atol=1e-4, rtol=0)
 
 
-def test_the_same_twice_and_in_float32():
+def test_deterministic_and_in_float32():
     rest, moved, _, _ = beam()
     first, second = (fit_rigid_joints(rest.float(), moved.float(), 6) for _ in range(2))
     assert torch.equal(first.weights, second.weights) and torch.equal(first.quats, second.quats)
@@ -118,7 +118,7 @@ def test_few_vertices(vertices, frames, count):
     assert len(found.centers) <= min(vertices, count)
 
 
-def test_points_in_one_place():
+def test_coincident_points():
     found = fit_rigid_joints(torch.ones(6, 3), torch.rand(2, 1, 3).expand(2, 6, 3), 3)
     assert len(found.centers) == 1
 
@@ -126,16 +126,16 @@ def test_points_in_one_place():
 @pytest.mark.wrong_types
 def test_wrong_input():
     rest, moved = torch.rand(4, 3), torch.rand(2, 4, 3)
-    with pytest.raises(InputError, match=r"^fit_rigid_joints: got 0 frames of 4 vertices, 32 joints, 4 a vertex; want"):
+    with pytest.raises(InputError, match=r"^fit_rigid_joints: got 0 frames of 4 vertices, 32 joints, 4 per vertex; want"):
         fit_rigid_joints(rest, moved[:0])
-    with pytest.raises(InputError, match="0 a vertex"):
+    with pytest.raises(InputError, match="0 per vertex"):
         fit_rigid_joints(rest, moved, influences=0)
     with pytest.raises(InputError, match="are not finite"):
         fit_rigid_joints(rest, moved / 0)
     with pytest.raises(ShapeError, match="frames"):
         fit_rigid_joints(rest, moved[:, :3])
     weights, indices = torch.ones(4, 1), torch.zeros(4, 1, dtype=torch.int64)
-    with pytest.raises(InputError, match=r"^fit_rigid_joints: got weights alone; want both, or neither$"):
+    with pytest.raises(InputError, match=r"^fit_rigid_joints: got weights only; want both or neither$"):
         fit_rigid_joints(rest, moved, weights=weights)
     with pytest.raises(ShapeError, match="indices"):
         fit_rigid_joints(rest, moved, weights=weights, indices=indices[:3])

@@ -1,5 +1,5 @@
 import math
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch
@@ -28,13 +28,13 @@ def unit_axes(count):
 def test_log_inverts_exp(angle, dtype, atol):
     rotvecs = (angle * unit_axes(200)).to(dtype)
     back = rotation.so3_log(rotation.so3_exp(rotvecs))
-    if angle > 3.14:  # the other sign of the axis is the same rotation up to 2 (pi - angle)
+    if angle > 3.14:  # the opposite axis is the same rotation up to 2 (pi - angle)
         sign = (back * rotvecs).sum(-1, keepdim=True).sign()
         back = sign * back
     torch.testing.assert_close(back, rotvecs, atol=atol, rtol=0)
 
 
-def test_log_is_exact_at_half_a_turn():
+def test_log_is_exact_at_180_degrees():
     axes = unit_axes(200)
     rotmats = 2 * axes[:, :, None] * axes[:, None] - torch.eye(3)
     rotvecs = rotation.so3_log(rotmats)
@@ -61,7 +61,7 @@ def test_agrees_with_scipy_and_roma():
 
 
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=3))
-def test_quaternion_and_matrix_ways_agree(values):
+def test_quaternion_and_matrix_functions_agree(values):
     rotvec = torch.tensor(values, dtype=torch.float64)
     rotmat = rotation.so3_exp(rotvec)
     torch.testing.assert_close(quat_to_rotmat(rotation.rotvec_to_quat(rotvec)), rotmat, atol=1e-14, rtol=0)
@@ -119,18 +119,18 @@ def test_6d_round_trip(layout):
     assert torch.autograd.gradcheck(lambda x: rotation.from_6d(x, layout), values)
 
 
-def test_6d_layouts_are_what_they_say():
+def test_6d_layouts():
     rotmat = rotation.so3_exp(torch.tensor([0.3, -0.5, 0.9], dtype=torch.float64))
     columns = rotation.to_6d(rotmat, "columns")
     torch.testing.assert_close(columns, torch.cat([rotmat[:, 0], rotmat[:, 1]]))
     torch.testing.assert_close(rotation.to_6d(rotmat, "columns_interleaved"), rotmat[:, :2].flatten())
     torch.testing.assert_close(rotation.to_6d(rotmat, "rows"), torch.cat([rotmat[0], rotmat[1]]))
-    # Numbers of one layout read as the other give the transpose: a rotation, and a wrong one.
+    # Values of one layout read as the other give the transpose: a rotation, but the wrong one.
     torch.testing.assert_close(rotation.from_6d(columns, "rows"), rotmat.T)
     assert (rotmat - rotmat.T).abs().max() > 0.5
 
 
-def test_symmetric_6d_turns_both_directions_by_equal_angles():
+def test_symmetric_6d_rotates_both_directions_by_equal_angles():
     values = torch.randn(100, 6, dtype=torch.float64)
     rotmats = rotation.from_6d(values, "symmetric")
     first, second = (torch.nn.functional.normalize(v, dim=-1) for v in (values[:, :3], values[:, 3:]))

@@ -1,4 +1,4 @@
-"""The native rotation operations: against their references, the bodies of the CUDA kernels, and themselves in float64."""
+"""The native rotation operations against their references, the CUDA kernel bodies, and themselves in float64."""
 
 import math
 
@@ -38,7 +38,7 @@ def gradient(function, values: Tensor) -> Tensor:
 
 
 def conditions(function, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row, the norm of the Jacobian and that times the size of the input: how rounding grows."""
+    """Norm of each row's Jacobian, and this times the norm of the input: amplification of rounding errors."""
     values = values.detach().requires_grad_()
     columns = function(values).flatten(1).unbind(1)
     squares = [torch.autograd.grad(column.sum(), values, retain_graph=True)[0].flatten(1).square().sum(1) for column in columns]
@@ -47,7 +47,7 @@ def conditions(function, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_close(name: str, output: Tensor, grad: Tensor, values: Tensor, v_output: Tensor) -> None:
-    """An output and a gradient against the reference in float64, within what rounding of the input explains."""
+    """Compares an output and a gradient with the reference in float64, within the rounding of the input."""
     eps, reference_op = torch.finfo(output.dtype).eps, OPS[name][0].reference
     exact = values.double().requires_grad_()
     want = reference_op(exact)
@@ -73,7 +73,7 @@ def test_equals_the_reference(name, count):
 @pytest.mark.parametrize("name", OPS)
 def test_every_instruction_set_equals_float64(name, isa):
     op = OPS[name][0]
-    values = inputs(name, 2003, torch.float32)  # no multiple of any number of lanes
+    values = inputs(name, 2003, torch.float32)  # not a multiple of any number of lanes
     leaf = values.clone().requires_grad_()
     output = op.forward(leaf)
     v_output = torch.randn_like(output)
@@ -170,7 +170,7 @@ def test_kernels_agree_on_hostile_numbers(dtype):
     atol = 1e-5 if dtype == torch.float32 else 1e-12
     values = hostile(20_000, 6, dtype)
     ours, theirs = rotation._gram_schmidt.forward(values), reference.gram_schmidt(values)
-    # Where the second vector is parallel to rounding the frame is arbitrary; the first column never is.
+    # If the second vector is parallel to the first up to rounding, the frame is arbitrary except for its first column.
     torch.testing.assert_close(ours[..., 0], theirs[..., 0], atol=atol, rtol=0)
     assert ((ours - theirs).abs().amax((1, 2)) < atol).float().mean() > 0.7
 
@@ -186,7 +186,7 @@ def test_logarithm_and_exponential_at_all_angles_in_float32():
 
 
 @needs_native
-def test_nearest_rotation_is_accurate_where_a_decomposition_is():
+def test_nearest_rotation_is_as_accurate_as_a_decomposition():
     left, right = haar_rotmats(3, 2000, dtype=torch.float64), haar_rotmats(3, 2000, dtype=torch.float64)
     for singular in ([1.0, 1, 1], [1, 1, 1e-9], [1, 0.5, -0.4], [1e8, 1, 1], [3, 2, 0], [1, 1, -0.5]):
         matrices = left * torch.tensor(singular, dtype=torch.float64) @ right.mT
@@ -196,7 +196,7 @@ def test_nearest_rotation_is_accurate_where_a_decomposition_is():
 
 
 @needs_native
-def test_wrong_arguments_are_refused():
+def test_wrong_arguments_are_rejected():
     module = native.require()
     with pytest.raises(ValueError, match=r"out: got shape \(3, 8\), want \(3, 9\)"):
         module.quat_to_rotmat(torch.zeros(3, 4), torch.zeros(3, 8))

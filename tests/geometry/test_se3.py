@@ -90,14 +90,14 @@ def test_similarities_split_and_invert():
         (so3_exp(torch.ones(3)) + torch.tensor([[0, 0.1, 0]] * 3), "shears"),
     ],
 )
-def test_what_is_no_similarity_is_refused(linear, message):
+def test_matrices_that_are_not_similarities_are_rejected(linear, message):
     matrix = torch.eye(4)
     matrix[:3, :3] = linear
     with pytest.raises(InputError, match=message):
         se3.split_similarity(matrix)
 
 
-def test_row_vector_matrices_are_refused():
+def test_row_vector_matrices_are_rejected():
     matrix = torch.eye(4)
     matrix[3, 0] = 5.0
     with pytest.raises(InputError, match="last row"):

@@ -1,4 +1,4 @@
-"""Skinning against closed forms: rigid motion, twist, bend, one joint; kernels against the reference, and themselves."""
+"""Skinning against closed forms (rigid motion, twist, bend, one joint); kernels against the reference."""
 
 import math
 
@@ -45,7 +45,7 @@ def close(actual: Tensor, expected: Tensor, atol: float = 1e-12) -> None:
 
 
 def cylinder(sides: int = 64, rings: int = 81, length: float = 4.0) -> tuple[Tensor, Tensor]:
-    """A closed cylinder of radius 1 along z, outward faces; the last two vertices are the middles of its ends."""
+    """A closed cylinder of radius 1 along z, outward faces; the last two vertices are the centers of its caps."""
     angles = 2 * math.pi * torch.arange(sides, dtype=torch.float64) / sides
     heights = torch.linspace(0, length, rings, dtype=torch.float64)
     ring = torch.stack([angles.cos(), angles.sin()], -1)
@@ -63,7 +63,7 @@ def cylinder(sides: int = 64, rings: int = 81, length: float = 4.0) -> tuple[Ten
 
 
 def blend_zone(heights: Tensor, begin: float, end: float) -> tuple[Tensor, Tensor]:
-    """Two joints: weight of the second from 0 to 1 linearly between two heights."""
+    """Two joints: weight of the second rising linearly from 0 to 1 between two heights."""
     second = ((heights - begin) / (end - begin)).clamp(0, 1)
     return torch.stack([1 - second, second], -1), torch.tensor([0, 1]).expand(len(heights), 2)
 
@@ -82,7 +82,7 @@ def test_one_rigid_motion_of_all_joints_moves_everything_rigidly(method):
     signs = torch.tensor([1.0, -1, -1, 1, -1, 1], dtype=torch.float64)
     centers = given["centers"]
     given["quats"] = (signs[:, None] * motion)[None]
-    # Of a joint at its centre: R (v - g) + g + T = R v + t needs T = R g + t - g.
+    # For a joint at its center, R (v - g) + g + T = R v + t requires T = R g + t - g.
     given["translations"] = (quaternion.rotate(motion, centers) + shift - centers)[None]
     close(skinning.skin(**given, method=method)[0], quaternion.rotate(motion, given["vertices"]) + shift)
 
@@ -97,7 +97,7 @@ def test_signs_of_quaternions_do_not_matter(method):
 
 
 def test_blending_without_the_sign_rule_would_fail_the_test_above():
-    """10 degrees and a sign-flipped 30 degrees: the plain sum turns by 200 degrees, ours by 20."""
+    """10 degrees and a sign-flipped 30 degrees: the plain sum rotates by 200 degrees, ours by 20."""
     quats = torch.stack([turn(2, math.radians(10)), -turn(2, math.radians(30))])
     point = torch.tensor([[1.0, 0, 0]], dtype=torch.float64)
     half, both = torch.full((1, 2), 0.5, dtype=torch.float64), torch.tensor([[0, 1]])
@@ -122,7 +122,7 @@ def test_a_twist_keeps_the_radius_under_dqs_and_shrinks_by_the_formula_under_lbs
     assert float(mesh.volume(dqs, faces)) / rest == pytest.approx(1, abs=0.002)
 
 
-def test_a_bend_keeps_the_distance_from_the_common_centre_under_dqs_alone():
+def test_a_bend_keeps_the_distance_from_the_common_center_only_under_dqs():
     vertices, _ = cylinder()
     weights, indices = blend_zone(vertices[:, 2], 1, 3)
     center = torch.tensor([0.0, 0, 2], dtype=torch.float64)
@@ -137,7 +137,7 @@ def test_a_bend_keeps_the_distance_from_the_common_centre_under_dqs_alone():
     assert float(shrunk.min()) > -1e-12 and float(shrunk.max()) > 0.1
 
 
-def test_blends_of_1_and_0_are_lbs_and_dqs_and_the_rest_lies_between():
+def test_blends_of_1_and_0_are_lbs_and_dqs_and_others_are_between():
     given = case()
     lbs, dqs = (skinning.skin(**given, method=method) for method in ("lbs", "dqs"))
     for eta in (0.0, 0.25, 1.0):
@@ -157,7 +157,7 @@ def test_one_joint_gives_the_same_under_every_method_with_stretch():
 
 @pytest.mark.parametrize("method", ["lbs", "dqs"])
 def test_the_frame_does_not_matter(method):
-    """A motion after all joints moves the result; a change of the rest frame changes nothing. Not so for q and t apart."""
+    """A motion after all joints moves the result; a change of the rest frame does not. Blending q and t separately fails."""
     given = case(poses=1)
     duals = dual_quaternion.from_quat_translation(given["quats"], given["translations"])
     change = dual_quaternion.from_quat_translation(torch.randn(4, dtype=torch.float64), torch.randn(3, dtype=torch.float64))
@@ -267,7 +267,7 @@ def test_float64_equals_the_reference(mode, count, influences):
 @pytest.mark.parametrize("mode", MODES)
 def test_every_instruction_set_equals_float64(mode, isa):
     given = case(1003)
-    # Rotations within a quarter turn: no sum of dual quaternions comes close to zero, and no sign is at its limit.
+    # Rotations within 90 degrees: no sum of dual quaternions is close to zero, and no sign is ambiguous.
     given["quats"] = torch.tensor([2.0, 0, 0, 0], dtype=torch.float64) + 0.5 * torch.randn_like(given["quats"])
     inputs = given["vertices"], given["weights"], rows_of(given)
     singles = [value.float() for value in inputs]
@@ -299,7 +299,7 @@ def test_bodies_of_the_cuda_kernels(mode, dtype):
 
 @needs_native
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_bits_for_any_number_of_threads(method):
+def test_bitwise_equal_for_any_number_of_threads(method):
     given = {name: value.float() if value.is_floating_point() else value for name, value in case(5000).items()}
     leaves = {
         name: value.requires_grad_() for name, value in given.items() if name in ("vertices", "weights", "quats", "stretches")
@@ -349,7 +349,7 @@ def test_strides_and_mixed_types():
 
 
 @needs_native
-def test_the_kernel_refuses_what_would_leave_its_memory():
+def test_the_kernel_rejects_out_of_bounds_access():
     given = case(4)
     rows = rows_of(given)
     with pytest.raises(ValueError, match=r"^indices: got 7 at place 0, want 0 to 6$"):

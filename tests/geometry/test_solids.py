@@ -9,7 +9,7 @@ from vision3d.geometry.solids import signed_distances, surface_distances, triang
 from vision3d.geometry.voxels import connected_parts
 
 
-def test_winding_numbers_of_closed_meshes_are_whole():
+def test_winding_numbers_of_closed_meshes_are_integers():
     points = torch.randn(3000, 3)
     for mesh, distance in (
         (shapes.icosphere(4), points.norm(dim=-1) - 1),
@@ -21,7 +21,7 @@ def test_winding_numbers_of_closed_meshes_are_whole():
 
 
 def test_winding_numbers_add_up():
-    """Two shells, one inside the other: 2 within both; turned inside out: -1."""
+    """Two nested shells: 2 within both; with inverted faces: -1."""
     outer, faces = shapes.icosphere(2)
     points = torch.tensor([[0.0, 0, 0], [0.75, 0, 0], [1.5, 0, 0]])
     both = torch.cat([outer, 0.5 * outer]), torch.cat([faces, faces + len(outer)])
@@ -30,7 +30,7 @@ def test_winding_numbers_add_up():
 
 
 def test_a_hole_leaves_the_inside_inside():
-    """Without a cap of half angle 30 degrees the centre sees 1 - (1 - cos 30)/2 of the sphere."""
+    """Without a cap of half angle 30 degrees, the winding number at the center is 1 - (1 - cos 30)/2."""
     vertices, faces = shapes.icosphere(4)
     kept = vertices[faces].mean(1)[:, 2] < math.cos(math.radians(30))
     number = float(winding_numbers(vertices, faces[kept], torch.zeros(1, 3)))
@@ -46,7 +46,7 @@ def test_signed_distances_of_a_box_in_closed_form():
 
 
 def test_distances_from_one_triangle():
-    """Against the nearest of many points on it; over, beside edges and corners, and of one without area."""
+    """Against the nearest of many points on it; above, next to edges and corners, and for a degenerate triangle."""
     corners = torch.randn(200, 3, 3).double()
     corners[-1, 2] = corners[-1, 1]
     points = 2 * torch.randn(200, 3).double()
@@ -68,7 +68,7 @@ def test_far_points_get_the_distance_of_a_sample():
 
 
 @pytest.mark.wrong_types
-def test_meshes_that_are_none_are_refused():
+def test_invalid_meshes_are_rejected():
     with pytest.raises(ShapeError, match="faces"):
         winding_numbers(torch.zeros(3, 3), torch.zeros(1, 3), torch.zeros(1, 3))
     with pytest.raises(InputError, match="but there are 3 vertices"):
@@ -76,7 +76,7 @@ def test_meshes_that_are_none_are_refused():
 
 
 def test_connected_parts():
-    """Two clouds and a point; the larger is 0. Whether points touch does not depend on their order."""
+    """Two clouds and a point; the larger is 0. The result does not depend on the order of points."""
     line = torch.arange(40)[:, None] * torch.tensor([[0.9, 0.3, -0.2]])
     points = torch.cat([line[:15] + 100, line, torch.tensor([[0.0, 50, 0]])])
     part = connected_parts(points, 1.0)

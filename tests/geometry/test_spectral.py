@@ -49,7 +49,7 @@ def test_equations(matrix):
         assert torch.autograd.gradgradcheck(function, leaves)
 
 
-def test_singular_equations_are_solved_where_they_can_be():
+def test_singular_equations_are_solved_if_possible():
     singular = torch.diag(torch.tensor([0.0, 0.0, 2.0]))
     torch.testing.assert_close(spectral.pseudo_solve(singular, torch.ones(3)), torch.tensor([0, 0, 0.5]))
     solution = spectral.lyapunov(singular, torch.ones(3, 3))
@@ -58,7 +58,7 @@ def test_singular_equations_are_solved_where_they_can_be():
     assert spectral.lyapunov(opposite, torch.ones(3, 3))[0, 1] == 0
 
 
-def test_least_eigenvector():
+def test_eigenvector_of_the_smallest_eigenvalue():
     values = spd(4, -1.0, 0.5, 0.5, 3)
     axis = spectral.least_eigenvector(values)
     torch.testing.assert_close(values @ axis, -axis)

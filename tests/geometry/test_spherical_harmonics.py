@@ -25,7 +25,7 @@ def test_agrees_with_scipy():
             assert np.abs(basis[:, l * l + l + m] - want).max() < 1e-13
 
 
-def test_low_degrees_have_the_convention_of_splats():
+def test_low_degrees_follow_the_convention_of_splats():
     x, y, z = unit_directions(10).unbind(-1)
     basis = sph.sh_basis(torch.stack([x, y, z], -1), 2)
     want = [
@@ -74,7 +74,7 @@ def test_rotation_matrices_are_a_representation():
     torch.testing.assert_close(w_a @ w_a.mT, torch.eye(25, dtype=torch.float64).expand(10, 25, 25), atol=1e-13, rtol=0)
 
 
-def test_one_rotation_for_many_gaussians_and_each_its_own():
+def test_one_rotation_for_all_gaussians_or_one_each():
     rotmats, sh = quat_to_rotmat(random_quats(6)), torch.randn(6, 16, 3)
     own = sph.rotate_sh(sh, rotmats)
     torch.testing.assert_close(sph.rotate_sh(sh, rotmats[2])[2], own[2])
@@ -94,7 +94,7 @@ def test_higher_coefficients_are_ignored_at_a_lower_degree():
     torch.testing.assert_close(sph.eval_sh(sh, directions, 1), sph.eval_sh(sh[:, :4], directions))
 
 
-def test_colours():
+def test_colors():
     rgb = torch.rand(4, 3)
     torch.testing.assert_close(sph.sh0_to_rgb(sph.rgb_to_sh0(rgb)), rgb)
     torch.testing.assert_close(sph.eval_sh(sph.rgb_to_sh0(rgb)[:, None], torch.randn(4, 3)) + 0.5, rgb)

@@ -1,6 +1,6 @@
-"""`Rigid` and `Similarity` against 4x4 matrices and roma; what the batch does."""
+"""`Rigid` and `Similarity` against 4x4 matrices and roma; batch behavior."""
 
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch
@@ -91,7 +91,7 @@ def made(*values):
     return transform
 
 
-def test_wrong_shapes_are_one_line():
+def test_wrong_shapes():
     with pytest.raises(ShapeError, match=r"rotmats: got shape \(3, 2\), want \(\.\.\., 3, 3\)"):
         made(torch.zeros(3, 2), torch.zeros(3))
     with pytest.raises(

@@ -1,4 +1,4 @@
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def flat_gaussians(count, flat_axis, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("flat_axis", [0, 1, 2])
-def test_covariance_survives_both_ways(flat_axis):
+def test_covariance_round_trip(flat_axis):
     quats, scales = flat_gaussians(200, flat_axis)
     edges = triangles.gaussians_to_edges(quats, scales)
     covars = quat_scale_to_covar(quats, scales)
@@ -31,7 +31,7 @@ def test_covariance_survives_both_ways(flat_axis):
 
 
 @pytest.mark.parametrize("flat_axis", [0, 1, 2])
-def test_normal_keeps_its_side(flat_axis):
+def test_normal_keeps_its_sign(flat_axis):
     quats, scales = flat_gaussians(200, flat_axis)
     normals = quat_to_rotmat(quats)[..., flat_axis]
     edges = triangles.gaussians_to_edges(quats, scales, flat_axis)
@@ -128,7 +128,7 @@ def test_edges_to_covars_is_the_covariance_with_thickness():
     torch.testing.assert_close(triangles.edges_to_covars(edges), edges @ edges.mT)
 
 
-def test_what_flattening_loses():
+def test_loss_of_flattening():
     scales = torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 0.0], [2.0, 2.0, 2.0]])
     torch.testing.assert_close(triangles.flattening_loss(scales), torch.tensor([1 / 14, 0, 1 / 3]))
 

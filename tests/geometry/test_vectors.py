@@ -21,7 +21,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 4e-7), (torch.float64, 4e-15)])
-def test_series_and_closed_form_join(name, dtype, tolerance):
+def test_series_and_closed_form_are_continuous(name, dtype, tolerance):
     function, closed, near_zero = FUNCTIONS[name]
     for x in [0, 1e-30, 1e-9, 1e-5, 1e-4]:
         found = function(torch.tensor(x, dtype=dtype).square()).item()
@@ -67,7 +67,7 @@ def test_unit_of_zero():
     units = vectors.unit(zero, torch.tensor([0.0, 1, 0]))
     assert units.tolist() == [[0, 1, 0]] * 2
     assert (torch.autograd.grad(units.sum(), zero)[0] == 0).all()
-    assert vectors.unit(torch.tensor([torch.nan, 1, 0])).isnan().any()  # what is wrong stays visible
+    assert vectors.unit(torch.tensor([torch.nan, 1, 0])).isnan().any()  # invalid input stays visible
 
 
 def test_orthogonal_directions():

@@ -1,4 +1,4 @@
-"""Holds the exchange with PyTorch3D against its Python side, and prints the largest errors as JSON. See test_with_others.py."""
+"""Compares the exchange with PyTorch3D's Python code and prints the largest errors as JSON. See test_with_others.py."""
 
 import importlib.machinery
 import json
@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 
 import torch
 
-# Its compiled module does not load without CUDA; nothing of it is called here.
+# Its compiled module cannot be loaded without CUDA; nothing of it is called here.
 stub = MagicMock()
 stub.__spec__ = importlib.machinery.ModuleSpec("pytorch3d._C", None)
 sys.modules["pytorch3d._C"] = stub
@@ -44,7 +44,7 @@ def main() -> None:
             made = to_pytorch3d(cameras, space=space)
             assert isinstance(made, PerspectiveCameras) and made.in_ndc() == (space == "ndc")
             theirs = made.transform_points_screen(points)
-            # In units of the picture's width, as pixels are tens.
+            # In units of the image width, as for pixels.
             errors[f"projection, {space} {width}x{height}"] = float((theirs[..., :2] - pixels).abs().max()) / width
             view = made.get_world_to_view_transform().transform_points(points)
             errors[f"depth, {space} {width}x{height}"] = float((view[..., 2] - depth).abs().max())

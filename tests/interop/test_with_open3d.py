@@ -35,28 +35,28 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("kind", ["tensor", "legacy"])
-def test_meshes_come_back_exactly(open3d, kind):
+def test_meshes_round_trip_exactly(open3d, kind):
     plain = mesh(uvs=None, texture=None, normals=None)
     for value in (mesh(), mesh(texture=None), plain, mesh(uvs=None, texture=None, vertex_colors=torch.rand(4, 3))):
         assert_same(from_open3d(to_open3d(value, kind=kind)), value)
 
 
 @pytest.mark.parametrize("kind", ["tensor", "legacy"])
-def test_textures_are_as_from_its_own_reader(open3d, tmp_path, kind):
+def test_textures_match_its_own_reader(open3d, tmp_path, kind):
     value = mesh()
     value.save(tmp_path / "a.obj")
     read = (open3d.t.io if kind == "tensor" else open3d.io).read_triangle_mesh(str(tmp_path / "a.obj"))
     made = to_open3d(value, kind=kind)
     if kind == "tensor":
-        uvs, pictures = (
+        uvs, images = (
             (m.triangle.texture_uvs.numpy() for m in (read, made)),
             (m.material.texture_maps["albedo"].as_tensor().numpy() for m in (read, made)),
         )
     else:
         uvs = (np.asarray(m.triangle_uvs) for m in (read, made))
-        pictures = (next(np.asarray(image) for image in m.textures if np.asarray(image).ndim == 3) for m in (read, made))
+        images = (next(np.asarray(image) for image in m.textures if np.asarray(image).ndim == 3) for m in (read, made))
     np.testing.assert_allclose(*uvs, atol=1e-6)
-    np.testing.assert_array_equal(*pictures)
+    np.testing.assert_array_equal(*images)
     again = from_open3d(read)
     torch.testing.assert_close(again.corner_uvs, value.uvs, rtol=0, atol=1e-6)
     assert torch.equal(again.texture, value.texture)
@@ -72,7 +72,7 @@ def test_points(open3d):
     assert all(torch.equal(again.attributes[name], cloud.attributes[name]) for name in ("ring", "time"))
 
 
-def test_what_legacy_points_cannot_hold_is_said(open3d, caplog):
+def test_warning_for_attributes_that_legacy_points_cannot_hold(open3d, caplog):
     cloud = PointCloud(torch.rand(5, 3), torch.rand(5, 3), None, torch.rand(5))
     with caplog.at_level(logging.WARNING, "vision3d"):
         again = from_open3d(to_open3d(cloud, kind="legacy"))
@@ -83,7 +83,7 @@ def test_what_legacy_points_cannot_hold_is_said(open3d, caplog):
 
 
 @pytest.mark.parametrize("degree", [0, 3])
-def test_gaussians_are_what_its_reader_gives(open3d, tmp_path, degree):
+def test_gaussians_match_its_own_reader(open3d, tmp_path, degree):
     scene = small_scene(degree, 20)
     scene.save(tmp_path / "a.ply")
     made, read = to_open3d(scene), open3d.t.io.read_point_cloud(str(tmp_path / "a.ply"))
@@ -103,7 +103,7 @@ def test_cameras(open3d):
     again = from_open3d(made)
     for name in ("viewmats", "Ks", "width", "height"):
         assert torch.equal(getattr(again, name), getattr(cameras, name))
-    # Rays through the centres of its pixels meet ours.
+    # Rays through the centers of its pixels equal ours.
     rays = open3d.t.geometry.RaycastingScene.create_rays_pinhole(
         open3d.core.Tensor(made[1].intrinsic.intrinsic_matrix), open3d.core.Tensor(made[1].extrinsic), 48, 36
     ).numpy()
@@ -112,7 +112,7 @@ def test_cameras(open3d):
     torch.testing.assert_close(x[:2] / x[2], torch.tensor([7.5, 5.5]), rtol=0, atol=1e-4)
 
 
-def test_what_is_refused(open3d):
+def test_wrong_input(open3d):
     with pytest.raises(InputError, match="to_open3d: got builtins int, want a Mesh"):
         to_open3d(3)
     with pytest.raises(InputError, match="got kind 'old', want 'tensor' or 'legacy'"):

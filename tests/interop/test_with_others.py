@@ -39,7 +39,7 @@ def assert_same(a, b, **tolerance):
     "package, call",
     [("trimesh", to_trimesh), ("kornia.geometry.camera", to_kornia), ("open3d", to_open3d), ("pytorch3d", to_pytorch3d)],
 )
-def test_missing_packages_are_said(monkeypatch, package, call):
+def test_missing_packages_are_named(monkeypatch, package, call):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setitem(sys.modules, package.partition(".")[0], None)
     value = ring_cameras(2) if "kornia" in package else mesh(uvs=None, texture=None)
@@ -52,7 +52,7 @@ class TestTrimesh:
     def _trimesh(self):
         self.trimesh = pytest.importorskip("trimesh")
 
-    def test_meshes_come_back_exactly(self):
+    def test_meshes_round_trip_exactly(self):
         colors = torch.randint(0, 256, (4, 4)) / 255
         for value in (
             mesh(),
@@ -70,14 +70,14 @@ class TestTrimesh:
         torch.testing.assert_close(again.corner_uvs, value.uvs, rtol=0, atol=1e-7)
         assert torch.equal(again.vertices[again.faces], value.vertices[value.faces])
 
-    def test_textures_are_as_from_its_own_reader(self, tmp_path):
+    def test_textures_match_its_own_reader(self, tmp_path):
         value = mesh()
         value.save(tmp_path / "a.glb")
         read = self.trimesh.load_mesh(str(tmp_path / "a.glb"), process=False)
         made = to_trimesh(value)
         np.testing.assert_allclose(read.visual.uv, made.visual.uv, atol=1e-7)
-        pictures = (np.asarray(m.visual.material.baseColorTexture.convert("RGB")) for m in (read, made))
-        np.testing.assert_array_equal(*pictures)
+        images = (np.asarray(m.visual.material.baseColorTexture.convert("RGB")) for m in (read, made))
+        np.testing.assert_array_equal(*images)
         assert made.volume == pytest.approx(read.volume) and made.area == pytest.approx(read.area)
 
     def test_points(self, caplog):
@@ -103,7 +103,7 @@ class TestTrimesh:
         with pytest.raises(InputError, match="to_trimesh: splats is a GaussianScene, want meshes and points"):
             to_trimesh(scene.add("splats", small_scene(0, 3)))
 
-    def test_what_is_refused(self):
+    def test_wrong_input(self):
         with pytest.raises(InputError, match="to_trimesh: got torch Tensor, want a Mesh, a PointCloud or a Scene"):
             to_trimesh(torch.zeros(3))
         with pytest.raises(InputError, match="from_trimesh: got builtins str"):
@@ -129,7 +129,7 @@ class TestKornia:
         theirs = torch.stack([made.project(points[:, i : i + 1]) for i in range(7)], 1).reshape(3, 7, 2)
         torch.testing.assert_close(theirs, x[..., :2] / x[..., 2:], rtol=1e-5, atol=1e-4)
 
-    def test_what_is_refused(self):
+    def test_wrong_input(self):
         cameras = ring_cameras(2)
         skewed = cameras.Ks.clone()
         skewed[:, 0, 1] = 1
@@ -141,7 +141,7 @@ class TestKornia:
         with pytest.raises(InputError, match="from_kornia: got builtins int, want a PinholeCamera of kornia"):
             from_kornia(3)
 
-    def test_names_are_lost_with_a_word(self, caplog):
+    def test_lost_names_are_reported(self, caplog):
         with caplog.at_level(logging.WARNING, "vision3d"):
             to_kornia(ring_cameras(2))
         assert "to_kornia cannot hold names of a Cameras; dropped" in caplog.text
@@ -149,7 +149,7 @@ class TestKornia:
 
 class TestPytorch3D:
     def test_with_its_python_side(self):
-        """In the environment whose interpreter VISION3D_PYTORCH3D names: easypytorch3d has no wheel for processors alone."""
+        """Runs in the environment whose interpreter is VISION3D_PYTORCH3D: easypytorch3d has no CPU-only wheel."""
         python = os.environ.get("VISION3D_PYTORCH3D")
         if not python:
             pytest.skip("VISION3D_PYTORCH3D is not set: the interpreter of an environment with pytorch3d")
@@ -163,7 +163,7 @@ class TestPytorch3D:
         assert errors.pop("exact") == {"screen": True, "meshes": True, "uvs by corner": True, "colours": True}
         assert errors and {name: error for name, error in errors.items() if not error < 1e-5} == {}
 
-    def test_what_is_refused(self):
+    def test_wrong_input(self):
         with pytest.raises(InputError, match="to_pytorch3d: got builtins int, want a Mesh, a list of them or Cameras"):
             to_pytorch3d(3)
         with pytest.raises(InputError, match="from_pytorch3d: got builtins int, want Meshes or PerspectiveCameras"):

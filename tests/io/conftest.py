@@ -14,7 +14,7 @@ from vision3d.io.images import write_image
 
 @pytest.fixture
 def fox():
-    """The folder of the fox photographs, of which 17 of 67 are missing."""
+    """The folder of the fox photos, of which 17 of 67 are missing."""
     root = os.environ.get("VISION3D_DATA")
     if root is None:
         pytest.skip("VISION3D_DATA is not set")
@@ -33,7 +33,7 @@ def ring_pose(i, count):
 
 @pytest.fixture
 def ring(tmp_path):
-    """Makes a folder with a transforms.json of `count` views and their pictures; keywords go into the file."""
+    """Writes a folder with a transforms.json of `count` views and their images; keyword arguments are added to the file."""
 
     def make(count=10, *, size=(32, 24), channels=3, frame=None, **content):
         folder = tmp_path / "ring"
@@ -54,7 +54,7 @@ def ring(tmp_path):
 
 @pytest.fixture
 def edit():
-    """Changes a JSON file by a function of its content."""
+    """Applies a function to the content of a JSON file."""
 
     def change(path, function):
         content = json.loads(path.read_text())
@@ -66,7 +66,7 @@ def edit():
 
 @pytest.fixture
 def validate():
-    """What the glTF validator says of files: a report each."""
+    """Runs the glTF validator on files and returns one report each."""
     npm_package("gltf-validator")
     script = npm_package("gltf-validator").parents[1] / "validate_gltf.mjs"
 

@@ -1,4 +1,4 @@
-"""What every reader says of files that are empty, something else, of another version, or hold values that make no sense."""
+"""Every reader with files that are empty, of another kind or version, or have invalid values."""
 
 import functools
 import gzip
@@ -22,7 +22,7 @@ OTHERS = ["a.obj", "a.stl", "a.bin", "a.json", "a.safetensors", "a.png", "a.jpg"
 
 
 def fin():
-    """Three faces on one edge, one face without area, uvs beyond the picture."""
+    """Three faces on one edge, one degenerate face, UVs outside the image."""
     points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [2, 0, 0]])
     faces = torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4], [0, 1, 5]])
     return Mesh(
@@ -59,7 +59,7 @@ def test_files_of_another_kind(tmp_path, name, content):
         ("a.glb", 4, 1, "has .glb version 1; 2 is read"),
     ],
 )
-def test_unknown_versions_say_which_are_read(tmp_path, name, place, value, message):
+def test_unknown_versions_name_the_supported_ones(tmp_path, name, place, value, message):
     if name == "v4.spz":
         pytest.importorskip("zstandard")
     if name == "v2.spz":
@@ -87,7 +87,7 @@ def test_a_scene_that_is_not_finite_is_not_written(tmp_path, field, bad):
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".gltf", ".obj", ".ply", ".stl"])
-def test_odd_meshes_are_read_as_they_are(tmp_path, suffix):
+def test_unusual_meshes_are_read_unchanged(tmp_path, suffix):
     if suffix in (".obj", ".ply", ".stl"):
         pytest.importorskip("trimesh")
     mesh = fin()
@@ -105,13 +105,13 @@ def test_empty_meshes_are_not_written(tmp_path, suffix):
     with pytest.raises(InputError, match="0 faces, want at least one face"):
         replace(fin(), faces=torch.zeros(0, 3, dtype=torch.int64)).save(tmp_path / f"a{suffix}")
     flat = replace(fin(), vertices=torch.zeros(6, 3))
-    with pytest.raises(InputError, match="none of the 4 faces has an area"):
+    with pytest.raises(InputError, match="all 4 faces have zero area"):
         flat.save(tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
 def png_of(width, height):
-    """The head of a picture that is never there."""
+    """The header of an image without data."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -121,7 +121,7 @@ def png_of(width, height):
 
 
 @pytest.mark.parametrize("width, height", [(100_000, 100_000), (2**31 - 1, 2**31 - 1), (1_000_000, 1000)])
-def test_pictures_of_absurd_size(tmp_path, width, height):
+def test_images_of_absurd_size(tmp_path, width, height):
     (tmp_path / "a.png").write_bytes(png_of(width, height))
     with pytest.raises(FileFormatError, match=r"a\.png") as caught:
         read_image(tmp_path / "a.png")
@@ -140,7 +140,7 @@ def test_counts_of_2_31(tmp_path):
     PointCloud(torch.rand(4, 3)), Boxes(torch.ones(1, 7)), Selection((Region.sphere(torch.zeros(3), 1.0),)), ring_cameras(2),
     MeshGaussians.from_mesh(Mesh(torch.eye(3), torch.tensor([[0, 1, 2]])), 1),
 ], ids=lambda value: type(value).__name__)  # fmt: skip
-def test_other_types_cut_off_anywhere(tmp_path, value):
+def test_other_types_truncated_anywhere(tmp_path, value):
     path = tmp_path / f"a{codecs.suffix_of(value)}"
     value.save(path)
     data = path.read_bytes()

@@ -62,7 +62,7 @@ def degrees(order, *angles):
     return Rotation.from_euler(order, angles, degrees=True).as_matrix()
 
 
-def test_each_joint_has_an_order_of_its_own(mixed):
+def test_each_joint_has_its_own_order(mixed):
     motion = load(mixed())
     assert motion.skeleton.names == ("Hips", "Left Arm", "Wrist", "Wrist end", "Spine", "Spine end")
     assert motion.skeleton.parents == (-1, 0, 1, 2, 0, 4) and motion.skeleton.tips == (3, 5)
@@ -75,7 +75,7 @@ def test_each_joint_has_an_order_of_its_own(mixed):
     np.testing.assert_allclose(motion.positions()[0], expected, atol=1e-6)
 
 
-def test_scale_brings_lengths_to_metres(mixed):
+def test_scale_converts_lengths_to_meters(mixed):
     near, far = read_motion(mixed(), scale=0.01), read_motion(mixed())
     torch.testing.assert_close(near.positions() * 100, far.positions())
     assert torch.equal(near.quats, far.quats)
@@ -139,7 +139,7 @@ def test_no_poses_is_a_skeleton(mixed):
 
 
 def test_positions_of_the_root_replace_its_offset_axis_by_axis(mixed):
-    """A file whose OFFSET is the height of the hips stands on the floor, and does not float above it."""
+    """In a file whose OFFSET is the height of the hips, the figure stands on the floor instead of floating above it."""
     text = MIXED.replace("OFFSET 0.5 0 0", "OFFSET 0.5 94 0")
     torch.testing.assert_close(load(mixed(text)).positions(), load(mixed()).positions())
     line = next(line for line in MIXED.splitlines() if "CHANNELS 6" in line)
@@ -153,8 +153,8 @@ def test_positions_of_the_root_replace_its_offset_axis_by_axis(mixed):
     assert load(mixed(text)).positions()[0, 0].tolist() == pytest.approx([2, 94, 0])
 
 
-def test_hips_below_a_root_on_the_floor_carry_the_motion(tmp_path):
-    """As in the files of Bandai Namco: the root stands still, and all hangs from hips with positions of their own."""
+def test_hips_below_a_root_on_the_floor_define_the_motion(tmp_path):
+    """As in the files of Bandai Namco: the root is static, and everything is attached to hips with their own positions."""
     text = """HIERARCHY
 ROOT Floor
 {
@@ -194,7 +194,7 @@ Frame Time: 0.1
         np.testing.assert_allclose(motion.positions()[pose, 2], hips - [0, 93, 0], atol=1e-4)
 
 
-def test_bones_that_move_are_named(mixed):
+def test_bones_that_change_length_are_named(mixed):
     text = MIXED.replace("CHANNELS 0", "CHANNELS 3 Xposition Yposition Zposition")
     still = text.replace("70 80\n", "70 80 0 -1 0\n") + "0 0 0\n"
     torch.testing.assert_close(load(mixed(still)).positions(), load(mixed(MIXED)).positions())
@@ -202,7 +202,7 @@ def test_bones_that_move_are_named(mixed):
         load(mixed(still.replace("80 0 -1 0", "80 0 -1.3 0")))
 
 
-def test_what_is_written_is_read_again(tmp_path, mixed):
+def test_written_files_round_trip(tmp_path, mixed):
     motion = load(mixed())
     motion.save(tmp_path / "b.bvh")
     again = load(tmp_path / "b.bvh")
@@ -214,7 +214,7 @@ def test_what_is_written_is_read_again(tmp_path, mixed):
     torch.testing.assert_close(again.times, motion.times)
 
 
-def test_quarter_turns_about_y_are_written(tmp_path):
+def test_rotations_by_90_degrees_about_y_are_written(tmp_path):
     half = math.sqrt(0.5)
     quats = torch.tensor([[[half, 0, half, 0]], [[half, 0, -half, 0]], [[0.5, 0.5, 0.5, 0.5]], [[0.5, -0.5, 0.5, -0.5]]])
     skeleton = Skeleton(("a",), (-1,), torch.zeros(1, 3))
@@ -224,7 +224,7 @@ def test_quarter_turns_about_y_are_written(tmp_path):
     torch.testing.assert_close((found * quats).sum(-1).abs(), torch.ones(4, 1), atol=1e-6, rtol=0)
 
 
-def test_what_cannot_be_written(tmp_path, mixed):
+def test_motions_that_cannot_be_written(tmp_path, mixed):
     motion = load(mixed())
     uneven = Motion(
         motion.skeleton, torch.tensor([0, 0.1, 0.5]).double(), motion.quats[[0, 1, 0]], motion.translations[[0, 1, 0]]
@@ -241,7 +241,7 @@ def test_what_cannot_be_written(tmp_path, mixed):
 
 @pytest.mark.parametrize("name", ["dab", "zombie", "jumping", "jumping_jacks"])
 def test_real_motion(shared_data, name, tmp_path):
-    """Hips and feet of people: bones keep their lengths, feet stay near one ground, and nothing jumps."""
+    """Hips and feet of people: bones keep their lengths, feet stay near one ground plane, and there are no jumps."""
     motion = load(shared_data / "mocap" / f"{name}.bvh").validate()
     positions = motion.positions()
     parents = torch.tensor(motion.skeleton.parents)
@@ -249,6 +249,6 @@ def test_real_motion(shared_data, name, tmp_path):
     torch.testing.assert_close(lengths, lengths[:1].expand_as(lengths), atol=1e-4, rtol=1e-5)
     size = float((positions[0].amax(0) - positions[0].amin(0)).max())
     speed = positions.diff(dim=0).norm(dim=-1).max() / motion.times.diff()[0]
-    assert speed < 12 * size  # a hand that is thrown forward passes some body lengths in a second
+    assert speed < 12 * size  # a hand can move some body lengths per second
     half = motion.resampled(float(1 / motion.times.diff()[0]) / 2)
     torch.testing.assert_close(half.positions()[:20], positions[::2][:20], atol=2e-3 * size, rtol=0)

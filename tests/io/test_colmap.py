@@ -88,7 +88,7 @@ def test_round_trip_is_exact(tmp_path, camera, binary):
     assert_same_model(read_model(tmp_path), model)
 
 
-def test_names_with_spaces_are_for_binary_files(tmp_path):
+def test_names_with_spaces_need_binary_files(tmp_path):
     model = make_model()
     model.images[3].name = "my view.png"
     write_model(tmp_path, model)
@@ -97,7 +97,7 @@ def test_names_with_spaces_are_for_binary_files(tmp_path):
         write_model(tmp_path, model, binary=False)
 
 
-def test_images_that_saw_nothing(tmp_path):
+def test_images_without_points(tmp_path):
     model = make_model(num_points=1)
     for image in model.images.values():
         image.xys, image.point_ids = np.zeros((0, 2)), np.zeros(0, np.uint64)
@@ -169,10 +169,10 @@ def test_layouts(tmp_path, place, binary):
     first = next(image for image in model.images.values() if image.name == "view_1.png")
     np.testing.assert_allclose(images.cameras.viewmats[0, :3, 3].numpy(), first.tvec, atol=1e-6)
     if place != ".":
-        assert len(load_dataset(tmp_path / place)) == 5  # the model's own folder is understood too
+        assert len(load_dataset(tmp_path / place)) == 5  # the model's own folder is accepted too
 
 
-def test_photographs_beside_the_model(tmp_path):
+def test_photos_next_to_the_model(tmp_path):
     make_folder(tmp_path, make_model())
     for path in (tmp_path / "images").iterdir():
         path.rename(tmp_path / path.name)
@@ -180,7 +180,7 @@ def test_photographs_beside_the_model(tmp_path):
     assert len(load_dataset(tmp_path)) == 5
 
 
-def test_masks_beside_the_images(tmp_path):
+def test_masks_next_to_the_images(tmp_path):
     make_folder(tmp_path, make_model())
     write_image(tmp_path / "masks" / "view_2.png.png", torch.ones(24, 32))
     images = load_dataset(tmp_path)
@@ -188,7 +188,7 @@ def test_masks_beside_the_images(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_smaller_pictures_of_the_data_set_are_used(tmp_path, suffix):
+def test_downscaled_images_of_the_data_set_are_used(tmp_path, suffix):
     make_folder(tmp_path, make_model("OPENCV"))
     for path in (tmp_path / "images").iterdir():
         write_image((tmp_path / "images_4" / path.name).with_suffix(suffix), torch.full((6, 8, 3), 0.25))
@@ -223,7 +223,7 @@ def test_unknown_models_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
-def test_binary_cut_off_anywhere_names_the_byte(tmp_path, name):
+def test_truncated_binary_files_name_the_byte(tmp_path, name):
     write_model(tmp_path, make_model(count=2, num_points=3))
     path = tmp_path / f"{name}.bin"
     data = path.read_bytes()
@@ -284,7 +284,7 @@ def test_wrong_poses_are_named(tmp_path, qvec, message):
         load_dataset(tmp_path)
 
 
-def test_quaternions_of_other_lengths_are_normalised(tmp_path):
+def test_quaternions_are_normalized(tmp_path):
     model = make_model()
     expected = make_folder(tmp_path / "a", model)
     for image in model.images.values():
@@ -293,7 +293,7 @@ def test_quaternions_of_other_lengths_are_normalised(tmp_path):
     torch.testing.assert_close(load_dataset(scaled).cameras.viewmats, load_dataset(expected).cameras.viewmats)
 
 
-def test_missing_pictures_are_named(tmp_path):
+def test_missing_images_are_named(tmp_path):
     make_folder(tmp_path, make_model())
     (tmp_path / "images" / "view_2.png").unlink()
     with pytest.raises(FileFormatError, match=r"image 6 names view_2\.png, which does not exist \(4 of 5 images found\)"):
@@ -310,7 +310,7 @@ def test_missing_model(tmp_path):
         load_dataset(tmp_path, format="colmap")
 
 
-def test_points_are_optional_and_those_not_finite_are_left_out(tmp_path):
+def test_points_are_optional_and_dropped_if_not_finite(tmp_path):
     model = make_model()
     model.points.xyz[1, 2] = np.nan
     assert len(load_dataset(make_folder(tmp_path, model)).points) == 4
@@ -318,7 +318,7 @@ def test_points_are_optional_and_those_not_finite_are_left_out(tmp_path):
     assert load_dataset(tmp_path).points is None
 
 
-def test_a_full_disk_leaves_the_earlier_model(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_previous_model(tmp_path, monkeypatch):
     write_model(tmp_path, make_model())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 

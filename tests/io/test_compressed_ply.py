@@ -19,14 +19,14 @@ SH0 = 0.28209479177387814
 def test_round_trip(tmp_path, degree, count):
     scene = small_scene(degree, count)
     scene.save(tmp_path / "a.compressed.ply")
-    (tmp_path / "a.compressed.ply").rename(tmp_path / "a.ply")  # known by what is in it
+    (tmp_path / "a.compressed.ply").rename(tmp_path / "a.ply")  # recognized by its content
     read = paired(GaussianScene.load(tmp_path / "a.ply"), scene)
-    # The widest chunk has the width of the scene: 8 m, 6.9, and 1.8 times the constant.
+    # The widest chunk spans the scene: 8 m, 6.9, and 1.8 times the constant.
     assert_close(read, scene, means=4 / 1023 + 1e-6, log_scales=3.45 / 1023 + 1e-5, opacities=0.5 / 255 + 1e-6)
     assert_close(read, scene, angle=0.006, sh0=0.9 / 255 + 1e-5, rest=1 / 64 + 1e-6)
 
 
-def test_bytes_are_the_known_layout(tmp_path):
+def test_bytes_have_the_documented_layout(tmp_path):
     scene = small_scene(1, 2)
     scene.means[:] = torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 4.0]])
     scene.quats[:] = torch.tensor([[0.0, 0.0, 0.0, -2.0], [1.0, 0.0, 0.0, 0.0]])
@@ -40,14 +40,14 @@ def test_bytes_are_the_known_layout(tmp_path):
     assert words[:, 0].tolist() == [0, 0xFFFFFFFF]
     assert (words[:, 1] >> 30).tolist() == [3, 0]
     assert (words[:, 3] & 255).tolist() == [128, 128]
-    levels = np.frombuffer(body, np.uint8, 18, 104).reshape(2, 3, 3)  # red, green, blue one after the other
+    levels = np.frombuffer(body, np.uint8, 18, 104).reshape(2, 3, 3)  # planar: red, green, blue
     np.testing.assert_array_equal(levels, np.trunc((scene.sh[:, 1:].numpy().transpose(0, 2, 1) / 8 + 0.5) * 256))
 
 
 @pytest.mark.parametrize(
     "changes", [{"antialiased": True}, {"mode": "2dgs"}, {"mode": "flat"}, {"mode": "flat", "antialiased": True}]
 )
-def test_modes_survive(tmp_path, changes):
+def test_modes_round_trip(tmp_path, changes):
     scene = small_scene(0, **changes)
     scene.log_scales[:, 2] = FLAT_LOG_SCALE
     compressed_ply.save(tmp_path / "a.ply", scene)
@@ -65,7 +65,7 @@ def test_losses_are_one_line(tmp_path, caplog):
         assert part in record.getMessage()
 
 
-def test_files_without_bounds_of_colours(tmp_path):
+def test_files_without_bounds_of_colors(tmp_path):
     scene = small_scene(0)
     compressed_ply.write_gaussians(tmp_path / "a.ply", scene)
     header, body = (tmp_path / "a.ply").read_bytes().split(b"end_header\n", 1)
@@ -99,7 +99,7 @@ def test_wrong_headers(tmp_path, old, new, message):
         compressed_ply.read_gaussians(tmp_path / "a.ply")
 
 
-def test_cut_off_anywhere(tmp_path):
+def test_truncated_anywhere(tmp_path):
     compressed_ply.write_gaussians(tmp_path / "a.ply", small_scene(1, 3))
     data = (tmp_path / "a.ply").read_bytes()
     for length in range(0, len(data), 3):
@@ -111,7 +111,7 @@ def test_cut_off_anywhere(tmp_path):
 def test_bounds_that_are_not_finite(tmp_path):
     compressed_ply.write_gaussians(tmp_path / "a.ply", small_scene(0))
     data = bytearray((tmp_path / "a.ply").read_bytes())
-    struct.pack_into("<f", data, data.index(b"end_header\n") + 11 + 72, float("inf"))  # of the second chunk
+    struct.pack_into("<f", data, data.index(b"end_header\n") + 11 + 72, float("inf"))  # in the second chunk
     (tmp_path / "a.ply").write_bytes(data)
     with pytest.raises(FileFormatError, match="at row 256: 44 of 300 Gaussians are not finite"):
         ply.read_gaussians(tmp_path / "a.ply")

@@ -31,7 +31,7 @@ def nerf_synthetic(folder, ring_folder, splits=("train", "val", "test")):
 def test_nerf_synthetic(ring, tmp_path):
     folder = nerf_synthetic(tmp_path / "lego", ring(12))
     images = load_dataset(folder)
-    assert len(images) == 8 and len(images.train) == 4  # validation views are used for nothing
+    assert len(images) == 8 and len(images.train) == 4  # validation views are not used
     assert all("test" in images.names[i] for i in images.test.tolist())
     assert all("train" in images.names[i] for i in images.train.tolist())
     assert images.cameras.Ks[0, 0, 0].item() == pytest.approx(10 / np.tan(0.35))
@@ -55,7 +55,7 @@ def test_nerf_synthetic_names_the_frame(ring, tmp_path):
         load_dataset(folder)
 
 
-def test_folders_without_cameras_list_what_was_looked_for(tmp_path):
+def test_folders_without_cameras_list_the_searched_files(tmp_path):
     with pytest.raises(MissingFileError, match=r"none: does not exist; want a folder of photos"):
         load_dataset(tmp_path / "none")
     with pytest.raises(InputError, match=r"found 0 photos .*searched for transforms\.json, .*sparse/0/cameras\.bin"):
@@ -106,7 +106,7 @@ def test_normalized_world(ring):
             frame["transform_matrix"][row][3] += shift
     (folder / "transforms.json").write_text(json.dumps(content))
     before, after = load_dataset(folder), load_dataset(folder, normalize=True)
-    # The ring of radius 4 around (5, -7, 2) becomes the unit circle.
+    # The ring of radius 4 around (5, -7, 2) is mapped to the unit circle.
     torch.testing.assert_close(torch.linalg.vector_norm(after.cameras.centers, dim=-1), torch.ones(10), atol=1e-5, rtol=0)
     expected = torch.diag(torch.tensor([0.25, 0.25, 0.25, 1.0]))
     expected[:3, 3] = -torch.tensor([5.0, -7.0, 2.0]) / 4
@@ -134,7 +134,7 @@ def test_normalizing_parallel_or_coincident_cameras(ring):
         normalized(replace(images, cameras=Cameras.from_camtoworlds(poses, Ks, 32, 24), raw_cameras=None))
 
 
-def test_saved_photographs_are_the_same(ring):
+def test_saved_photos_are_unchanged(ring):
     folder = ring(k1=-0.1)
     write_points(folder / "p.ply", torch.randn(20, 3), torch.rand(20, 3))
     write_image(folder / "mask.png", torch.ones(24, 32))
@@ -157,7 +157,7 @@ def test_saved_photographs_are_the_same(ring):
 
 
 def test_every_format_gives_the_same_asymmetric_cameras(ring):
-    """A camera turned by 90 degrees about z, then moved, through transforms.json and through COLMAP."""
+    """A camera rotated by 90 degrees about z, then translated, through transforms.json and through COLMAP."""
     folder = ring(3)
     camtoworld = np.array([[0.0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])  # OpenCV axes
     opengl = camtoworld @ np.diag([1.0, -1, -1, 1])
@@ -171,7 +171,7 @@ def test_every_format_gives_the_same_asymmetric_cameras(ring):
         camtoworld[0, 3] = i
         viewmat = np.linalg.inv(camtoworld)
         half = np.sqrt(0.5)
-        # World to camera turns by -90 degrees about z.
+        # World to camera rotates by -90 degrees about z.
         images[i + 1] = ColmapImage(f"{i:03d}.png", 1, np.array([half, 0, 0, -half]), viewmat[:3, 3])
     camera = ColmapCamera("PINHOLE", 32, 24, np.array([40.0, 41, 15, 13]))
     write_model(folder / "sparse/0", ColmapModel({1: camera}, images, ColmapPoints()))
@@ -182,7 +182,7 @@ def test_every_format_gives_the_same_asymmetric_cameras(ring):
     torch.testing.assert_close(a.camtoworlds[1, :3, 0], torch.tensor([0.0, 1.0, 0.0]), atol=1e-6, rtol=0)
 
 
-def test_exif_turned_photographs_fit_upright_cameras(ring):
+def test_exif_rotated_photos_match_upright_cameras(ring):
     from PIL import Image
 
     folder = ring(4)

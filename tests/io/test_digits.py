@@ -73,14 +73,14 @@ def test_split_is_the_same_everywhere(drawn):
     assert torch.equal(train.images, again.images) and len(train) == 30 and len(test) == 10
     rows = torch.cat([train.images, test.images]).flatten(1).sort(0).values
     torch.testing.assert_close(rows, drawn.images.flatten(1).sort(0).values)
-    order = np.random.default_rng(3).permutation(40)  # a published rule, not whatever the code does
+    order = np.random.default_rng(3).permutation(40)  # the documented rule, independent of the code
     assert torch.equal(test.labels, drawn.labels[torch.from_numpy(order[:10])])
     assert not torch.equal(split_digits(drawn, 10, seed=4)[1].images, test.images)
     with pytest.raises(InputError, match=r"drawn: 40 digits, of which 40 cannot be held out; want 1 to 39"):
         split_digits(drawn, 40)
 
 
-def test_fingerprints_tell_pictures_apart_wherever_they_stand(drawn):
+def test_fingerprints_identify_images_in_any_order(drawn):
     marks = fingerprints(drawn.images)
     assert len(marks.unique()) == 40
     assert torch.equal(fingerprints(torch.nn.functional.pad(drawn.images, (6, 6, 6, 6))), marks)
@@ -105,7 +105,7 @@ def test_wrong_files(tmp_path, drawn):
     refuse(write_npm(tmp_path / "a.tgz", {k: v for k, v in files.items() if k != "7"}), r"lacks digits/7\.json")
     refuse(write_npm(tmp_path / "b.tgz", files | {"3": b'{"data": [0, 1]}'}), r"digits/3\.json: has 2 numbers, want a multiple")
     refuse(write_npm(tmp_path / "c.tgz", files | {"3": b"[]"}), "is not JSON with a list of numbers")
-    refuse(write_npm(tmp_path / "d.tgz", files | {"3": files["3"].replace(b"0.0", b"1.5", 1)}), "grey values outside")
+    refuse(write_npm(tmp_path / "d.tgz", files | {"3": files["3"].replace(b"0.0", b"1.5", 1)}), "gray values outside")
     whole = write_npm(tmp_path / "e.tgz", files).read_bytes()
     (tmp_path / "e.tgz").write_bytes(whole[: len(whole) // 2])
     refuse(tmp_path / "e.tgz", "is damaged or not a .tgz")
@@ -120,7 +120,7 @@ def test_wrong_idx(tmp_path, drawn):
     images.write_bytes(good)
     kept = labels.read_bytes()
     labels.write_bytes(bytes([0, 0, 8, 1]) + struct.pack(">I", 3) + b"\1\2\3")
-    refuse(folder, "has 40 pictures and 3 labels")
+    refuse(folder, "has 40 images and 3 labels")
     labels.write_bytes(kept[:-1] + b"\x63")
     refuse(folder, "has the label 99, want 0 to 9")
     labels.unlink()
@@ -141,7 +141,7 @@ def test_wrong_mat(tmp_path):
     savemat(tmp_path / "c.mat", {"affNISTdata": {"image": np.zeros((784, 2), np.uint8), "label_int": labels}})
     refuse(tmp_path / "c.mat", r"image is uint8 \(784, 2\), want uint8 \(1600, n\), images of 40 x 40")
     savemat(tmp_path / "d.mat", {"affNISTdata": {"image": np.zeros((1600, 3), np.uint8), "label_int": labels}})
-    refuse(tmp_path / "d.mat", "has 3 pictures and 2 labels")
+    refuse(tmp_path / "d.mat", "has 3 images and 2 labels")
     (tmp_path / "e.mat").write_bytes(b"MATLAB 5.0 nothing")
     refuse(tmp_path / "e.mat", "is damaged or not a MATLAB file")
     whole = write_affnist(tmp_path / "g.mat", images, labels).read_bytes()

@@ -1,4 +1,4 @@
-"""Meshes as other programs write them: text and binary, several solids, texture coordinates by corner, polygons."""
+"""Meshes written by other programs: text and binary, several solids, texture coordinates by corner, polygons."""
 
 import json
 import struct
@@ -29,18 +29,18 @@ def test_an_stl_of_several_solids(tmp_path):
     for newline in ("\n", "\r\n", "\r"):
         (tmp_path / "a.stl").write_bytes(text.replace("\n", newline).encode())
         mesh = Mesh.load(tmp_path / "a.stl")
-        assert (mesh.num_vertices, mesh.num_faces) == (7, 3)  # two share an edge
+        assert (mesh.num_vertices, mesh.num_faces) == (7, 3)  # two faces share an edge
         assert torch.equal(mesh.vertices[mesh.faces], torch.tensor(CORNERS, dtype=torch.float32))
 
 
-def test_a_binary_stl_that_begins_like_a_text(tmp_path):
+def test_a_binary_stl_that_starts_like_a_text(tmp_path):
     rows = b"".join(struct.pack("<12fH", 0, 0, 1, *np.array(corners, float).ravel(), 0) for corners in CORNERS)
     (tmp_path / "a.stl").write_bytes(b"solid of a CAD program".ljust(80) + struct.pack("<I", 3) + rows)
     mesh = Mesh.load(tmp_path / "a.stl")
     assert torch.equal(mesh.vertices[mesh.faces], torch.tensor(CORNERS, dtype=torch.float32))
 
 
-def test_an_stl_that_lost_a_corner(tmp_path):
+def test_an_stl_with_a_missing_corner(tmp_path):
     (tmp_path / "a.stl").write_text("solid\n" + facet(CORNERS[0][:2]) + "endsolid\n")
     with pytest.raises(FileFormatError, match=r"a\.stl: is damaged: it has 2 corners, want three for each facet"):
         Mesh.load(tmp_path / "a.stl")
@@ -90,7 +90,7 @@ def test_a_ply_with_texture_coordinates_by_corner_and_colors(tmp_path, format, f
     torch.testing.assert_close(mesh.vertex_colors, torch.tensor(COLORS) / 255)
     want_faces, want_uvs = [], []
     for face, uvs in faces:
-        corners = np.array(uvs).reshape(-1, 2) * [1, -1] + [0, 1]  # v goes down here
+        corners = np.array(uvs).reshape(-1, 2) * [1, -1] + [0, 1]  # v points down in vision3d
         for i in range(1, len(face) - 1):
             want_faces.append([face[0], face[i], face[i + 1]])
             want_uvs.append(corners[[0, i, i + 1]])
@@ -103,7 +103,7 @@ def test_a_ply_with_texture_coordinates_by_corner_and_colors(tmp_path, format, f
 
 
 @pytest.mark.parametrize("format", ["ascii", "binary_little_endian"])
-def test_a_ply_that_is_cut_off(tmp_path, format):
+def test_a_truncated_ply(tmp_path, format):
     write_ply(tmp_path / "a.ply", format, [TRIANGLES[0], QUAD])
     data = (tmp_path / "a.ply").read_bytes()
     (tmp_path / "a.ply").write_bytes(data[:-8])
@@ -114,17 +114,17 @@ def test_a_ply_that_is_cut_off(tmp_path, format):
         Mesh.load(tmp_path / "a.ply")
 
 
-def test_a_ply_whose_lines_hold_more_than_their_row(tmp_path):
-    """VCGLIB writes colours of faces as a list where its header has four numbers."""
+def test_a_ply_with_extra_values_in_its_lines(tmp_path):
+    """VCGLIB writes face colors as a list although its header declares four numbers."""
     write_ply(tmp_path / "a.ply", "ascii", TRIANGLES)
     lines = (tmp_path / "a.ply").read_text().splitlines()
     (tmp_path / "a.ply").write_text("\n".join([*lines[:-2], *(line + " 9 1 1 1 1" for line in lines[-2:])]))
     assert Mesh.load(tmp_path / "a.ply").faces.tolist() == [[0, 1, 2], [0, 2, 3]]
-    (tmp_path / "b.ply").write_text("\n".join([*lines[:-1], *lines[-1].split(" ")]))  # a row on several lines
+    (tmp_path / "b.ply").write_text("\n".join([*lines[:-1], *lines[-1].split(" ")]))  # a row over several lines
     assert Mesh.load(tmp_path / "b.ply").faces.tolist() == [[0, 1, 2], [0, 2, 3]]
 
 
-def test_an_obj_that_names_texture_coordinates_it_does_not_have(tmp_path):
+def test_an_obj_with_missing_texture_coordinates(tmp_path):
     (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1/1 2/2 3/3\n")
     mesh = Mesh.load(tmp_path / "a.obj")
     assert mesh.num_faces == 1 and mesh.uvs is None
@@ -134,7 +134,7 @@ def test_an_obj_that_names_texture_coordinates_it_does_not_have(tmp_path):
 
 
 def textured_glb(path, change):
-    """A textured triangle in a .glb whose JSON is changed."""
+    """A textured triangle in a .glb with changed JSON."""
     uvs = torch.tensor([[0.0, 0], [1, 0], [0, 1]])
     mesh = Mesh(
         torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]), uvs=uvs, texture=torch.rand(4, 4, 3)
@@ -147,7 +147,7 @@ def textured_glb(path, change):
 
 
 def test_texture_transforms(tmp_path):
-    """KHR_texture_transform: scale, then a quarter turn, then an offset; u' = s_v v + 0.1 and v' = 0.2 - s_u u."""
+    """KHR_texture_transform: scale, then rotation by 90 degrees, then offset; u' = s_v v + 0.1 and v' = 0.2 - s_u u."""
     values = {"offset": [0.1, 0.2], "rotation": np.pi / 2, "scale": [2, 3]}
 
     def change(content):
@@ -178,7 +178,7 @@ def test_other_forms_of_materials(tmp_path):
         before, path = textured_glb(tmp_path / "a.glb", change)
         torch.testing.assert_close(Mesh.load(path).texture, before.texture, atol=0.003, rtol=0)
     before, path = textured_glb(tmp_path / "a.glb", glossy)
-    assert Mesh.load(path).vertex_colors[0].tolist() == pytest.approx([0.7354, 1, 1], abs=1e-3)  # 0.5 in linear light
+    assert Mesh.load(path).vertex_colors[0].tolist() == pytest.approx([0.7354, 1, 1], abs=1e-3)  # 0.5 in linear color
     with pytest.raises(FileFormatError, match="needs the extensions KHR_draco_mesh_compression, which are not read"):
         Mesh.load(textured_glb(path, lambda content: content.update(extensionsRequired=["KHR_draco_mesh_compression"]))[1])
 
@@ -187,7 +187,7 @@ def test_a_glb_without_padding(tmp_path):
     mesh, path = textured_glb(tmp_path / "a.glb", lambda content: None)
     file = Animated(path)
     text = json.dumps(file.json).encode()
-    text += b" " * (3 - len(text) % 4)  # of a length that is no multiple of 4
+    text += b" " * (3 - len(text) % 4)  # its length is not a multiple of 4
     binary = bytes(file.binary)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
     path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
@@ -198,8 +198,8 @@ PAINTS = "newmtl red\nKa 0 0 0\nKd 1 0 0\nNs 10\nnewmtl blue\nkd 0.0 0.25 1.0 \n
 SQUARE = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
 
 
-def test_the_colours_of_materials_of_an_obj_are_seen(tmp_path):
-    """Kd as vertex colours; where faces of two colours share vertices as a texture, so that vertices stay those of the file."""
+def test_material_colors_of_an_obj_are_used(tmp_path):
+    """Kd as vertex colors; if faces of two colors share vertices, as a texture, so that the vertices stay those of the file."""
     (tmp_path / "a.mtl").write_text(PAINTS)
     head = f"mtllib a.mtl\n{SQUARE}"
     (tmp_path / "a.obj").write_text(head + "v 0 0 1\nv 1 0 1\nv 1 1 1\nusemtl red\nf 1 2 3 4\nusemtl blue\nf 5 6 7\n")
@@ -215,17 +215,17 @@ def test_the_colours_of_materials_of_an_obj_are_seen(tmp_path):
     (tmp_path / "c.obj").write_text(head + "usemtl odd\nf 1 2 3\n")
     assert Mesh.load(tmp_path / "c.obj").vertex_colors is None
     (tmp_path / "d.obj").write_text("mtllib a.mtl\n" + SQUARE.replace(" 0\n", " 0 0 1 0\n") + "usemtl red\nf 1 2 3\n")
-    colors = Mesh.load(tmp_path / "d.obj").vertex_colors  # the file's own outrank those of the material
+    colors = Mesh.load(tmp_path / "d.obj").vertex_colors  # vertex colors of the file override those of the material
     assert colors is not None and (colors == torch.tensor([0.0, 1.0, 0.0])).all()
 
 
-def test_colours_beside_a_texture_of_an_obj(tmp_path):
-    """A face with an image and one with a colour alone: neither takes the other's."""
+def test_colors_next_to_a_texture_of_an_obj(tmp_path):
+    """A face with an image and one with only a color: neither gets the other's."""
     write_image(tmp_path / "green.png", torch.tensor([0.0, 1.0, 0.0]).expand(4, 4, 3))
     (tmp_path / "a.mtl").write_text(PAINTS + "newmtl image\nKd 0.2 0.2 0.2\nmap_Kd green.png\n")
     uvs = "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
     (tmp_path / "a.obj").write_text(f"mtllib a.mtl\n{SQUARE}{uvs}usemtl image\nf 1/1 2/2 3/3\nusemtl red\nf 1/1 3/3 4/4\n")
     mesh = Mesh.load(tmp_path / "a.obj")
     found = surface_colors(mesh, torch.arange(2), torch.full((2, 3), 1 / 3))
-    order = mesh.vertices[mesh.faces].mean(1)[:, 0].argsort(descending=True)  # the face at x = 2/3 first
+    order = mesh.vertices[mesh.faces].mean(1)[:, 0].argsort(descending=True)  # face at x = 2/3 first
     torch.testing.assert_close(found[order], torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]), atol=1e-2, rtol=0)

@@ -1,6 +1,6 @@
-"""Changed files of every reader: an error, soon, and without more memory than is allowed.
+"""Corrupted files of every reader: each is rejected or read within limits of time and memory.
 
-VISION3D_FUZZ is the number of files for each reader (200 when it is not set); benchmarks/bench_fuzz.py takes 20000.
+VISION3D_FUZZ is the number of files per reader (200 by default); benchmarks/bench_fuzz.py uses 20000.
 """
 
 import os
@@ -13,7 +13,7 @@ from tests.support.fuzz import READERS, run
 COUNT = int(os.environ.get("VISION3D_FUZZ", "200"))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
 @pytest.mark.parametrize("name", READERS)
 def test_changed_files(tmp_path, name):
     if READERS[name].package is not None:

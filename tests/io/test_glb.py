@@ -30,7 +30,7 @@ def test_round_trip_is_exact(tmp_path):
     again = read_mesh(tmp_path / "m.glb")
     for name in ("vertices", "faces", "uvs", "normals", "texture"):
         assert torch.equal(getattr(again, name), getattr(mesh, name)), name
-    # The file has linear light: back to sRGB within the rounding of float32.
+    # The file has linear colors: back to sRGB within the rounding of float32.
     torch.testing.assert_close(again.vertex_colors, mesh.vertex_colors, rtol=0, atol=2e-7)
 
 
@@ -44,7 +44,7 @@ def test_round_trip_of_seams_keeps_the_surface(tmp_path):
 
 @settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(3, 9), st.integers(0, 2**31))
-def test_any_mesh_comes_back(tmp_path_factory, num_faces, num_vertices, seed):
+def test_any_mesh_round_trips(tmp_path_factory, num_faces, num_vertices, seed):
     generator = torch.Generator().manual_seed(seed)
     faces = torch.stack([torch.randperm(num_vertices, generator=generator)[:3] for _ in range(num_faces)])
     mesh = Mesh(torch.randn(num_vertices, 3, generator=generator), faces)
@@ -62,19 +62,19 @@ def test_trimesh_reads_what_we_write(tmp_path):
     theirs = trimesh.load(tmp_path / "m.glb", process=False, force="mesh")
     np.testing.assert_array_equal(theirs.vertices, mesh.vertices.numpy())
     np.testing.assert_array_equal(theirs.faces, mesh.faces.numpy())
-    np.testing.assert_allclose(theirs.visual.uv[:, 1], 1 - mesh.uvs[:, 1].numpy(), rtol=1e-6)  # theirs goes up
-    picture = np.asarray(theirs.visual.material.baseColorTexture.convert("RGBA"))
-    np.testing.assert_array_equal(picture, (mesh.texture * 255).round().numpy())
+    np.testing.assert_allclose(theirs.visual.uv[:, 1], 1 - mesh.uvs[:, 1].numpy(), rtol=1e-6)  # v points up in trimesh
+    image = np.asarray(theirs.visual.material.baseColorTexture.convert("RGBA"))
+    np.testing.assert_array_equal(image, (mesh.texture * 255).round().numpy())
 
 
-def test_srgb_curves_are_each_others_inverse():
+def test_srgb_curves_are_inverse():
     values = np.linspace(0, 1, 1001)
     np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(values)), values, atol=1e-7)
     assert srgb_to_linear(np.array(0.5)) == pytest.approx(0.21404114)
 
 
 def build(tmp_path, change=lambda content: None, vertices=TRIANGLE, indices=(0, 1, 2)):
-    """A file by hand: one triangle, then `change` of its JSON."""
+    """A hand-written file: one triangle, then `change` applied to its JSON."""
     builder = Builder()
     positions = builder.array(vertices.numpy())
     corners = builder.array(np.array(indices, np.uint32), indices=True)
@@ -84,7 +84,7 @@ def build(tmp_path, change=lambda content: None, vertices=TRIANGLE, indices=(0, 
     return tmp_path / "a.glb"
 
 
-def test_nodes_place_meshes_and_mirrors_turn_faces_round(tmp_path):
+def test_nodes_place_meshes_and_reflections_flip_faces(tmp_path):
     def change(content):
         content["nodes"] = [
             {"translation": [1, 2, 3], "children": [1]},
@@ -108,7 +108,7 @@ def test_strips_and_fans(tmp_path, mode, faces):
     assert read_mesh(path).faces.tolist() == faces
 
 
-def test_colour_factors_become_vertex_colours(tmp_path):
+def test_color_factors_become_vertex_colors(tmp_path):
     def change(content):
         content["materials"] = [{"pbrMetallicRoughness": {"baseColorFactor": [0.21404114, 0, 1, 1]}}]
         content["meshes"][0]["primitives"][0]["material"] = 0
@@ -130,7 +130,7 @@ def with_texture(uri, count=1):
     return change
 
 
-def test_pictures_beside_the_file_and_in_it(tmp_path):
+def test_images_next_to_the_file_and_in_it(tmp_path):
     from vision3d.io.images import write_image
 
     texture = torch.randint(0, 256, (2, 3, 3)) / 255
@@ -144,7 +144,7 @@ def test_pictures_beside_the_file_and_in_it(tmp_path):
 
 
 def large_png(width=60_000, height=60_000):
-    """The head of a picture of absurd size."""
+    """The header of an image of absurd size."""
     import zlib
 
     head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -204,7 +204,7 @@ def test_damaged_content(tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_values_that_make_no_mesh(tmp_path):
+def test_invalid_meshes(tmp_path):
     vertices = TRIANGLE.clone()
     vertices[1, 2] = torch.nan
     path = tmp_path / "a.glb"
@@ -215,11 +215,11 @@ def test_values_that_make_no_mesh(tmp_path):
     with pytest.raises(FileFormatError, match="vertices is not finite in 1 of 3 rows"):
         read_mesh(path)
     path.write_bytes(data[:at] + b"\0" * 36 + data[at + 36 :])
-    with pytest.raises(FileFormatError, match="none of the 1 faces has an area"):
+    with pytest.raises(FileFormatError, match="all 1 faces have zero area"):
         read_mesh(path)
     with pytest.raises(InputError, match="0 faces"):
         write_mesh(path, Mesh(TRIANGLE, torch.zeros(0, 3, dtype=torch.int64)))
-    assert len(path.read_bytes()) == len(data)  # the earlier file stays
+    assert len(path.read_bytes()) == len(data)  # the previous file is kept
 
 
 @pytest.mark.parametrize(

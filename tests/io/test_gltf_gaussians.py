@@ -23,7 +23,7 @@ def parts(path):
 
 @pytest.fixture
 def edited(tmp_path):
-    """Writes a .glb of a small scene, its JSON changed by a function."""
+    """Writes a .glb of a small scene with its JSON changed by a function."""
 
     def make(change, degree=1, count=20):
         path = tmp_path / "a.glb"
@@ -47,7 +47,7 @@ def test_round_trip(tmp_path, suffix, degree):
     )
 
 
-def test_nodes_move_and_turn(edited):
+def test_nodes_translate_and_rotate(edited):
     def change(content):
         content["nodes"] = [
             {"children": [1], "translation": [1, 2, 3]},
@@ -55,7 +55,7 @@ def test_nodes_move_and_turn(edited):
         ]
 
     plain, moved = small_scene(1, 20), gltf.read_gaussians(edited(change))
-    # In glTF's axes: half a turn about z, twice as large, then (1, 2, 3). Ours are (-x, -y, z) of those.
+    # In glTF's axes: 180 degrees about z, scaled by 2, then (1, 2, 3). Ours are (-x, -y, z) of those.
     expected = 2 * plain.means * torch.tensor([-1.0, -1.0, 1.0]) + torch.tensor([-1.0, -2.0, 3.0])
     torch.testing.assert_close(moved.means, expected)
     torch.testing.assert_close(moved.scales, 2 * plain.scales)
@@ -81,7 +81,7 @@ def test_losses_are_one_line(tmp_path, caplog):
         (lambda c: c["bufferViews"][0].update(byteLength=2**40), r"bufferViews\[0\]: ends at byte"),
         (lambda c: c["bufferViews"][0].update(byteOffset=-1), r"bufferViews\[0\]: byteOffset is -1"),
         (lambda c: c["nodes"][0].update(children=[0]), r"nodes\[0\]: is met twice"),
-        (lambda c: c["nodes"][0].update(scale=[1, 2, 3]), "cannot be moved as its nodes say"),
+        (lambda c: c["nodes"][0].update(scale=[1, 2, 3]), "cannot be transformed by its nodes"),
         (lambda c: c["meshes"][0]["primitives"][0]["extensions"].clear(), "holds no primitive with KHR_gaussian_splatting"),
         (lambda c: c["meshes"][0]["primitives"][0]["attributes"].pop("POSITION"), "lacks POSITION"),
         (lambda c: c.update(extensionsRequired=["KHR_draco"]), "needs KHR_draco, which is not read"),
@@ -98,7 +98,7 @@ def test_wrong_json(edited, change, message):
         gltf.read_gaussians(edited(change))
 
 
-def test_meshes_that_are_there_many_times_are_bounded(edited):
+def test_the_number_of_instances_is_limited(edited):
     def change(content):
         content["nodes"] = [{"mesh": 0}] * 9000
         content["scenes"] = [{"nodes": list(range(9000))}]
@@ -107,7 +107,7 @@ def test_meshes_that_are_there_many_times_are_bounded(edited):
         gltf.read_gaussians(edited(change, degree=3, count=2000))
 
 
-def test_buffers_beside(tmp_path):
+def test_external_buffers(tmp_path):
     gltf.write_gaussians(tmp_path / "a.gltf", small_scene(0))
     content = json.loads((tmp_path / "a.gltf").read_text())
     data = base64.b64decode(content["buffers"][0]["uri"].partition(",")[2])
@@ -120,14 +120,14 @@ def test_buffers_beside(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"glTF", b"{", b"[]", b"[" * 100000, b"glTF" + struct.pack("<4I", 1, 20, 0, 0)])
-def test_no_gltf(tmp_path, data):
+def test_files_that_are_not_gltf(tmp_path, data):
     (tmp_path / "a.glb").write_bytes(data)
     with pytest.raises(FileFormatError):
         gltf.read_gaussians(tmp_path / "a.glb")
     assert not gltf.is_gaussian_gltf(tmp_path / "a.glb")
 
 
-def test_what_other_programs_see(tmp_path):
+def test_fallback_for_other_programs(tmp_path):
     scene = small_scene(1)
     gltf.write_gaussians(tmp_path / "a.glb", scene)
     content = peek_json(tmp_path / "a.glb")
@@ -137,7 +137,7 @@ def test_what_other_programs_see(tmp_path):
     assert low[0] == -float(scene.means[:, 0].max()) and low[2] == float(scene.means[:, 2].min())
 
 
-def test_a_glb_is_known_by_its_content(tmp_path):
+def test_a_glb_is_recognized_by_its_content(tmp_path):
     scene, mesh = small_scene(1), Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]]))
     scene.save(tmp_path / "splats.glb")
     scene.save(tmp_path / "splats.gltf")

@@ -1,4 +1,4 @@
-"""A whole scene as one .glb: places, clips, cameras, and what Khronos' validator says."""
+"""A whole scene as one .glb: transforms, clips, cameras, and the report of Khronos' validator."""
 
 import json
 import math
@@ -36,7 +36,7 @@ def moved(x: float, y: float = 0.0, z: float = 0.0) -> torch.Tensor:
 
 
 def walk(times) -> Cameras:
-    """A camera that goes round the origin, z up."""
+    """A camera that moves around the origin, z up."""
     angles = torch.linspace(0, 4, len(times))
     eyes = torch.stack([3 * angles.cos(), 3 * angles.sin(), torch.ones(len(times))], -1)
     poses = torch.stack([look_at(eye, torch.zeros(3), torch.tensor([0.0, 0, 1])) for eye in eyes])
@@ -61,7 +61,7 @@ def full() -> Scene:
     return scene.add("growing", growing, moved(0, 0, -3))
 
 
-def test_objects_stand_where_the_scene_has_them(tmp_path):
+def test_objects_have_the_transforms_of_the_scene(tmp_path):
     scene = full()
     write_scene(tmp_path / "world.glb", scene, scene_up="y")
     parts = list(glb.read_parts(tmp_path / "world.glb").values())
@@ -70,14 +70,14 @@ def test_objects_stand_where_the_scene_has_them(tmp_path):
     torch.testing.assert_close(parts[1].vertices, skin.at_rest().vertices + torch.tensor([1.0, 2, 3]), atol=1e-5, rtol=0)
     torch.testing.assert_close(parts[2].vertices, mesh.vertices + torch.tensor([0.0, 0, -3]))
     found = gltf_gaussians.read_gaussians(tmp_path / "world.glb")
-    turn = torch.tensor([-1.0, -1, 1])  # as a file of Gaussians alone is read
+    turn = torch.tensor([-1.0, -1, 1])  # axes of a file of Gaussians
     torch.testing.assert_close(found.means * turn, splats().means + torch.tensor([0.0, 2, 0]), atol=1e-5, rtol=0)
     names = {node.get("name") for node in peek_json(tmp_path / "world.glb")["nodes"]}
     assert {"world", "ball", "splats", "cloud", "creature", "growing", "camera"} <= names
 
 
-def test_up_becomes_y_for_all_of_it(tmp_path):
-    write_scene(tmp_path / "world.glb", full())  # the cameras have z up
+def test_up_becomes_y_for_all_objects(tmp_path):
+    write_scene(tmp_path / "world.glb", full())  # cameras with z up
     found = next(iter(glb.read_parts(tmp_path / "world.glb").values())).vertices
     want = ball().vertices + torch.tensor([5.0, 0, 0])
     torch.testing.assert_close(found, want[:, [0, 2, 1]] * torch.tensor([1.0, 1, -1]), atol=1e-6, rtol=0)
@@ -91,7 +91,7 @@ def test_up_becomes_y_for_all_of_it(tmp_path):
     assert perspective["yfov"] == pytest.approx(2 * math.atan(30 / 60)) and perspective["aspectRatio"] == pytest.approx(1.6)
 
 
-def test_all_that_moves_is_one_animation(tmp_path):
+def test_all_objects_share_one_animation(tmp_path):
     scene = full()
     write_scene(tmp_path / "world.glb", scene, scene_up="y")
     content = peek_json(tmp_path / "world.glb")
@@ -109,7 +109,7 @@ def test_all_that_moves_is_one_animation(tmp_path):
         torch.testing.assert_close(found, want.posed(want.clips[0], [time])[0] + torch.tensor([1.0, 2, 3]), atol=1e-4, rtol=0)
 
 
-def test_what_gltf_does_not_hold_is_said(tmp_path, caplog):
+def test_warnings_for_what_gltf_cannot_hold(tmp_path, caplog):
     scene = Scene().add("a", ball()).add("boxes", Boxes(torch.tensor([[0.0, 0, 0, 1, 1, 1, 0]])))
     means = splats().means
     scene = scene.add("sand", FrameSequence(splats(), torch.tensor([0.0, 1.0]), {"means": torch.stack([means, means + 1])}))
@@ -121,7 +121,7 @@ def test_what_gltf_does_not_hold_is_said(tmp_path, caplog):
     assert not (tmp_path / "none.glb").exists()
 
 
-def test_the_validator_finds_nothing(tmp_path, validate):
+def test_the_validator_finds_no_errors(tmp_path, validate):
     scene = full()  # the validator does not know KHR_gaussian_splatting
     write_scene(tmp_path / "world.glb", Scene({k: v for k, v in scene.objects.items() if k != "splats"}, cameras=scene.cameras))
     (report,) = validate(tmp_path / "world.glb")
@@ -134,4 +134,4 @@ def test_a_folder_is_converted(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["files"][0]["objects"] == 5
     assert len(glb.read_parts(tmp_path / "world.glb")) == 3
     assert execute(["convert", str(tmp_path / "world"), str(tmp_path / "b.glb"), "--crop", *map(str, [0, 0, 0, 1, 1, 1])]) == 2
-    assert "is for what stands still" in capsys.readouterr().err
+    assert "is for static objects" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Animated glTF: round trips, a second reader, Khronos' validator, files that are wrong."""
+"""Animated glTF: round trips, an independent reader, Khronos' validator, invalid files."""
 
 import json
 import struct
@@ -34,7 +34,7 @@ def test_round_trip(tmp_path, suffix, influences):
         torch.testing.assert_close(back.posed(back.clip(name), TIMES), skin.posed(skin.clip(name), TIMES), atol=1e-5, rtol=0)
 
 
-def test_a_second_reader_sees_the_same(tmp_path):
+def test_an_independent_reader_agrees(tmp_path):
     skin = creature(6)
     skin.save(tmp_path / "creature.glb")
     other = Animated(tmp_path / "creature.glb")
@@ -52,7 +52,7 @@ def test_corner_uvs_split_vertices_and_their_weights(tmp_path):
     torch.testing.assert_close(moved[back.mesh.faces], want[skin.mesh.faces], atol=1e-5, rtol=0)
 
 
-def test_a_clip_of_frames_is_exact_for_a_second_reader(tmp_path):
+def test_a_clip_of_frames_is_exact_for_an_independent_reader(tmp_path):
     vertices, faces = shapes.icosphere(2)
     frames = vertices + 0.1 * torch.randn(7, *vertices.shape)
     times = [i / 24 for i in range(7)]
@@ -67,7 +67,7 @@ def test_a_clip_of_frames_is_exact_for_a_second_reader(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".glb", ".gltf"])
 def test_the_frame_rate_is_kept(tmp_path, edit, suffix):
-    """In the extras of the asset, where frames are evenly spaced; what is no rate there means nothing."""
+    """Stored in the extras of the asset if frames are evenly spaced; invalid rates there are ignored."""
     mesh, path = arm().mesh, tmp_path / f"a{suffix}"
     frames = mesh.vertices + torch.rand(4, 1, 1)
     for times, want in (((0, 1 / 24, 2 / 24, 3 / 24), 24.0), ((0.1, 0.3, 0.5, 0.7), 5.0), ((0, 0.1, 0.3, 0.4), None)):
@@ -90,13 +90,13 @@ def test_the_frame_rate_is_kept(tmp_path, edit, suffix):
 
 @pytest.mark.parametrize("is_split", [False, True])
 def test_etas_of_hybrid_skinning(tmp_path, is_split):
-    """As an attribute of the mesh and of its targets, also where a seam doubles vertices; other skins have none."""
+    """As an attribute of the mesh and its targets, also if a seam duplicates vertices; other skins have none."""
     skin = hybrid()
     if is_split:
         skin = replace(skin, mesh=replace(skin.mesh, uvs=torch.rand(skin.mesh.num_faces, 3, 2)))
     skin.save(tmp_path / "a.glb")
     back, file = SkinnedMesh.load(tmp_path / "a.glb"), Animated(tmp_path / "a.glb")
-    number = torch.cdist(back.mesh.vertices, skin.mesh.vertices).argmin(1)  # the vertex that each was
+    number = torch.cdist(back.mesh.vertices, skin.mesh.vertices).argmin(1)  # original vertex of each
     assert (len(number) > skin.mesh.num_vertices) == is_split
     torch.testing.assert_close(back.etas, skin.etas[number])
     torch.testing.assert_close(back.morph_etas, skin.morph_etas[:, number])
@@ -113,12 +113,12 @@ def test_etas_of_hybrid_skinning(tmp_path, is_split):
         SkinnedMesh.load(tmp_path / "wrong.glb")
 
 
-def test_what_loads_a_mesh_gets_it_at_rest(tmp_path):
+def test_loading_a_mesh_gives_the_rest_pose(tmp_path):
     skin = creature()
     skin.save(tmp_path / "creature.glb")
     mesh = load(tmp_path / "creature.glb")
     assert isinstance(mesh, Mesh)
-    assert (skin.at_rest().vertices - skin.mesh.vertices).abs().max() > 3  # joints do not rest where they are bound
+    assert (skin.at_rest().vertices - skin.mesh.vertices).abs().max() > 3  # the rest pose differs from the bind pose
     torch.testing.assert_close(mesh.vertices, skin.at_rest().vertices, atol=1e-5, rtol=0)
     other = Animated(tmp_path / "creature.glb").vertices(None, 0.0)
     assert np.abs(mesh.vertices.numpy() - other).max() < 1e-5
@@ -129,8 +129,8 @@ def test_what_loads_a_mesh_gets_it_at_rest(tmp_path):
     torch.testing.assert_close(load(tmp_path / "moved.glb").vertices, moved.at_rest().vertices, atol=1e-5, rtol=0)
 
 
-def test_programs_without_skins_see_meshes_of_nodes_where_they_rest(tmp_path):
-    """A wheel on a node that turns is bound where the node rests: its bind geometry is the rest pose."""
+def test_programs_without_skins_show_meshes_of_nodes_in_their_rest_pose(tmp_path):
+    """A wheel on a rotating node is bound in the rest pose of the node: its bind geometry is the rest pose."""
     ball = Mesh(*shapes.box((1.0, 1.0, 1.0), 2))
     ball.save(tmp_path / "ball.glb")
     content, binary = opened(tmp_path / "ball.glb")
@@ -152,7 +152,7 @@ def test_programs_without_skins_see_meshes_of_nodes_where_they_rest(tmp_path):
     skin, place = SkinnedMesh.load(tmp_path / "wheel.glb"), torch.tensor([3.0, 2.0, 0.0])
     torch.testing.assert_close(skin.mesh.vertices, 2 * ball.vertices + place)
     torch.testing.assert_close(skin.at_rest().vertices, skin.mesh.vertices)
-    turned = skin.posed(skin.clips[0], [1.0])[0]  # half a turn about z
+    turned = skin.posed(skin.clips[0], [1.0])[0]  # 180 degrees about z
     torch.testing.assert_close(turned, 2 * ball.vertices * torch.tensor([-1.0, -1, 1]) + place, atol=1e-5, rtol=0)
     skin.save(tmp_path / "again.glb")
     content, _ = opened(tmp_path / "again.glb")
@@ -161,7 +161,7 @@ def test_programs_without_skins_see_meshes_of_nodes_where_they_rest(tmp_path):
 
 
 def test_meshes_without_a_skin_follow_their_nodes(tmp_path):
-    """Two nodes with the same mesh, one below the other; the upper one turns, and both morph."""
+    """Two nodes with the same mesh, one a child of the other; the parent rotates, and both morph."""
     skin = replace(creature(), clips=())
     skin.save(tmp_path / "creature.glb")
     content, binary = opened(tmp_path / "creature.glb")
@@ -202,7 +202,7 @@ def test_meshes_without_a_skin_follow_their_nodes(tmp_path):
 
 
 def test_the_fox(shared_data, tmp_path):
-    """The clips of Khronos' fox as a second reader has them, and again from our own file."""
+    """The clips of Khronos' fox as read independently, and again from our own file."""
     path = shared_data / "skinning" / "fox.glb"
     fox, other = SkinnedMesh.load(path), Animated(path)
     assert len(fox) == 24 and fox.names[0] == "_rootJoint" and len(fox.mesh.vertices) == 1728
@@ -226,11 +226,11 @@ def test_trimesh_reads_the_mesh(tmp_path):
     np.testing.assert_allclose(found.vertices, skin.mesh.vertices.numpy(), atol=1e-6)
 
 
-def test_normals_turn_with_morphs(tmp_path):
+def test_normals_rotate_with_morphs(tmp_path):
     vertices, faces = shapes.icosphere(2)
     ball = Mesh(vertices * torch.tensor([1.0, 2, 3]), faces)
     ball = replace(ball, normals=vertex_normals(ball.vertices, faces))
-    turned = ball.vertices[:, [1, 0, 2]] * torch.tensor([-1.0, 1, 1])  # by a quarter about z
+    turned = ball.vertices[:, [1, 0, 2]] * torch.tensor([-1.0, 1, 1])  # by 90 degrees about z
     SkinnedMesh.from_frames(ball, torch.stack([ball.vertices, turned]), [0.0, 1.0]).save(tmp_path / "ball.glb")
     other = Animated(tmp_path / "ball.glb")
     primitive = other.json["meshes"][0]["primitives"][0]
@@ -239,8 +239,8 @@ def test_normals_turn_with_morphs(tmp_path):
     np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
 
 
-def test_weights_of_morphs_at_rest(tmp_path):
-    """Of the mesh, or of its node; a clip that does not set them leaves them."""
+def test_rest_weights_of_morphs(tmp_path):
+    """Rest weights of the mesh or its node; a clip without weights keeps them."""
     skin = replace(creature(), rest_weights=torch.tensor([0.5, -0.25]))
     still = replace(skin, clips=(replace(skin.clips[0], channels=skin.clips[0].channels[:6]),))
     still.save(tmp_path / "still.glb")
@@ -263,8 +263,8 @@ def test_weights_of_morphs_at_rest(tmp_path):
     assert found.rest_weights.tolist() == [1, 0]
 
 
-def test_rest_weights_beside_a_mesh_that_a_clip_moves(tmp_path):
-    """Two nodes with morphs: the clip sets those of the second, and the first stays as it rests."""
+def test_rest_weights_next_to_a_mesh_that_a_clip_moves(tmp_path):
+    """Two nodes with morphs: the clip sets the weights of the second; the first keeps its rest weights."""
     replace(creature(), clips=()).save(tmp_path / "creature.glb")
     content, binary = opened(tmp_path / "creature.glb")
     content.pop("skins")
@@ -289,7 +289,7 @@ def test_rest_weights_beside_a_mesh_that_a_clip_moves(tmp_path):
 
 
 def test_several_textures_become_one(tmp_path):
-    """A skin of two meshes with pictures of their own."""
+    """A skinned mesh of two meshes with their own images."""
     first = SkinnedMesh.from_frames(textured(8, 8), torch.randn(2, 42, 3), [0.0, 1.0])
     first.save(tmp_path / "first.glb")
     content, binary = opened(tmp_path / "first.glb")
@@ -318,7 +318,7 @@ def textured(width, height):
 
 
 def sparse(**changes):
-    """The second morph moves vertices 2 and 5 alone, as a sparse accessor without a bufferView."""
+    """The second morph moves only vertices 2 and 5, as a sparse accessor without a bufferView."""
 
     def change(content, binary):
         places, values = np.array([2, 5], "<u2").tobytes(), np.array([[1, 2, 3], [4, 5, 6]], "<f4").tobytes()
@@ -370,7 +370,7 @@ def test_khronos_validator_finds_no_error(validate, tmp_path, shared_data):
         assert report["numErrors"] == 0, report
 
 
-# Files that are wrong
+# Invalid files
 
 
 def opened(path):
@@ -388,7 +388,7 @@ def changed(tmp_path, change, influences=4):
 
 
 def rewrite(name, function):
-    """A change of the numbers of an attribute of the mesh."""
+    """A change of the values of a mesh attribute."""
 
     def change(content, binary):
         accessor = content["accessors"][content["meshes"][0]["primitives"][0]["attributes"][name]]
@@ -469,17 +469,17 @@ def test_wrong_files_are_one_line(tmp_path, change, text):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_are_normalised_and_said(tmp_path):
+def test_weights_are_normalized_with_a_warning(tmp_path):
     def twice(values):
         values[3] *= 2
 
     path = changed(tmp_path, rewrite("WEIGHTS_0", twice))
-    with pytest.warns(UserWarning, match=r"wrong.glb: weights of 1 vertices do not sum to 1 and were normalised$"):
+    with pytest.warns(UserWarning, match=r"wrong.glb: weights of 1 vertices do not sum to 1 and were normalized$"):
         back = SkinnedMesh.load(path)
     torch.testing.assert_close(back.weights, creature().weights, atol=1e-6, rtol=0)
 
 
-def test_nothing_that_moves_is_refused(tmp_path):
+def test_a_static_file_is_rejected(tmp_path):
     vertices, faces = shapes.icosphere(1)
     Mesh(vertices, faces).save(tmp_path / "still.glb")
     with pytest.raises(FileFormatError, match=r"has neither skins, morph targets nor animations"):
@@ -492,6 +492,6 @@ def test_clips_that_glTF_cannot_hold(tmp_path):
     with pytest.raises(InputError, match=r"^clip early begins at -1 s; glTF wants times from 0 on$"):
         replace(skin, clips=(Clip("early", (early,)),)).save(tmp_path / "a.glb")
     close = Channel("scale", 0, torch.tensor([1.0, 1 + 1e-12], dtype=torch.float64), torch.ones(2, 3))
-    with pytest.raises(InputError, match=r"^clip close has keys closer than float32 can tell apart; resample it$"):
+    with pytest.raises(InputError, match=r"^clip close has keys closer together than float32 can represent; resample it$"):
         replace(skin, clips=(Clip("close", (close,)),)).save(tmp_path / "a.glb")
     assert not (tmp_path / "a.glb").exists()

@@ -33,12 +33,12 @@ def test_alpha_is_kept_or_composited(tmp_path):
     assert read_image(tmp_path / "q.png", background=(0.0, 0.0, 0.0)).shape[2] == 3
 
 
-def test_grey_palette_and_palette_with_transparency(tmp_path):
-    grey = (np.arange(30).reshape(5, 6) * 8).astype(np.uint8)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
+def test_gray_palette_and_palette_with_transparency(tmp_path):
+    gray = (np.arange(30).reshape(5, 6) * 8).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / "grey.png")
     read = read_image(tmp_path / "grey.png")
-    assert read.shape == (5, 6, 3) and torch.equal(read[..., 1], torch.from_numpy(grey) / 255)
-    palette = Image.fromarray(grey, "P")
+    assert read.shape == (5, 6, 3) and torch.equal(read[..., 1], torch.from_numpy(gray) / 255)
+    palette = Image.fromarray(gray, "P")
     palette.putpalette([255, 0, 0] + [0, 255, 0] * 255)
     palette.save(tmp_path / "palette.png")
     assert read_image(tmp_path / "palette.png")[0, :2].tolist() == [[1, 0, 0], [0, 1, 0]]
@@ -47,7 +47,7 @@ def test_grey_palette_and_palette_with_transparency(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_sixteen_bits_of_grey(tmp_path, suffix):
+def test_sixteen_bits_of_gray(tmp_path, suffix):
     image = random_image(7, 5)
     write_image(tmp_path / f"g{suffix}", image, bits=16)
     read = read_image(tmp_path / f"g{suffix}")
@@ -56,7 +56,7 @@ def test_sixteen_bits_of_grey(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("pixels, channels", [("rgb48le", 3), ("rgba64le", 4)])
-def test_sixteen_bits_of_colour(tmp_path, suffix, pixels, channels):
+def test_sixteen_bits_of_color(tmp_path, suffix, pixels, channels):
     import subprocess
 
     from imageio_ffmpeg import get_ffmpeg_exe
@@ -74,7 +74,7 @@ def test_sixteen_bits_of_colour(tmp_path, suffix, pixels, channels):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_used_only_to_fit_the_camera(tmp_path, orientation):
+def test_exif_orientation_is_used_only_to_match_the_camera(tmp_path, orientation):
     stored = (np.random.default_rng(0).random((6, 8, 3)) * 255).astype(np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -104,7 +104,7 @@ def test_masks(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
-def test_cut_off_pictures_are_format_errors(tmp_path, suffix):
+def test_truncated_images_are_format_errors(tmp_path, suffix):
     path = tmp_path / f"p{suffix}"
     write_image(path, random_image(20, 30, 3))
     data = path.read_bytes()
@@ -118,7 +118,7 @@ def test_cut_off_pictures_are_format_errors(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
 @pytest.mark.parametrize("size", [(20, 30), (300, 257)])
-def test_whole_pictures_are_known_by_their_ends(tmp_path, monkeypatch, suffix, size):
+def test_complete_images_are_recognized_by_their_ends(tmp_path, monkeypatch, suffix, size):
     path = tmp_path / f"p{suffix}"
     write_image(path, random_image(*size, 3))
     with monkeypatch.context() as patched:
@@ -128,7 +128,7 @@ def test_whole_pictures_are_known_by_their_ends(tmp_path, monkeypatch, suffix, s
     check_whole(path)
 
 
-def test_no_picture(tmp_path):
+def test_files_that_are_not_images(tmp_path):
     (tmp_path / "p.png").write_text("hello")
     with pytest.raises(FileFormatError, match=r"p\.png: is not an image that can be read \(PNG, JPEG"):
         image_size(tmp_path / "p.png")
@@ -136,7 +136,7 @@ def test_no_picture(tmp_path):
         read_image(tmp_path / "q.png")
 
 
-def test_writing_refuses_what_is_no_picture(tmp_path):
+def test_writing_rejects_invalid_images(tmp_path):
     with pytest.raises(ShapeError, match=r"image: got shape \(4, 5, 2\), want \(H, W\)"):
         write_image(tmp_path / "p.png", torch.zeros(4, 5, 2))
     with pytest.raises(InputError, match="1 values of the image are not finite"):
@@ -150,7 +150,7 @@ def test_writing_refuses_what_is_no_picture(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_the_earlier_picture(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_previous_image(tmp_path, monkeypatch):
     write_image(tmp_path / "p.png", torch.zeros(4, 5, 3))
 
     def full(self, path, **_):

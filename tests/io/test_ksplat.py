@@ -59,7 +59,7 @@ def test_wrong_headers(tmp_path, place, kind, value, message):
     data = bytearray(ksplat_bytes(bounded(1), 1))
     struct.pack_into(kind, data, place, value)
     (tmp_path / "a.ksplat").write_bytes(data)
-    if message is None:  # the room behind the last row may be cut off
+    if message is None:  # space after the last row may be truncated
         assert len(ksplat.read_gaussians(tmp_path / "a.ksplat")) == 300
         return
     with pytest.raises(FileFormatError, match=message):
@@ -67,7 +67,7 @@ def test_wrong_headers(tmp_path, place, kind, value, message):
 
 
 @pytest.mark.parametrize("length", [0, 1, 4095, 4096, 5000, 5120, 5130, 8000])
-def test_cut_off(tmp_path, length):
+def test_truncated(tmp_path, length):
     (tmp_path / "a.ksplat").write_bytes(ksplat_bytes(bounded(1), 2)[:length])
     with pytest.raises(FileFormatError, match=r"is truncated|is empty|header is truncated"):
         ksplat.read_gaussians(tmp_path / "a.ksplat")

@@ -33,7 +33,7 @@ def assert_same(a, b, **tolerance):
             torch.testing.assert_close(left, right, **{"rtol": 0, "atol": 0, **tolerance})
 
 
-def test_missing_trimesh_is_said(tmp_path, monkeypatch):
+def test_missing_trimesh_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trimesh", None)
     with pytest.raises(MissingDependencyError, match=r"trimesh is needed for meshes .* " + re.escape(install_command("mesh"))):
         write_mesh(tmp_path / "m.obj", plain())
@@ -75,7 +75,7 @@ class TestWithTrimesh:
         assert torch.equal(again.vertices[again.faces], mesh.vertices[mesh.faces])
 
     @pytest.mark.parametrize("suffix, lost", [("stl", "normals, texture, uvs"), ("ply", "texture"), ("obj", None)])
-    def test_what_a_format_cannot_hold_is_said_once(self, tmp_path, caplog, suffix, lost):
+    def test_one_warning_for_what_a_format_cannot_hold(self, tmp_path, caplog, suffix, lost):
         mesh = plain(uvs=torch.rand(6, 2), texture=torch.rand(2, 2, 3), normals=torch.randn(6, 3))
         with caplog.at_level(logging.WARNING, "vision3d"):
             mesh.save(tmp_path / f"m.{suffix}")
@@ -89,7 +89,7 @@ class TestWithTrimesh:
         torch.testing.assert_close(mesh.transform(torch.eye(4)).vertices.amax(0), torch.tensor([1.0, 1, 0]))
 
     def test_seams_of_an_obj_are_kept(self, tmp_path):
-        """A strip of two squares; the first edge of the second has other coordinates, the rest of the formats are mixed."""
+        """A strip of two squares; the first edge of the second has other coordinates; the formats of indices are mixed."""
         positions = "".join(f"v {x} {y} 0\n" for x in (0, 1, 2) for y in (0, 1)) + "v 9 9 9\n"
         coordinates = "vt 0 0\nvt 0.5 0\nvt 0.5 1\nvt 0 1\n"
         (tmp_path / "s.obj").write_text(positions + coordinates + "f 1/1 3/2 4/3 2/4\nusemtl b\nf -5/-4 -3/-3 -2/-2 -4/-1\n")
@@ -98,7 +98,7 @@ class TestWithTrimesh:
         square = torch.tensor([[0.0, 1.0], [0.5, 1.0], [0.5, 0.0], [0.0, 0.0]])
         assert mesh.uvs is not None and mesh.uvs.shape == (4, 3, 2)
         assert torch.equal(mesh.uvs, square[torch.tensor([[0, 1, 2], [0, 2, 3]] * 2)])
-        mesh.save(tmp_path / "again.obj")  # split there
+        mesh.save(tmp_path / "again.obj")  # vertices are split
         again = Mesh.load(tmp_path / "again.obj")
         assert again.num_vertices == 8 and torch.equal(again.corner_uvs, mesh.uvs)
 
@@ -127,7 +127,7 @@ class TestWithTrimesh:
             read_mesh(tmp_path / "q.obj")
         assert read_mesh(tmp_path / "q.obj", skip_texture=True).uvs is None
 
-    def test_texture_goes_up_in_obj_and_down_here(self, tmp_path):
+    def test_texture_v_points_up_in_obj_and_down_here(self, tmp_path):
         write_image(tmp_path / "t.png", torch.rand(4, 4, 3))
         (tmp_path / "m.mtl").write_text("newmtl a\nmap_Kd t.png\n")
         (tmp_path / "q.obj").write_text("mtllib m.mtl\n" + QUAD + "usemtl a\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n")
@@ -142,7 +142,7 @@ class TestWithTrimesh:
             ("mtllib m.mtl\n", "newmtl a\nmap_Kd /etc/passwd\n", FileFormatError, "names '/etc/passwd', which is outside"),
         ],
     )
-    def test_materials_that_are_elsewhere_or_several(self, tmp_path, obj, mtl, error, message):
+    def test_materials_outside_the_folder(self, tmp_path, obj, mtl, error, message):
         (tmp_path / "q.obj").write_text(obj + QUAD + "f 1/1 2/2 3/3\n")
         if mtl is not None:
             (tmp_path / "m.mtl").write_text(mtl)
@@ -151,7 +151,7 @@ class TestWithTrimesh:
         assert read_mesh(tmp_path / "q.obj", skip_texture=True).num_faces == 1
 
     def test_an_obj_of_several_textures(self, tmp_path):
-        """Red left, blue right and a plain face: each triangle keeps the colours of its own picture."""
+        """Red on the left, blue on the right and a plain face: each triangle keeps the colors of its own image."""
         write_image(tmp_path / "red.png", torch.tensor([1.0, 0, 0]).expand(4, 8, 3))
         write_image(tmp_path / "blue.png", torch.tensor([0.0, 0, 1]).expand(8, 4, 3))
         (tmp_path / "a.mtl").write_text("newmtl one\nmap_Kd red.png\nnewmtl plain\nKd 1 1 1\n")
@@ -169,7 +169,7 @@ class TestWithTrimesh:
             place = int((centers - center).norm(dim=-1).argmin())
             torch.testing.assert_close(colors[place], want, atol=1e-3, rtol=0)
 
-    def test_materials_that_are_missing_are_a_warning(self, tmp_path, caplog):
+    def test_missing_materials_are_a_warning(self, tmp_path, caplog):
         (tmp_path / "q.obj").write_text("mtllib none.mtl\n" + QUAD + "f 1/1 2/2 3/3\n")
         mesh = read_mesh(tmp_path / "q.obj")
         assert mesh.num_faces == 1 and mesh.texture is None and mesh.uvs is not None
@@ -185,7 +185,7 @@ class TestWithTrimesh:
             ("a.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", "has no faces"),
             ("a.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "damaged|but there are 3 vertices"),
             ("a.obj", b"v 0 0 0\nv 1 0 0\nv nan 1 0\nf 1 2 3\n", "damaged|not finite"),
-            ("a.obj", b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", "none of the 1 faces has an area"),
+            ("a.obj", b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", "all 1 faces have zero area"),
             ("a.obj", b"\x89PNG", "damaged|has no faces"),
             ("a.stl", b"solid", "damaged|has no faces"),
             ("a.stl", b"\0" * 80 + b"\xff\xff\xff\x7f", "damaged"),

@@ -1,4 +1,4 @@
-"""Meshes that move as .npz, folders of frames and USD: round trips, other readers, files that are wrong."""
+"""Mesh animations as .npz, folders of frames and USD: round trips, other readers, invalid files."""
 
 import io
 import json
@@ -51,8 +51,8 @@ def test_npz_round_trip(tmp_path):
     assert plain["vertices"].shape == (4, 42, 3) and plain["vertices"].dtype == np.float32 and plain["times"].shape == (4,)
 
 
-def test_npz_of_others(tmp_path):
-    """Doubles, 32-bit faces, no rest: the first frame stands for it."""
+def test_npz_of_other_programs(tmp_path):
+    """Doubles, 32-bit faces, no rest pose: the first frame is used instead."""
     sequence = wobble()
     arrays = {"vertices": sequence.vertices().double().numpy(), "faces": sequence.base.faces.numpy().astype("<i4")}
     np.savez_compressed(tmp_path / "a.npz", times=TIMES.numpy(), others=np.array(["text"]), **arrays)
@@ -89,7 +89,7 @@ def test_wrong_npz(tmp_path, changes, text):
     assert "\n" not in str(caught.value)
 
 
-def test_npz_that_promises_too_much(tmp_path):
+def test_npz_that_declares_too_much(tmp_path):
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (2**40, 42, 3)})
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
@@ -141,7 +141,7 @@ def test_frames_of_gaussians_on_a_mesh(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".sog"])
-def test_frames_of_gaussians_are_numbered_as_supersplat_wants(tmp_path, suffix):
+def test_frames_of_gaussians_are_numbered_for_supersplat(tmp_path, suffix):
     base = small_scene(1)
     moving = FrameSequence(base, torch.tensor([0.0, 0.1, 0.2]), {"means": torch.stack([base.means + i for i in range(3)])})
     mesh_frames.write_frames(tmp_path / "out", moving, suffix)
@@ -155,8 +155,8 @@ def test_frames_of_gaussians_are_numbered_as_supersplat_wants(tmp_path, suffix):
         mesh_frames.write_frames(tmp_path / "other", moving, ".obj")
 
 
-def test_frames_of_others_need_a_rate(tmp_path):
-    """Numbers without zeros in front stand in their order."""
+def test_frames_of_other_programs_need_a_rate(tmp_path):
+    """Numbers without leading zeros are sorted numerically."""
     pytest.importorskip("trimesh")
     sequence = wobble()
     for i in range(4):
@@ -164,7 +164,7 @@ def test_frames_of_others_need_a_rate(tmp_path):
     back = mesh_frames.read_frames(tmp_path, rate=25)
     torch.testing.assert_close(back.vertices(), sequence.vertices(), atol=1e-8, rtol=0)
     assert back.times.tolist() == [0, 0.04, 0.08, 0.12]
-    with pytest.raises(InputError, match=r"has no frames\.json with the times; want a rate in frames a second, got None$"):
+    with pytest.raises(InputError, match=r"has no frames\.json with the times; want a rate in frames per second, got None$"):
         mesh_frames.read_frames(tmp_path)
 
 
@@ -193,7 +193,7 @@ def test_wrong_frames(tmp_path):
         mesh_frames.read_frames(tmp_path / "none")
 
 
-def test_nothing_else_is_replaced(tmp_path):
+def test_other_folders_are_not_replaced(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(OutputExistsError, match=r"mine: exists and is not empty; it is not a folder of frames"):
@@ -202,7 +202,7 @@ def test_nothing_else_is_replaced(tmp_path):
         mesh_frames.write_frames(tmp_path / "a", wobble(), ".fbx")
 
 
-def test_a_write_that_fails_leaves_the_earlier_folder(tmp_path):
+def test_a_failed_write_keeps_the_previous_folder(tmp_path):
     sequence = wobble()
     bound = FrameSequence(MeshGaussians.from_mesh(sequence.base, 1), TIMES, {"vertices": sequence.vertices()})
     mesh_frames.write_frames(tmp_path / "frames", bound, ".ply")
@@ -241,7 +241,7 @@ def test_usd(tmp_path, suffix):
     np.testing.assert_allclose(np.array(mesh.GetExtentAttr().Get(0)), extent, atol=1e-6)
 
 
-def test_usd_colours_and_corner_uvs(tmp_path):
+def test_usd_colors_and_corner_uvs(tmp_path):
     pxr = pytest.importorskip("pxr.Usd")
     from pxr import UsdGeom
 
@@ -260,7 +260,7 @@ def test_usd_is_not_read(tmp_path):
         load(tmp_path / "a.usda")
 
 
-def test_usd_says_what_is_missing(tmp_path, monkeypatch):
+def test_usd_names_the_missing_package(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pxr", None)
     with pytest.raises(
         MissingDependencyError, match=r"^usd-core is needed for meshes as USD: " + re.escape(install_command("usd")) + "$"

@@ -1,4 +1,4 @@
-"""Files that go between vision3d and Open3D, splat-transform, trimesh and Khronos' glTF validator, both ways."""
+"""Files exchanged with Open3D, splat-transform, trimesh and Khronos' glTF validator, in both directions."""
 
 import subprocess
 from dataclasses import replace
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.viewer
 
 SH0 = 0.28209479177387814
 ROUNDING = {"means": 2e-6, "angle": 2e-5, "log_scales": 2e-6, "opacities": 2e-6, "sh0": 2e-6, "rest": 2e-6}
-# Others take a byte b of a rotation for b / 127.5 - 1, we for (b - 128) / 128: half a step, 1/256, in each of four components
-# that are up to 1/64 short of unit length; the angle is twice that.
+# Other programs decode a byte b of a rotation as b / 127.5 - 1, vision3d as (b - 128) / 128: half a step, 1/256, in each of
+# four components that are up to 1/64 short of unit length; the angle is twice that.
 HALF_STEP = 2 * (2 / 256) / (1 - 1 / 64)
 HALF_TURN = torch.diag(torch.tensor([1.0, -1, -1, 1]))  # right, up, back <-> right, down, forward
 
@@ -36,7 +36,7 @@ def splat_transform():
 
 
 def read_by_open3d(path):
-    """The scene that Open3D 0.20 reads, from the attributes that its shader gaussianSplat wants."""
+    """The scene read by Open3D 0.20, from the attributes of its shader gaussianSplat."""
     cloud = package("open3d").t.io.read_point_cloud(str(path))
     point = {name: torch.from_numpy(cloud.point[name].numpy().copy()) for name in cloud.point}
     rest = point.get("f_rest", torch.empty(len(point["positions"]), 0, 3))
@@ -60,7 +60,7 @@ def textured(**changes):
 
 class TestOpen3D:
     @pytest.mark.parametrize("degree", [0, 3])
-    def test_ply_there_and_back(self, tmp_path, degree):
+    def test_ply_round_trip(self, tmp_path, degree):
         scene = small_scene(degree)
         scene.save(tmp_path / "a.ply")
         assert_close(read_by_open3d(tmp_path / "a.ply"), scene, **ROUNDING)
@@ -68,7 +68,7 @@ class TestOpen3D:
         open3d.t.io.write_point_cloud(str(tmp_path / "b.ply"), open3d.t.io.read_point_cloud(str(tmp_path / "a.ply")))
         assert_close(GaussianScene.load(tmp_path / "b.ply"), scene, **ROUNDING)
 
-    def test_splat_there_and_back(self, tmp_path):
+    def test_splat_round_trip(self, tmp_path):
         scene = small_scene(0)
         scene.save(tmp_path / "a.splat")
         ours = GaussianScene.load(tmp_path / "a.splat")
@@ -79,7 +79,7 @@ class TestOpen3D:
         assert_close(again, ours, means=0, log_scales=1e-5, angle=4 / 128, opacities=1.01 / 255, sh0=1.01 / 255 / SH0)
 
     @pytest.mark.parametrize("version, degree", [(2, 0), (2, 3), (4, 0), (4, 3), (4, 4)])
-    def test_spz_is_the_same_but_for_the_half_turn(self, tmp_path, version, degree):
+    def test_spz_is_the_same_except_for_a_rotation_by_180_degrees(self, tmp_path, version, degree):
         spz.write_gaussians(tmp_path / "a.spz", small_scene(degree), version=version)
         ours = GaussianScene.load(tmp_path / "a.spz")
         theirs = read_by_open3d(tmp_path / "a.spz")
@@ -125,7 +125,7 @@ class TestOpen3D:
 class TestSplatTransform:
     @pytest.mark.parametrize("degree", [0, 1, 3])
     @pytest.mark.parametrize("name", ["a.ply", "a.compressed.ply", "a.splat", "v2.spz", "v4.spz", "a.sog", "folder/meta.json"])
-    def test_reads_what_we_write_as_we_do(self, tmp_path, splat_transform, name, degree):
+    def test_reads_our_files_as_we_do(self, tmp_path, splat_transform, name, degree):
         scene = small_scene(degree)
         if name == "v2.spz":
             spz.write_gaussians(tmp_path / name, scene, version=2)
@@ -144,13 +144,13 @@ class TestSplatTransform:
             ("b.compressed.ply", [], {"means": 8 / 1023, "log_scales": 7 / 1023, "sh0": 1.8 / 255, "rest": 8 / 256}),
             ("v3.spz", ["--spz-version", "3"], {"means": 2**-12, "log_scales": 1 / 16, "sh0": 1 / 255 / 0.15, "rest": 1 / 8}),
             ("v4.spz", [], {"means": 2**-12, "log_scales": 1 / 16, "sh0": 1 / 255 / 0.15, "rest": 1 / 8}),
-            # Its palette of harmonics is smaller than the scene: they are compared with its own reading alone.
+            # Its palette of harmonics is smaller than the scene: they are compared only with its own reading.
             ("b.sog", ["-g", "cpu"], {"means": 1e-3, "log_scales": 7 / 254, "sh0": 1.8 / 254}),
             ("folder/meta.json", ["-g", "cpu"], {"means": 1e-3, "log_scales": 7 / 254, "sh0": 1.8 / 254}),
             ("b.glb", [], {"means": 1e-6, "log_scales": 2e-6, "sh0": 1e-6, "rest": 1e-6}),
         ],
     )
-    def test_files_that_it_wrote(self, tmp_path, splat_transform, name, options, steps, degree):
+    def test_its_files(self, tmp_path, splat_transform, name, options, steps, degree):
         scene = small_scene(degree)
         scene.save(tmp_path / "a.ply")
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -158,12 +158,12 @@ class TestSplatTransform:
         read = GaussianScene.load(tmp_path / name)
         assert read.sh_degree == degree
         assert_close(paired(read, scene), scene, opacities=1 / 255, angle=0.03, **steps)
-        if name != "b.glb":  # which it does not read
+        if name != "b.glb":  # not readable by it
             splat_transform(tmp_path / name, tmp_path / "back.ply")
             assert_close(paired(GaussianScene.load(tmp_path / "back.ply"), read), read, **ROUNDING)
 
     @pytest.mark.parametrize("name", ["biker", "minimal-v2", "minimal-v3", "minimal-v4"])
-    def test_spz_is_turned_as_by_us(self, tmp_path, splat_transform, shared_data, name):
+    def test_spz_has_the_same_rotation(self, tmp_path, splat_transform, shared_data, name):
         splat_transform(shared_data / "splats" / f"{name}.spz", tmp_path / "a.ply")
         ours = GaussianScene.load(shared_data / "splats" / f"{name}.spz")
         theirs = GaussianScene.load(tmp_path / "a.ply")
@@ -190,10 +190,10 @@ class TestTrimesh:
             uvs = torch.from_numpy(np.asarray(read.visual.uv)[read.faces]).float()
             torch.testing.assert_close(1 - uvs[..., 1], mesh.corner_uvs[..., 1], rtol=0, atol=1e-6)
             material = read.visual.material
-            picture = material.baseColorTexture if suffix == ".glb" else material.image
-            assert np.array_equal(np.asarray(picture.convert("RGB")), (mesh.texture * 255).round().numpy().astype(np.uint8))
+            image = material.baseColorTexture if suffix == ".glb" else material.image
+            assert np.array_equal(np.asarray(image.convert("RGB")), (mesh.texture * 255).round().numpy().astype(np.uint8))
 
-    def test_a_glb_that_it_wrote(self, tmp_path):
+    def test_its_glb(self, tmp_path):
         trimesh = package("trimesh")
         mesh = textured()
         mesh.save(tmp_path / "a.glb")
@@ -228,7 +228,7 @@ class TestValidator:
         *ours, theirs = validate(tmp_path / "a.glb", tmp_path / "a.gltf", tmp_path / "b.glb")
         for report in ours:
             wrong = [message for message in report["messages"] if message["severity"] < 2]
-            # This version knows nothing of the extension, and so takes its names of attributes for mistakes: 19 of them.
+            # This version does not know the extension and reports its attribute names as errors: 19 of them.
             assert all("/attributes/KHR_gaussian_splatting:" in message["pointer"] for message in wrong)
             assert {message["code"] for message in wrong} == {"MESH_PRIMITIVE_INVALID_ATTRIBUTE"} and len(wrong) == 19
         assert theirs["numErrors"] == 19

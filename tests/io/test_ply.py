@@ -33,9 +33,9 @@ def assert_same(a, b):
 
 
 def plain_rows(scene):
-    """Names and rows as the INRIA layout has them, made here by hand."""
+    """Names and rows in the INRIA layout, built by hand."""
     names = [*BASE, *(f"f_rest_{i}" for i in range(3 * (scene.sh.shape[1] - 1))), *TAIL]
-    rest = [scene.sh[:, 1:, channel] for channel in range(3)]  # all of red, all of green, all of blue
+    rest = [scene.sh[:, 1:, channel] for channel in range(3)]  # planar: red, green, blue
     parts = [scene.means, scene.sh[:, 0], *rest, scene.opacity_logits[:, None], scene.log_scales, scene.quats]
     return names, torch.cat(parts, 1).numpy()
 
@@ -68,14 +68,14 @@ def test_round_trip_is_exact(tmp_path, degree):
         ({"labels": torch.tensor([0, -1, 2, 3, 2**24 + 1, 5, 6])}, b"property int label\n"),
     ],
 )
-def test_modes_and_labels_survive(tmp_path, changes, comment):
+def test_modes_and_labels_round_trip(tmp_path, changes, comment):
     scene = random_scene(1, **changes)
     write_gaussians(tmp_path / "s.ply", scene)
     assert comment in (tmp_path / "s.ply").read_bytes()
     assert_same(read_gaussians(tmp_path / "s.ply"), scene)
 
 
-def test_written_bytes_are_the_known_layout(tmp_path):
+def test_written_bytes_have_the_documented_layout(tmp_path):
     scene = random_scene(2)
     write_gaussians(tmp_path / "s.ply", scene)
     names, rows = plain_rows(scene)
@@ -89,7 +89,7 @@ def test_written_bytes_are_the_known_layout(tmp_path):
 def test_all_encodings_and_any_order(tmp_path, encoding, kind):
     scene = random_scene(3)
     names, rows = plain_rows(scene)
-    names += ["nx", "ny", "nz"]  # as the INRIA code writes
+    names += ["nx", "ny", "nz"]  # as written by the INRIA code
     rows = np.concatenate([rows, np.zeros((len(rows), 3), np.float32)], 1)
     order = np.random.default_rng(0).permutation(len(names))
     write_by_hand(tmp_path / "s.ply", [names[i] for i in order], rows[:, order], encoding, kind)
@@ -115,7 +115,7 @@ def test_elements_before_and_after_are_skipped(tmp_path):
     assert_same(read_gaussians(tmp_path / "s.ply"), scene)
 
 
-def test_many_rows_cross_the_chunks(tmp_path):
+def test_many_rows_span_several_chunks(tmp_path):
     scene = random_scene(1, count=10_001)
     write_gaussians(tmp_path / "s.ply", scene)
     assert_same(read_gaussians(tmp_path / "s.ply"), scene)
@@ -153,11 +153,11 @@ def test_zero_rotation_is_a_bad_row(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["binary_little_endian", "ascii"])
-def test_cut_off_anywhere_is_a_format_error(tmp_path, encoding):
+def test_truncated_files_are_format_errors(tmp_path, encoding):
     names, rows = plain_rows(random_scene(0, count=3))
     write_by_hand(tmp_path / "s.ply", names, rows, encoding)
     data = (tmp_path / "s.ply").read_bytes()
-    # The last number of a text may lose digits and the final line end without anybody knowing.
+    # In text, losing the final line end or digits of the last number cannot be detected.
     end = len(data) if encoding != "ascii" else data.rindex(b" ")
     for length in range(end):
         (tmp_path / "s.ply").write_bytes(data[:length])
@@ -166,7 +166,7 @@ def test_cut_off_anywhere_is_a_format_error(tmp_path, encoding):
 
 
 @pytest.mark.parametrize("encoding, text", [("binary_little_endian", "2 whole rows of 7"), ("ascii", "2 rows of 7")])
-def test_cut_off_files_count_their_rows(tmp_path, encoding, text):
+def test_truncated_files_count_their_rows(tmp_path, encoding, text):
     names, rows = plain_rows(random_scene(0))
     write_by_hand(tmp_path / "s.ply", names, rows, encoding)
     data = (tmp_path / "s.ply").read_bytes()
@@ -248,7 +248,7 @@ def test_point_clouds(tmp_path):
     assert read_points(tmp_path / "p.ply")[1] is None
 
 
-def test_point_clouds_of_text_and_float_colours(tmp_path):
+def test_point_clouds_of_text_and_float_colors(tmp_path):
     rows = np.array([[1, 2, 3, 255, 0, 51], [4, 5, 6, 0, 255, 0]], np.float32)
     names = ["x", "y", "z", "red", "green", "blue"]
     write_by_hand(tmp_path / "p.ply", names, rows, "ascii")
@@ -267,7 +267,7 @@ def test_missing_file(tmp_path):
         read_gaussians(tmp_path / "none.ply")
 
 
-def test_writing_refuses_bad_scenes(tmp_path):
+def test_writing_rejects_invalid_scenes(tmp_path):
     with pytest.raises(InputError, match="got 0 Gaussians"):
         write_gaussians(tmp_path / "s.ply", random_scene()[:0])
     with pytest.raises(InputError, match="labels reach"):
@@ -275,7 +275,7 @@ def test_writing_refuses_bad_scenes(tmp_path):
     assert not (tmp_path / "s.ply").exists()
 
 
-def test_a_full_disk_leaves_the_earlier_scene(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_previous_scene(tmp_path, monkeypatch):
     earlier = random_scene(1)
     write_gaussians(tmp_path / "s.ply", earlier)
 

@@ -46,7 +46,7 @@ def names_below(folder):
 
 
 def distance_of_centers(found, true):
-    """Largest distance of camera centres after the best similarity (Umeyama's closed form)."""
+    """Largest distance of camera centers after optimal similarity alignment (Umeyama's closed form)."""
     found, true = found.centers.double(), true.centers.double()
     a, b = found - found.mean(0), true - true.mean(0)
     u, s, vt = torch.linalg.svd(b.T @ a)
@@ -65,12 +65,12 @@ def test_triangulated_points_lie_on_the_cube(pycolmap, cube):
     on_cube = texture(points / points.abs().amax(-1, keepdim=True))
     assert (colors - on_cube).abs().mean() < 0.7 * (colors - on_cube[torch.randperm(len(colors))]).abs().mean()
     write_image(cube.image_paths[0], torch.rand(240, 320, 3))
-    assert torch.equal(triangulate(cube, progress=silent)[0], points)  # the same seed, and held-out views leave no trace
+    assert torch.equal(triangulate(cube, progress=silent)[0], points)  # the same seed; held-out views have no influence
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_video", [False, True])
-def test_cameras_are_found_once_and_nothing_is_written_beside_the_photos(pycolmap, cube, tmp_path, is_video, monkeypatch):
+def test_cameras_are_found_once_and_nothing_is_written_next_to_the_photos(pycolmap, cube, tmp_path, is_video, monkeypatch):
     source = tmp_path / "photos"
     if is_video:
         source = tmp_path / "walk.mp4"
@@ -84,16 +84,16 @@ def test_cameras_are_found_once_and_nothing_is_written_beside_the_photos(pycolma
     assert images.cameras.Ks[0, 0, 0].item() == pytest.approx(420, rel=0.1)
     assert distance_of_centers(images.cameras, cube.cameras) < 0.05
     assert sfm.read_summary(folder)["registered"] == 6
-    monkeypatch.setattr(sfm, "run_job", None)  # read again, not found again
+    monkeypatch.setattr(sfm, "run_job", None)  # read from the cache, not found again
     again = load_dataset(source, sfm=True, sfm_folder=folder, split_every=0)
     assert torch.equal(again.cameras.viewmats, images.cameras.viewmats)
-    alone = load_dataset(folder, split_every=0)  # a COLMAP data set by itself
+    alone = load_dataset(folder, split_every=0)  # a complete COLMAP data set
     assert torch.equal(alone.cameras.viewmats, images.cameras.viewmats) and torch.equal(alone.read(3)[0], images.read(3)[0])
 
 
 @pytest.mark.slow
-def test_turned_and_larger_photos_without_order(pycolmap, cube, tmp_path):
-    """Two of them lie on their side with an EXIF orientation, one has half the size; names are out of order."""
+def test_rotated_and_larger_photos_without_order(pycolmap, cube, tmp_path):
+    """Two of them are rotated with an EXIF orientation, one has half the size; names are unordered."""
     from PIL import Image
 
     source, order = tmp_path / "mixed", [3, 0, 5, 1, 4, 2]
@@ -130,7 +130,7 @@ def test_a_signal_while_cameras_are_searched_is_one_line(pycolmap, tmp_path):
     lines = [line for line in errors.splitlines() if not line.startswith(("read photos", "find features"))]
     assert lines == [f"stopped during the search for cameras; resume with --resume --out {out}"]
     assert process.returncode == 130
-    assert not list((tmp_path / "temporary").glob("vision3d-sfm-*"))  # the worker is gone, with its files
+    assert not list((tmp_path / "temporary").glob("vision3d-sfm-*"))  # the worker and its files are removed
 
 
 def test_a_worker_that_fails_is_one_line(tmp_path, monkeypatch):
@@ -141,8 +141,8 @@ def test_a_worker_that_fails_is_one_line(tmp_path, monkeypatch):
         run_job({"kind": "reconstruct", "folder": str(tmp_path)}, silent)
 
 
-def test_pairs_share_features_whatever_their_order():
-    """Photos round a circle see what their neighbours see; each is compared with these, not with all."""
+def test_pairs_share_features_in_any_order():
+    """Photos around a circle overlap with their neighbors; each is matched with these, not with all."""
     random = np.random.default_rng(0)
     count, seen, step = 40, 200, 20
     features = random.random((count * step, 128)).astype(np.float32)
@@ -156,17 +156,17 @@ def test_pairs_share_features_whatever_their_order():
             there = (here + apart) % count
             assert tuple(sorted((place[here], place[there]))) in pairs
     assert len(pairs) < 0.75 * count * (count - 1) / 2
-    assert len(choose_pairs(photos[:20], lambda done: None)) == 190  # all pairs of a few
+    assert len(choose_pairs(photos[:20], lambda done: None)) == 190  # all pairs if there are few
 
 
 def test_intrinsics_and_observations_are_in_pixels_of_the_photos(tmp_path):
-    """Against OpenCV's projection: what a copy of half the size sees at x, the photo sees at 2 x."""
+    """Against OpenCV's projection: position x in a copy of half the size is 2 x in the photo."""
     camera = ColmapCamera("OPENCV", 320, 240, np.array([300.0, 310, 160, 120, 0.1, 0.01, 0, 0]))
     image = ColmapImage("000000.jpg", 1, np.array([1.0, 0, 0, 0]), np.zeros(3), np.array([[10.0, 20.0]]))
     model = ColmapModel({1: camera}, {1: image}, ColmapPoints())
     moved = sfm._in_photos(model, {"000000.jpg": (tmp_path / "a photo.png", (640, 481))})
     assert moved.cameras[1].params[:4] == pytest.approx([600, 310 * 481 / 240, 320, 120 * 481 / 240])
-    assert moved.cameras[1].params[4:] == pytest.approx([0.1, 0.01, 0, 0])  # of normalised coordinates
+    assert moved.cameras[1].params[4:] == pytest.approx([0.1, 0.01, 0, 0])  # of normalized coordinates
     assert moved.images[1].name == "a photo.png" and moved.images[1].xys[0] == pytest.approx([20, 20 * 481 / 240])
     simple = ColmapModel(
         {1: ColmapCamera("SIMPLE_RADIAL", 320, 240, np.array([300.0, 160, 120, 0.1]))}, {1: image}, ColmapPoints()
@@ -176,15 +176,15 @@ def test_intrinsics_and_observations_are_in_pixels_of_the_photos(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
-def test_copies_are_turned_as_photos_are_read(tmp_path, orientation):
+def test_copies_have_the_orientation_of_the_photos(tmp_path, orientation):
     from PIL import Image
 
     exif = Image.Exif()
     exif[0x0112], exif[0x0110] = orientation, "a camera"
     exif.get_ifd(0x8769)[0x920A] = 28.0
     smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 6), size=(40, 60), mode="bicubic")[0].clamp(0, 1)
-    picture = Image.fromarray((255 * smooth.permute(1, 2, 0)).byte().numpy())
-    picture.save(tmp_path / "photo.png", exif=exif)
+    image = Image.fromarray((255 * smooth.permute(1, 2, 0)).byte().numpy())
+    image.save(tmp_path / "photo.png", exif=exif)
     made = write_copy(tmp_path / "photo.png", tmp_path / "copy.jpg", 100)
     assert made.size == made.copy_size == image_size(tmp_path / "copy.jpg")
     apart = (read_image(tmp_path / "copy.jpg") - read_image(tmp_path / "photo.png", size=made.size)).abs()
@@ -208,7 +208,7 @@ def test_too_few_photos(tmp_path):
     assert not (tmp_path / "found").exists()
 
 
-def test_hopeless_photos(pycolmap, tmp_path):
+def test_photos_that_cannot_be_registered(pycolmap, tmp_path):
     for i in range(3):
         write_image(tmp_path / "flat" / f"{i}.png", torch.full((64, 64, 3), i / 4))
     with pytest.raises(InputError, match="the 3 photos do not fit together: half of them have fewer than 1 features"):
@@ -246,10 +246,10 @@ def test_without_a_folder_the_cache_is_used(tmp_path, monkeypatch):
     folder = sfm._cache_folder(photos, files)
     assert folder.parent == tmp_path / "cache" / "vision3d" / "sfm"
     write_image(photos / "0.png", torch.rand(70, 70, 3))
-    assert sfm._cache_folder(photos, sfm._listed(sfm._photo_files(photos))) != folder  # other photos, other cameras
+    assert sfm._cache_folder(photos, sfm._listed(sfm._photo_files(photos))) != folder  # other photos have another cache
 
 
-def test_work_folder_goes_with_its_end():
+def test_work_folder_is_removed():
     with work_folder() as work:
         assert (work / "images").is_dir()
     assert not work.exists()

@@ -1,4 +1,4 @@
-"""Files that promise more than they hold: refused by their headers, before anything of that size is decoded or allocated."""
+"""Files that declare more than they contain are rejected by their headers, before decoding or allocating that much."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ from vision3d.training.evaluation import background_of
 
 
 def bomb(width=10_000, height=10_000):
-    """A whole black PNG of 1 bit a pixel, 12 kB for 10^8 pixels."""
+    """A valid black PNG of 1 bit per pixel: 12 kB for 10^8 pixels."""
     rows = zlib.compressobj(9)
     data = b"".join([rows.compress(bytes(1 + width // 8)) for _ in range(height)] + [rows.flush()])
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", data), (b"IEND", b""))
@@ -39,7 +39,7 @@ def bomb(width=10_000, height=10_000):
 
 @pytest.fixture
 def undecoded(monkeypatch):
-    """Fails whatever decodes an image."""
+    """Fails if any image is decoded."""
 
     def decode(self):
         raise AssertionError("decoded")
@@ -100,7 +100,7 @@ def camera_file(folder):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_image_bombs_are_refused_before_they_are_decoded(tmp_path, undecoded, reader):
+def test_image_bombs_are_rejected_before_they_are_decoded(tmp_path, undecoded, reader):
     data = bomb()
     assert len(data) < 20_000
     (tmp_path / "a.png").write_bytes(data)
@@ -110,7 +110,7 @@ def test_image_bombs_are_refused_before_they_are_decoded(tmp_path, undecoded, re
 
 @pytest.mark.parametrize("suffix", [".webp", ".tif", ".bmp", ".jpg"])
 def test_bombs_of_other_formats(tmp_path, undecoded, suffix, monkeypatch):
-    """With the limit lowered, so that no large file has to be made."""
+    """With a lower limit, so that no large file is needed."""
     monkeypatch.setattr("vision3d.io.guards.MAX_SMALL_PIXELS", 1000)
     Image.new("RGB", (400, 300)).save(tmp_path / f"a{suffix}", **({"compression": "tiff_deflate"} if suffix == ".tif" else {}))
     monkeypatch.setattr("vision3d.io.guards._PIXELS_PER_BYTE", 0)
@@ -128,8 +128,8 @@ def test_the_images_of_a_sog_have_the_same_limit(tmp_path, monkeypatch, undecode
     assert len(webp_bytes(np.zeros((2, 2, 4), np.uint8)))
 
 
-def test_what_people_have_is_not_refused():
-    """Photos of 100 million pixels as JPEG, plain textures of 8192 x 8192, masks of phones with 48 million pixels."""
+def test_realistic_files_are_accepted():
+    """JPEG photos of 100 million pixels, textures of 8192 x 8192, masks of phone photos with 48 million pixels."""
     check_pixels("photo.jpg", 11656, 8742, 20_000_000)
     check_pixels("texture.png", 8192, 8192, 70_000)
     check_pixels("mask.png", 8064, 6048, 30_000)
@@ -156,14 +156,14 @@ def test_frames_of_a_video(tmp_path, monkeypatch):
         read_video(path)
 
 
-def test_the_size_of_an_image_to_be_made():
+def test_the_size_of_a_rendered_image():
     assert parse_size("--size", "8192x8192") == (8192, 8192)
     with pytest.raises(ConfigError, match="--size: got 99999x99999, which has 9999800001 pixels; want at most 134217728"):
         parse_size("--size", "99999x99999")
 
 
 def instances(path, count, kind):
-    """A .gltf with so many nodes that show one mesh."""
+    """A .gltf with many nodes that show one mesh."""
     points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4").tobytes()
     buffer = points + bytes(12) + bytes([255, 0, 0, 0]) * 3
     nodes = [{"mesh": 0, "translation": [i % 7, 1, 2]} for i in range(count)]
@@ -204,8 +204,8 @@ def test_names_of_instances(tmp_path):
     assert list(read_parts(instances(tmp_path / "a.gltf", 4, "meshes"))) == ["m", "m_2", "m_3", "m_4"]
 
 
-def test_clips_whose_names_are_numbered_already(tmp_path):
-    """`a` beside `a 3`: the number that a third clip would get was taken, and was asked for again for ever."""
+def test_clips_with_numbered_names(tmp_path):
+    """`a` next to `a 3`: choosing a number for a third clip must not loop forever."""
     path = instances(tmp_path / "a.gltf", 1, "animations")
     content = json.loads(path.read_text())
     content["animations"] = [{"name": name, "channels": [], "samplers": []} for name in ("a", "a 2", "a 3", "a", "a")]
@@ -213,7 +213,7 @@ def test_clips_whose_names_are_numbered_already(tmp_path):
     assert [clip.name for clip in read_skin(path).clips] == ["a", "a 2", "a 3", "a 4", "a 5"]
 
 
-def test_an_array_header_that_promises_a_terabyte(tmp_path):
+def test_an_array_header_that_declares_a_terabyte(tmp_path):
     import io
     import zipfile
 
@@ -226,7 +226,7 @@ def test_an_array_header_that_promises_a_terabyte(tmp_path):
         read_clouds(tmp_path / "a.npz")
 
 
-def test_yaml_lists_that_grow_by_aliases(tmp_path):
+def test_yaml_alias_bombs(tmp_path):
     lists = "x"
     for level in range(9):
         lists = f"[&a{level} {lists}{f', *a{level}' * 9}]" if level else f"[{', '.join('x' * 10)}]"

@@ -43,7 +43,7 @@ def test_round_trip(tmp_path, degree, count):
 
 
 @pytest.mark.parametrize("mode, antialiased", [("3dgs", True), ("2dgs", False)])
-def test_modes_survive(tmp_path, mode, antialiased):
+def test_modes_round_trip(tmp_path, mode, antialiased):
     scene = small_scene(0, mode=mode, antialiased=antialiased)
     scene.save(tmp_path / "a.sog")
     assert_close(paired(sog.read_gaussians(tmp_path / "a.sog"), scene), scene, means=1e-3)
@@ -72,7 +72,7 @@ def test_palettes():
     assert len(found) == 16 and np.square(found[labels] - noisy).mean() < 0.3 * noisy.var()
 
 
-def test_tables_reach_every_value():
+def test_tables_cover_every_value():
     values = np.random.default_rng(0).standard_cauchy(5000).astype(np.float32)
     table = palette.codebook_of(values)
     assert table.shape == (256,) and (np.diff(table) >= 0).all()
@@ -83,7 +83,7 @@ def test_tables_reach_every_value():
 
 @pytest.mark.parametrize("degree", [0, 1, 3])
 def test_version_1(tmp_path, degree):
-    """As its specification by example: shapes for a count, bytes between bounds for tables, logits for opacities."""
+    """The layout of its specification's example: shapes instead of a count, bytes between bounds, logits for opacities."""
     scene = small_scene(degree)
     scene.save(tmp_path / "a.sog")
     content = members(tmp_path / "a.sog")
@@ -115,7 +115,7 @@ def test_version_1(tmp_path, degree):
         np.testing.assert_allclose(first.sh[:, 1:].numpy(), -0.5 + 2.5 * rows / 255, atol=1e-5)
 
 
-def test_tables_that_begin_with_null(tmp_path):
+def test_tables_that_start_with_null(tmp_path):
     small_scene(0).save(tmp_path / "a.sog")
     content = members(tmp_path / "a.sog")
     meta = json.loads(content["meta.json"])
@@ -127,10 +127,10 @@ def test_tables_that_begin_with_null(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/../../b", "c:\\x", "..\\x"])
-def test_names_that_lead_out(tmp_path, name):
+def test_names_outside_the_archive(tmp_path, name):
     small_scene(0).save(tmp_path / "a.sog")
     write_members(tmp_path / "a.sog", {**members(tmp_path / "a.sog"), name: b"x"})
-    with pytest.raises(FileFormatError, match="has a name that leads out of the archive"):
+    with pytest.raises(FileFormatError, match="has a name outside the archive"):
         sog.read_gaussians(tmp_path / "a.sog")
 
 
@@ -188,7 +188,7 @@ def test_zip_bombs(tmp_path, name):
     "data, message",
     [(b"", "is empty"), (b"x" * 100, "is damaged or not a zip file"), (b"PK\3\4", "is damaged or not a zip file")],
 )
-def test_no_zip(tmp_path, data, message):
+def test_files_that_are_not_zip(tmp_path, data, message):
     (tmp_path / "a.sog").write_bytes(data)
     with pytest.raises(FileFormatError, match=message):
         sog.read_gaussians(tmp_path / "a.sog")
@@ -207,7 +207,7 @@ class TestFolder:
         small_scene(0, 9).save(tmp_path / "a" / "meta.json")
         assert len(GaussianScene.load(tmp_path / "a")) == 9
 
-    def test_a_data_set_stays_one(self, tmp_path, monkeypatch):
+    def test_a_data_set_is_not_replaced(self, tmp_path, monkeypatch):
         (tmp_path / "meta.json").write_text("{}")
         (tmp_path / "transforms.json").write_text('{"frames": []}')
         with pytest.raises(InputError, match="frames"):
@@ -216,7 +216,7 @@ class TestFolder:
     @pytest.mark.parametrize(
         "change, error, message",
         [
-            (lambda folder: (folder / "quats.webp").unlink(), MissingFileError, "quats.webp: does not exist; want a picture"),
+            (lambda folder: (folder / "quats.webp").unlink(), MissingFileError, "quats.webp: does not exist; want an image"),
             (lambda folder: (folder / "quats.webp").write_bytes(b""), FileFormatError, r"is empty \(0 bytes\)"),
             (
                 lambda folder: (folder / "quats.webp").write_bytes(webp(200, 200)),
@@ -227,7 +227,7 @@ class TestFolder:
             (lambda folder: rename(folder, "/etc/passwd"), FileFormatError, "names '/etc/passwd', which is outside"),
         ],
     )
-    def test_what_is_refused(self, tmp_path, change, error, message):
+    def test_wrong_folders(self, tmp_path, change, error, message):
         small_scene(0).save(tmp_path / "a" / "meta.json")
         change(tmp_path / "a")
         with pytest.raises(error, match=message):

@@ -35,7 +35,7 @@ class TestSplat:
         assert (tmp_path / "a.splat").stat().st_size == 32 * len(scene)
         read = paired(GaussianScene.load(tmp_path / "a.splat"), scene)
         assert torch.equal(read.means, scene.means)
-        # A byte of the quaternion is 1/128 wide; at 1 it is cut at 127/128.
+        # A byte of the quaternion has a step of 1/128; 1 is clamped to 127/128.
         assert_close(read, scene, log_scales=1e-5, opacities=0.5 / 255 + 1e-4, sh0=0.5 / 255 / SH0 + 1e-5, angle=0.04)
 
     def test_fixture(self, splats):
@@ -80,11 +80,11 @@ class TestSplat:
         with pytest.raises(FileFormatError, match=message):
             splat.read_gaussians(tmp_path / "a.splat")
 
-    def test_bad_rows_can_be_left_out(self, tmp_path):
+    def test_bad_rows_can_be_dropped(self, tmp_path):
         scene = small_scene(0, 4)
         scene.save(tmp_path / "a.splat")
         data = bytearray((tmp_path / "a.splat").read_bytes())
-        data[32:36] = struct.pack("<f", math.nan)  # a centre
+        data[32:36] = struct.pack("<f", math.nan)  # a center
         data[64 + 12 : 64 + 16] = struct.pack("<f", -1)  # a scale
         data[96 + 12 : 96 + 16] = struct.pack("<f", 0)  # a disc's
         (tmp_path / "a.splat").write_bytes(data)
@@ -93,7 +93,7 @@ class TestSplat:
         read = splat.read_gaussians(tmp_path / "a.splat", drop_nan=True)
         assert len(read) == 2 and float(read.scales[1, 0]) == pytest.approx(1e-8)
 
-    def test_what_is_refused(self, tmp_path):
+    def test_wrong_input(self, tmp_path):
         with pytest.raises(MissingFileError, match=r"want a \.splat file"):
             splat.read_gaussians(tmp_path / "none.splat")
         with pytest.raises(InputError, match=r"a \.splat file holds a Gaussian scene, got int"):
@@ -110,21 +110,21 @@ class TestSpz:
         scene = small_scene(degree, antialiased=True)
         spz.write_gaussians(tmp_path / "a.spz", scene, version=version)
         read = GaussianScene.load(tmp_path / "a.spz")
-        # Version 2 finds w from the others: half a step of these, sqrt(3) / 255, turns by 2 sqrt(2 sqrt(3) / 255) where w = 0.
+        # Version 2 reconstructs w: half a step of the others, sqrt(3) / 255, is an angle of 2 sqrt(2 sqrt(3) / 255) at w = 0.
         angle = 0.234 if version == 2 else 0.005
         assert_close(read, scene, means=2**-13 + 1e-6, log_scales=1 / 32 + 1e-6, opacities=0.5 / 255 + 1e-6, angle=angle)
         assert_close(read, scene, sh0=0.5 / 255 / 0.15 + 1e-6, rest=1 / 16 + 1e-6)
         if degree:
             assert float((read.sh[:, 1:4] - scene.sh[:, 1:4]).abs().max()) <= 1 / 32 + 1e-6
 
-    def test_axes_are_those_of_the_ply_turned_about_x(self, tmp_path):
+    def test_axes_are_those_of_the_ply_rotated_about_x(self, tmp_path):
         scene = small_scene(1, 1)
         scene.means[:] = torch.tensor([[1.0, 2.0, 3.0]])
         spz.write_gaussians(tmp_path / "a.spz", scene, version=2)
         data = gzip.decompress((tmp_path / "a.spz").read_bytes())
         stored = [int.from_bytes(data[16 + 3 * i : 19 + 3 * i], "little", signed=True) / 4096 for i in range(3)]
         assert stored == [1, -2, -3]  # right, up, back
-        # A colour is seen from the same side: coefficients of y and z change their sign, that of x keeps it.
+        # Colors are seen from the same side: coefficients of y and z change their sign, that of x does not.
         rest = (np.frombuffer(data, np.uint8)[-9:].reshape(3, 3) / 128.0) - 1
         np.testing.assert_allclose(rest, scene.sh[0, 1:].numpy() * [[-1], [-1], [1]], atol=1 / 32 + 1e-6)
 
@@ -224,7 +224,7 @@ class TestSpz:
             spz.read_gaussians(tmp_path / "a.spz")
 
     @pytest.mark.parametrize("version", [2, 4])
-    def test_cut_off_anywhere(self, tmp_path, version):
+    def test_truncated_anywhere(self, tmp_path, version):
         if version == 4:
             pytest.importorskip("zstandard")
         spz.write_gaussians(tmp_path / "a.spz", small_scene(1, 4), version=version)

@@ -17,7 +17,7 @@ def frame_of(content, i):
 
 def test_opengl_poses_become_opencv(ring):
     images = load_dataset(ring())
-    # The ring looks at the origin from 4 m: there, in camera axes, it lies straight ahead; the world's z is up in the picture.
+    # The ring looks at the origin from 4 m: in camera axes it is straight ahead; the world's z is up in the image.
     center, up = torch.zeros(3), torch.tensor([0.0, 0.0, 1.0])
     R, t = images.cameras.viewmats[:, :3, :3], images.cameras.viewmats[:, :3, 3]
     torch.testing.assert_close(center @ R.mT + t, torch.tensor([0.0, 0.0, 4.0]).expand(10, 3), atol=1e-5, rtol=0)
@@ -110,7 +110,7 @@ def test_images_of_a_moved_folder_are_found_by_the_ends_of_their_paths(ring, edi
     assert f"{folder / 'transforms.json'}: 10 of 10 images are not at the given path" in caplog.text
 
 
-def test_images_that_two_names_could_mean_are_not_guessed(ring, edit):
+def test_ambiguous_images_are_not_guessed(ring, edit):
     folder = ring()
     edit(folder / "transforms.json", lambda content: content["frames"][2].update(file_path="/elsewhere/images/001.png"))
     with pytest.raises(FileFormatError, match=r"frame 2 names /elsewhere/images/001\.png, which does not exist"):
@@ -123,7 +123,7 @@ def test_splits_of_the_file(ring, edit):
     content = {"train_filenames": names[:6], "val_filenames": names[6:8], "test_filenames": names[8:9]}
     edit(folder / "transforms.json", lambda c: c.update(content))
     images = load_dataset(folder)
-    assert images.names == tuple(names[:9])  # the last one is in no list
+    assert images.names == tuple(names[:9])  # the last one is not in any list
     assert images.test.tolist() == [6, 7, 8] and images.train.tolist() == list(range(6))
 
 
@@ -150,7 +150,7 @@ def test_spellings_of_file_names(ring, edit, spelling):
     assert [path.name for path in load_dataset(folder).image_paths] == [f"{i:03d}.png" for i in range(4)]
 
 
-def test_missing_pictures(ring):
+def test_missing_images(ring):
     folder = ring()
     (folder / "images/004.png").unlink()
     with pytest.raises(FileFormatError) as caught:
@@ -165,7 +165,7 @@ def test_missing_pictures(ring):
 
 
 @pytest.mark.parametrize("end", ["no picture", "cut off"])
-def test_unreadable_pictures(ring, end):
+def test_unreadable_images(ring, end):
     folder = ring()
     path = folder / "images/004.png"
     path.write_bytes(path.read_bytes()[:-40] if end == "cut off" else b"\x89PNG no more")
@@ -179,7 +179,7 @@ def test_unreadable_pictures(ring, end):
     assert len(images) == 9 and "images/004.png" not in images.names
 
 
-def test_whole_pictures_are_not_decoded_when_they_are_listed(ring, monkeypatch):
+def test_complete_images_are_not_decoded_when_listed(ring, monkeypatch):
     folder = ring()
 
     def decode(path):
@@ -189,7 +189,7 @@ def test_whole_pictures_are_not_decoded_when_they_are_listed(ring, monkeypatch):
     assert len(load_dataset(folder)) == 10
 
 
-def test_damage_behind_a_good_header_and_end_is_named_when_it_is_read(ring):
+def test_damage_between_a_valid_header_and_end_is_named_on_reading(ring):
     folder = ring()
     path = folder / "images/004.png"
     data = path.read_bytes()
@@ -211,7 +211,7 @@ def test_wrong_sizes(ring, edit):
         load_dataset(folder)
 
 
-def test_pictures_that_are_a_whole_fraction_are_accepted(ring):
+def test_images_downscaled_by_an_integer_are_accepted(ring):
     folder = ring(w=97, h=71, fl_x=120.0, cx=45.0)  # the files have 32x24
     images = load_dataset(folder)
     assert images.cameras.width[0] == 32
@@ -267,7 +267,7 @@ def test_wrong_values_are_named(ring, edit, change, message):
     folder = ring()
     edit(folder / "transforms.json", change)
     if message is None:
-        assert len(load_dataset(folder)) == 10  # three rows are enough
+        assert len(load_dataset(folder)) == 10  # three rows are sufficient
         return
     with pytest.raises(InputError, match=message):
         load_dataset(folder)
@@ -278,7 +278,7 @@ def test_missing_point_cloud(ring):
         load_dataset(ring(ply_file_path="points.ply"))
 
 
-def test_json_cut_off_anywhere_is_a_format_error(ring):
+def test_truncated_json_is_a_format_error(ring):
     path = ring(3) / "transforms.json"
     data = path.read_bytes()
     for length in range(0, len(data), 7):
@@ -287,7 +287,7 @@ def test_json_cut_off_anywhere_is_a_format_error(ring):
             read_frames(path)
 
 
-def test_nearly_orthonormal_rotations_are_made_so(ring, edit):
+def test_nearly_orthonormal_rotations_are_orthonormalized(ring, edit):
     folder = ring()
     edit(folder / "transforms.json", set_pose(lambda m: m[0].__setitem__(0, m[0][0] + 2e-4)))
     R = load_dataset(folder).cameras.viewmats[5, :3, :3]
@@ -303,19 +303,19 @@ def test_write_and_read_with_split_and_masks(ring, tmp_path):
     assert torch.equal(again.is_test, images.is_test) and again.names == images.names
 
 
-def test_load_tells_cameras_from_photographs(ring, tmp_path):
+def test_load_distinguishes_cameras_from_photos(ring, tmp_path):
     folder = ring()
     assert isinstance(load(folder / "transforms.json"), PosedImages) and isinstance(load(folder), PosedImages)
     images = load_dataset(folder)
     images.cameras.save(tmp_path / "cameras.json")
-    assert isinstance(load(tmp_path / "cameras.json"), Cameras)  # the pictures that it names are elsewhere
+    assert isinstance(load(tmp_path / "cameras.json"), Cameras)  # its images are not there
     replace(images.cameras, names=None).save(folder / "unnamed.json")
     assert isinstance(load(folder / "unnamed.json"), Cameras)
     with pytest.raises(InputError, match=r"a \.json file holds cameras, boxes, a selection or a Gaussian scene, got Tensor"):
         save(tmp_path / "x.json", torch.zeros(3))
 
 
-def test_our_own_data_sets_are_photographs(ring, tmp_path):
+def test_our_own_data_sets_are_photos(ring, tmp_path):
     images = load_dataset(ring())
     images.cameras.save(images.source.parent / "transforms.json")
     assert isinstance(load(images.source.parent / "transforms.json"), PosedImages)
@@ -323,8 +323,8 @@ def test_our_own_data_sets_are_photographs(ring, tmp_path):
     path = tmp_path / "saved" / "transforms.json"
     assert isinstance(load(path), PosedImages) and PosedImages.load(path).names == PosedImages.load(path.parent).names
     assert isinstance(Cameras.load(path), Cameras)
-    for picture in (tmp_path / "saved" / "images").iterdir():
-        picture.unlink()
+    for image in (tmp_path / "saved" / "images").iterdir():
+        image.unlink()
     with pytest.raises(FileFormatError, match=r"frame 0 names images/.*, which does not exist \(0 of 10 images found\)"):
         PosedImages.load(path)
 

@@ -7,7 +7,7 @@ from vision3d.io.video import ImageSequenceWriter, VideoWriter, read_video
 
 
 def frames(count, height, width):
-    """Smooth colours that move."""
+    """Smooth moving colors."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     return [torch.stack([x, y, torch.full_like(x, i / count)], -1) for i in range(count)]
 
@@ -37,7 +37,7 @@ def test_reading_may_stop_early_and_start_again(tmp_path):
     assert torch.equal(first, next(iter(video))) and len(list(video)) == 20
 
 
-def test_grey_frames(tmp_path):
+def test_gray_frames(tmp_path):
     with VideoWriter(tmp_path / "v.mkv") as video:
         video.append(torch.full((16, 16), 0.5))
         video.append(torch.full((16, 16, 1), 0.5))
@@ -55,7 +55,7 @@ def test_an_error_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failing_encoder_leaves_the_earlier_video(tmp_path):
+def test_a_failing_encoder_keeps_the_previous_video(tmp_path):
     with VideoWriter(tmp_path / "v.mp4") as video:
         video.append(torch.zeros(16, 16, 3))
     earlier = (tmp_path / "v.mp4").read_bytes()
@@ -86,7 +86,7 @@ def test_bad_frames_and_arguments(tmp_path):
         video.append(torch.zeros(4, 4, 3))
 
 
-def test_files_that_are_no_video(tmp_path):
+def test_files_that_are_not_videos(tmp_path):
     (tmp_path / "v.mp4").write_text("hello")
     with pytest.raises(FileFormatError, match="is not a video that ffmpeg can read"):
         read_video(tmp_path / "v.mp4")

@@ -94,7 +94,7 @@ def test_rows_keep_their_moments():
     torch.testing.assert_close(params["means"].detach(), reference["means"].detach()[order[1:]])
 
 
-def test_new_rows_have_no_moments_and_old_ones_do():
+def test_new_rows_have_no_moments_and_old_ones_keep_theirs():
     params = make_params()
     optimizer = SplatAdam(params, RATES)
     run(optimizer, 0, 3)
@@ -144,7 +144,7 @@ def test_the_group_that_is_not_finite_is_named(bad, place):
     assert optimizer.nonfinite_group() == "means"
 
 
-def test_wrong_input_is_refused():
+def test_wrong_input_is_rejected():
     with pytest.raises(ConfigError, match="learning_rates: got \\['means'\\], want one for each of"):
         SplatAdam(make_params(), {"means": 1.0})
     with pytest.raises(ConfigError, match="betas: got"):
@@ -192,7 +192,7 @@ def test_registered_op():
 
 
 @needs_native
-def test_threads_do_not_change_a_bit():
+def test_bitwise_equal_for_any_number_of_threads():
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
@@ -222,7 +222,7 @@ def test_sparse_gradients_step_like_dense_ones():
         assert torch.equal(dense.params[name], sparse.params[name])
 
 
-def test_without_the_native_module_torch_does_it(monkeypatch):
+def test_without_the_native_module_torch_is_used(monkeypatch):
     ours, theirs = SplatAdam(make_params(), RATES), SplatAdam(make_params(), RATES)
     run(ours, 0, 3)
     monkeypatch.setattr(native, "module", lambda: None)

@@ -16,7 +16,7 @@ STEP, TOTAL = 100, 1000
 
 
 def make_scene(count=40, seed=0):
-    """Parameters with an optimiser whose moments name their row: exp_avg = 1 + row number."""
+    """Parameters with an optimizer whose moments identify their row: exp_avg = 1 + row number."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {"means": (3,), "quats": (4,), "log_scales": (3,), "opacity_logits": (), "sh0": (1, 3), "shN": (8, 3)}
     params = {name: torch.randn(count, *shape, generator=generator) for name, shape in shapes.items()}
@@ -31,12 +31,12 @@ def make_scene(count=40, seed=0):
 
 
 def moment_rows(optimizer, name="means"):
-    """Row numbers that the moments name, -1 where they are zero."""
+    """Row numbers encoded in the moments, -1 where they are zero."""
     return optimizer.exp_avgs[name].reshape(optimizer.num_rows, -1)[:, 0].long() - 1
 
 
 def make_info(pulls, *, packed=False, absgrad=False, width=200, height=100):
-    """What a rasterizer returns: one camera whose means2d have gradients of these norms in half images."""
+    """Output of a rasterizer: one camera whose means2d have gradients of these norms in half images."""
     grad = torch.stack([pulls / (width / 2), torch.zeros_like(pulls)], -1)
     is_seen = pulls >= 0
     radii = torch.where(is_seen, 3, 0).unsqueeze(-1).expand(-1, 2)
@@ -78,7 +78,7 @@ def test_relocated_scales_follow_the_double_sum_of_the_paper(opacity, copies):
 
 @given(st.floats(0.05, 0.95), st.integers(2, 51))
 def test_relocation_keeps_the_mass_of_a_line(opacity, copies):
-    """The scale is chosen so that n copies blended over each other integrate along a line to what the one did."""
+    """The scale is chosen so that n copies blended over each other have the same integral along a line as the original."""
     o = torch.tensor([opacity], dtype=torch.float64)
     shared, scales = relocated(o, torch.ones(1, 3, dtype=torch.float64), torch.tensor([copies]))
     x = torch.linspace(-12, 12, 4801, dtype=torch.float64)
@@ -87,7 +87,7 @@ def test_relocation_keeps_the_mass_of_a_line(opacity, copies):
     assert many.item() == pytest.approx(one.item(), rel=1e-6)
 
 
-def test_more_copies_than_the_table_are_taken_as_the_most():
+def test_more_copies_than_the_table_use_its_last_entry():
     o, s = torch.tensor([0.5, 0.5]), torch.ones(2, 3)
     opacities, scales = relocated(o, s, torch.tensor([51, 90]))
     assert opacities[0] == opacities[1]
@@ -126,7 +126,7 @@ def test_mcmc_moves_dead_rows_onto_living_ones():
     untouched = torch.ones(40, dtype=torch.bool).index_fill(0, touched, False)
     for name in GROUPS:
         assert torch.equal(params[name][untouched], before[name][untouched])
-        assert torch.equal(params[name][dead], params[name][parents])  # parent and copy are alike
+        assert torch.equal(params[name][dead], params[name][parents])  # parent and copy are equal
         assert torch.equal(moment_rows(optimizer, name)[untouched], torch.arange(40)[untouched])
         assert (moment_rows(optimizer, name)[touched] == -1).all()
     for parent, hits in zip(*parents.unique(return_counts=True), strict=True):
@@ -153,7 +153,7 @@ def test_mcmc_grows_up_to_its_cap():
     assert ((kept == torch.arange(40)) | (kept == -1)).all()
 
 
-def test_mcmc_noise_follows_the_covariance_and_spares_the_opaque():
+def test_mcmc_noise_follows_the_covariance_and_skips_the_opaque():
     params, optimizer = make_scene(20000)
     with torch.no_grad():
         params["quats"][:] = torch.tensor([0.9, 0.1, -0.3, 0.3])
@@ -172,7 +172,7 @@ def test_mcmc_noise_follows_the_covariance_and_spares_the_opaque():
     torch.testing.assert_close(got, want, atol=0.05 * want.max().item(), rtol=0)
 
 
-def test_mcmc_acts_between_its_fractions_alone():
+def test_mcmc_acts_only_between_its_fractions():
     strategy = MCMC(100, TOTAL, refine_every=10, refine_start=0.1, refine_stop=0.5)
     acted = [s for s in range(TOTAL) if strategy.schedule.acts(s, strategy.schedule.progress(s, None))]
     assert acted == list(range(110, 500, 10))
@@ -182,7 +182,7 @@ def test_mcmc_acts_between_its_fractions_alone():
         MCMC(100).after_step(1, params, optimizer, {}, 0.0)
 
 
-def test_mcmc_leaves_a_scene_without_life_alone():
+def test_mcmc_does_not_change_a_scene_of_dead_rows():
     params, optimizer = make_scene(5)
     with torch.no_grad():
         params["opacity_logits"][:] = -30
@@ -222,7 +222,7 @@ def test_same_seed_same_scene_and_exact_resume(kind):
 
 
 def adc_step(params, optimizer, pulls, step=STEP, packed=False, **options):
-    """One refinement with opacities high enough that nothing is pruned unless the test says so."""
+    """One refinement with opacities high enough to avoid pruning unless the test changes them."""
     strategy = ADC(1.0, TOTAL, reset_every=1.0, generator=torch.Generator().manual_seed(5), **options)
     info = make_info(pulls, packed=packed, absgrad=options.get("absgrad", False))
     return strategy.after_step(step, params, optimizer, info, 0.0), strategy
@@ -237,7 +237,7 @@ def test_adc_duplicates_the_small_and_splits_the_large(packed, absgrad):
         params["log_scales"][[4, 9], 1] = -2.0
     pulls = torch.zeros(40)
     pulls[[2, 4, 9]] = 1e-3
-    pulls[7] = -1  # not seen
+    pulls[7] = -1  # not visible
     before = {name: p.detach().clone() for name, p in params.items()}
     counts, _ = adc_step(params, optimizer, pulls, packed=packed, absgrad=absgrad)
     assert counts == {"duplicated": 1, "split": 2, "pruned": 0}
@@ -273,7 +273,7 @@ def test_children_of_a_split_are_drawn_from_their_parent():
     torch.testing.assert_close(offsets.T @ offsets / (2 * count), sigma, atol=0.05 * sigma.max().item(), rtol=0)
 
 
-def test_adc_averages_over_the_views_that_saw_a_gaussian():
+def test_adc_averages_over_the_views_in_which_a_gaussian_is_visible():
     params, optimizer = make_scene(3)
     strategy = ADC(1.0, TOTAL, grow_scale3d=10.0)
     for step, pulls in enumerate([[3e-4, 3e-4, -1.0], [-1.0, 0.0, 1e-4]], 98):
@@ -297,7 +297,7 @@ def test_adc_reads_gradients_in_half_images_times_cameras():
     torch.testing.assert_close(strategy.pulls, torch.full((2,), want))
 
 
-def test_adc_prunes_the_faint_and_the_huge():
+def test_adc_prunes_transparent_and_huge_gaussians():
     params, optimizer = make_scene(6)
     with torch.no_grad():
         params["opacity_logits"][:] = 2
@@ -307,7 +307,7 @@ def test_adc_prunes_the_faint_and_the_huge():
     assert counts == {"duplicated": 0, "split": 0, "pruned": 1}
     assert moment_rows(optimizer).tolist() == [0, 2, 3, 4, 5]
     strategy = ADC(1.0, TOTAL, reset_every=1.0)
-    strategy.resets = 1  # the huge go only after a reset
+    strategy.resets = 1  # huge ones are pruned only after a reset
     counts = strategy.after_step(100, params, optimizer, make_info(torch.zeros(5)), 0.0)
     assert counts["pruned"] == 1
     assert moment_rows(optimizer).tolist() == [0, 2, 3, 5]
@@ -322,7 +322,7 @@ def test_adc_never_prunes_everything():
     assert len(params["means"]) == 4
 
 
-def test_adc_respects_its_cap_and_takes_the_strongest():
+def test_adc_respects_its_cap_and_prefers_the_largest_gradients():
     params, optimizer = make_scene(20)
     with torch.no_grad():
         params["opacity_logits"][:] = 2
@@ -362,18 +362,18 @@ def test_adc_resets_opacities_each_tenth_and_not_near_the_end():
         (lambda: MCMC(10, refine_start=0.5, refine_stop=0.2), "refine_start: got 0.5 and stop 0.2"),
         (lambda: MCMC(10, grow_factor=0.9), "grow_factor: got 0.9"),
         (lambda: MCMC(10, min_opacity=0.0), "min_opacity: got 0.0"),
-        (lambda: ADC(0.0), "scene_scale: got 0.0, want metres > 0"),
+        (lambda: ADC(0.0), "scene_scale: got 0.0, want meters > 0"),
         (lambda: ADC(1.0, cap_max=0), "cap_max: got 0"),
         (lambda: ADC(1.0, reset_every=0.0), "reset_every: got 0.0"),
         (lambda: ADC(1.0, prune_opacity=0.6), "prune_opacity: got 0.6"),
     ],
 )
-def test_wrong_options_are_refused(make, message):
+def test_wrong_options_are_rejected(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 
 
-def test_wrong_input_is_refused():
+def test_wrong_input_is_rejected():
     params, optimizer = make_scene()
     with pytest.raises(InputError, match="params: want the dict of the optimizer"):
         MCMC(100, 10).after_step(0, dict(params), optimizer, {}, 0.0)
@@ -387,8 +387,8 @@ def test_wrong_input_is_refused():
         MCMC(100, 10).after_step(0, bare, SplatAdam(bare, {"means": 1.0}), {}, 0.0)
 
 
-def test_adc_refines_alike_in_every_process(monkeypatch):
-    """With images split over processes the sums of all are taken; here a second process saw the second Gaussian."""
+def test_adc_refines_equally_in_every_process(monkeypatch):
+    """With images split over processes, sums over all are used; here, the second Gaussian is visible in a second process."""
     params, optimizer = make_scene(2)
     others = iter([torch.tensor([0.0, 1e-3]), torch.tensor([0.0, 1.0])])
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)

@@ -16,10 +16,10 @@ def photos(tmp_path_factory):
     return write_photos(tmp_path_factory.mktemp("photos") / "set", cameras=ring(size=180))
 
 
-def test_the_true_scene_scores_as_rounding_allows(photos, tmp_path):
+def test_the_true_scene_is_limited_by_rounding(photos, tmp_path):
     evaluation = evaluate(blobs(), photos, renders=tmp_path / "renders")
     mean = evaluation.mean()
-    # Rounding to bytes leaves a mean square of (1/255)^2 / 12: 58.9 dB.
+    # Rounding to bytes has a mean square error of (1/255)^2 / 12: 58.9 dB.
     assert 57 < mean["psnr"] < 63
     assert mean["ssim"] > 0.995 and mean["ms_ssim"] > 0.999
     assert mean["psnr_nearest"] < 25 and mean["above_nearest"] == mean["psnr"] - mean["psnr_nearest"]
@@ -42,7 +42,7 @@ def test_alpha_max_matters_for_opaque_scenes(photos):
     assert low != high
 
 
-def test_small_pictures_have_no_ms_ssim(tmp_path):
+def test_small_images_have_no_ms_ssim(tmp_path):
     photos = write_photos(tmp_path / "set")
     mean = evaluate(blobs(), photos).mean()
     assert "ms_ssim" not in mean and "ssim" in mean
@@ -60,7 +60,7 @@ def test_masked_pixels_do_not_count(tmp_path):
     assert evaluate(blobs(), photos, masks=False).mean()["psnr"] < 20
 
 
-def test_only_the_pixels_count_that_are_said_to(photos):
+def test_only_the_pixels_of_the_masks_count(photos):
     left = torch.zeros(180, 180, dtype=torch.bool)
     left[:, :90] = True
     whole, half = evaluate(blobs(), photos), evaluate(blobs(), photos, valid={2: left})
@@ -83,14 +83,14 @@ def test_scenes_without_gaussians_or_with_nan(photos):
         evaluate(replace(blobs(), means=blobs().means * float("nan")), photos)
 
 
-def test_nearest_view_is_the_neighbour_on_the_ring():
+def test_nearest_view_is_the_neighbor_on_the_ring():
     cameras = ring(12)
     assert nearest_view(cameras, 5, [0, 1, 2, 4, 8]) == 4
     assert nearest_view(cameras, 0, [3, 6, 11]) == 11
 
 
-def test_nearest_view_looks_the_same_way():
-    """Of two cameras at one distance the one that looks the same way is taken, not the one that looks back."""
+def test_nearest_view_has_a_similar_direction():
+    """Of two cameras at the same distance, the one with the same direction is chosen, not the opposite one."""
     cameras = ring(12)
     viewmats = cameras.viewmats.clone()
     viewmats[4, :3] = torch.tensor([[-1.0, 0, 0], [0, 1, 0], [0, 0, -1]]) @ viewmats[4, :3]
@@ -104,7 +104,7 @@ def test_background_follows_the_alpha_channel(tmp_path):
     assert background_of(cut_out) == (1.0, 1.0, 1.0)
 
 
-def test_exposure_is_found_exactly():
+def test_exposure_is_recovered_exactly():
     image = torch.rand(20, 30, 3)
     exposure = torch.tensor([[0.7, 0.1, 0.0, 0.05], [0.0, 0.9, 0.0, -0.02], [0.05, 0.0, 1.1, 0.0]])
     photo = image @ exposure[:, :3].mT + exposure[:, 3]
@@ -115,6 +115,6 @@ def test_exposure_is_found_exactly():
     torch.testing.assert_close(fit_exposure(image, photo, mask), exposure, atol=2e-3, rtol=0)
 
 
-def test_means_leave_out_views_without_a_figure():
+def test_means_skip_views_without_a_value():
     views = (ViewMetrics("a", 20.0, 0.5, ms_ssim=0.8), ViewMetrics("b", 30.0, 0.7))
     assert Evaluation(views).mean() == {"psnr": 25.0, "ssim": pytest.approx(0.6), "ms_ssim": 0.8}

@@ -25,7 +25,7 @@ def test_photometric_mixes_the_terms():
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("filler", [0.0, 7.0, float("nan")])
-def test_what_is_masked_out_has_no_influence(padding, filler):
+def test_masked_pixels_have_no_influence(padding, filler):
     a, b = images(2, 24, 20, 3)
     mask = torch.rand(2, 24, 20) > 0.3
     want = losses.photometric(a, b, mask=mask, padding=padding)
@@ -45,7 +45,7 @@ def test_full_mask_changes_nothing_and_empty_mask_gives_zero():
     assert losses.l1(a, b, ~full).item() == 0
 
 
-def test_regularisers_have_their_closed_form():
+def test_regularizers_have_their_closed_form():
     assert losses.opacity_loss(torch.zeros(3)).item() == pytest.approx(0.5)
     assert losses.scale_loss(torch.tensor([[0.0, 1, 2]])).item() == pytest.approx((1 + 2.718281828 + 7.389056099) / 3)
     distortions = torch.arange(4.0).reshape(2, 2, 1)
@@ -68,7 +68,7 @@ def test_normals_of_a_plane_are_its_normal():
     torch.testing.assert_close(normals[1:-1, 1:-1], normal.expand(10, 14, 3))
     assert (normals[0] == 0).all()
     assert (normals[:, -1] == 0).all()
-    # a camera turned about z: camera = R world, so the world normal is R^T times the camera's
+    # a camera rotated about z: camera = R world, so the world normal is R^T times the camera's
     viewmat = torch.eye(4, dtype=torch.float64)
     viewmat[:2, :2] = torch.tensor([[0.0, -1], [1, 0]])
     world = losses.depth_to_normals(depths[None], K[None], viewmat[None])[0]
@@ -99,13 +99,13 @@ def test_normal_consistency_is_zero_for_aligned_splats_and_grows_with_the_angle(
     ],
 )
 @pytest.mark.wrong_types
-def test_wrong_images_are_refused(arguments, message):
+def test_wrong_images_are_rejected(arguments, message):
     with pytest.raises(ShapeError, match=message):
         losses.l1(*arguments)
 
 
 @pytest.mark.wrong_types
-def test_ssim_refuses_what_it_cannot_do():
+def test_wrong_input_of_ssim():
     a = torch.rand(10, 40, 3)
     with pytest.raises(ShapeError, match="image: got 10x40 pixels, want at least 11x11"):
         losses.ssim(a, a)

@@ -34,7 +34,7 @@ def images():
     return a, (a + 0.1 * torch.randn_like(a)).clamp(0, 1)
 
 
-def test_the_network_is_that_of_torchmetrics(random_weights, monkeypatch):
+def test_the_network_equals_that_of_torchmetrics(random_weights, monkeypatch):
     oracle = pytest.importorskip("torchmetrics.functional.image.lpips")
     alexnet = types.SimpleNamespace(features=alexnet_features())
     monkeypatch.setattr(oracle, "_get_tv_model_features", lambda net, pretrained: alexnet.features)
@@ -69,7 +69,7 @@ def test_weights_are_read_from_files(random_weights, tmp_path, kind):
     assert 0 < near < far
 
 
-def test_without_weights_there_is_no_number(tmp_path, random_weights):
+def test_without_weights_there_is_no_value(tmp_path, random_weights):
     a, b = images()
     with pytest.raises(InputError, match="LPIPS: backbone weights not found, give --lpips-weights"):
         metrics.lpips(a, b)

@@ -14,7 +14,7 @@ def test_the_decay_is_exponential(first, second):
 
 
 @given(fractions, st.floats(1e-4, 1), st.floats(0, 0.9))
-def test_the_decay_stays_between_its_ends(fraction, ratio, delay):
+def test_the_decay_stays_between_its_limits(fraction, ratio, delay):
     factor = schedules.exponential_decay(fraction, ratio, delay)
     assert ratio * (1 - 1e-9) <= factor <= 1
     assert schedules.exponential_decay(delay * fraction, ratio, delay) == 1
@@ -27,7 +27,7 @@ def test_the_resolution_doubles_at_its_fractions():
     assert schedules.downscale_factor(1.0, 1) == 1
 
 
-def test_the_degree_rises_each_thirtieth():
+def test_the_degree_increases_every_thirtieth():
     assert [schedules.sh_degree(step / 30000) for step in (0, 999, 1000, 2000, 3000, 29999)] == [0, 0, 1, 2, 3, 3]
     assert [schedules.sh_degree(step / 300) for step in range(0, 50, 10)] == [0, 1, 2, 3, 3]
     assert schedules.sh_degree(0.0, 2, every=0.0) == 2
@@ -42,7 +42,7 @@ def test_the_degree_rises_each_thirtieth():
         (lambda: schedules.downscale_factor(0.5, 4, (0.5, 0.1)), "doublings: got .* ascending"),
     ],
 )
-def test_wrong_arguments_are_refused(call, message):
+def test_wrong_arguments_are_rejected(call, message):
     with pytest.raises(InputError, match=message):
         call()
 

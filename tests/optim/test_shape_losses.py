@@ -19,7 +19,7 @@ def test_two_faces_at_an_angle():
     assert float(losses.normals(vertices)) == pytest.approx(0.5)
 
 
-def test_smoothness_does_not_depend_on_place_turn_and_size():
+def test_smoothness_does_not_depend_on_position_rotation_and_size():
     vertices, faces = ball()
     losses = ShapeLosses(vertices, faces)
     turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
@@ -28,7 +28,7 @@ def test_smoothness_does_not_depend_on_place_turn_and_size():
 
 
 def test_laplacian_of_shifts():
-    """Nothing for what all vertices do alike; for one vertex that moves by d its own d^2 and that of its neighbours' means."""
+    """Zero for a common translation; for one vertex moved by d, its own d^2 and that of its neighbors' means."""
     vertices, faces = ball()
     losses = ShapeLosses(vertices, faces)
     assert float(losses.laplacian(vertices + 5)) < 1e-24
@@ -40,7 +40,7 @@ def test_laplacian_of_shifts():
     d = 0.3 / losses.mean_edge
     want = d**2 * (1 + sum(1 / float(degree) ** 2 for degree in degrees)) / len(vertices)
     assert float(losses.laplacian(moved)) == pytest.approx(want)
-    large = ShapeLosses(10 * vertices, faces)  # in units of the edges
+    large = ShapeLosses(10 * vertices, faces)  # scale-invariant in units of the edges
     assert float(large.laplacian(10 * moved)) == pytest.approx(want)
 
 
@@ -52,12 +52,12 @@ def test_gradients():
     assert torch.autograd.gradcheck(losses.laplacian, places)
 
 
-def test_single_faces_and_lonely_vertices_cost_nothing():
+def test_single_faces_and_isolated_vertices_have_zero_loss():
     vertices = torch.rand(4, 3)
     losses = ShapeLosses(vertices, torch.tensor([[0, 1, 2]]))
     assert float(losses.normals(vertices)) == 0
     moved = vertices.clone()
-    moved[3] += 1  # of no face
+    moved[3] += 1  # not part of a face
     assert float(losses.laplacian(moved)) == 0
     none = ShapeLosses(vertices, torch.zeros(0, 3, dtype=torch.int64))
     assert float(none.normals(vertices)) == float(none.laplacian(vertices + torch.rand(4, 3))) == 0

@@ -28,13 +28,13 @@ def dense_ssim(a, b, window, sigma):
     return values
 
 
-def test_the_map_is_that_of_the_definition():
+def test_the_map_equals_the_definition():
     a, b = images((13, 15), torch.float64)
     got = ssim.ssim_map(a[..., None], b[..., None], window=7, sigma=1.2)
     torch.testing.assert_close(got[..., 0], dense_ssim(a, b, 7, 1.2))
 
 
-# Variances are differences of means near 0.5 and stand beside C2 = 9e-4: float32 leaves 1e-7 / 9e-4.
+# Variances are differences of means near 0.5 and are added to C2 = 9e-4: float32 leaves 1e-7 / 9e-4.
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 4e-4), (torch.float64, 1e-12)])
 def test_constant_images_have_their_closed_form(dtype, atol):
     a, b = torch.full((16, 16, 3), 0.25, dtype=dtype), torch.full((16, 16, 3), 0.75, dtype=dtype)
@@ -61,7 +61,7 @@ def test_native_equals_reference(isa, shape, padding, dtype, atol):
 
 
 @needs_native
-def test_strided_images_are_read_right():
+def test_strided_images_are_read_correctly():
     a, b = images((3, 30, 20))
     a, b = a.movedim(0, -1).requires_grad_(), b.movedim(0, -1)
     loss = losses.ssim(a, b)
@@ -79,7 +79,7 @@ def test_gradient(padding, window):
 
 
 @needs_native
-def test_no_gradient_is_kept_when_none_is_wanted():
+def test_no_gradient_is_stored_if_not_required():
     a, b = images((1, 20, 20, 3))
     for derivatives, count in ((False, 0), (True, 4)):
         assert len(torch.ops.vision3d.ssim(a, b, 11, 1.5, False, 1.0, derivatives)[1]) == count
@@ -89,7 +89,7 @@ def test_no_gradient_is_kept_when_none_is_wanted():
 
 @needs_native
 @pytest.mark.parametrize("padding", ["valid", "same"])
-def test_threads_do_not_change_a_bit(padding):
+def test_bitwise_equal_for_any_number_of_threads(padding):
     a, b = images((2, 70, 65, 3))
     results = []
     before = torch.get_num_threads()
@@ -114,7 +114,7 @@ def test_registered_ops(same):
     torch.library.opcheck(torch.ops.vision3d.ssim_vjp.default, arguments)
 
 
-def test_without_the_native_module_torch_does_it(monkeypatch):
+def test_without_the_native_module_torch_is_used(monkeypatch):
     a, b = images((20, 20, 3))
     want = losses.ssim(a, b)
     monkeypatch.setattr(native, "module", lambda: None)

@@ -23,16 +23,16 @@ def test_views_at_half_the_size_are_means_of_four_pixels(tmp_path):
     torch.testing.assert_close(full.image, images.read(int(images.train[3]))[0], atol=1e-6, rtol=0)
 
 
-def test_pictures_are_not_made_smaller_than_32_pixels(tmp_path):
+def test_images_are_not_downscaled_below_32_pixels(tmp_path):
     _, views = views_of(write_photos(tmp_path / "set"))
     assert views.get(0, 8).size == (48, 48)
 
 
-def test_alpha_comes_along(tmp_path):
+def test_alpha_is_included(tmp_path):
     _, views = views_of(write_photos(tmp_path / "set", with_alpha=True), with_alpha=True)
     view = views.get(0, 1)
     assert view.alpha is not None and float(view.alpha.min()) < 0.05 and float(view.alpha.max()) > 0.8
-    assert bool((view.image <= view.alpha + 2 / 255).all())  # colours are times alpha
+    assert bool((view.image <= view.alpha + 2 / 255).all())  # colors are premultiplied with alpha
 
 
 def test_pixels_count_where_both_masks_are_set(tmp_path):
@@ -57,7 +57,7 @@ def test_order_shows_each_view_once_before_any_again():
     assert flat[:5] != flat[5:10]
 
 
-def test_order_goes_on_where_it_was():
+def test_order_can_be_resumed():
     order = Order(7, seed=3)
     order.take(4)
     copy = Order(7, seed=99)

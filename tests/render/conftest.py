@@ -6,7 +6,7 @@ from vision3d.render.splats import kernels
 
 @pytest.fixture(params=["reference", "native"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each backend with operations of its own that runs here."""
+    """Each available backend with its own operations."""
     if request.param not in kernels.available(torch.device("cpu")):
         pytest.skip(f"backend {request.param} is not built")
     return request.param

@@ -28,7 +28,7 @@ def test_both_implementations_have_every_operation(backend):
     assert isinstance(backends.Gsplat(), backends.Backend)
 
 
-def test_gsplat_without_a_gpu_is_one_line():
+def test_gsplat_without_a_gpu_is_one_error_line():
     with pytest.raises(BackendError, match=r"^backend gsplat needs a CUDA device and the gsplat package: .*install") as caught:
         backends.backend("gsplat", CPU)
     assert "\n" not in str(caught.value)
@@ -36,7 +36,7 @@ def test_gsplat_without_a_gpu_is_one_line():
 
 @pytest.mark.parametrize(("function", "name"), [(rasterize, "rasterization"), (rasterize_2dgs, "rasterization_2dgs")])
 def test_gsplat_gets_the_arguments_under_its_names(function, name, monkeypatch):
-    """The arguments, with a stand-in for the package, which draws on CUDA alone."""
+    """Arguments only, with a stand-in for the package, which needs CUDA."""
     monkeypatch.setitem(sys.modules, "gsplat", SimpleNamespace(**{name: _stand_in}))
     monkeypatch.setattr(kernels, "resolve", lambda backend, device: "gsplat")
     g, (viewmats, Ks) = random_gaussians(5), cameras(2, 24, 20)

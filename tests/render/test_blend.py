@@ -56,7 +56,7 @@ def blend(s: Splats, width: int, height: int, *, backend: str, tile_size: int = 
 
 
 def pixel_by_pixel(s: Splats, width: int, height: int, alpha_max: float = 0.99) -> tuple[Tensor, Tensor, Tensor]:
-    """The definition, one pixel and one Gaussian at a time; also how many Gaussians each pixel blends."""
+    """The definition, one pixel and one Gaussian at a time; also the number of Gaussians blended at each pixel."""
     order = torch.argsort(s.depths, stable=True).tolist()
     image = torch.zeros(height, width, s.colors.shape[1], dtype=torch.float64)
     transmittance, count = torch.ones(height, width, dtype=torch.float64), torch.zeros(height, width, dtype=torch.int64)
@@ -96,7 +96,7 @@ def test_two_gaussians_are_composited_front_to_back(backend):
         torch.tensor([[1.0, 0], [0, 1.0]]), torch.tensor([0.8, 0.6]), torch.tensor([2.0, 1.0]),
     )  # fmt: skip
     image, transmittance, _ = blend(s, 8, 8, backend=backend)
-    # The second is nearer. Pixel (row 4, column 3) has its centre at (3.5, 4.5).
+    # The second is closer. Pixel (row 4, column 3) has its center at (3.5, 4.5).
     near, far = 0.6 * math.exp(-0.5 * 0.05 * 1.5**2), 0.8 * math.exp(-0.5 * 0.1 * (0.5**2 + 0.5**2))
     want = torch.tensor([(1 - near) * far, near])
     torch.testing.assert_close(image[0, 4, 3], want, atol=1e-6, rtol=1e-6)
@@ -115,7 +115,7 @@ def test_image_is_that_of_the_definition(backend, alpha_max):
     assert torch.equal(last[0] >= 0, count > 0)
 
 
-def test_last_ids_are_the_place_in_the_list_of_the_last_one_blended(backend):
+def test_last_ids_are_the_list_index_of_the_last_blended_gaussian(backend):
     s = random_splats(60, 40, 30)
     offsets, ids = tile_lists(s, 40, 30)
     *_, last = blend(s.to(torch.float32), 40, 30, lists=(offsets, ids), backend=backend)
@@ -139,7 +139,7 @@ def test_last_ids_are_the_place_in_the_list_of_the_last_one_blended(backend):
 
 
 def test_a_hundred_thousand_opaque_layers_blend_as_many_pairs_as_ten(backend):
-    """Opaque means alpha_max: the second layer would bring T to 1e-4, so each pixel blends one and stops."""
+    """Opaque means alpha_max: the second layer would reduce T to 1e-4, so each pixel blends one and stops."""
     for count in (10, 100_000):
         s = Splats(
             torch.full((count, 2), 8.0), torch.tensor([1e-9, 0, 1e-9]).repeat(count, 1), torch.rand(count, 3),
@@ -152,7 +152,7 @@ def test_a_hundred_thousand_opaque_layers_blend_as_many_pairs_as_ten(backend):
         torch.testing.assert_close(image, (0.99 * s.colors[0]).expand(1, 16, 16, 3), atol=1e-6, rtol=0)
 
 
-def test_the_gaussian_that_would_cross_the_limit_is_left_out_with_all_behind_it(backend):
+def test_the_gaussian_that_would_cross_the_limit_is_skipped_with_all_behind_it(backend):
     """Alphas 0.9, 0.9, 0.9, 0.95, 0.5: T = 1e-3 after three, the fourth would bring 5e-5; the fifth is not tried."""
     opacities = torch.tensor([0.9, 0.9, 0.9, 0.95, 0.5], requires_grad=True)
     s = Splats(
@@ -170,7 +170,7 @@ def test_the_gaussian_that_would_cross_the_limit_is_left_out_with_all_behind_it(
     assert grad[3:].count_nonzero() == 0
 
 
-def test_no_gradient_passes_a_saturated_alpha_but_colours_get_theirs(backend):
+def test_no_gradient_through_a_saturated_alpha_except_for_colors(backend):
     s = Splats(*map(torch.tensor, ([[0.7, 0.4]], [[0.05, 0.01, 0.05]], [[0.2, 0.5, 0.9]], [0.999], [1.0])))
     leaves = Splats(*(value.requires_grad_() for value in s))
     image, transmittance, _ = blend(leaves, 1, 1, backend=backend)
@@ -179,13 +179,13 @@ def test_no_gradient_passes_a_saturated_alpha_but_colours_get_theirs(backend):
     for grad, is_zero in zip(grads, (True, True, False, True)):
         assert (grad.count_nonzero() == 0) == is_zero
     torch.testing.assert_close(grads[2], torch.full((1, 3), 0.99))
-    # With a higher limit the same pixel is below it, and the gradient passes.
+    # With a higher limit, the same pixel is below it and gets a gradient.
     image, transmittance, _ = blend(leaves, 1, 1, alpha_max=0.9999, backend=backend)
     grads = torch.autograd.grad(image.sum() + transmittance.sum(), leaves[:4])
     assert all(grad.count_nonzero() > 0 for grad in grads)
 
 
-def test_backgrounds_show_through_and_get_the_transmittance_as_gradient(backend):
+def test_backgrounds_are_visible_and_get_the_transmittance_as_gradient(backend):
     s = random_splats(30, 20, 24).to(torch.float32)
     backgrounds = torch.tensor([[0.3, 0.6, 0.1]], requires_grad=True)
     image, transmittance, _ = blend(s, 20, 24, backgrounds=backgrounds, backend=backend)
@@ -228,7 +228,7 @@ def test_any_number_of_channels(backend, channels):
     assert_close_outside_band(image, want)
 
 
-def test_absgrad_is_the_sum_over_pixels_of_the_gradients_size(backend):
+def test_absgrad_is_the_sum_of_absolute_pixel_gradients(backend):
     s = random_splats(25, 18, 15)
     lists = tile_lists(s, 18, 15)
     weights = torch.randn(15, 18, 3, dtype=torch.float64)
@@ -250,7 +250,7 @@ def test_absgrad_is_the_sum_over_pixels_of_the_gradients_size(backend):
 
 
 def away_from_thresholds(s: Splats, width: int, height: int, margin: float) -> bool:
-    """Whether no alpha is within `margin` of 1/255 or alpha_max and no transmittance near its limit."""
+    """Whether no alpha is within `margin` of 1/255 or alpha_max and no transmittance is near its limit."""
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     dx, dy = (s.means2d[:, i, None, None] - grid for i, grid in enumerate((x, y)))
     a, b, c = s.conics[:, :, None, None].unbind(1)
@@ -272,7 +272,7 @@ def test_gradcheck_of_fifty_gaussians():
 
     inputs = [value.clone().requires_grad_() for value in (*s[:4], backgrounds)]
     assert torch.autograd.gradcheck(images, inputs, eps=1e-7, atol=1e-6, rtol=1e-6, fast_mode=True)
-    # Fast mode compares one projection of the Jacobian; here some of its columns whole.
+    # Fast mode compares one projection of the Jacobian; here, some complete columns.
     weights = torch.randn(1, 32, 32, 3, dtype=torch.float64)
     loss = lambda *values: (images(*values)[0] * weights).sum()  # noqa: E731
     grads = torch.autograd.grad(loss(*inputs), inputs)

@@ -15,12 +15,12 @@ UP = torch.tensor([0.0, 0.0, 1.0])
 
 
 def walk(count=12):
-    """Cameras of a walk along x that look to the side."""
+    """Cameras that move along x and look sideways."""
     eyes = torch.stack([torch.linspace(0, 6, count), torch.zeros(count), torch.ones(count)], -1)
     return Cameras.from_camtoworlds(look_at(eyes, eyes + torch.tensor([0.3, 2.0, 0.0]), UP), intrinsics(40, 40, 24, 18), 48, 36)
 
 
-def test_orbit_of_a_scene_alone_keeps_it_in_the_picture():
+def test_orbit_of_a_scene_without_cameras_keeps_it_in_view():
     scene = ring_scene(400)
     cameras = path_cameras(scene, "orbit", num=8, size=(64, 48), fov_deg=40)
     assert len(cameras) == 8 and cameras.distortion is None
@@ -32,7 +32,7 @@ def test_orbit_of_a_scene_alone_keeps_it_in_the_picture():
         assert covered.mean() < 0.95
 
 
-def test_orbit_follows_the_photographs():
+def test_orbit_follows_the_photos():
     given = ring_cameras(9, 48, 36)
     cameras = path_cameras(ring_scene(), "orbit", given, num=36)
     target = torch.tensor([0.0, 0.0, 0.4])
@@ -79,7 +79,7 @@ def test_cameras_that_look_outwards_or_in_parallel_orbit_the_scene():
         assert focus.norm() < 1.5
 
 
-def test_spiral_stays_near_the_middle_photograph_and_loops():
+def test_spiral_stays_near_the_middle_photo_and_loops():
     eyes = torch.tensor([[x, -4.0 + 0.05 * z, z] for x in (-0.6, 0.0, 0.6) for z in (0.6, 1.0, 1.4)])
     given = Cameras.from_camtoworlds(look_at(eyes, torch.tensor([0.0, 0.0, 0.4]), UP), intrinsics(40, 40, 24, 18), 48, 36)
     spiral = path_cameras(ring_scene(), "spiral", given, num=60)
@@ -92,24 +92,24 @@ def test_spiral_stays_near_the_middle_photograph_and_loops():
     assert (alone.centers - alone.centers.mean(0)).norm(dim=-1).max() < alone.centers.norm(dim=-1).min()
 
 
-def test_flight_passes_the_photographs_of_a_walk_in_their_order():
+def test_flight_passes_the_photos_of_a_walk_in_order():
     given = walk(20)
     flight = path_cameras(ring_scene(50), "flythrough", given, num=200)
     torch.testing.assert_close(flight.viewmats[[0, -1]], given.viewmats[[0, -1]], rtol=0, atol=1e-4)
     assert (flight.centers[:, 0].diff() > 0).all()
 
 
-def test_flight_through_photographs_in_no_order_is_short_and_smooth():
+def test_flight_through_unordered_photos_is_short_and_smooth():
     given = ring_cameras(40)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
     flight = path_cameras(ring_scene(50), "flythrough", given[order], num=240)
     length = (flight.centers[1:] - flight.centers[:-1]).norm(dim=-1)
-    assert length.sum() < 2 * math.pi * 4.0 * 1.1  # once round, not to and fro
+    assert length.sum() < 2 * math.pi * 4.0 * 1.1  # once around, not back and forth
     turns = geodesic_distance(flight.camtoworlds[1:, :3, :3], flight.camtoworlds[:-1, :3, :3])
     assert turns.max() < 6 * turns.median() and length.max() < 6 * length.median()
 
 
-def test_lens_of_the_photographs_in_the_middle():
+def test_lens_of_the_middle_photos():
     narrow, wide = ring_cameras(2), refit_cameras(ring_cameras(3), fov_deg=70)
     cameras = path_cameras(ring_scene(50), "orbit", narrow.merge(wide), num=1)
     assert math.degrees(2 * math.atan(18 / cameras.Ks[0, 1, 1].item())) == pytest.approx(70, abs=1e-3)
@@ -120,7 +120,7 @@ def test_refit_keeps_the_field_of_view_over_the_height_and_pixels_square():
     other = refit_cameras(cameras, (200, 72))
     torch.testing.assert_close(other.Ks[0], torch.tensor([[79.2, 0, 100], [0, 79.2, 36], [0, 0, 1]]))
     assert other.names == cameras.names
-    assert cameras.Ks[0, 0, 0] == pytest.approx(39.6)  # the given ones are as they were
+    assert cameras.Ks[0, 0, 0] == pytest.approx(39.6)  # the input is unchanged
     assert refit_cameras(cameras).Ks.equal(cameras.Ks)
 
 
@@ -160,7 +160,7 @@ def test_an_orbit_of_a_mesh_shows_all_of_it():
         assert 0.05 < float(view.alpha.mean()) < 0.8
 
 
-def test_an_orbit_of_several_objects_turns_about_their_common_box():
+def test_an_orbit_of_several_objects_is_around_their_common_box():
     far = torch.eye(4)
     far[0, 3] = 4.0
     ball = Mesh(*shapes.icosphere(2, 1.0))

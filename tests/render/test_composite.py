@@ -1,4 +1,4 @@
-"""Meshes and Gaussians in one picture."""
+"""Meshes and Gaussians in one image."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,7 @@ WHITE = {"shading": "none", "antialias": False}
 
 
 def view_from(distance: float = 4.0, model: str = "pinhole", count: int = 1, dtype: torch.dtype = torch.float32) -> Cameras:
-    """Cameras on the z axis that look at the origin, which is `distance` away."""
+    """Cameras on the z axis looking at the origin from `distance`."""
     viewmats = torch.eye(4, dtype=dtype).repeat(count, 1, 1)
     viewmats[:, 2, 3] = distance
     focal = 1.5 * W / (distance if model == "ortho" else 1)
@@ -37,13 +37,13 @@ def cloud(mode: str = "3dgs", count: int = 120, dtype: torch.dtype = torch.float
 
 
 def wall(z: float = 0.0, color: tuple[float, float, float] = (0.2, 0.6, 0.9), size: float = 20.0) -> Mesh:
-    """A square across the view, of one colour."""
+    """A square facing the camera, of one color."""
     vertices, faces = shapes.plane((size, size))
     return Mesh(vertices + torch.tensor([0.0, 0.0, z]), faces, vertex_colors=torch.tensor([color]).repeat(4, 1))
 
 
 def ball(radius: float = 0.8, color: tuple[float, float, float] = (0.9, 0.5, 0.1)) -> Mesh:
-    """A sphere, turned so that no face is seen exactly from its edge."""
+    """A sphere, rotated so that no face is seen exactly edge-on."""
     vertices, faces = shapes.icosphere(2, radius)
     vertices = vertices @ quat_to_rotmat(torch.tensor([0.9, 0.3, -0.2, 0.4]))
     return Mesh(vertices, faces, vertex_colors=torch.tensor([color]).repeat(len(vertices), 1))
@@ -81,7 +81,7 @@ def test_a_plane_through_a_cloud_shows_the_half_before_it(backend, mode):
     assert (half.alpha > 0.1).any() and (half.alpha < 0.9).any()
 
 
-def test_without_a_mesh_it_is_the_scene_alone(backend):
+def test_without_a_mesh_it_is_the_scene(backend):
     scene, cameras = cloud(), view_from(count=2)
     for objects in (scene, [scene], [scene[:50], scene[50:]], Scene().add("cloud", scene)):
         got = list(render_scene(objects, cameras, backgrounds=(1.0, 1.0, 1.0), render_mode="RGB+ED", backend=backend))
@@ -91,7 +91,7 @@ def test_without_a_mesh_it_is_the_scene_alone(backend):
 
 
 @pytest.mark.parametrize("model", ["pinhole", "ortho"])
-def test_meshes_alone_are_their_shading_with_smooth_outlines(backend, model):
+def test_meshes_without_gaussians_are_shaded_with_smooth_outlines(backend, model):
     mesh, cameras = ball(), view_from(model=model)
     background = torch.tensor([0.1, 0.2, 0.3])
     view = one(mesh, cameras, backgrounds=background, render_mode="RGB+ED", backend=backend)
@@ -107,13 +107,13 @@ def test_meshes_alone_are_their_shading_with_smooth_outlines(backend, model):
     torch.testing.assert_close(view.depth, fragments.depths[0], atol=1e-5, rtol=0)
     partly = (view.alpha > 0.02) & (view.alpha < 0.98)
     assert partly.sum() > 20, "outlines are blended"
-    # The sum of coverage is the area of the disc of the outline, as far as the sphere is round.
+    # The sum of coverage is the area of the disc inside the outline, to the precision of the tessellation.
     if model == "ortho":
         assert float(view.alpha.sum()) == pytest.approx(math.pi * (0.8 * 1.5 * W / 4) ** 2, rel=0.03)
 
 
 def test_a_square_covers_the_share_of_its_edge_pixels(backend):
-    """An upright edge a quarter into a pixel: that pixel is a quarter of the square's colour."""
+    """A vertical edge a quarter into a pixel: that pixel has a quarter of the square's color."""
     size = 2 * (8.25 / (1.5 * W)) * 4  # half of it is 8.25 px
     view = one(wall(size=size, color=(1.0, 1.0, 1.0)), shading="none", backend=backend)
     row = view.image[H // 2, :, 0]
@@ -122,7 +122,7 @@ def test_a_square_covers_the_share_of_its_edge_pixels(backend):
     assert row[W // 2 + 9].item() == pytest.approx(0.0, abs=1e-6)
 
 
-def test_outlines_behind_opaque_gaussians_leave_no_trace(backend):
+def test_outlines_behind_opaque_gaussians_are_invisible(backend):
     generator = torch.Generator().manual_seed(0)
     places = torch.rand(900, 3, generator=generator) * torch.tensor([3.0, 3.0, 0.1]) - torch.tensor([1.5, 1.5, 1.0])
     screen = GaussianScene.from_points(places, torch.rand(900, 3, generator=generator), opacity=0.999)
@@ -130,11 +130,11 @@ def test_outlines_behind_opaque_gaussians_leave_no_trace(backend):
     alone, view = (one(objects, backend=backend) for objects in ([screen], [screen, ball()]))
     is_covered = alone.alpha > 0.998
     assert is_covered[4:-4, 8:-8].float().mean() > 0.9
-    inner = -torch.nn.functional.max_pool2d(-is_covered[None].float(), 3, 1, 1)[0] > 0  # the pixels beside are covered, too
+    inner = -torch.nn.functional.max_pool2d(-is_covered[None].float(), 3, 1, 1)[0] > 0  # adjacent pixels are covered as well
     torch.testing.assert_close(view.image[inner], alone.image[inner], atol=2e-3, rtol=0)
 
 
-def test_the_nearest_mesh_is_seen(backend):
+def test_the_nearest_mesh_is_visible(backend):
     near, far = wall(-0.5, (1.0, 0.0, 0.0), size=1.0), wall(0.5, (0.0, 0.0, 1.0))
     for objects in ([near, far], [far, near]):
         view = one(objects, render_mode="RGB+ED", backend=backend, **WHITE)
@@ -143,8 +143,8 @@ def test_the_nearest_mesh_is_seen(backend):
         assert torch.equal(view.image[..., 0] > 0.5, is_near) and torch.equal(view.image[..., 2] > 0.5, ~is_near)
 
 
-def test_seams_of_textures_are_no_outlines(backend):
-    """A sphere whose faces share no vertices looks like the one whose faces do."""
+def test_texture_seams_are_not_outlines(backend):
+    """A sphere whose faces share no vertices looks the same as one whose faces do."""
     mesh = ball()
     colors = mesh.vertices * 0.4 + 0.5
     joined = replace(mesh, vertex_colors=colors, normals=mesh.vertices / 0.8)
@@ -170,7 +170,7 @@ def test_a_scene_places_its_objects(backend):
 
 @pytest.mark.parametrize("mode", ["3dgs", "2dgs"])
 @pytest.mark.parametrize("render_mode", ["RGB", "D", "ED", "RGB+D", "RGB+ED"])
-def test_what_is_there_in_each_mode(mode, render_mode):
+def test_outputs_of_each_mode(mode, render_mode):
     for objects, has_normal in (
         ([cloud(mode), ball()], mode == "2dgs" or render_mode.endswith("ED")),
         ([ball()], True),
@@ -185,18 +185,18 @@ def test_what_is_there_in_each_mode(mode, render_mode):
             assert 2.9 < middle < 4.1
 
 
-def test_normals_of_meshes_where_they_are_seen_and_of_depth_elsewhere(backend):
+def test_normals_of_visible_meshes_and_of_depth_elsewhere(backend):
     scene = GaussianScene.from_points(torch.tensor([[0.0, 0, 1.5]]), opacity=0.999)
     scene = replace(scene, log_scales=torch.full((1, 3), math.log(3.0)))
     view = one([scene, ball()], render_mode="RGB+ED", backend=backend)
     ball_normal = view.normal[H // 2, W // 2]
     assert ball_normal.tolist() == pytest.approx([0, 0, -1], abs=0.05)
-    assert view.normal[3, 3].tolist() == pytest.approx([0, 0, -1], abs=1e-3)  # a blob has one depth
+    assert view.normal[3, 3].tolist() == pytest.approx([0, 0, -1], abs=1e-3)  # a Gaussian has one depth
     right = view.normal[H // 2, W // 2 + 8]
     assert right[0] > 0.5
 
 
-def test_light_changes_the_meshes_alone(backend):
+def test_light_changes_only_the_meshes(backend):
     objects = [wall(size=1.0, color=(1.0, 1.0, 1.0))]
     dark = one(objects, lights=Lights(ambient=0.0, headlight=0.0), backend=backend)
     assert not dark.image.any() and dark.alpha.max() == 1
@@ -208,7 +208,7 @@ def test_light_changes_the_meshes_alone(backend):
 
 @pytest.mark.parametrize("mode", ["3dgs", "2dgs"])
 def test_gradcheck_of_the_composite(backend, mode):
-    """Gaussians before and behind a ball, and the colours of the ball."""
+    """Gaussians in front of and behind a sphere, and the colors of the sphere."""
     dtype = torch.float64
     scene = cloud(mode, 4, dtype)
     cameras = view_from(dtype=dtype)
@@ -218,18 +218,18 @@ def test_gradcheck_of_the_composite(backend, mode):
     vertices = vertices @ quat_to_rotmat(torch.tensor([0.9, 0.3, -0.2, 0.4], dtype=dtype))
     colors = torch.rand(len(vertices), 3, dtype=dtype) * 0.5 + 0.3
 
-    def picture(means: Tensor, logits: Tensor, sh: Tensor, colors: Tensor) -> tuple[Tensor, Tensor]:
+    def image(means: Tensor, logits: Tensor, sh: Tensor, colors: Tensor) -> tuple[Tensor, Tensor]:
         moved = replace(scene, means=means, opacity_logits=logits, sh=sh, log_scales=scene.log_scales + 1.2)
         view = one([moved, Mesh(vertices, faces, vertex_colors=colors)], cameras, render_mode="RGB+D", backend=backend)
         return view.image, view.depth
 
     given = [scene.means, scene.opacity_logits, scene.sh, colors]
     leaves = [value.clone().requires_grad_() for value in given]
-    assert torch.autograd.gradcheck(picture, leaves, eps=1e-6, atol=1e-4, rtol=1e-3, fast_mode=True)
+    assert torch.autograd.gradcheck(image, leaves, eps=1e-6, atol=1e-4, rtol=1e-3, fast_mode=True)
 
 
 def test_gradients_of_outlines_move_a_mesh(backend):
-    """More light where the ball grows: d alpha / d radius is the length of the outline."""
+    """More light when the sphere grows: d alpha / d radius is the length of the outline."""
     scale = torch.ones((), requires_grad=True)
     mesh = ball()
     view = one(replace(mesh, vertices=mesh.vertices * scale), view_from(model="ortho"), backend=backend)
@@ -239,15 +239,15 @@ def test_gradients_of_outlines_move_a_mesh(backend):
 
 
 @pytest.mark.skipif(native.module() is None, reason="the native module is not built")
-def test_the_number_of_threads_changes_no_bit():
-    before, pictures = torch.get_num_threads(), []
+def test_bitwise_equal_for_any_number_of_threads():
+    before, images = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            pictures.append(one([cloud(), ball()], render_mode="RGB+ED", backend="native"))
+            images.append(one([cloud(), ball()], render_mode="RGB+ED", backend="native"))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*pictures))
+    assert all(torch.equal(a, b) for a, b in zip(*images))
 
 
 def test_wrong_objects_and_cameras_are_named():
@@ -265,7 +265,7 @@ def test_wrong_objects_and_cameras_are_named():
             render_scene(objects, cameras, **options)
 
 
-def test_skins_of_a_scene_are_drawn_at_rest():
+def test_skinned_meshes_of_a_scene_are_drawn_in_the_rest_pose():
     mesh = wall()
     lifted = torch.tensor([0.0, 0, 1.0]).expand(1, mesh.num_vertices, 3)
     skin = replace(

@@ -1,4 +1,4 @@
-"""Colours of Gaussians on a mesh as a texture and as vertex colours."""
+"""Colors of Gaussians on a mesh as a texture and as vertex colors."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from vision3d.scene import Mesh, MeshGaussians
 
 
 def plate(columns=8, **options):
-    """A flat square with uvs, and Gaussians whose colours are a ramp in x and y."""
+    """A flat square with UVs, and Gaussians whose colors are a ramp in x and y."""
     vertices, faces = shapes.plane((1.0, 1.0), columns, columns)
     mesh = Mesh(vertices, faces, uvs=vertices[:, :2] + 0.5)
     bound = MeshGaussians.from_mesh(mesh, **options)
@@ -31,23 +31,23 @@ def test_the_texture_shows_the_ramp(per_face):
     places = (torch.stack(torch.meshgrid(torch.arange(64), torch.arange(64), indexing="xy"), -1) + 0.5) / 64
     want = ramp(places.view(-1, 2) - 0.5).view(64, 64, 3)
     assert float((mesh.texture - want)[8:-8, 8:-8].abs().max()) < 0.05
-    assert float((mesh.texture - want).abs().max()) < 0.1  # at the border the nearest are all on one side
+    assert float((mesh.texture - want).abs().max()) < 0.1  # at the border, all neighbors are on one side
 
 
-def test_vertex_colours_show_the_ramp():
+def test_vertex_colors_show_the_ramp():
     mesh = bake_vertex_colors(plate(16))
     inner = (mesh.vertices[:, :2].abs() < 0.4).all(1)
     assert float((mesh.vertex_colors - ramp(mesh.vertices))[inner].abs().max()) < 0.03
 
 
-def test_one_colour_stays_exactly():
+def test_a_single_color_is_exact():
     bound = plate()
     bound = replace(bound, sh=rgb_to_sh0(torch.tensor([0.2, 0.7, 0.9])).expand(len(bound), 1, 3))
     texture = bake_texture(bound, 32).texture
     torch.testing.assert_close(texture, torch.tensor([0.2, 0.7, 0.9]).expand(32, 32, 3), atol=1e-6, rtol=0)
 
 
-def test_two_sides_close_to_each_other_keep_their_colours():
+def test_two_close_sides_keep_their_colors():
     """Sheets back to back, a hundredth of a face apart: Gaussians are thin."""
     front = plate()
     vertices, faces = front.mesh.vertices, front.mesh.faces

@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 75, 50
 
 
 def pairs(backend: str, seed: int = 0) -> dict[str, Tensor]:
-    """Two images of long thin Gaussians, all pairs flattened, also those that are not seen."""
+    """Two images of long thin Gaussians, all pairs flattened, including invisible ones."""
     g = random_gaussians(150, seed=seed, size=0.05)
     g["means"] *= 1.5
     g["scales"][:, 0] *= 4
@@ -41,7 +41,7 @@ def lists(offsets: Tensor, ids: Tensor) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("tile_size", [8, 16, 33])
-def test_a_tile_lists_what_shows_in_it_and_little_else(backend, tile_size):
+def test_a_tile_lists_its_visible_gaussians_and_few_others(backend, tile_size):
     p = pairs(backend)
     per_pair, _, (*_, offsets, ids) = intersect(p, Grid(2, WIDTH, HEIGHT, tile_size), backend)
     tiles_y, tiles_x = -(-HEIGHT // tile_size), -(-WIDTH // tile_size)
@@ -57,7 +57,7 @@ def test_a_tile_lists_what_shows_in_it_and_little_else(backend, tile_size):
         assert set(must) <= set(listed)
         extra += len(listed) - len(must)
         assert p["depths"][listed].diff().ge(0).all()
-        # The least exponent over the rectangle of pixel centres, here by dense sampling, is below the cut.
+        # The smallest exponent over the rectangle of pixel centers, here by dense sampling, is below the threshold.
         for i in set(listed) - set(must):
             low = torch.tensor([column, row]) * tile_size + 0.5
             high = torch.minimum(low + tile_size - 1, torch.tensor([WIDTH, HEIGHT]) - 0.5)
@@ -97,7 +97,7 @@ def test_ids_hold_image_tile_and_depth(backend):
     assert torch.equal(depth, p["depths"][ids.long()])
 
 
-def test_equal_depths_stay_in_the_order_of_their_index(backend):
+def test_equal_depths_are_sorted_by_index(backend):
     count = 300
     p = {
         "means2d": torch.full((count, 2), 8.0),

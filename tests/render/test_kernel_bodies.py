@@ -1,6 +1,6 @@
-"""The kernels that a GPU runs, here as loops on the CPU, against the vector kernels and the torch reference.
+"""The GPU kernels, executed as loops on the CPU, against the vector kernels and the torch reference.
 
-float32: bodies against the vector kernels. float64, which has no vector kernels: the native backend, which runs the
+float32: kernel bodies against the vector kernels. float64, which has no vector kernels: the native backend, which runs the
 bodies, against the reference. Marked `gpu`: the same on a device.
 """
 
@@ -67,12 +67,12 @@ def test_projection(sides, model, form):
         factors = torch.randn(2, 300, 3, 3, dtype=torch.float64) * 0.1
         g["covars"] = (factors @ factors.mT)[..., [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
         del g["quats"], g["scales"]
-    # The determinant of a given covariance is a difference of products, and float32 loses some digits of it.
+    # The determinant of a given covariance is a difference of products, and float32 loses digits.
     atol = 1e-4 if form == "covars" else 1e-5
     assert_same(lambda g, backend: project(g, backend, model, antialiased=True, radius_clip=2.0), g, sides, atol=atol)
 
 
-def test_projection_of_what_cannot_be_seen(sides):
+def test_projection_of_invisible_gaussians(sides):
     g = scene(12, 2)
     g["means"][:, 0] = torch.nan
     g["means"][:, 1, 2] = -50.0
@@ -103,7 +103,7 @@ def test_harmonics(sides, degree, per_camera):
 
 
 def pairs(count: int, num_images: int, width: int, height: int, *, channels: int = 3) -> dict[str, Tensor]:
-    """Projected Gaussians of several images, some not visible and some in the same depth, float64."""
+    """Projected Gaussians of several images, some invisible and some at the same depth, float64."""
     rand = lambda *shape: torch.rand(num_images * count, *shape, dtype=torch.float64)  # noqa: E731
     angle, sigma = 3.2 * rand(), 0.5 + 7 * rand(2) ** 2
     axes = torch.stack([torch.stack([angle.cos(), angle.sin()], -1), torch.stack([-angle.sin(), angle.cos()], -1)], -1)
@@ -112,7 +112,7 @@ def pairs(count: int, num_images: int, width: int, height: int, *, channels: int
     radii = torch.ceil(3.33 * cov.diagonal(dim1=1, dim2=2).sqrt()).int()
     radii[rand() < 0.1] = 0
     depths = torch.where(rand() < 0.2, 2.0, 1 + rand())
-    # All depths must be the same in both precisions, as the order of the lists follows from them.
+    # All depths must be the same in both precisions, as they determine the order of the lists.
     return {
         "means2d": rand(2) * torch.tensor([width + 20.0, height + 20.0]) - 10,
         "radii": radii,
@@ -128,7 +128,7 @@ LISTED = ("means2d", "radii", "depths", "conics", "opacities", "image_ids")
 
 
 def projected(p: dict[str, Tensor]) -> Projected:
-    """What `blend` and `intersect` read; the radii are not known where lists are given."""
+    """Inputs of `blend` and `intersect`; radii are unknown where lists are given."""
     radii = p.get("radii", torch.ones_like(p["means2d"], dtype=torch.int32))
     depths = p.get("depths", torch.ones_like(p["opacities"]))
     return Projected(radii, p["means2d"], depths, p["conics"], torch.ones_like(p["opacities"]))
@@ -156,7 +156,7 @@ def test_tile_lists(sides, tile_size, exact):
         assert torch.equal(got, want)
 
 
-def test_tile_lists_of_nothing(sides):
+def test_empty_tile_lists(sides):
     empty = {name: value[:0] for name, value in pairs(5, 1, 20, 20).items() if name in LISTED}
     side = sides[0]
     given = {name: side.place(value) for name, value in empty.items()}
@@ -169,7 +169,7 @@ def test_tile_lists_of_nothing(sides):
 
 
 def with_lists(p: dict[str, Tensor], num_images: int, width: int, height: int, tile_size: int) -> dict[str, Tensor]:
-    """The Gaussians with their tile lists, which both sides then share."""
+    """The Gaussians with tile lists shared by both sides."""
     lists = intersect(p, Grid(num_images, width, height, tile_size), kernels("reference").intersect).lists
     rest = {name: value for name, value in p.items() if name not in ("radii", "depths", "image_ids")}
     return {**rest, "offsets": lists.isect_offsets, "ids": lists.flatten_ids}
@@ -196,7 +196,7 @@ def test_blending(sides, channels, tile_size):
 @pytest.mark.parametrize(("channels", "tile_size"), [(3, 16), (4, 4), (7, 8)])
 def test_blending_before_limits(sides, channels, tile_size):
     p = pairs(150, 2, 53, 37, channels=channels)
-    depths = p["depths"].float().double()  # so that both precisions compare the same numbers
+    depths = p["depths"].float().double()  # so that both precisions compare the same values
     p = {**with_lists({**p, "depths": depths}, 2, 53, 37, tile_size), "depths": depths}
     p["limits"] = depths.quantile(torch.rand(2 * 37 * 53, generator=torch.Generator().manual_seed(5)).double()).float().double()
 
@@ -223,8 +223,8 @@ def test_absolute_gradients(sides, channels):
     assert_same_gradients({"absgrad": sums[0]}, {"absgrad": sums[1]})
 
 
-def test_a_pixel_stops_in_the_same_place(sides):
-    """A wall of opaque Gaussians, deeper than a batch of a block is long."""
+def test_a_pixel_stops_at_the_same_gaussian(sides):
+    """A stack of opaque Gaussians, longer than a batch of a block."""
     count = 700
     p = pairs(count, 1, 16, 16)
     p["opacities"][:] = 0.04
@@ -347,7 +347,7 @@ def test_gradcheck_of_projection(model, form):
 
 def test_gradcheck_of_the_rasterizers():
     g = small_scene()
-    g["opacities"] *= 0.5  # no pixel may touch alpha_max or stop
+    g["opacities"] *= 0.5  # no pixel may reach alpha_max or stop
     names = ["means", "quats", "scales", "opacities", "sh", "viewmats"]
     leaves = [g[name].requires_grad_() for name in names]
 
@@ -359,7 +359,7 @@ def test_gradcheck_of_the_rasterizers():
         flat, coverage, *_ = rasterize_2dgs(
             *(given[name] for name in names), given["Ks"], 40, 32, sh_degree=2, render_mode="RGB+D", backend="native"
         )
-        # The cut at 1/255 is a step, so the sum is weighted smoothly and the step lies below the tolerance.
+        # The threshold at 1/255 is a step, so the sum is weighted smoothly to keep the step below the tolerance.
         return image.mean(), alpha.mean(), flat.mean(), coverage.mean()
 
     assert torch.autograd.gradcheck(both, leaves, fast_mode=True, eps=1e-7, atol=1e-4, rtol=1e-2)

@@ -1,4 +1,4 @@
-"""`max_depths`: at each pixel only the Gaussians before a depth are seen."""
+"""`max_depths`: each pixel shows only the Gaussians in front of a depth."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def scene(count: int = 150, dtype: torch.dtype = torch.float32, images: int = 2)
 
 
 def uneven(images: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Limits about the middle of the scene, another one at each pixel; some see nothing, some everything."""
+    """Depth limits around the center of the scene, different at each pixel; some show nothing, some everything."""
     limits = 3.9 + torch.randn(images, H, W, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     limits[:, ::7] = torch.inf
     limits[:, :, ::9] = 0
@@ -30,14 +30,14 @@ def uneven(images: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def draw(function, g: dict[str, Tensor], **options) -> list[Tensor]:
-    """The images that the function returns."""
+    """Images returned by the function."""
     outputs = function(**g, width=W, height=H, render_mode="RGB+D", **options)
     return [value for value in outputs if torch.is_tensor(value)]
 
 
 @both
 def test_one_gaussian_before_a_plane_and_one_behind(function, backend):
-    """What is seen is C = a1 c1 with transmittance 1 - a1, as if the second were not there."""
+    """The image is C = a1 c1 with transmittance 1 - a1, as if the second did not exist."""
     colors = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.3, 0.8]])
     g = {
         "means": torch.tensor([[0.0, 0.0, 2.0], [0.1, 0.0, 4.0]]), "quats": torch.tensor([[1.0, 0, 0, 0]]).repeat(2, 1),
@@ -64,7 +64,7 @@ def test_no_limit_is_the_limit_inf_to_the_last_bit(function, backend):
 
 
 @both
-def test_a_limit_of_zero_or_nan_shows_the_background_alone(function, backend):
+def test_a_limit_of_zero_or_nan_shows_only_the_background(function, backend):
     background = torch.rand(2, 3)
     for limit in (0.0, -1.0, torch.nan):
         limits = torch.full((2, H, W), limit)
@@ -75,7 +75,7 @@ def test_a_limit_of_zero_or_nan_shows_the_background_alone(function, backend):
 
 @both
 def test_a_limit_cuts_the_scene_in_two(function, backend):
-    """Before a depth is the picture of the nearer Gaussians alone, where no pixel stops early."""
+    """With a limit, the image is that of the closer Gaussians only, unless a pixel stops early."""
     g = scene()
     g["opacities"] = g["opacities"] * 0.2
     depths = (g["means"] @ g["viewmats"][0, :3, :3].T + g["viewmats"][0, :3, 3])[:, 2]
@@ -89,7 +89,7 @@ def test_a_limit_cuts_the_scene_in_two(function, backend):
 
 @needs_native
 @both
-def test_native_is_as_the_reference_in_float64(function):
+def test_native_equals_the_reference_in_float64(function):
     results = []
     for backend in ("native", "reference"):
         g = {name: value.requires_grad_() for name, value in scene(dtype=torch.float64).items() if name != "Ks"}
@@ -119,14 +119,14 @@ def test_every_instruction_set_and_number_of_channels(function, channels, name):
     finally:
         native.require().set_isa(best)
     want, want_alpha, *_ = function(**exact, width=W, height=H, max_depths=limits.double(), backend="reference")
-    # Where a depth lies within rounding of a limit a pixel may differ; with these numbers few do.
+    # If a depth is within rounding of a limit, a pixel may differ; with these values, few do.
     assert_close_outside_band(image, want, atol=5e-5, band=2e-3, band_atol=1)
     assert_close_outside_band(alpha, want_alpha, atol=5e-5, band=2e-3, band_atol=1)
 
 
 @needs_native
 @both
-def test_the_number_of_threads_changes_no_bit(function):
+def test_bitwise_equal_for_any_number_of_threads(function):
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
@@ -140,7 +140,7 @@ def test_the_number_of_threads_changes_no_bit(function):
 
 
 @both
-def test_gradients_of_what_is_before_are_those_of_it_alone_and_zero_behind(function, backend):
+def test_gradients_before_the_limit_ignore_gaussians_behind_it(function, backend):
     g = {name: value[:1] if name in ("viewmats", "Ks") else value for name, value in scene().items()}
     g["opacities"] = g["opacities"] * 0.2
     depths = (g["means"] @ g["viewmats"][0, :3, :3].T + g["viewmats"][0, :3, 3])[:, 2]
@@ -177,7 +177,7 @@ def test_gradcheck(function, backend):
     assert torch.autograd.gradcheck(images, [value.requires_grad_() for value in g.values()], atol=2e-5, rtol=1e-3)
 
 
-def test_masks_and_limits_go_together(backend):
+def test_masks_and_limits_can_be_combined(backend):
     masks = torch.ones(2, 3, 4, dtype=torch.bool)
     masks[:, :, 0] = False
     g, limits = scene(), uneven()
@@ -187,7 +187,7 @@ def test_masks_and_limits_go_together(backend):
     assert torch.equal(alpha[:, :, 16:], whole[:, :, 16:])
 
 
-def test_batches_have_a_limit_each(backend):
+def test_each_batch_has_its_limits(backend):
     g = {name: torch.stack([value, value.flip(0)]) for name, value in scene().items()}
     limits = torch.stack([uneven(), uneven().flip(1)])
     both_scenes = rasterize(**g, width=W, height=H, max_depths=limits, backend=backend)[0]
@@ -199,7 +199,7 @@ def test_batches_have_a_limit_each(backend):
 
 
 @both
-def test_wrong_limits_are_refused(function, backend):
+def test_wrong_limits_are_rejected(function, backend):
     with pytest.raises(ShapeError, match=r"max_depths: got shape \(2, 37, 50\), want shape \(2, 37, 53\)"):
         draw(function, scene(), max_depths=torch.ones(2, H, 50), backend=backend)
     with pytest.raises(ShapeError, match=r"max_depths: got .*float64, want .*float32 as means"):
@@ -207,7 +207,7 @@ def test_wrong_limits_are_refused(function, backend):
 
 
 @both
-def test_gsplat_has_none(function, monkeypatch):
+def test_gsplat_has_no_limits(function, monkeypatch):
     from vision3d.render.splats import kernels
 
     monkeypatch.setattr(kernels, "resolve", lambda backend, device: "gsplat")

@@ -1,4 +1,4 @@
-"""Blending at silhouettes: coverage, gradients against finite differences, and the two backends against each other."""
+"""Antialiasing of silhouettes: coverage, gradients against finite differences, and both backends."""
 
 import pytest
 import torch
@@ -12,35 +12,35 @@ needs_native = pytest.mark.skipif(native.module() is None, reason="the native mo
 
 
 def draw(positions, faces, width, height, backend, channels: int = 1) -> torch.Tensor:
-    """White on black, blended."""
+    """White on black, antialiased."""
     fragments = rasterize(positions, faces, width, height, near_plane=0.1, backend=backend)
     seen = (fragments.face_ids >= 0)[..., None].expand(-1, -1, -1, channels)
     return antialias(seen.to(positions.dtype), positions, faces, fragments, backend=backend)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2, 0.45, 0.55, 0.9])
-def test_an_upright_edge_has_its_exact_coverage(backend, shift):
+def test_a_vertical_edge_has_exact_coverage(backend, shift):
     positions, faces = grid(2, 2, 2.0 + shift, -3.0, 30.0, 30.0)
-    picture = draw(positions.double(), faces, 8, 6, backend)[0, :, :, 0]
+    image = draw(positions.double(), faces, 8, 6, backend)[0, :, :, 0]
     want = torch.ones(8, dtype=torch.float64)
     want[:2], want[2] = 0, 1 - shift
-    torch.testing.assert_close(picture, want.expand(6, 8), atol=1e-6, rtol=0)
+    torch.testing.assert_close(image, want.expand(6, 8), atol=1e-6, rtol=0)
     turned = draw(positions.double()[..., [1, 0, 2, 3]], faces, 6, 8, backend)[0, :, :, 0]
-    torch.testing.assert_close(turned, picture.T)
+    torch.testing.assert_close(turned, image.T)
 
 
 def test_the_area_of_a_disc(backend):
     positions, faces = sphere(40, 40, torch.float64, subdivisions=3)
-    picture = draw(positions, faces, 40, 40, backend)
+    image = draw(positions, faces, 40, 40, backend)
     hard = (rasterize(positions, faces, 40, 40).face_ids >= 0).double().sum()
-    # The outline of the sphere at distance 3 has radius focal / sqrt(8); the mesh lies a little inside.
+    # The outline of the sphere at distance 3 has radius focal / sqrt(8); the mesh is slightly inside.
     area = torch.pi * 44**2 / 8
-    assert abs(float(picture.sum()) / area - 1) < 0.006 and picture.amin() >= 0 and picture.amax() <= 1
-    assert abs(float(hard) / area - 1) < 0.03 and ((picture > 0.01) & (picture < 0.99)).sum() > 60
+    assert abs(float(image.sum()) / area - 1) < 0.006 and image.amin() >= 0 and image.amax() <= 1
+    assert abs(float(hard) / area - 1) < 0.03 and ((image > 0.01) & (image < 0.99)).sum() > 60
 
 
 def box(low, high, camera_model, dtype=torch.float64):
-    """A box of 8 vertices and 12 faces, its front at depth 2, looked at along z: positions for 16 x 12 pixels."""
+    """A box of 8 vertices and 12 faces, its front at depth 2, seen along z: positions for 16 x 12 pixels."""
     vertices = torch.cartesian_prod(*(torch.tensor([a, b], dtype=dtype) for a, b in zip((*low, 2.0), (*high, 3.0))))
     quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     faces = torch.tensor([part for a, b, c, d in quads for part in ((a, b, c), (a, c, d))])
@@ -50,11 +50,11 @@ def box(low, high, camera_model, dtype=torch.float64):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("camera_model", ["ortho", "pinhole"])
-def test_a_box_seen_square_on(backend, camera_model, dtype):
-    """Its sides are edge-on in ortho; in pinhole the left and the upper one are: the camera lies in both planes."""
+def test_a_box_seen_from_the_front(backend, camera_model, dtype):
+    """Its sides are edge-on in ortho; in pinhole, the left and upper one are, as the camera is in both planes."""
     low, high = ((-0.53, -0.31), (0.44, 0.37)) if camera_model == "ortho" else ((0.0, 0.0), (1.33, 1.07))
     positions, faces = box(low, high, camera_model, dtype)
-    scale = 8.0 if camera_model == "ortho" else 4.0  # px a metre at the front
+    scale = 8.0 if camera_model == "ortho" else 4.0  # px per meter at the front
     x0, x1 = (8.1 + scale * value for value in (low[0], high[0]))
     y0, y1 = (6.3 + scale * value for value in (low[1], high[1]))
 
@@ -62,12 +62,12 @@ def test_a_box_seen_square_on(backend, camera_model, dtype):
         start = torch.arange(count, dtype=dtype)
         return (torch.clamp(start + 1, max=end) - torch.clamp(start, min=begin)).clamp(min=0)
 
-    picture = draw(positions(torch.zeros(3, dtype=dtype)), faces, 16, 12, backend)[0, :, :, 0]
+    image = draw(positions(torch.zeros(3, dtype=dtype)), faces, 16, 12, backend)[0, :, :, 0]
     want = covered(y0, y1, 12)[:, None] * covered(x0, x1, 16)
     inner_x, inner_y = ((value == 1) for value in (covered(x0, x1, 16), covered(y0, y1, 12)))
     for mask in (inner_y[:, None].expand(12, 16), inner_x.expand(12, 16)):  # rows and columns without a corner of the outline
         assert mask.any() and ((want > 0.01) & (want < 0.99) & mask).any()
-        torch.testing.assert_close(picture[mask], want[mask], atol=2e-5, rtol=0)
+        torch.testing.assert_close(image[mask], want[mask], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("camera_model", ["ortho", "pinhole"])
@@ -80,14 +80,14 @@ def test_gradient_of_a_moved_box_is_the_change_of_its_area(backend, camera_model
     loss(moved).backward()
     for axis in range(2):
         step = 1e-4 * torch.eye(3, dtype=torch.float64)[axis]
-        # In pinhole the other way uncovers a side, whose far edge is the outline then: a kink.
+        # In pinhole, the other direction uncovers a side whose far edge becomes the outline: a kink.
         ends = (step, -step) if camera_model == "ortho" else (0 * step, -step)
         slope = (loss(ends[0]) - loss(ends[1])) / (ends[0] - ends[1]).norm()
         assert abs(float(slope)) > 1
         torch.testing.assert_close(moved.grad[axis], slope, rtol=1e-3, atol=0)
 
 
-def test_edges_inside_are_left_alone(backend):
+def test_inner_edges_are_unchanged(backend):
     positions, faces = grid(6, 5, -1.0, -1.0, 20.0, 20.0, jitter=1.0)
     fragments = rasterize(positions, faces, 16, 16, backend=backend)
     colors = torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(0))
@@ -98,7 +98,7 @@ def test_gradient_of_the_area_is_the_length_of_the_outline(backend):
     positions, faces = grid(1, 1, 3.3, 2.2, 9.7, 11.4)
     positions = positions.double().requires_grad_()
     draw(positions, faces, 16, 16, backend).sum().backward()
-    # Moving the right side by 1 px adds as many pixels as rows are covered.
+    # Moving the right side by 1 px adds one pixel per covered row.
     right = positions.detach()[0, :, 0] > 5
     torch.testing.assert_close(positions.grad[0, right, 0].sum(), torch.tensor(9.0).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(positions.grad[0, ~right, 0].sum(), torch.tensor(-9.0).double(), atol=1e-6, rtol=0)
@@ -106,7 +106,7 @@ def test_gradient_of_the_area_is_the_length_of_the_outline(backend):
 
 @pytest.mark.parametrize("scene", ["sphere", "triangles"])
 def test_gradient(backend, scene):
-    """Gradcheck with what each pixel shows held fixed: colours and positions."""
+    """Gradcheck with fixed faces per pixel: colors and positions."""
     positions, faces = sphere(6, 5, torch.float64, 0) if scene == "sphere" else random_triangles(1, 6, 1, torch.float64)
     if scene == "triangles":
         positions = positions * positions.new_tensor([0.15, 0.15, 1, 1])
@@ -117,11 +117,11 @@ def test_gradient(backend, scene):
     assert torch.autograd.gradcheck(call, (colors, positions.requires_grad_()), eps=1e-7)
 
 
-def test_silhouettes_against_finite_differences_of_the_whole(backend):
-    """Rasterized anew at every step, so that pixels change their faces on the way."""
+def test_silhouettes_against_finite_differences(backend):
+    """Rasterized again at every step, so that pixels change their faces."""
     positions, faces = sphere(40, 40, torch.float64, 3)
     weights = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]  # a smooth loss
-    direction = positions.new_tensor([1.0, 0.7, 0.0, 0.0]) * positions[..., 3:]  # all to the right and down
+    direction = positions.new_tensor([1.0, 0.7, 0.0, 0.0]) * positions[..., 3:]  # all move right and down
     loss = lambda p: (draw(p, faces, 40, 40, backend)[..., 0] * weights).sum()  # noqa: E731
     leaf = positions.clone().requires_grad_()
     loss(leaf).backward()
@@ -163,7 +163,7 @@ def test_native_equals_reference_where_a_surface_folds_between_two_pixels():
 
 
 @needs_native
-def test_threads_do_not_change_bits():
+def test_bitwise_equal_for_any_number_of_threads():
     positions, faces = random_triangles(2, 12)
     grads, before = [], torch.get_num_threads()
     try:
@@ -190,8 +190,8 @@ def test_registered_ops():
 
 
 @needs_native
-def test_eager_calls_give_the_bits_of_the_ops(monkeypatch):
-    """Pictures and gradients of rasterize, interpolate and antialias, with and without the way round `torch.library`."""
+def test_eager_calls_are_bitwise_equal_to_the_ops(monkeypatch):
+    """Images and gradients of rasterize, interpolate and antialias, with and without the bypass of `torch.library`."""
     positions, faces = random_triangles(2, 30)
     results = []
     for way in ("eager", "ops"):
@@ -210,7 +210,7 @@ def test_eager_calls_give_the_bits_of_the_ops(monkeypatch):
 
 
 @needs_native
-def test_traces_hold_the_ops():
+def test_traces_contain_the_ops():
     from torch.fx.experimental.proxy_tensor import make_fx
 
     positions, faces = sphere(8, 6, torch.float32, 0)

@@ -1,4 +1,4 @@
-"""The mesh kernels of a GPU, here as loops on the CPU, against the CPU's own loops. Marked `gpu`: the same on a device."""
+"""The mesh kernels of the GPU, executed as loops on the CPU, against the CPU loops. Marked `gpu`: the same on a device."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def sides(request: pytest.FixtureRequest) -> tuple[Side, Side]:
 
 def scene(name: str) -> tuple[Tensor, Tensor, int, int]:
     """Positions in float64 (exact in float32), faces, width, height."""
-    if name == "sphere":  # faces that one thread draws
+    if name == "sphere":  # faces drawn by a single thread
         positions, faces = sphere(70, 50, subdivisions=4)
         return positions.double(), faces, 70, 50
     if name == "triangles":  # boxes of every size, faces behind the camera, two images
@@ -41,7 +41,7 @@ SCENES = ["sphere", "triangles", "large", "no faces"]
 
 
 def drawn(name: str) -> tuple[dict[str, Tensor], tuple[Tensor, int, int]]:
-    """What pixels show, as the reference for the operations after it."""
+    """Fragments of the reference, as input of the following operations."""
     positions, faces, width, height = scene(name)
     ids, weights, depths = rasterize(positions.float(), faces, width, height, near_plane=0.1, backend="native")
     inputs = {"positions": positions, "ids": ids, "weights": weights.double(), "depths": depths.double()}
@@ -49,7 +49,7 @@ def drawn(name: str) -> tuple[dict[str, Tensor], tuple[Tensor, int, int]]:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_what_pixels_show_is_the_same_bit_for_bit(sides, name):
+def test_faces_of_pixels_are_bitwise_equal(sides, name):
     positions, faces, width, height = scene(name)
     results = []
     for side in sides:
@@ -62,7 +62,7 @@ def test_what_pixels_show_is_the_same_bit_for_bit(sides, name):
 
 
 def test_scenes_have_faces_of_every_size():
-    """Boxes of at most 32 pixels, of up to 4096 and larger ones go different ways on a GPU."""
+    """Boxes of at most 32 pixels, of up to 4096 and larger ones have different code paths on a GPU."""
     counts = torch.zeros(3, dtype=torch.int64)
     for name in SCENES[:3]:
         positions, faces, width, height = scene(name)

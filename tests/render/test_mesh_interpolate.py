@@ -1,4 +1,4 @@
-"""Attributes of a mesh at its pixels."""
+"""Interpolated mesh attributes at pixels."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_a_linear_attribute_stays_linear(backend):
     torch.testing.assert_close(values[0], torch.stack([x, y], -1))
 
 
-def test_homogeneous_positions_come_back_as_the_pixel(backend):
+def test_homogeneous_positions_interpolate_to_the_pixel(backend):
     positions, faces = random_triangles(2, 30, dtype=torch.float64)
     fragments = rasterize(positions, faces, 20, 16, near_plane=0.1, backend=backend)
     values = interpolate(positions, faces, fragments, backend=backend)

@@ -1,4 +1,4 @@
-"""Attributes with silhouettes in one call: the bits of the separate operations, gradients, and the two backends."""
+"""Attributes with antialiased silhouettes in one call: bitwise equal to the separate operations, gradients, both backends."""
 
 import pytest
 import torch
@@ -25,14 +25,14 @@ def at_once(attributes: Tensor, positions: Tensor, faces: Tensor, width: int, he
 
 def with_gradients(call, attributes: Tensor, positions: Tensor, *others) -> list[Tensor]:
     leaves = [attributes.clone().requires_grad_(), positions.clone().requires_grad_()]
-    picture = call(*leaves, *others)
-    weights = torch.randn(picture.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(picture)
-    return [picture.detach(), *torch.autograd.grad((picture * weights).sum(), leaves)]
+    image = call(*leaves, *others)
+    weights = torch.randn(image.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(image)
+    return [image.detach(), *torch.autograd.grad((image * weights).sum(), leaves)]
 
 
 def scene(name: str) -> tuple[Tensor, Tensor, int, int]:
     """Positions in float64, faces, width, height."""
-    if name == "sphere":  # a far side that the near one hides
+    if name == "sphere":  # a far side hidden by the near one
         return *sphere(90, 70, torch.float64, subdivisions=3), 90, 70
     if name == "inside out":
         positions, faces = sphere(90, 70, torch.float64, subdivisions=3)
@@ -42,11 +42,11 @@ def scene(name: str) -> tuple[Tensor, Tensor, int, int]:
     if name == "triangles":  # boxes of every size, faces behind the camera, two images
         positions, faces = random_triangles(2, 200)
         return positions.double(), faces, 70, 50
-    if name == "mixed":  # neighbours that are turned round
+    if name == "mixed":  # neighbors with flipped orientation
         positions, faces = sphere(60, 50, torch.float64, subdivisions=2)
         faces = torch.where((torch.arange(len(faces)) % 3 == 0)[:, None], faces.flip(1), faces)
         return positions, faces, 60, 50
-    positions, faces = grid(9, 7, 0.5, -3.0, 62.5, 40.5, 1.0)  # centres on edges
+    positions, faces = grid(9, 7, 0.5, -3.0, 62.5, 40.5, 1.0)  # centers on edges
     return positions.double(), faces, 50, 33
 
 
@@ -57,14 +57,14 @@ SCENES = ["sphere", "inside out", "dense", "triangles", "mixed", "grid"]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("name", SCENES)
-def test_the_bits_of_the_separate_operations(name, channels, dtype):
+def test_bitwise_equal_to_the_separate_operations(name, channels, dtype):
     positions, faces, *size = scene(name)
     attributes = torch.randn(positions.shape[1], channels, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     given = attributes.to(dtype), positions.to(dtype), faces, *size
     (one, *one_grads), (other, *other_grads) = with_gradients(at_once, *given), with_gradients(in_steps, *given)
     assert torch.equal(one, other) and one.abs().max() > 0.1
     for a, b in zip(one_grads, other_grads):
-        # Sums in another order, of terms that may be far larger than they are: narrow faces have steep barycentrics.
+        # Sums in another order, with terms far larger than the result: narrow faces have steep barycentrics.
         atol = float(b.abs().max()) * (1e-5 if dtype == torch.float32 else 1e-10)
         torch.testing.assert_close(a, b, atol=atol, rtol=1e-4 if dtype == torch.float32 else 1e-9)
 
@@ -91,7 +91,7 @@ def test_gradient(backend, name):
     assert torch.autograd.gradcheck(call, (attributes.requires_grad_(), positions.requires_grad_()), eps=1e-7)
 
 
-def test_one_set_an_image_and_other_layouts(backend):
+def test_one_set_per_image_and_other_layouts(backend):
     positions, faces = random_triangles(2, 30)
     sets = torch.rand(2, positions.shape[1], 3, generator=torch.Generator().manual_seed(1))
     both = at_once(sets, positions, faces, 30, 20, backend)
@@ -104,7 +104,7 @@ def test_one_set_an_image_and_other_layouts(backend):
 
 
 def test_share_of_the_mesh(backend):
-    """One more attribute of ones puts a picture on another background, as if that had been there before the blending."""
+    """An additional attribute of ones composites the image over another background, as if it had been antialiased with it."""
     positions, faces = sphere(40, 30, torch.float64)
     colors = torch.rand(positions.shape[1], 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     drawn = at_once(torch.cat([colors, torch.ones_like(colors[:, :1])], 1), positions, faces, 40, 30, backend)
@@ -118,15 +118,15 @@ def test_share_of_the_mesh(backend):
 def test_nothing_to_draw(backend, images, faces, channels):
     positions = torch.rand(images, 4, 4)
     leaves = [torch.rand(4, channels).requires_grad_(), positions.requires_grad_()]
-    picture = draw_attributes(leaves[0], leaves[1], torch.tensor([[0, 1, 2], [1, 2, 3]])[:faces], 5, 3, backend=backend)
-    assert picture.shape == (images, 3, 5, channels)
-    for grad, leaf in zip(torch.autograd.grad(picture.sum(), leaves, allow_unused=True, materialize_grads=True), leaves):
+    image = draw_attributes(leaves[0], leaves[1], torch.tensor([[0, 1, 2], [1, 2, 3]])[:faces], 5, 3, backend=backend)
+    assert image.shape == (images, 3, 5, channels)
+    for grad, leaf in zip(torch.autograd.grad(image.sum(), leaves, allow_unused=True, materialize_grads=True), leaves):
         assert grad.shape == leaf.shape and not grad.any()
 
 
 @needs_native
 @pytest.mark.parametrize("name", ["sphere", "triangles"])
-def test_threads_do_not_change_bits(name):
+def test_bitwise_equal_for_any_number_of_threads(name):
     positions, faces, *size = scene(name)
     attributes = torch.rand(positions.shape[1], 3, generator=torch.Generator().manual_seed(1))
     results, before = [], torch.get_num_threads()
@@ -159,7 +159,7 @@ def test_every_instruction_set_gives_the_same_bits(name, dtype):
 
 
 @needs_native
-def test_changed_faces_are_noticed():
+def test_changed_faces_are_detected():
     positions, faces = sphere(20, 15)
     faces = faces.clone()
     ones = torch.ones(positions.shape[1], 1)
@@ -174,14 +174,14 @@ def test_registered_ops():
     positions, faces = sphere(8, 6, torch.float64, 0)
     attributes = torch.rand(positions.shape[1], 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     inputs = (attributes[None], positions, faces.int(), edge_neighbors(faces), 8, 6, 0.1, 1e10)
-    picture, *kept = torch.ops.vision3d.draw_mesh_picture(*inputs)
-    torch.library.opcheck(torch.ops.vision3d.draw_mesh_picture_vjp.default, (*inputs[:4], *kept, picture))
+    image, *kept = torch.ops.vision3d.draw_mesh_picture(*inputs)
+    torch.library.opcheck(torch.ops.vision3d.draw_mesh_picture_vjp.default, (*inputs[:4], *kept, image))
     inputs[0].requires_grad_(), positions.requires_grad_()
     torch.library.opcheck(torch.ops.vision3d.draw_mesh_picture.default, inputs)
 
 
 @needs_native
-def test_eager_calls_give_the_bits_of_the_op(monkeypatch):
+def test_eager_calls_are_bitwise_equal_to_the_op(monkeypatch):
     positions, faces = random_triangles(2, 30)
     attributes = torch.linspace(0, 1, positions.shape[1]).view(-1, 1)
     eager = with_gradients(at_once, attributes, positions, faces, 30, 20)

@@ -1,4 +1,4 @@
-"""The mesh rasterizer: coverage, depth, hard inputs, gradients, and its two backends against each other."""
+"""The mesh rasterizer: coverage, depth, difficult inputs, gradients, and both backends."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def triangle(*corners: tuple[float, ...], dtype: torch.dtype = torch.float32):
 
 
 def draws(positions, faces, width, height, backend) -> torch.Tensor:
-    """How often each pixel is drawn when every face is drawn alone."""
+    """Number of times each pixel is drawn when every face is drawn separately."""
     alone = [rasterize(positions, faces[f : f + 1], width, height, backend=backend).face_ids >= 0 for f in range(len(faces))]
     return torch.stack(alone).sum(0)[0]
 
@@ -39,11 +39,11 @@ def test_a_triangle_has_its_closed_form(backend, dtype):
 
 @pytest.mark.parametrize("jitter, seed", [(0.0, 0), (0.4, 1), (0.4, 2), (0.9, 3)])
 def test_a_grid_covers_each_pixel_once(backend, jitter, seed):
-    # Without jitter every vertex lies on a pixel centre and every edge runs through centres.
+    # Without jitter, every vertex is on a pixel center and every edge passes through centers.
     positions, faces = grid(6, 5, 0.5, 0.5, 12.5, 10.5, jitter, seed)
     count = draws(positions, faces, 14, 12, backend)
     want = torch.zeros(12, 14, dtype=torch.int64)
-    want[:10, :12] = 1  # centres on the left and the top edge belong to it, those on the others do not
+    want[:10, :12] = 1  # top-left rule: centers on the left and top edges belong to it
     assert torch.equal(count, want)
     assert torch.equal(rasterize(positions, faces, 14, 12, backend=backend).face_ids[0] >= 0, want.bool())
 
@@ -65,7 +65,7 @@ def test_perspective_keeps_shared_edges(backend):
     assert set(count.unique().tolist()) == {0, 2}  # a closed surface is crossed twice, or not at all
 
 
-def test_nearer_faces_hide_those_behind(backend):
+def test_closer_faces_hide_those_behind(backend):
     near, far = (
         [(0.0, 0.0, 1.0, 1.0), (9.0, 0.0, 1.0, 1.0), (0.0, 9.0, 1.0, 1.0)],
         [(0.0, 0.0, 2.0, 2.0), (30.0, 0.0, 2.0, 2.0)],
@@ -76,12 +76,12 @@ def test_nearer_faces_hide_those_behind(backend):
         assert fragments.face_ids[0, 0, 0] == order.index([0, 1, 2])
         assert fragments.depths[0, 0, 0] == 1 and fragments.depths[0, 0, 9] == 2
     twice = rasterize(positions, torch.tensor([[3, 4, 5], [0, 1, 2], [2, 1, 0]]), 10, 10, backend=backend)
-    assert twice.face_ids[0, 0, 0] == 1  # the lower of two at the same depth
+    assert twice.face_ids[0, 0, 0] == 1  # the lower index of two at the same depth
 
 
 @pytest.mark.parametrize("camera_model", ["pinhole", "ortho"])
 def test_floor_through_the_camera(backend, camera_model):
-    # A floor 1 m below the camera that begins 5 m behind it: rows below the horizon show depth focal / (y - cy).
+    # A floor 1 m below the camera that starts 5 m behind it: rows below the horizon have depth focal / (y - cy).
     vertices = torch.tensor([[-50.0, 1, -5], [50, 1, -5], [50, 1, 50], [-50, 1, 50]])
     K = torch.tensor([[[10.0, 0, 8], [0, 10, 8], [0, 0, 1]]])
     positions = screen_positions(vertices, torch.eye(4)[None], K, camera_model)
@@ -109,7 +109,7 @@ def test_ortho_draws_depths_of_a_slope(backend):
     "corners",
     [
         [(1.0, 1, 1, 1), (5, 1, 1, 1), (9, 1, 1, 1)],  # a line
-        [(1.5, 1.5, 1, 1)] * 3,  # a point on a centre
+        [(1.5, 1.5, 1, 1)] * 3,  # a point on a pixel center
         [(0.0, 0, -1, -1), (-8, 0, -1, -1), (0, -8, -1, -1)],  # behind
         [(0.0, 0, 0, 0)] * 3,
         [(NAN, 0.0, 1, 1), (8, 0, 1, 1), (0, 8, 1, 1)],
@@ -119,7 +119,7 @@ def test_ortho_draws_depths_of_a_slope(backend):
         [(0.0, 0, 1e11, 1), (8, 0, 1e11, 1), (0, 8, 1e11, 1)],  # beyond the far plane
     ],
 )
-def test_what_cannot_be_seen_draws_nothing(backend, corners):
+def test_invisible_faces_are_not_drawn(backend, corners):
     positions, faces = triangle(*corners)
     positions.requires_grad_()
     fragments = rasterize(positions, faces, 8, 8, backend=backend)
@@ -128,7 +128,7 @@ def test_what_cannot_be_seen_draws_nothing(backend, corners):
     assert (positions.grad == 0).all()
 
 
-def test_one_bad_vertex_leaves_the_rest(backend):
+def test_one_bad_vertex_does_not_affect_the_rest(backend):
     positions, faces = sphere(16, 16)
     whole = rasterize(positions, faces, 16, 16, backend=backend)
     broken = torch.cat([positions, torch.full((1, 1, 4), NAN)], 1)
@@ -172,7 +172,7 @@ def loss_of(positions, faces, backend):
 
 @pytest.mark.parametrize("near", [0.05, 1.0])
 def test_gradient(backend, near):
-    """Gradcheck of barycentrics and depths, also of a face that crosses the near plane."""
+    """Gradcheck of barycentrics and depths, including a face that crosses the near plane."""
     corners = [(1.0, 0.3, 1.0, 1.0), (24.0, 1.1, 2.0, 2.0), (3.0, 21.0, 3.0, 3.0), (-2.0, -4.0, 0.02, 0.02)]
     positions = torch.tensor([corners], dtype=torch.float64, requires_grad=True)
     faces = torch.tensor([[0, 1, 2], [0, 1, 3]])
@@ -198,7 +198,7 @@ def test_gradients_of_both_backends(dtype, rtol):
 
 
 @needs_native
-def test_threads_do_not_change_bits():
+def test_bitwise_equal_for_any_number_of_threads():
     positions, faces = random_triangles(2, 3000)
     results = []
     before = torch.get_num_threads()
@@ -279,7 +279,7 @@ def test_wrong_input_is_named(change, error, text):
 
 
 def unchecked(function):
-    """Without the shape checks that the tests add, which would speak first."""
+    """Without the shape checks of the tests, which would raise first."""
     return getattr(function, "__wrapped__", function)
 
 

@@ -1,6 +1,6 @@
-"""What pixels show against the rays of trimesh and of Open3D, on meshes that others made.
+"""Faces of pixels against ray casting of trimesh and Open3D, on foreign meshes.
 
-The teapot has surfaces that pass through each other, and suzanne has faces that lie on each other.
+The teapot has intersecting surfaces, and suzanne has coplanar faces.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def load(shared_data: Path):
 
 
 class AllFaces:
-    """What trimesh asks of an r-tree, by looking at all boxes."""
+    """Replaces the r-tree that trimesh queries by a search over all boxes."""
 
     def __init__(self, triangles: np.ndarray) -> None:
         self.low, self.high = triangles.min(1), triangles.max(1)
@@ -52,12 +52,12 @@ def trimesh_rays(mesh: Mesh, drawn: Drawn) -> tuple[torch.Tensor, torch.Tensor]:
 def check(agreement: Agreement) -> None:
     assert agreement.seen > 0.1 * agreement.pixels
     assert agreement.share >= 0.999
-    assert agreement.edges + agreement.ties == agreement.differ  # each one is explained
+    assert agreement.edges + agreement.ties == agreement.differ  # every difference is explained
     assert agreement.depth_error <= 1e-5
 
 
 @pytest.mark.parametrize("name", MESHES)
-def test_trimesh_meets_the_same_faces(load, name):
+def test_trimesh_hits_the_same_faces(load, name):
     mesh, agreement = load(name), Agreement()
     drawn = draw_view(mesh, 3, 32)
     agreement.add(drawn, *trimesh_rays(mesh, drawn))
@@ -66,7 +66,7 @@ def test_trimesh_meets_the_same_faces(load, name):
 
 @pytest.mark.viewer
 @pytest.mark.parametrize("name", MESHES)
-def test_open3d_meets_the_same_faces(load, name):
+def test_open3d_hits_the_same_faces(load, name):
     open3d = package("open3d")
     mesh, agreement = load(name), Agreement()
     scene = open3d.t.geometry.RaycastingScene()

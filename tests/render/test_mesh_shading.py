@@ -1,4 +1,4 @@
-"""Light on surfaces and colours of meshes, against closed forms."""
+"""Lighting of surfaces and colors of meshes, against closed forms."""
 
 import math
 
@@ -35,14 +35,14 @@ def directions(count: int = 200, seed: int = 0) -> Tensor:
 
 
 def drawn(mesh: Mesh, backend: str, width: int = W, height: int = H) -> tuple[Tensor, Fragments, Tensor]:
-    """Positions and fragments in a camera on the z axis, and its pose."""
+    """Clip space positions and fragments in a camera on the z axis, and its pose."""
     viewmats, Ks = camera(width, height, mesh.vertices.dtype)
     positions = screen_positions(mesh.vertices, viewmats, Ks)
     return positions, rasterize(positions, mesh.faces, width, height, backend=backend), viewmats
 
 
 def square(**values) -> Mesh:
-    """A square of 2 m in the plane z = 0 that the camera sees from its front, uv (0, 0) at the upper left."""
+    """A square of 2 m in the plane z = 0 seen from its front, uv (0, 0) at the upper left."""
     vertices = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
     return Mesh(vertices, torch.tensor([[0, 2, 1], [0, 3, 2]]), **values)
 
@@ -85,7 +85,7 @@ def test_lights_add_up_and_the_headlight_comes_from_the_camera():
 
 
 @pytest.mark.parametrize("highlights", ["blinn", "phong"])
-def test_a_highlight_is_brightest_where_light_is_mirrored_to_the_camera(highlights):
+def test_a_highlight_is_brightest_in_the_mirror_direction(highlights):
     lights = Lights(ambient=0, headlight=0, directions=SUN[None], specular=0.5, shininess=20, highlights=highlights)
     normal = unit(torch.tensor([[0.1, 0.2, -1.0]], dtype=torch.float64))
     mirrored = 2 * (normal @ SUN)[:, None] * normal - SUN
@@ -119,7 +119,7 @@ def test_environments_of_degree_1_and_2_have_their_integrals():
 
 
 def test_irradiance_is_the_integral_over_the_sphere():
-    """A sky of half brightness: Monte Carlo free, by a fine grid of directions, within the error of degree 2 (3 %)."""
+    """A sky of half brightness: numerical integration on a fine grid of directions, within the error of degree 2 (3 %)."""
     environment = project_environment(lambda d: (d[:, 2:] > 0).double(), rows=200)
     heights = (torch.arange(2000, dtype=torch.float64) + 0.5) / 1000 - 1
     for tilt in (0.0, 0.7, math.pi / 2, 2.5):
@@ -145,42 +145,42 @@ def test_smooth_shading_of_a_sphere_is_the_cosine(backend):
     surface = Surface.of(Mesh(vertices, faces, normals=vertices), color=(1, 1, 1))
     positions, fragments, viewmats = drawn(surface.mesh, backend)
     lights = Lights(ambient=0, headlight=0, directions=SUN[None])
-    picture, normals = shade(surface, positions, fragments, viewmats, lights=lights, backend=backend)
+    image, normals = shade(surface, positions, fragments, viewmats, lights=lights, backend=backend)
     seen = fragments.face_ids >= 0
     points = (vertices[faces[fragments.face_ids[seen].long()]] * fragments.barycentrics[seen][..., None]).sum(1)
     torch.testing.assert_close(normals[seen], unit(points), atol=1e-5, rtol=0)
     want = (unit(points) @ SUN.float()).clamp(min=0)
-    torch.testing.assert_close(srgb_to_linear(picture[seen])[:, 0], want, atol=2e-5, rtol=0)
-    assert not picture[~seen].any() and not normals[~seen].any()
+    torch.testing.assert_close(srgb_to_linear(image[seen])[:, 0], want, atol=2e-5, rtol=0)
+    assert not image[~seen].any() and not normals[~seen].any()
 
 
-def test_flat_shading_has_one_light_a_face(backend):
+def test_flat_shading_is_constant_per_face(backend):
     vertices, faces = shapes.icosphere(1, dtype=torch.float32)
     surface = Surface.of(Mesh(vertices, faces))
     positions, fragments, viewmats = drawn(surface.mesh, backend)
     lights = Lights(ambient=0.1, headlight=0, directions=SUN[None])
-    picture, _ = shade(surface, positions, fragments, viewmats, shading="flat", lights=lights, backend=backend)
+    image, _ = shade(surface, positions, fragments, viewmats, shading="flat", lights=lights, backend=backend)
     shown = fragments.face_ids.unique()
     assert len(shown) > 15
     for face in shown[shown >= 0]:
-        values = picture[fragments.face_ids == face]
+        values = image[fragments.face_ids == face]
         torch.testing.assert_close(values, values[:1].expand_as(values), atol=1e-6, rtol=0)
 
 
-def test_the_back_of_a_face_is_lit_as_its_front(backend):
+def test_the_back_of_a_face_is_lit_like_its_front(backend):
     turned = Mesh(square().vertices, square().faces.flip(1))
-    pictures = []
+    images = []
     for mesh in (square(), turned, Mesh(square().vertices, square().faces, normals=torch.tensor([[0.0, 0, 1]]).repeat(4, 1))):
         surface = Surface.of(mesh)
         positions, fragments, viewmats = drawn(mesh, backend)
-        pictures.append(shade(surface, positions, fragments, viewmats, backend=backend))
-    for picture, normals in pictures[1:]:
-        torch.testing.assert_close(picture, pictures[0][0])
-        torch.testing.assert_close(normals, pictures[0][1])
-    assert pictures[0][1][0, 20, 24].tolist() == pytest.approx([0, 0, -1])
+        images.append(shade(surface, positions, fragments, viewmats, backend=backend))
+    for image, normals in images[1:]:
+        torch.testing.assert_close(image, images[0][0])
+        torch.testing.assert_close(normals, images[0][1])
+    assert images[0][1][0, 20, 24].tolist() == pytest.approx([0, 0, -1])
 
 
-def test_normals_of_a_mesh_are_taken_and_those_of_seams_joined():
+def test_normals_of_a_mesh_are_used_and_merged_at_seams():
     given = unit(torch.tensor([[1.0, 0, 1], [0, 0, 1], [0, 1, 1], [0, 0, 2]]))
     torch.testing.assert_close(smooth_normals(square(normals=3 * given)), given)
     vertices, faces = shapes.icosphere(0, dtype=torch.float64)
@@ -191,19 +191,19 @@ def test_normals_of_a_mesh_are_taken_and_those_of_seams_joined():
 
 
 def test_colors_without_light_are_those_of_the_file(backend):
-    """Texels of a checkerboard at their own size, and one colour a vertex."""
+    """Texels of a checkerboard at their own size, and one color per vertex."""
     texture = torch.rand(8, 8, 3, generator=torch.Generator().manual_seed(1))
     mesh = square(uvs=SQUARE_UVS, texture=texture)
     viewmats = torch.eye(4)[None].clone()
     viewmats[0, 2, 3] = 1.0
-    Ks = torch.tensor([[[4.0, 0, 4], [0, 4, 4], [0, 0, 1]]])  # one texel a pixel
+    Ks = torch.tensor([[[4.0, 0, 4], [0, 4, 4], [0, 0, 1]]])  # one texel per pixel
     positions = screen_positions(mesh.vertices, viewmats, Ks)
     fragments = rasterize(positions, mesh.faces, 8, 8, backend=backend)
-    picture, _ = shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)
-    torch.testing.assert_close(picture[0], texture, atol=1e-5, rtol=0)
+    image, _ = shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)
+    torch.testing.assert_close(image[0], texture, atol=1e-5, rtol=0)
     plain = square(vertex_colors=torch.tensor([[0.2, 0.5, 0.9, 0.1]]).repeat(4, 1))
-    picture, _ = shade(Surface.of(plain), positions, fragments, viewmats, shading="none", backend=backend)
-    torch.testing.assert_close(picture[0], torch.tensor([0.2, 0.5, 0.9]).expand(8, 8, 3), atol=1e-6, rtol=0)
+    image, _ = shade(Surface.of(plain), positions, fragments, viewmats, shading="none", backend=backend)
+    torch.testing.assert_close(image[0], torch.tensor([0.2, 0.5, 0.9]).expand(8, 8, 3), atol=1e-6, rtol=0)
     gray, _ = shade(Surface.of(square()), positions, fragments, viewmats, shading="none", backend=backend)
     torch.testing.assert_close(gray, torch.full_like(gray, 0.7), atol=1e-6, rtol=0)
 
@@ -216,28 +216,28 @@ def test_texture_and_vertex_colors_are_multiplied_in_linear_light(backend):
     assert float(colors[0, 20, 24, 0]) == pytest.approx(want, abs=1e-6)
 
 
-def test_seams_are_no_edges_of_the_texture(backend):
-    """Coordinates by corner give the picture of coordinates by vertex, pixel for pixel, small texels or large."""
+def test_seams_are_not_edges_of_the_texture(backend):
+    """UVs by corner give the same image as UVs by vertex, pixel for pixel, for small and large texels."""
     texture = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(1))
     by_vertex = square(uvs=SQUARE_UVS, texture=texture)
     by_corner = square(uvs=SQUARE_UVS[by_vertex.faces], texture=texture)
     positions, fragments, viewmats = drawn(by_vertex, backend)
-    pictures = [
+    images = [
         shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)[0]
         for mesh in (by_vertex, by_corner)
     ]
-    torch.testing.assert_close(*pictures, atol=1e-6, rtol=0)
-    assert pictures[0].std() > 0.05
+    torch.testing.assert_close(*images, atol=1e-6, rtol=0)
+    assert images[0].std() > 0.05
 
 
 def test_a_small_texture_is_averaged_in_linear_light(backend):
-    """A fine checkerboard far away is the mean light of black and white."""
+    """A fine checkerboard far away has the mean linear color of black and white."""
     rows = torch.arange(256)
     board = ((rows[:, None] + rows) % 2).float()[..., None].expand(-1, -1, 3)
     mesh = square(uvs=SQUARE_UVS, texture=board)
     positions, fragments, viewmats = drawn(mesh, backend)
-    picture, _ = shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)
-    assert picture[0, 20, 24].tolist() == pytest.approx([float(linear_to_srgb(torch.tensor(0.5)))] * 3, abs=1e-4)
+    image, _ = shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)
+    assert image[0, 20, 24].tolist() == pytest.approx([float(linear_to_srgb(torch.tensor(0.5)))] * 3, abs=1e-4)
 
 
 def test_views_of_normals_uvs_and_depth(backend):
@@ -247,7 +247,7 @@ def test_views_of_normals_uvs_and_depth(backend):
         name: shade(Surface.of(mesh), positions, fragments, viewmats, shading=name, backend=backend)[0][0]
         for name in ("normals", "uvs", "depth")
     }
-    assert views["normals"][20, 24].tolist() == pytest.approx([0.5, 0.5, 1.0])  # to the viewer
+    assert views["normals"][20, 24].tolist() == pytest.approx([0.5, 0.5, 1.0])  # towards the viewer
     u, v, _ = views["uvs"][20, 24].tolist()
     assert (u, v) == pytest.approx((0.5, 0.5), abs=0.05)
     assert views["uvs"][20, 30, 0] > u and views["uvs"][25, 24, 1] > v
@@ -268,18 +268,18 @@ def test_gradients_reach_vertices_colors_and_texture(backend, shading):
     viewmats, Ks = camera(7, 6, torch.float64)
     fixed = rasterize(screen_positions(vertices, viewmats, Ks), faces, 7, 6, backend=backend).face_ids
 
-    def picture(vertices: Tensor, colors: Tensor, texture: Tensor) -> Tensor:
+    def image(vertices: Tensor, colors: Tensor, texture: Tensor) -> Tensor:
         mesh = Mesh(vertices, faces, uvs=uvs, vertex_colors=colors, texture=texture)
         positions = screen_positions(vertices, viewmats, Ks)
         fragments = rasterize(positions, faces, 7, 6, backend=backend)
         assert torch.equal(fragments.face_ids, fixed)
         surface = Surface.of(mesh)
-        surface.pyramid[1:] = []  # the level of detail has no gradient, and is not what is tested
+        surface.pyramid[1:] = []  # the level of detail has no gradient and is not tested here
         return shade(surface, positions, fragments, viewmats, shading=shading, backend=backend)[0]
 
-    # Inputs whose differences move no pixel to another face.
+    # Inputs for which finite differences move no pixel to another face.
     leaves = [value.requires_grad_() for value in values]
-    assert torch.autograd.gradcheck(picture, leaves, eps=1e-7, atol=1e-4, rtol=1e-3, fast_mode=True)
+    assert torch.autograd.gradcheck(image, leaves, eps=1e-7, atol=1e-4, rtol=1e-3, fast_mode=True)
 
 
 def test_ortho_cameras_see_along_their_axis(backend):
@@ -289,8 +289,8 @@ def test_ortho_cameras_see_along_their_axis(backend):
     positions = screen_positions(mesh.vertices, viewmats, Ks, "ortho")
     fragments = rasterize(positions, mesh.faces, W, H, backend=backend)
     lights = Lights(ambient=0, headlight=1)
-    picture, _ = shade(Surface.of(mesh), positions, fragments, viewmats, lights=lights, camera_model="ortho", backend=backend)
-    torch.testing.assert_close(picture[fragments.face_ids >= 0], torch.full((24 * 24, 3), 0.7), atol=1e-5, rtol=0)
+    image, _ = shade(Surface.of(mesh), positions, fragments, viewmats, lights=lights, camera_model="ortho", backend=backend)
+    torch.testing.assert_close(image[fragments.face_ids >= 0], torch.full((24 * 24, 3), 0.7), atol=1e-5, rtol=0)
 
 
 def test_wrong_arguments_are_named(backend):

@@ -16,7 +16,7 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> to
 
 
 @pytest.mark.parametrize("wrap", ["repeat", "clamp"])
-def test_texels_come_back_at_their_centres(backend, wrap):
+def test_texels_are_exact_at_their_centers(backend, wrap):
     board = random(3, 5, 2)
     y, x = torch.meshgrid((torch.arange(3) + 0.5) / 3, (torch.arange(5) + 0.5) / 5, indexing="ij")
     uvs = torch.stack([x, y], -1)[None].double()
@@ -26,7 +26,7 @@ def test_texels_come_back_at_their_centres(backend, wrap):
     torch.testing.assert_close(moved, want, atol=1e-5, rtol=0)
 
 
-def test_clamped_reading_is_that_of_grid_sample(backend):
+def test_clamped_sampling_equals_grid_sample(backend):
     board, uvs = random(7, 4, 3), random(1, 20, 30, 2, seed=1) * 1.6 - 0.3
     want = torch.nn.functional.grid_sample(
         board.permute(2, 0, 1)[None], uvs.clamp(0, 1) * 2 - 1, padding_mode="border", align_corners=False
@@ -61,7 +61,7 @@ def test_pyramid_keeps_the_mean():
     assert [tuple(level.shape[1:3]) for level in mip_pyramid(random(1, 5, 3, 1))] == [(5, 3), (2, 1), (1, 1)]
 
 
-def test_levels_are_mixed(backend):
+def test_levels_are_interpolated(backend):
     board, uvs = random(8, 8, 2), random(1, 1, 6, 2)
     lods = torch.tensor([[[-1.0, 0.0, 1.0, 1.25, 3.0, 7.0]]], dtype=torch.float64)
     values = texture(board, uvs, lods=lods, backend=backend)[0, 0]
@@ -71,7 +71,7 @@ def test_levels_are_mixed(backend):
 
 
 @pytest.mark.parametrize("scale, lod", [(1.0, 0.0), (0.25, 2.0), (2.0, -1.0)])
-def test_lod_of_a_picture_seen_head_on(scale, lod):
+def test_lod_of_an_image_seen_head_on(scale, lod):
     positions, faces = grid(1, 1, 0.0, 0.0, 16.0, 16.0)
     uvs = positions[0, :, :2] / 16
     fragments = rasterize(positions, faces, 16, 16)
@@ -79,7 +79,7 @@ def test_lod_of_a_picture_seen_head_on(scale, lod):
     torch.testing.assert_close(lods, torch.full((1, 16, 16), lod), atol=1e-5, rtol=0)
 
 
-def test_lod_of_a_floor_is_that_of_finite_differences():
+def test_lod_of_a_floor_equals_finite_differences():
     vertices = torch.tensor([[-9.0, 1, 1], [9, 1, 1], [9, 1, 30], [-9, 1, 30]], dtype=torch.float64)
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
     uvs = vertices[:, ::2] / 30
@@ -122,7 +122,7 @@ def test_gradient(backend, wrap):
 
 
 @needs_native
-def test_threads_do_not_change_bits():
+def test_bitwise_equal_for_any_number_of_threads():
     grads, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2):

@@ -1,4 +1,4 @@
-"""What only the compiled kernels have: registered ops, threads, instruction sets."""
+"""Properties of the compiled kernels only: registered ops, threads, instruction sets."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ W, H = 75, 50
 
 @pytest.fixture
 def isa():
-    """Sets the instruction set, and the best one again afterwards."""
+    """Sets the instruction set, and restores the best one afterwards."""
     before = native.require().isa()
     yield native.require().set_isa
     native.require().set_isa(before)
@@ -29,7 +29,7 @@ def threads():
 
 
 def run(function=rasterize, dtype=torch.float32, **options):
-    """Images, and the gradients of a fixed loss, of a scene seen by two cameras."""
+    """Images and gradients of a fixed loss, for a scene seen by two cameras."""
     g = {**random_gaussians(400), "colors": random_sh(400, 3)}
     viewmats, Ks = cameras(2, W, H)
     leaves = {name: value.to(dtype).requires_grad_() for name, value in {**g, "viewmats": viewmats}.items()}
@@ -43,7 +43,7 @@ def run(function=rasterize, dtype=torch.float32, **options):
 
 
 @pytest.mark.parametrize("function", [rasterize, rasterize_2dgs])
-def test_the_number_of_threads_changes_no_bit(function, threads):
+def test_bitwise_equal_for_any_number_of_threads(function, threads):
     threads(1)
     images, grads = run(function, backend="native")
     threads(2)
@@ -63,13 +63,13 @@ def test_every_instruction_set_agrees_with_double_precision(function, name, isa)
     assert_same_gradients(grads, exact)
 
 
-def test_an_unknown_instruction_set_is_refused_with_the_ones_that_run():
+def test_an_unknown_instruction_set_is_rejected_with_the_available_ones():
     with pytest.raises(ValueError, match="instruction set mmx does not run here; valid: portable"):
         native.require().set_isa("mmx")
 
 
 def test_outputs_are_never_copied():
-    """A strided or double output would be filled in a copy and lost; it is refused instead."""
+    """A strided or double output would be filled in a copy and lost; it is rejected instead."""
     quats = torch.ones(4, 4)
     with pytest.raises(TypeError):
         native.require().quat_to_rotmat(quats, torch.empty(9, 4).T)
@@ -78,7 +78,7 @@ def test_outputs_are_never_copied():
 
 
 def test_optional_inputs_are_never_converted():
-    """As other inputs: refused, not copied, and None is taken where an input is optional alone."""
+    """As for other inputs, they are rejected, not copied; None is only accepted for optional inputs."""
     rows, out, double = torch.ones(4, 4), torch.ones(4, 9), torch.ones(4, 9, dtype=torch.float64)
     native.require().quat_to_rotmat_vjp(rows, None, out, torch.empty(4, 4))
     with pytest.raises(TypeError):
@@ -94,7 +94,7 @@ def test_wrong_shapes_are_named():
 
 
 def _ops():
-    """Arguments of every registered op, small."""
+    """Small arguments of every registered op."""
     from vision3d.render.splats.kernels import kernels
     from vision3d.render.splats.records import Camera, Gaussians, Grid
 
@@ -138,7 +138,7 @@ def _ops():
     ],
 )  # fmt: skip
 def test_registered_ops(name):
-    """Schema, autograd registration and fake tensors; sizes that depend on the data cannot be traced ahead of time."""
+    """Schema, autograd registration and fake tensors; data-dependent sizes cannot be traced ahead of time."""
     arguments = dict(_ops())[name]
     op = getattr(torch.ops.vision3d, name.split()[0]).default
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]

@@ -1,4 +1,4 @@
-"""Gradients that are sums over all pixels, at the sizes of photographs."""
+"""Gradients that are sums over all pixels, at photo resolutions."""
 
 import pytest
 import torch

@@ -17,7 +17,7 @@ NAMES = ["radii", "means2d", "depths", "conics", "compensations"]
 
 
 def project(g: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, **options) -> dict[str, Tensor]:
-    """One scene, so without the leading axis of scenes."""
+    """One scene, without the leading axis of scenes."""
     options = {**DEFAULTS, "camera_model": "pinhole", "backend": "reference", "eps2d": 0.3, **options}
     covars, model, backend = options.pop("covars", None), options.pop("camera_model"), options.pop("backend")
     camera = Camera(viewmats[None], Ks[None], width, height, model, *(options.pop(name) for name in DEFAULTS))
@@ -37,7 +37,7 @@ def covariances(g: dict[str, Tensor]) -> Tensor:
     return axes @ axes.mT
 
 
-def test_one_round_gaussian_on_the_axis_has_its_closed_form(backend):
+def test_one_isotropic_gaussian_on_the_axis_has_its_closed_form(backend):
     g = {
         "means": torch.tensor([[0.0, 0.0, 2.0]]),
         "quats": torch.tensor([[0.3, -2.0, 0.5, 1.0]]),
@@ -80,8 +80,8 @@ def test_projection_is_the_camera_model_and_its_jacobian(backend, model):
             assert (out["conics"][c, i].double() - want).norm() <= 1e-4 * want.norm()
 
 
-def test_fisheye_on_and_near_the_axis_goes_over_smoothly(backend):
-    # The axis itself, both sides of the place where the reference changes from series to arctangent, and far out.
+def test_fisheye_is_smooth_on_and_near_the_axis(backend):
+    # The axis itself, both sides of the switch from series to arctangent in the reference, and far out.
     tangents = torch.tensor([0.0, 1e-8, 1e-4, 0.0999, 0.1001, 0.5, 3.0, 20.0], dtype=torch.float64)
     means = torch.stack([tangents * 0.6, tangents * 0.8, torch.ones_like(tangents)], -1)
     covars = torch.diag(torch.tensor([0.01, 0.02, 0.03], dtype=torch.float64)).repeat(len(means), 1, 1)
@@ -112,7 +112,7 @@ def test_fisheye_on_and_near_the_axis_goes_over_smoothly(backend):
 
 
 def test_jacobian_of_a_pinhole_stays_at_its_bound_far_outside_the_image(backend):
-    """0.15 image widths outside, the Jacobian stops changing, and no gradient passes through it to the direction."""
+    """0.15 image widths outside, the Jacobian is clamped, and the direction gets no gradient through it."""
     K = torch.tensor([[[50.0, 0, 32], [0, 50.0, 32], [0, 0, 1]]], dtype=torch.float64)
     mean = torch.tensor([[2.0, 0.1, 2.0]])  # pixel x = 82, the bound is 64 + 9.6
     g = {"means": mean.requires_grad_(), "opacities": torch.ones(1)}
@@ -154,7 +154,7 @@ def test_radii_follow_from_conics_and_opacities(backend, antialiased):
     assert ((radii - exact > -1e-3) & (radii - exact < 1 + 1e-3)).all()
 
 
-def test_compensation_gradient_is_the_closed_form(backend):
+def test_compensation_gradient_has_its_closed_form(backend):
     """d rho / d S = ((1 - rho^2) conic - eps det(conic) I) / (2 rho) (splatting with Mip-Splatting's compensation)."""
     g = random_gaussians(30, size=0.02)
     covars = upper(covariances(g)).requires_grad_()
@@ -193,7 +193,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_what_is_not_seen_is_zero_with_zero_gradient(backend, bad):
+def test_invisible_gaussians_are_zero_with_zero_gradient(backend, bad):
     g = {name: value.clone() for name, value in random_gaussians(3).items() if name != "colors"}
     g["means"][:] = torch.tensor([[0.1, 0.1, 3.0], [0.0, 0.0, 3.0], [-0.1, 0.0, 3.0]])
     name, value = BAD[bad]
@@ -211,7 +211,7 @@ def test_what_is_not_seen_is_zero_with_zero_gradient(backend, bad):
         assert leaves[key].grad[0].any()
 
 
-def test_radius_clip_leaves_out_what_is_small_both_ways(backend):
+def test_radius_clip_drops_gaussians_small_in_both_directions(backend):
     g = random_gaussians(300, size=0.02)
     viewmats, Ks = cameras(1, 64, 64)
     everything, clipped = (project(g, viewmats, Ks, 64, 64, radius_clip=clip, backend=backend)["radii"] for clip in (0.0, 3.0))

@@ -11,7 +11,7 @@ from vision3d.core.errors import BackendError
 from vision3d.geometry.quaternion import multiply, quat_to_rotmat
 
 INPUTS = ("means", "quats", "scales", "opacities", "colors")
-W, H = 61, 45  # no multiples of a tile
+W, H = 61, 45  # not multiples of a tile
 
 
 def render(g: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, width: int = W, height: int = H, **options):
@@ -57,7 +57,7 @@ def test_two_overlapping_gaussians(backend):
     assert alpha[0, 16, 21, 0].item() == pytest.approx(1 - (1 - a1) * (1 - a2), abs=1e-5)
 
 
-# The energy that a Gaussian leaves in the image when the image is rescaled.
+# Energy of a Gaussian in the image when the image is rescaled.
 
 
 def energy(sigma: float, mode: str, backend: str) -> float:
@@ -68,17 +68,17 @@ def energy(sigma: float, mode: str, backend: str) -> float:
 
 
 def truncated(sigma: float, mode: str) -> float:
-    """The same from the formula, pixel by pixel with the cut at 1/255."""
+    """The same from the formula, pixel by pixel with the threshold at 1/255."""
     rho = sigma**2 / (sigma**2 + 0.3) if mode == "antialiased" else 1.0
     offsets = torch.arange(-20, 21, dtype=torch.float64)
     alpha = 0.6 * rho * torch.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * (sigma**2 + 0.3)))
     return float(alpha[alpha >= 1 / 255].sum() / (2 * math.pi * sigma**2 * 0.6))
 
 
-def test_antialiasing_keeps_the_energy_where_classic_does_not(backend):
+def test_antialiasing_preserves_the_energy_and_classic_does_not(backend):
     sigmas = (0.3, 0.42, 0.6, 0.85, 1.2, 1.7, 2.4)
     kept = {mode: [energy(sigma, mode, backend) for sigma in sigmas] for mode in ("antialiased", "classic")}
-    # What the cut at 1/255 takes is known; with it given back the energy is constant within 2 %.
+    # The loss at the threshold of 1/255 is known; corrected for it, the energy is constant within 2 %.
     lost = [truncated(sigma, "antialiased") for sigma in sigmas]
     assert all(abs(got / want - 1) < 0.02 for got, want in zip(kept["antialiased"], lost))
     assert max(kept["antialiased"]) / min(kept["antialiased"]) < 1.05
@@ -87,7 +87,7 @@ def test_antialiasing_keeps_the_energy_where_classic_does_not(backend):
 
 @pytest.mark.parametrize("mode", ["antialiased", "classic"])
 @pytest.mark.parametrize("sigma", [0.03, 0.06, 0.1, 0.2, 0.29])
-def test_below_the_pixel_the_cut_takes_what_the_formula_says(backend, sigma, mode):
+def test_loss_at_the_threshold_for_subpixel_gaussians(backend, sigma, mode):
     assert energy(sigma, mode, backend) == pytest.approx(truncated(sigma, mode), rel=1e-3, abs=1e-6)
 
 
@@ -100,13 +100,13 @@ def test_the_order_of_gaussians_does_not_matter(backend):
     order = torch.randperm(300)
     image, alpha, _ = render(g, viewmats, Ks, backend=backend)
     other, other_alpha, _ = render({name: value[order] for name, value in g.items()}, viewmats, Ks, backend=backend)
-    # Bit for bit where the program's sums do not depend on what it blends side by side; the reference's products do.
+    # Bitwise if the sums do not depend on which Gaussians are blended side by side; the reference's products do.
     tolerance = 0 if backend == "native" else 1e-6
     torch.testing.assert_close(image, other, atol=tolerance, rtol=0)
     torch.testing.assert_close(alpha, other_alpha, atol=tolerance, rtol=0)
 
 
-def test_q_and_minus_q_and_longer_quaternions_are_the_same_rotation(backend):
+def test_quaternion_sign_and_length_do_not_matter(backend):
     g = random_gaussians(300)
     viewmats, Ks = cameras(1, W, H)
     image, *_ = render(g, viewmats, Ks, backend=backend)
@@ -134,7 +134,7 @@ def test_moving_the_scene_and_the_camera_together_changes_nothing(backend, model
 
 @pytest.mark.parametrize("model", ["pinhole", "ortho", "fisheye"])
 def test_two_crops_with_shifted_principal_points_are_one_image(backend, model):
-    # So small that what shows lies within 15 % of a crop's width around it: the Jacobian's bound is not in force.
+    # So small that everything visible is within 15 % of a crop's width around it: the Jacobian is not clamped.
     g = random_gaussians(1500, size=0.01)
     g["scales"] = g["scales"].clamp(max=0.02)
     viewmats, Ks = cameras(1, W, H, model=model)
@@ -148,7 +148,7 @@ def test_two_crops_with_shifted_principal_points_are_one_image(backend, model):
 
 
 @pytest.mark.parametrize("tile_size", [4, 8, 16, 32, 100])
-def test_tiles_are_not_seen(backend, tile_size):
+def test_tiles_are_invisible(backend, tile_size):
     if backend == "native" and tile_size > 16:
         with pytest.raises(BackendError, match=f"tile_size: got {tile_size}, the native kernels take 4, 8 or 16"):
             render(random_gaussians(3), *cameras(1, W, H), tile_size=tile_size, backend=backend)
@@ -160,7 +160,7 @@ def test_tiles_are_not_seen(backend, tile_size):
     assert_close_outside_band(other, image, atol=2e-6)
 
 
-# Layouts: packed, batches, cameras, colours, chunks.
+# Layouts: packed, batches, cameras, colors, chunks.
 
 
 @pytest.mark.parametrize("mode", ["RGB", "D", "ED", "RGB+D", "RGB+ED"])
@@ -256,8 +256,8 @@ def test_a_batch_is_a_loop(backend, packed):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("degree", [None, 2])
-def test_colours_may_differ_between_cameras(backend, packed, degree):
-    # As many Gaussians as cameras and channels: only the number of axes tells the layouts apart.
+def test_colors_may_differ_between_cameras(backend, packed, degree):
+    # As many Gaussians as cameras and channels: only the number of axes distinguishes the layouts.
     for count in (3, 80):
         g, viewmats, Ks = random_gaussians(count, size=0.3), *cameras(3, W, H)
         one = torch.rand(count, 3) if degree is None else random_sh(count, degree)
@@ -302,7 +302,7 @@ def test_channels_and_chunks(backend, channels):
 
 
 def test_depth_of_a_wall_is_its_distance(backend):
-    """Discs of the same depth: D is alpha times the distance, ED the distance, wherever there is something."""
+    """Discs at the same depth: D is alpha times the distance, ED is the distance, wherever alpha > 0."""
     count = 200
     g = random_gaussians(count)
     g["means"] = torch.cat([3 * torch.rand(count, 2) - 1.5, torch.full((count, 1), 3.0)], -1)
@@ -341,9 +341,9 @@ def test_means2d_hold_their_gradient_and_absgrad(backend, packed):
     assert absgrad.sum() > 1.2 * grad.abs().sum()
 
 
-def test_sparse_gradients_are_the_dense_ones(backend):
+def test_sparse_gradients_equal_dense_ones(backend):
     g, viewmats, Ks = random_gaussians(200), *cameras(2, W, H)
-    g["means"][::3, 0] += 50  # out of sight
+    g["means"][::3, 0] += 50  # out of view
     sh = random_sh(200, 2)
     found = []
     for sparse in (False, True):
@@ -366,7 +366,7 @@ def test_sparse_gradients_are_the_dense_ones(backend):
 @pytest.mark.parametrize("antialiased", [False, True])
 @pytest.mark.parametrize("with_covars", [False, True])
 def test_single_precision_gradients_agree_with_double(backend, model, antialiased, with_covars):
-    """Colours, depth and alpha together, each group of inputs by itself."""
+    """Colors, depth and alpha together, each group of inputs separately."""
     viewmats, Ks = cameras(2, W, H, model=model)
     sh = random_sh(250, 3)
     weights, alpha_weights = torch.randn(2, H, W, 4), torch.randn(2, H, W, 1)
@@ -403,8 +403,8 @@ def test_single_precision_gradients_agree_with_double(backend, model, antialiase
 
 
 @pytest.mark.parametrize("model", ["pinhole", "ortho", "fisheye"])
-def test_gradients_of_the_whole_are_finite_differences(model):
-    """In double precision on the reference, along random directions in each input by itself."""
+def test_gradients_of_the_rasterizer_equal_finite_differences(model):
+    """In double precision with the reference, along random directions in each input separately."""
     g = {**random_gaussians(40, size=0.1, dtype=torch.float64), "colors": random_sh(40, 2, dtype=torch.float64)}
     viewmats, Ks = cameras(1, 24, 20, model=model, dtype=torch.float64)
     inputs = {**g, "viewmats": viewmats, "backgrounds": torch.rand(1, 3, dtype=torch.float64)}
@@ -422,7 +422,7 @@ def test_gradients_of_the_whole_are_finite_differences(model):
     for name, value in inputs.items():
         direction = torch.randn_like(value)
         with torch.no_grad():
-            # A step of 1e-7 rarely carries an alpha over 1/255, which would show as a jump; the median ignores it.
+            # A step of 1e-7 rarely moves an alpha across 1/255, which would be a jump; the median ignores it.
             slopes = []
             for step in (0.7e-7, 1e-7, 1.4e-7):
                 ahead, behind = (loss({**inputs, name: value + sign * step * direction}) for sign in (1, -1))
@@ -431,7 +431,7 @@ def test_gradients_of_the_whole_are_finite_differences(model):
         assert torch.stack(slopes).median().item() == pytest.approx(want, rel=1e-5, abs=1e-5), name
 
 
-# Edges.
+# Edge cases.
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -466,7 +466,7 @@ def test_images_of_any_size(backend, width, height):
     assert_close_outside_band(alpha, want_alpha)
 
 
-def test_bad_gaussians_do_not_touch_the_others(backend):
+def test_bad_gaussians_do_not_affect_the_others(backend):
     g, viewmats, Ks = random_gaussians(50), *cameras(2, W, H)
     want, *_ = render(g, viewmats, Ks, backend=backend)
     bad = {name: value[:8].clone() for name, value in g.items()}
@@ -485,7 +485,7 @@ def test_bad_gaussians_do_not_touch_the_others(backend):
         assert leaves[name].grad[8:].any()
 
 
-def test_masks_choose_tiles(backend):
+def test_masks_select_tiles(backend):
     g, viewmats, Ks = random_gaussians(100), *cameras(2, W, H)
     masks = torch.rand(2, 3, 4) > 0.5
     whole, *_ = render(g, viewmats, Ks, backend=backend)

@@ -39,7 +39,7 @@ def disc(normal: tuple[float, float, float], z: float = 2.0, scale: float = 0.2,
 
 
 def by_the_ray(g: dict[str, Tensor], K: Tensor, row: int, column: int) -> float:
-    """Alpha of a single disc in a pixel whose ray meets its plane, without the low-pass filter."""
+    """Alpha of a single disc at a pixel whose ray hits its plane, without the low-pass filter."""
     K, mean = K[0].double(), g["means"][0].double()
     ray = torch.linalg.inv(K) @ torch.tensor([column + 0.5, row + 0.5, 1.0], dtype=torch.float64)
     axes = quat_to_rotmat(g["quats"][0].double())
@@ -50,7 +50,7 @@ def by_the_ray(g: dict[str, Tensor], K: Tensor, row: int, column: int) -> float:
 
 
 @pytest.mark.parametrize("normal", [(0.0, 0.0, 1.0), (0.0, 0.0, -1.0), (0.5, 0.3, 1.0), (1.0, -0.2, 0.3)])
-def test_one_disc_is_met_by_the_ray_of_each_pixel(backend, normal):
+def test_one_disc_equals_ray_intersection_at_each_pixel(backend, normal):
     g, K = disc(normal), intrinsics(80.0, 41, 41)
     _, alpha, *_ = render(g, torch.eye(4)[None], K, 41, 41, backend=backend)
     compared = 0
@@ -58,21 +58,21 @@ def test_one_disc_is_met_by_the_ray_of_each_pixel(backend, normal):
         for column in range(0, 41, 2):
             want = by_the_ray(g, K, row, column)
             if (row - 20) ** 2 + (column - 20) ** 2 < 9 or abs(want - 1 / 255) < 1e-4:
-                continue  # where the low-pass filter is the larger, or the cut is near
+                continue  # the low-pass filter dominates, or alpha is near the threshold
             assert alpha[0, row, column, 0].item() == pytest.approx(want if want >= 1 / 255 else 0, abs=2e-5)
             compared += want > 0.05
     assert compared > 20
 
 
-def test_a_disc_seen_from_its_edge_is_as_wide_as_the_low_pass_filter(backend):
-    """Its plane holds the camera, so no ray meets it: alpha = o exp(-|d|^2) around the centre of its outline."""
+def test_a_disc_seen_edge_on_is_as_wide_as_the_low_pass_filter(backend):
+    """Its plane contains the camera, so no ray hits it: alpha = o exp(-|d|^2) around the center of its outline."""
     g, K = disc((1.0, 0.0, 0.0), scale=0.02), intrinsics(80.0, 41, 41)
     _, alpha, *_, info = render(g, torch.eye(4)[None], K, 41, 41, backend=backend)
     center = info["means2d"][0, 0]
     torch.testing.assert_close(center, torch.tensor([20.5, 20.5]), atol=0.1, rtol=0)
     y, x = torch.meshgrid(torch.arange(41) + 0.5, torch.arange(41) + 0.5, indexing="ij")
     want = 0.8 * torch.exp(-((x - center[0]) ** 2) - (y - center[1]) ** 2)
-    outside = (x - center[0]).abs() > 0.6  # in the column of the disc itself a ray may graze its plane
+    outside = (x - center[0]).abs() > 0.6  # in the column of the disc, a ray may graze its plane
     torch.testing.assert_close(alpha[0, ..., 0][outside], torch.where(want < 1 / 255, 0, want)[outside], atol=1e-5, rtol=0)
     assert alpha[0, 20, 20, 0] >= want[20, 20] - 1e-5
 
@@ -84,8 +84,8 @@ def test_a_small_far_disc_does_not_vanish_between_pixels(backend):
     assert alpha[0, 20, 22, 0].item() == pytest.approx(0.8 * math.exp(-4), abs=1e-5)
 
 
-def test_a_floor_under_the_camera_is_seen_up_to_the_horizon_and_not_above(backend):
-    """A disc that passes below and behind the camera: its mirror image behind the camera must not show."""
+def test_a_floor_under_the_camera_ends_at_the_horizon(backend):
+    """A disc that extends below and behind the camera: its mirror image behind the camera must not be visible."""
     g = disc((0.0, 1.0, 0.0), scale=2.0, opacity=0.9)
     g["means"] = torch.tensor([[0.0, 1.0, 2.0]])
     K = intrinsics(30.0, W, H)
@@ -100,7 +100,7 @@ def test_a_floor_under_the_camera_is_seen_up_to_the_horizon_and_not_above(backen
 
 @pytest.mark.parametrize("mode", ["RGB", "D", "ED", "RGB+D", "RGB+ED"])
 def test_maps_of_one_wall(backend, mode):
-    """A facing disc: depth and median are its distance, normals its normal towards the camera, no distortion."""
+    """A facing disc: depth and median are its distance, normals point towards the camera, no distortion."""
     g, K = disc((0.0, 0.0, 1.0), scale=3.0), intrinsics(50.0, W, H)
     image, alpha, normals, surf_normals, distortion, median, info = render(
         g, torch.eye(4)[None], K, render_mode=mode, distloss=True, backgrounds=torch.ones(1, 3), backend=backend
@@ -145,17 +145,17 @@ def test_distortion_and_median_of_layers(backend):
         T *= 1 - o
     distortion = sum(2 * weights[i] * weights[j] * (depths[i] - depths[j]) for i in range(4) for j in range(i))
     assert out[4].item() == pytest.approx(distortion, rel=1e-4)
-    # T before the layers is 1, 0.7, 0.56, 0.224: the third is the last met above one half.
+    # T before the layers is 1, 0.7, 0.56, 0.224: the third is the last one with T above one half.
     assert out[5].item() == pytest.approx(4.0)
     assert out[6]["median_ids"].item() == 2
     assert out[6]["last_ids"].item() == 3
     without = render(layers(opacities, depths), torch.eye(4)[None], intrinsics(1e3, 1, 1), 1, 1, backend=backend)
     assert without[4].item() == 0
-    assert without[5].item() == pytest.approx(4.0)  # also without a depth in the image
+    assert without[5].item() == pytest.approx(4.0)  # also without a depth channel
 
 
 def test_normals_of_a_slope_come_from_2dgs_and_from_depth(backend):
-    """Discs that tile an inclined plane: both maps show its normal, turned to the camera."""
+    """Discs that tile an inclined plane: both maps show its normal, oriented towards the camera."""
     normal = torch.nn.functional.normalize(torch.tensor([0.3, -0.4, -1.0]), dim=0)
     quat = disc(tuple(normal.tolist()))["quats"]
     places = torch.cartesian_prod(torch.linspace(-2, 2, 60), torch.linspace(-2, 2, 60))
@@ -177,7 +177,7 @@ def test_normals_of_a_slope_come_from_2dgs_and_from_depth(backend):
         assert alpha[window].min() > 0.9
         torch.testing.assert_close(normals[window] / alpha[window], normal.expand(21, 25, 3), atol=1e-4, rtol=0)
         if mode == "expected":
-            # The depth of a disc is that of its centre, so the surface is stepped; on the whole it slopes rightly.
+            # The depth of a disc is that of its center, so the surface is stepped; on average its slope is right.
             mean = torch.nn.functional.normalize(surf_normals[window].mean((0, 1)), dim=0)
             assert mean @ normal > 0.97
 
@@ -205,8 +205,8 @@ def test_layouts_and_batches_are_the_same(backend, packed):
 
 
 @pytest.mark.parametrize("size", [0.15, 0.003])
-def test_boxes_hold_every_pixel_that_shows(backend, size):
-    """With one tile for the whole image the boxes do not matter; the image must be the same."""
+def test_boxes_contain_every_visible_pixel(backend, size):
+    """With one tile for the whole image, the boxes do not matter; the image must be the same."""
     g = random_gaussians(300, size=size)
     viewmats, Ks = cameras(2, W, H, distance=1.2)  # some cross the plane of the camera
     image, alpha, *_ = render(g, viewmats, Ks, tile_size=8, backend=backend)
@@ -248,7 +248,7 @@ def test_gradcheck_of_projection():
     assert torch.autograd.gradcheck(outputs, inputs, atol=1e-6, rtol=1e-6)
 
 
-def test_gradients_of_the_whole_are_finite_differences():
+def test_gradients_of_the_rasterizer_equal_finite_differences():
     g = {**random_gaussians(30, size=0.15, dtype=torch.float64), "colors": random_sh(30, 1, dtype=torch.float64)}
     viewmats, Ks = cameras(1, 24, 20, dtype=torch.float64)
     inputs = {**g, "viewmats": viewmats, "backgrounds": torch.rand(1, 3, dtype=torch.float64)}
@@ -260,7 +260,7 @@ def test_gradients_of_the_whole_are_finite_differences():
             values, values["viewmats"], Ks, 24, 20, sh_degree=1, render_mode="RGB+ED", distloss=True,
             backgrounds=values["backgrounds"], backend="reference",
         )  # fmt: skip
-        maps[3] = maps[3][..., :1] * 0  # normals of a depth map jump where the map does
+        maps[3] = maps[3][..., :1] * 0  # normals of a depth map are discontinuous where the map is
         weights = [torch.randn_like(value) for value in maps] if weights is None else weights
         return sum((value * weight).sum() for value, weight in zip(maps, weights))
 
@@ -305,15 +305,15 @@ def test_single_precision_gradients_agree_with_double(backend):
     assert not got["scales"][:, 2].any()
 
 
-def test_gradient_of_centres_is_that_of_moving_each_disc_in_the_image(backend):
-    """M33 dL/d(M13, M23), of moving the centre by a pixel: for a facing disc it agrees with that of the mean."""
+def test_gradient_of_centers_is_that_of_moving_each_disc_in_the_image(backend):
+    """M33 dL/d(M13, M23), for a center moved by a pixel: for a facing disc it agrees with the gradient of the mean."""
     g, K = disc((0.0, 0.0, 1.0), scale=0.3), intrinsics(50.0, 33, 33)
     leaf = g["means"].requires_grad_()
     image, *_, info = render(g, torch.eye(4)[None], K, 33, 33, backend=backend)
     loss = (image * torch.linspace(0, 1, 33)[None, None, :, None]).sum()
     loss.backward()
     got = info["gradient_2dgs"].grad.flatten()
-    # Pixels per metre at the centre: f / z. The few pixels of the low-pass filter pull on the mean alone.
+    # Pixels per meter at the center: f / z. The few pixels of the low-pass filter only affect the mean.
     torch.testing.assert_close(got[0], leaf.grad[0, 0] * 2 / 50, rtol=0.02, atol=1e-4)
 
 
@@ -331,7 +331,7 @@ def test_nothing_to_see_shows_the_background_and_can_be_differentiated(backend):
         (image.sum() + normals.sum() + median.sum()).backward()
 
 
-def test_bad_gaussians_do_not_touch_the_others(backend):
+def test_bad_gaussians_do_not_affect_the_others(backend):
     g, viewmats, Ks = random_gaussians(50, size=0.1), *cameras(2, W, H)
     want, *_ = render(g, viewmats, Ks, backend=backend)
     bad = {name: value[:6].clone() for name, value in g.items()}
@@ -346,7 +346,7 @@ def test_bad_gaussians_do_not_touch_the_others(backend):
         assert not leaves[name].grad[:6].any()
 
 
-def test_what_2dgs_does_not_have_is_refused(backend):
+def test_unsupported_options_of_2dgs_are_rejected(backend):
     g, viewmats, Ks = random_gaussians(3), *cameras(1, W, H)
     with pytest.raises(InputError, match=r"eps2d: got 0\.1; the low-pass filter of 2D Gaussians is fixed"):
         render(g, viewmats, Ks, eps2d=0.1, backend=backend)

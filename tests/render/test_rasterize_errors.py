@@ -1,5 +1,5 @@
 import enum
-from inspect import unwrap  # calls past run-time type checks, where they are on
+from inspect import unwrap  # bypasses the runtime type checks of the tests
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.wrong_types
 
 
 def call(function=rasterize, **changes) -> None:
-    """A call that would be right, with some arguments changed."""
+    """A valid call with some arguments changed."""
     viewmats, Ks = cameras(2, 20, 16)
     arguments = {
         **random_gaussians(5),
@@ -25,7 +25,7 @@ def call(function=rasterize, **changes) -> None:
     unwrap(function)(**{**arguments, **changes})
 
 
-def test_the_unchanged_call_is_right():
+def test_the_unchanged_call_is_valid():
     call()
     call(rasterize_2dgs)
 
@@ -100,7 +100,7 @@ def test_numbers_and_names_out_of_range(function, changes, message):
         call(function, **changes)
 
 
-def test_names_that_3d_gaussians_alone_have():
+def test_options_of_3d_gaussians():
     with pytest.raises(InputError, match=r"rasterize_mode: got 'antialias'; did you mean antialiased"):
         call(rasterize_mode="antialias")
     with pytest.raises(InputError, match=r"camera_model: got 'fish-eye'; did you mean fisheye"):
@@ -127,12 +127,12 @@ class RollingShutter(enum.Enum):
         ("camera_model", "ftheta", "use fisheye"),
     ],
 )
-def test_what_only_gsplat_has_is_refused_with_what_to_do(option, value, advice):
+def test_options_only_in_gsplat_are_rejected_with_advice(option, value, advice):
     with pytest.raises(BackendError, match=f"^{option}: .*not supported.*{advice}.* backend='gsplat' on CUDA"):
         call(**{option: value})
 
 
-def test_a_global_shutter_in_gsplats_own_words_is_fine():
+def test_a_global_shutter_of_gsplat_is_accepted():
     call(rolling_shutter=RollingShutter.GLOBAL)
 
 

@@ -16,16 +16,16 @@ def ids(count: int, num_cameras: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def real_harmonic(degree: int, order: int, directions: np.ndarray) -> np.ndarray:
-    """From scipy's complex harmonics, with the signs of Gaussian scenes: band 1 is (-y, z, -x)."""
+    """From scipy's complex harmonics, with the sign convention of Gaussian scenes: band 1 is (-y, z, -x)."""
     polar, azimuth = np.arccos(directions[:, 2]), np.arctan2(directions[:, 1], directions[:, 0])
-    value = scipy.special.sph_harm_y(degree, abs(order), polar, azimuth)  # carries (-1)^m
+    value = scipy.special.sph_harm_y(degree, abs(order), polar, azimuth)  # includes (-1)^m
     if order == 0:
         return value.real
     return np.sqrt(2) * (value.imag if order < 0 else value.real)
 
 
 @pytest.mark.parametrize("degree", range(5))
-def test_colours_are_the_real_harmonics_in_the_direction_from_the_camera(backend, degree):
+def test_colors_are_the_real_harmonics_in_the_direction_from_the_camera(backend, degree):
     g, sh = random_gaussians(40), random_sh(40, degree)
     viewmats, _ = cameras(3, 32, 32)
     batch, camera, gaussian = ids(40, 3)
@@ -62,7 +62,7 @@ def test_coefficients_may_differ_between_cameras(backend):
         torch.testing.assert_close(got[one], want, atol=1e-6, rtol=1e-6)
 
 
-def test_dark_colours_are_zero_without_gradient(backend):
+def test_dark_colors_are_zero_without_gradient(backend):
     means, sh = torch.tensor([[[0.0, 0, 1]]]), torch.tensor([[[[-3.0, 0.1, -3.0]]]], requires_grad=True)
     zero = torch.zeros(1, dtype=torch.int64)
     color = kernels(backend).sh_colors(means, sh, torch.eye(4)[None, None], zero, zero, zero, 0)
@@ -81,7 +81,7 @@ def test_gradcheck(degree):
         return kernels("reference").sh_colors(means[None], sh[None], viewmats[None], *pairs, degree)
 
     inputs = [tensor.requires_grad_() for tensor in (g["means"], sh, viewmats)]
-    assert (colors(*inputs) > 0.01).all()  # away from the clamp
+    assert (colors(*inputs) > 0.01).all()  # not clamped
     assert torch.autograd.gradcheck(colors, inputs, atol=1e-7, rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Sequences are drawn in time: one image a frame, never all frames in one image."""
+"""Sequences are rendered over time: one image per frame, never all frames in one image."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def rolling_splats():
 
 
 @pytest.mark.parametrize("make", [rolling_mesh, rolling_splats])
-def test_a_view_a_frame(make):
+def test_one_view_per_frame(make):
     moving = make()
     views = list(render_scene(moving, camera(), render_mode="RGB+ED"))
     assert len(views) == 3
@@ -48,12 +48,12 @@ def test_a_view_a_frame(make):
         (alone,) = render_scene(frame, camera(), render_mode="RGB+ED")
         assert torch.equal(view.image, alone.image) and torch.equal(view.alpha, alone.alpha)
     columns = [view.alpha.sum(0).argmax().item() for view in views]
-    assert columns[0] < columns[1] < columns[2]  # it moves through the image, and is in one place at a time
+    assert columns[0] < columns[1] < columns[2]  # it moves through the image
     each = list(render_scene(moving, camera(3), render_mode="RGB+ED"))
     assert all(torch.equal(a.image, b.image) for a, b in zip(views, each))
 
 
-def test_what_stands_still_is_in_every_frame_and_others_hold_their_frame():
+def test_static_objects_are_in_every_frame_and_others_hold_their_frame():
     wall = ball_mesh()
     slow = FrameSequence(wall, torch.tensor([0.0, 0.2]), {"vertices": torch.stack([wall.vertices, wall.vertices + 1])})
     splats = rolling_splats()
@@ -85,7 +85,7 @@ def test_files(tmp_path):
         assert (read_image(tmp_path / "images" / name) - alone.image.clamp(0, 1)).abs().max() < 0.003
     assert len(list((tmp_path / "images" / "depth").glob("*.npy"))) == 3
     write_renders(moving, camera(), tmp_path / "ball.mp4", progress=silent)
-    assert read_video(tmp_path / "ball.mp4").fps == pytest.approx(8)  # that of the frames
+    assert read_video(tmp_path / "ball.mp4").fps == pytest.approx(8)  # frame rate of the frames
     turning = path_cameras(moving, "orbit", num=3, size=(32, 32))
     write_renders(moving, turning, tmp_path / "turn", progress=silent)
     assert len(list((tmp_path / "turn").glob("*.png"))) == 3
@@ -103,7 +103,7 @@ def test_wrong_numbers_of_cameras_and_frames():
         render_scene(FrameSequence(ball_mesh(), torch.zeros(0)), camera())
 
 
-def test_skins_play_their_clip():
+def test_skinned_meshes_play_their_clip():
     mesh = ball_mesh()
     skin = SkinnedMesh.from_frames(mesh, mesh.vertices + shifts()[:, None], TIMES.tolist())
     views = list(render_scene(skin, camera()))
@@ -119,7 +119,7 @@ def test_a_timeline_sets_the_frames():
     timeline = Timeline.of(skin).resampled(7)
     assert timeline.fps == 8 and len(timeline) == 7
     columns = [view.alpha.sum(0).argmax().item() for view in render_scene(timeline, camera())]
-    assert columns[:2] == columns[2:4] == columns[4:6], "a clip of two gaps is repeated"
+    assert columns[:2] == columns[2:4] == columns[4:6], "a clip of two frame intervals is repeated"
     held = Timeline.of(rolling_mesh()).resampled(5)
     columns = [view.alpha.sum(0).argmax().item() for view in render_scene(held, camera(5))]
     assert columns[2] == columns[3] == columns[4] and columns[0] < columns[1] < columns[2]

@@ -1,4 +1,4 @@
-"""Cut-outs and glass: alphaMode MASK and BLEND of glTF, from the file to the image."""
+"""Alpha cutouts and transparency: alphaMode MASK and BLEND of glTF, from the file to the image."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def card(depth, texture=None, colors=None, side=1.0):
 
 
 def painted(color, alpha, size=8):
-    """One colour, and an alpha for each half."""
+    """A texture of one color with a different alpha in each half."""
     texture = torch.tensor([*color, 1.0]).repeat(size, size, 1)
     texture[:, : size // 2, 3], texture[:, size // 2 :, 3] = alpha
     return texture
@@ -42,7 +42,7 @@ def image(*objects, **options):
     return view
 
 
-def test_what_is_behind_a_cut_out_is_seen_through_it():
+def test_objects_behind_a_cutout_are_visible_through_it():
     front, back = card(0, painted(RED, (0.0, 1.0))), card(1, painted(BLUE, (1.0, 1.0))[..., :3], side=2.0)
     view = image(front, back, render_mode="RGB+ED")
     left, right = view.image[16, 11], view.image[16, 20]
@@ -62,7 +62,7 @@ def test_glass_is_blended_from_far_to_near_in_any_order():
         torch.testing.assert_close(view.image[16, 16], want, atol=1e-3, rtol=0)
         assert view.alpha[16, 16] == pytest.approx(0.625, abs=1e-3)
     wall = card(-1, painted(BLUE, (1.0, 1.0)), side=0.3)
-    torch.testing.assert_close(image(near, wall).image[16, 16], torch.tensor(BLUE), atol=1e-3, rtol=0)  # behind it
+    torch.testing.assert_close(image(near, wall).image[16, 16], torch.tensor(BLUE), atol=1e-3, rtol=0)  # behind the wall
 
 
 def test_alpha_of_vertex_colors():
@@ -70,7 +70,7 @@ def test_alpha_of_vertex_colors():
     torch.testing.assert_close(image(card(0, colors=colors)).image[16, 16], torch.tensor([0.5, 0, 0]), atol=1e-3, rtol=0)
 
 
-def test_gaussians_before_glass():
+def test_gaussians_in_front_of_glass():
     dot = GaussianScene.from_points(torch.tensor([[0.0, 0, -1]]), torch.tensor([GREEN]), opacity=0.9, scale_factor=0.5)
     view = image(card(0, painted(RED, (0.5, 0.5))), dot, backgrounds=BLUE)
     alone = image(dot, backgrounds=(0.5, 0.0, 0.5))
@@ -106,7 +106,7 @@ def test_alpha_modes(tmp_path, material, alphas):
     torch.testing.assert_close(again.texture, mesh.texture, atol=0.003, rtol=0)
 
 
-def test_the_factor_of_alpha_counts_before_the_cut_off(tmp_path):
+def test_the_alpha_factor_is_applied_before_the_cutoff(tmp_path):
     card(0, painted(RED, (0.4, 0.6))).save(tmp_path / "a.glb")
     content, binary = opened(tmp_path / "a.glb")
     content["materials"][0] |= {"alphaMode": "MASK", "alphaCutoff": 0.25}

@@ -26,7 +26,7 @@ def views(model: str = "pinhole", sizes: tuple[tuple[int, int], ...] = ((40, 30)
 
 @pytest.mark.parametrize("model", ["pinhole", "ortho", "fisheye"])
 @pytest.mark.parametrize("antialiased", [False, True])
-def test_each_view_is_what_rasterize_gives(backend, model, antialiased):
+def test_each_view_equals_rasterize(backend, model, antialiased):
     s, cameras = scene(antialiased=antialiased), views(model)
     background = (0.2, 0.5, 0.1)
     found = list(render_views(s, cameras, backgrounds=background, render_mode="RGB+ED", backend=backend))
@@ -45,7 +45,7 @@ def test_each_view_is_what_rasterize_gives(backend, model, antialiased):
 
 @pytest.mark.parametrize("mode", ["3dgs", "2dgs", "flat"])
 @pytest.mark.parametrize("render_mode", ["RGB", "D", "ED", "RGB+D", "RGB+ED"])
-def test_what_is_there_in_each_mode(backend, mode, render_mode):
+def test_outputs_of_each_mode(backend, mode, render_mode):
     view = next(iter(render_views(scene(mode), views(), render_mode=render_mode, backend=backend)))
     assert (view.image is None) == (render_mode in ("D", "ED"))
     assert (view.depth is None) == (render_mode == "RGB")
@@ -62,7 +62,7 @@ def test_flat_scenes_are_3d_gaussians_without_thickness(backend):
     s = scene("flat")
     s.log_scales[:, 2] = math.log(1e-8)
     view = next(iter(render_views(s, views(), backend=backend)))
-    # 2D Gaussians with the same axes look much alike where they are larger than a pixel.
+    # 2D Gaussians with the same axes look similar where they are larger than a pixel.
     flat = GaussianScene(s.means, s.quats, s.log_scales, s.opacity_logits, s.sh, "2dgs")
     other = next(iter(render_views(flat, views(), backend=backend)))
     assert (view.image - other.image).abs().mean() < 0.05
@@ -89,7 +89,7 @@ def test_views_can_be_differentiated(backend):
     assert s.sh.grad.any()
 
 
-def test_what_cannot_be_rendered_is_refused_before_the_first_view(backend):
+def test_invalid_input_is_rejected_before_the_first_view(backend):
     cameras = views()
     bent = Cameras(cameras.viewmats, cameras.Ks, cameras.width, cameras.height, distortion=torch.zeros(3, 4))
     with pytest.raises(InputError, match="cameras: have lens distortion"):
@@ -125,14 +125,14 @@ def test_depth_maps_too_small_for_normals_have_none():
     assert not depth_to_normals(torch.ones(1, 2, 2), viewmats, Ks).any()
 
 
-def test_depth_colours_go_from_light_to_dark_and_nothing_is_black():
+def test_depth_colors_go_from_light_to_dark_and_never_to_black():
     depth = torch.linspace(1, 10, 101)[None]
     rgb = depth_to_rgb(depth, near=1.0, far=10.0)
     lightness = rgb @ torch.tensor([0.2126, 0.7152, 0.0722])
     assert (lightness[0].diff() < 0).all()
     assert (rgb >= 0).all()
     assert (rgb <= 1).all()
-    # Even in 1 / depth: halfway in inverse depth lies the middle of the ramp.
+    # Uniform in 1 / depth: the middle of the ramp is halfway in inverse depth.
     middle = depth_to_rgb(torch.tensor([[2 / (1 / 1 + 1 / 10)]]), near=1.0, far=10.0)
     torch.testing.assert_close(middle, torch.tensor([[[0.13, 0.57, 0.57]]]), atol=0.01, rtol=0)
     holes = depth_to_rgb(torch.tensor([[0.0, torch.nan, torch.inf, 2.0]]))
@@ -145,7 +145,7 @@ def test_depth_colours_go_from_light_to_dark_and_nothing_is_black():
         depth_to_rgb(depth, near=5.0, far=2.0)
 
 
-def test_normal_colours():
+def test_normal_colors():
     up = torch.tensor([0.0, -1.0, 0.0])  # in camera axes y points down
     normals = torch.stack([up, 0.5 * up, torch.zeros(3)])[None]
     rgb = normals_to_rgb(normals, torch.eye(4))
@@ -156,7 +156,7 @@ def test_normal_colours():
 
 
 @pytest.mark.parametrize("mode", ["3dgs", "2dgs", "flat"])
-def test_blending_weights_share_out_the_alphas(mode):
+def test_blending_weights_sum_to_the_alphas(mode):
     s, cameras = scene(mode), views()
     weights = blending_weights(s, cameras)
     alphas = sum(float(view.alpha.double().sum()) for view in render_views(s, cameras))
@@ -164,7 +164,7 @@ def test_blending_weights_share_out_the_alphas(mode):
     assert weights.min() >= 0
 
 
-def test_blending_weights_are_what_leaving_out_would_change():
+def test_blending_weights_equal_the_change_on_removal():
     s, cameras = scene(count=20), views()
     weights = blending_weights(s, cameras)
     row = int(weights.argmax())
@@ -174,7 +174,7 @@ def test_blending_weights_are_what_leaving_out_would_change():
     assert float(weights[row]) == pytest.approx(alone, rel=1e-5)
 
 
-def test_what_no_camera_sees_weighs_nothing():
+def test_invisible_gaussians_have_zero_weight():
     s, cameras = scene(count=20), views()
     means = s.means.clone()
     means[3] = torch.tensor([0.0, 0.0, -1e4])

@@ -52,7 +52,7 @@ def test_curves_of_a_run():
     assert gaussians == Curve("Gaussians", [0.5, 1.0, 1.5], [100, 150, 150])
 
 
-def test_line_goes_where_the_values_go():
+def test_line_follows_the_values():
     times = list(range(11))
     image = draw_curves([Curve("up", times, [2.0 * t for t in times]), Curve("down", times, [2.0**-t for t in times], True)])
     assert image.shape == (250, 840, 3)
@@ -60,7 +60,7 @@ def test_line_goes_where_the_values_go():
     for left, sign in ((0, -1), (420, 1)):  # rows count downwards
         rows = [is_blue[:, left + x].nonzero()[:, 0].float().mean() for x in (100, 200, 300)]
         assert sign * (rows[1] - rows[0]) > 20
-        assert abs((rows[1] - rows[0]) - (rows[2] - rows[1])) < 3  # straight: the second on its logarithmic axis
+        assert abs((rows[1] - rows[0]) - (rows[2] - rows[1])) < 3  # straight lines, the second on a logarithmic axis
 
 
 def test_written_charts(tmp_path):

@@ -13,7 +13,7 @@ VOID = {"meta", "img", "input", "br", "link"}
 
 
 class Page(HTMLParser):
-    """Elements by name; fails where one is closed that was not opened."""
+    """Elements by name; fails if one is closed that was not opened."""
 
     def __init__(self, text):
         super().__init__()
@@ -68,7 +68,7 @@ def test_page_needs_nothing_else(folder):
     assert "default-src 'none'" in page.all("meta")[1]["content"]
 
 
-def test_page_shows_figures_as_text(folder):
+def test_page_shows_metrics_as_text(folder):
     add_views(folder, 1)
     text = write_report(folder).read_text("utf-8")
     assert "30.27 <small>dB</small>" in text and "7,017" in text
@@ -97,7 +97,7 @@ def test_rows_and_sentences_become_tables_and_lists(folder):
     assert "Uneven" not in text and "<h2>None</h2>" not in text
 
 
-def test_page_of_what_is_no_run(folder, tmp_path):
+def test_page_of_a_folder_that_is_not_a_run(folder, tmp_path):
     with pytest.raises(MissingFileError, match=r"summary\.json"):
         write_report(tmp_path)
     add_views(folder, 1)
@@ -108,7 +108,7 @@ def test_page_of_what_is_no_run(folder, tmp_path):
     assert not (folder / "report.html").exists()
 
 
-def test_pictures_outside_the_renders_are_not_taken(folder):
+def test_images_outside_the_renders_are_not_used(folder):
     add_views(folder, 1)
     write_image(folder / "secret.png", torch.rand(20, 60, 3))
     evaluation = json.loads((folder / "eval.json").read_text())

@@ -14,7 +14,7 @@ from vision3d.stages.fit import FitConfig, fit
 pytestmark = [pytest.mark.viewer, pytest.mark.slow]
 
 
-def test_the_page_works_from_a_file_alone(tmp_path):
+def test_the_page_is_self_contained(tmp_path):
     photos = write_ring_photographs(tmp_path / "photos", width=192, height=144)
     config = FitConfig(steps=60, max_gaussians=500, sh_degree=0)
     folder = RunFolder.create(tmp_path / "run", config)
@@ -36,7 +36,7 @@ def test_the_page_works_from_a_file_alone(tmp_path):
     assert [url for url in visit.requests if not url.startswith((page.as_uri(), "data:"))] == []
     count, are_loaded, _, left, right, (x, y, w, h) = visit.values
     assert count == 2 and are_loaded and (left, right) == ("0%", "100%")
-    # One end of the slider shows the photograph, the other the render: each is that of the file.
+    # One end of the slider shows the photo, the other the render: each equals its file.
     both = read_image(sorted((folder.path / "renders").glob("*.png"))[0])
     half = both.shape[1] // 2
     photo, render = (both[:, i * half : (i + 1) * half].permute(2, 0, 1)[None] for i in range(2))
@@ -45,5 +45,5 @@ def test_the_page_works_from_a_file_alone(tmp_path):
         want = torch.nn.functional.interpolate(side, size=(height, width), mode="bilinear")[0].permute(1, 2, 0)
         seen = read_image(path)[top : top + height, left : left + width, :3]
         error = (seen - want)[8:-8, 8:-8]  # without the outline
-        assert float(error.square().mean()) < 1e-3  # 30 dB; what WebP and scaling change
+        assert float(error.square().mean()) < 1e-3  # 30 dB; differences by WebP and scaling
     assert float((read_image(shots[0]) - read_image(shots[1])).square().mean()) > 1e-3

@@ -8,7 +8,7 @@ from tests.support.scenes import ring_scene
 from vision3d.report import preview
 
 
-def test_notebook_shows_a_picture_of_the_scene():
+def test_notebook_shows_an_image_of_the_scene():
     from PIL import Image
 
     html = ring_scene()._repr_html_()
@@ -20,9 +20,9 @@ def test_notebook_shows_a_picture_of_the_scene():
     assert "<b>GaussianScene</b>" in html
 
 
-def test_scenes_without_a_picture(monkeypatch):
+def test_scenes_without_an_image(monkeypatch):
     scene = ring_scene(20)
-    monkeypatch.setattr(preview, "MOST", 10)
+    monkeypatch.setattr(preview, "MAX", 10)
     assert preview.preview(scene) == ""
     monkeypatch.undo()
     assert preview.preview(scene[:0]) == ""

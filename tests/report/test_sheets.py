@@ -12,33 +12,33 @@ def pair(color, width=40, height=30, caption="a"):
     return Pair(photo, photo + 0.1, caption)
 
 
-def test_error_colours_rise_from_black():
+def test_error_colors_rise_from_black():
     photo = torch.zeros(1, 6, 3)
     render = torch.tensor([0.0, 0.05, 0.1, 0.15, 0.25, 3.0])[None, :, None].expand(1, 6, 3)
     brightness = error_to_rgb(photo, render).sum(-1)[0]
     assert brightness[0] == 0 and (brightness.diff()[:4] > 0).all()
-    assert brightness[4] == brightness[5]  # from the top value on nothing changes
+    assert brightness[4] == brightness[5]  # clamped at the top value
 
 
-def test_error_of_pictures_of_other_sizes():
+def test_error_of_images_of_other_sizes():
     with pytest.raises(ShapeError, match=r"render: got shape \(3, 4, 3\), want shape \(3, 5, 3\)"):
         error_to_rgb(torch.zeros(3, 5, 3), torch.zeros(3, 4, 3))
 
 
-def test_pictures_are_on_the_sheet_in_their_order():
+def test_images_are_on_the_sheet_in_order():
     colors = [[0.9, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.7]]
     sheet = contact_sheet([pair(color) for color in colors], title="Title", subtitle="words")
     places = []
     for color in colors:
         is_photo = (sheet - torch.tensor(color)).abs().amax(-1) < 0.01
         is_render = (sheet - torch.tensor(color) - 0.1).abs().amax(-1) < 0.01
-        assert int(is_photo.sum()) == int(is_render.sum()) == 40 * 30  # whole, and only once
+        assert int(is_photo.sum()) == int(is_render.sum()) == 40 * 30  # complete, and only once
         assert is_photo.nonzero()[:, 1].max() < is_render.nonzero()[:, 1].min()
         places.append(int(is_photo.nonzero()[0, 0]))
     assert places == sorted(places) and places[0] > 60
 
 
-def test_many_views_stand_in_two_columns_and_some_are_left_out():
+def test_many_views_are_in_two_columns_and_some_are_skipped():
     pairs = [pair([i / 40, 0.2, 0.9]) for i in range(40)]
     sheet = contact_sheet(pairs, most=10)
     shown = [i for i, p in enumerate(pairs) if bool(((sheet - p.photo[0, 0]).abs().amax(-1) < 0.005).any())]
@@ -47,14 +47,14 @@ def test_many_views_stand_in_two_columns_and_some_are_left_out():
     assert lefts[:5] == [lefts[0]] * 5 and lefts[5:] == [lefts[5]] * 5 and lefts[5] > lefts[0]
 
 
-def test_large_and_unequal_pictures_are_made_to_fit():
+def test_large_and_unequal_images_are_resized():
     sheet = contact_sheet([pair([0.2, 0.4, 0.6], 300, 100), pair([0.6, 0.4, 0.2], 50, 80)], cell=60)
     is_first = (sheet - torch.tensor([0.2, 0.4, 0.6])).abs().amax(-1) < 0.01
     is_second = (sheet - torch.tensor([0.6, 0.4, 0.2])).abs().amax(-1) < 0.01
     assert int(is_first.sum()) == 60 * 20 and int(is_second.sum()) == 38 * 60
 
 
-def test_sheet_of_nothing():
+def test_empty_sheet():
     with pytest.raises(InputError, match="pairs: got none"):
         contact_sheet([])
 
@@ -78,7 +78,7 @@ def test_written_sheet_and_pairs_of_a_folder(tmp_path):
         read_pairs(tmp_path / "none")
 
 
-def test_words_are_cut_to_their_room():
+def test_text_is_truncated_to_its_width():
     canvas = Canvas(200, 30)
     canvas.text(0, 0, "many words that are too long for this place", room=80)
     dark = (canvas.image().mean(-1) < 0.7).nonzero()
@@ -86,18 +86,18 @@ def test_words_are_cut_to_their_room():
     assert text_width("many words") > text_width("many")
 
 
-def test_small_pictures_stay_as_they_are():
+def test_small_images_are_unchanged():
     image = torch.rand(5, 7, 3)
     assert fitted(image, 7, 5) is image
     assert fitted(image, 14, 3).shape == (3, 4, 3)
 
 
 def test_frames_in_rows_of_four():
-    pictures = [torch.full((20, 30, 3), i / 10) for i in range(6)]
-    sheet = frame_sheet(pictures, [f"{i} s" for i in range(6)])
+    images = [torch.full((20, 30, 3), i / 10) for i in range(6)]
+    sheet = frame_sheet(images, [f"{i} s" for i in range(6)])
     assert sheet.shape == (2 * 42, 4 * 34, 3)
     for i in range(6):
         assert sheet[(i // 4) * 42 + 5, (i % 4) * 34 + 5].tolist() == pytest.approx([i / 10] * 3, abs=1 / 255)
-    assert frame_sheet(pictures[:2], ["", ""]).shape == (42, 68, 3)
+    assert frame_sheet(images[:2], ["", ""]).shape == (42, 68, 3)
     with pytest.raises(InputError, match="got no images"):
         frame_sheet([], [])

@@ -30,7 +30,7 @@ def gaussians():
 
 @pytest.fixture
 def similarity():
-    """Twice as large, turned by 90 degrees about z, moved."""
+    """Scales by 2, rotates by 90 degrees about z, and translates."""
     matrix = torch.eye(4)
     matrix[:3, :3] = 2 * torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     matrix[:3, 3] = torch.tensor([1.0, -2, math.pi])
@@ -39,7 +39,7 @@ def similarity():
 
 @pytest.fixture
 def mesh():
-    """An open strip of two squares, with everything that a mesh can have; colours and texture are whole bytes."""
+    """An open strip of two squares with all attributes of a mesh; colors and texture are representable as bytes."""
     generator = torch.Generator().manual_seed(1)
     vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0.1], [2, 0, 0], [0, 1, 0], [1, 1, 0.3], [2, 1, 1 / 3]])
     faces = torch.tensor([[0, 1, 4], [0, 4, 3], [1, 2, 5], [1, 5, 4]])
@@ -52,7 +52,7 @@ def mesh():
 
 @pytest.fixture
 def cloud():
-    """Points with everything; colours are whole bytes."""
+    """Points with all attributes; colors are representable as bytes."""
     generator = torch.Generator().manual_seed(2)
     colors = torch.randint(0, 256, (30, 3), generator=generator) / 255
     attributes = {"ring": torch.arange(30) - 4, "time": torch.rand(30, generator=generator)}

@@ -31,7 +31,7 @@ def test_boxes_json_round_trip_is_exact(boxes, tmp_path):
             assert tensor is None or torch.equal(getattr(again, name), tensor)
 
 
-def test_corners_of_a_turned_box():
+def test_corners_of_a_rotated_box():
     quarter = Boxes(torch.tensor([[1.0, 2, 3, 4, 2, 6, math.pi / 2]])).corners[0]
     torch.testing.assert_close(quarter[0], torch.tensor([0.0, 4, 0]))  # front left: forward is now y, left is -x
     torch.testing.assert_close(quarter.amax(0), torch.tensor([2.0, 4, 6]))
@@ -52,7 +52,7 @@ def test_kitti_round_trip(boxes, tmp_path):
         write_labels(tmp_path / "x.txt", Boxes(BOXES), tmp_path / "calib" / "7.txt")
 
 
-def test_real_labels_hold_points(shared_data):
+def test_real_labels_contain_points(shared_data):
     from vision3d.scene import PointCloud
 
     boxes = Boxes.load(shared_data / "kitti" / "label_2" / "000000.txt")
@@ -140,7 +140,7 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @settings(max_examples=30)
 @given(st.lists(FINITE, min_size=3, max_size=3), st.lists(st.integers(0, 2**62), max_size=4))
-def test_any_selection_comes_back(tmp_path_factory, center, indices):
+def test_any_selection_round_trips(tmp_path_factory, center, indices):
     path = tmp_path_factory.mktemp("s") / "s.json"
     Selection((Region.sphere(torch.tensor(center), 1.0),), indices=torch.tensor(indices, dtype=torch.int64)).save(path)
     again = Selection.load(path)

@@ -9,7 +9,7 @@ from vision3d.scene import Cameras
 
 
 def pixels(cameras, points):
-    """Where every camera sees the points."""
+    """Projections of the points into every camera."""
     points_cam = points @ cameras.viewmats[:, :3, :3].mT + cameras.viewmats[:, None, :3, 3]
     return project(points_cam, cameras.Ks, cameras.model, cameras.distortion)
 
@@ -22,7 +22,7 @@ def test_camtoworlds_and_centers_invert_the_viewmats(cameras):
 
 def test_opengl_poses_look_along_minus_z():
     cameras = Cameras.from_camtoworlds(torch.eye(4)[None], torch.eye(3), 2, 2, convention="opengl")
-    point = torch.tensor([[1.0, 2.0, -3.0]])  # before a camera that looks along -z with y up
+    point = torch.tensor([[1.0, 2.0, -3.0]])  # in front of a camera that looks along -z with y up
     torch.testing.assert_close(point @ cameras.viewmats[0, :3, :3].T, torch.tensor([[1.0, -2.0, 3.0]]))
     with pytest.raises(InputError, match="convention: got 'blender'"):
         Cameras.from_camtoworlds(torch.eye(4)[None], torch.eye(3), 2, 2, convention="blender")
@@ -44,7 +44,7 @@ def test_scaled_uses_the_real_ratio_of_the_rounded_size(cameras):
         cameras.scaled(0)
 
 
-def test_transform_leaves_what_is_seen(cameras, similarity):
+def test_transform_keeps_projections(cameras, similarity):
     points = torch.randn(9, 3)
     moved = points @ similarity[:3, :3].T + similarity[:3, 3]
     torch.testing.assert_close(pixels(cameras.transform(similarity), moved), pixels(cameras, points), rtol=1e-4, atol=1e-2)
@@ -69,7 +69,7 @@ def test_indexing(cameras, which, names):
     assert len(part) == len(part.viewmats) == len(part.Ks) == len(part.width)
 
 
-def test_iteration_ends_and_bad_indices_are_refused(cameras):
+def test_iteration_ends_and_bad_indices_are_rejected(cameras):
     assert [camera.names[0] for camera in cameras] == ["a.png", "b.png", "c.png"]
     with pytest.raises(IndexError, match="camera 3 of 3"):
         cameras[3]
@@ -137,13 +137,13 @@ def change(cameras, **changes):
         ({"Ks": torch.eye(3).long().repeat(3, 1, 1)}, ShapeError, "Cameras.Ks: got dtype torch.int64, want float32"),
         ({"width": 64}, ShapeError, r"Cameras.width: got int, want a int64 tensor of shape \(3,\)"),
         ({"width": torch.ones(3)}, ShapeError, "Cameras.width: got dtype torch.float32, want dtype torch.int64"),
-        ({"names": ("a",)}, ShapeError, "Cameras.names: got 1 names, want 3, one a camera"),
+        ({"names": ("a",)}, ShapeError, "Cameras.names: got 1 names, want 3, one per camera"),
         ({"distortion": torch.zeros(3, 3)}, ShapeError, r"got shape \(3, 3\), want D in \(4, 5, 8\) for pinhole"),
         ({"model": "omni"}, InputError, "Cameras.model: got 'omni', want 'pinhole', 'ortho' or 'fisheye'"),
         ({"Ks": torch.eye(3, device="meta").repeat(3, 1, 1)}, DeviceError, "viewmats on cpu, Ks on meta"),
     ],
 )
-def test_wrong_shapes_are_refused_when_made(cameras, changes, error, message):
+def test_wrong_shapes_are_rejected_on_construction(cameras, changes, error, message):
     with pytest.raises(error, match=message):
         replace(cameras, **changes)
 
@@ -171,13 +171,13 @@ def test_validate_names_the_camera(cameras, name, index, number, message):
         broken.validate()
 
 
-def test_validate_refuses_mirrors(cameras):
+def test_validate_rejects_reflections(cameras):
     mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0, 1.0]))
     with pytest.raises(InputError, match=r"camera 0 .* and 2 more: viewmat is a reflection"):
         replace(cameras, viewmats=mirror @ cameras.viewmats).validate()
 
 
-def test_reprs_say_what_is_inside(cameras):
+def test_reprs_summarize_the_content(cameras):
     assert repr(cameras) == "Cameras(3 pinhole, 64x48 px, cpu)"
     html = cameras._repr_html_()
     assert "64x48" in html and "<table>" in html

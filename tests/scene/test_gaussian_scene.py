@@ -18,7 +18,7 @@ def test_activations_and_counts(gaussians):
     torch.testing.assert_close(eigenvalues, expected, rtol=1e-3, atol=1e-7)
 
 
-def test_transform_moves_covariances_and_colours_as_the_matrix_does(gaussians, similarity):
+def test_transform_applies_the_matrix_to_covariances_and_colors(gaussians, similarity):
     moved = gaussians.transform(similarity)
     linear = similarity[:3, :3]
     torch.testing.assert_close(moved.means, gaussians.means @ linear.T + similarity[:3, 3])
@@ -36,7 +36,7 @@ def test_transform_there_and_back(gaussians, similarity):
 
 
 @pytest.mark.parametrize("diagonal", [(1, 2, 3, 1), (1, 1, -1, 1), (1, 1, 0, 1)])
-def test_transform_refuses_what_is_no_similarity(gaussians, diagonal):
+def test_transform_rejects_matrices_that_are_not_similarities(gaussians, diagonal):
     with pytest.raises(InputError, match="matrix: "):
         gaussians.transform(torch.diag(torch.tensor([float(d) for d in diagonal])))
     with pytest.raises(ShapeError, match=r"matrix: got shape \(3, 3\), want shape \(4, 4\)"):
@@ -65,7 +65,7 @@ def test_merge_pads_harmonics_and_labels(gaussians):
     assert gaussians.merge().num_gaussians == 40
 
 
-def test_merge_refuses_other_modes_and_devices(gaussians):
+def test_merge_rejects_other_modes_and_devices(gaussians):
     with pytest.raises(InputError, match="merge: got 3dgs, 2dgs; want scenes of one mode"):
         gaussians.merge(replace(gaussians, mode="2dgs"))
     with pytest.raises(InputError, match="3dgs, 3dgs antialiased"):
@@ -74,11 +74,11 @@ def test_merge_refuses_other_modes_and_devices(gaussians):
         gaussians.merge(gaussians.to("meta"))
 
 
-def test_from_points_sizes_are_neighbour_distances():
+def test_from_points_sizes_are_neighbor_distances():
     grid = torch.stack(torch.meshgrid(*[torch.arange(4.0)] * 3, indexing="ij"), -1).view(-1, 3)
     colors = torch.rand(64, 3)
     scene = GaussianScene.from_points(grid, colors, sh_degree=2, opacity=0.25, scale_factor=0.5)
-    torch.testing.assert_close(scene.scales, torch.full((64, 3), 0.5))  # 3 neighbours at distance 1
+    torch.testing.assert_close(scene.scales, torch.full((64, 3), 0.5))  # 3 neighbors at distance 1
     torch.testing.assert_close(scene.opacities, torch.full((64,), 0.25))
     torch.testing.assert_close(eval_sh(scene.sh, torch.randn(64, 3)) + 0.5, colors, atol=1e-6, rtol=1e-5)
     assert scene.sh_degree == 2
@@ -86,7 +86,7 @@ def test_from_points_sizes_are_neighbour_distances():
 
 
 @pytest.mark.parametrize("mode", ["2dgs", "flat"])
-def test_from_points_discs_are_thin_and_randomly_turned(mode):
+def test_from_points_discs_are_thin_and_randomly_rotated(mode):
     scene = GaussianScene.from_points(torch.rand(2000, 3), mode=mode, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(scene.scales[:, 2], torch.full((2000,), 1e-8))
     norms = torch.linalg.vector_norm(scene.quats, dim=-1)
@@ -119,7 +119,7 @@ def test_from_points_of_coincident_and_single_points():
         ("means", [[0.0, 0, 0]] * 40, r"GaussianScene.means: got list, want a float tensor of shape \(N, 3\)"),
     ],
 )
-def test_wrong_shapes_are_refused_when_made(gaussians, name, value, message):
+def test_wrong_shapes_are_rejected_on_construction(gaussians, name, value, message):
     with pytest.raises(ShapeError, match=message):
         replace(gaussians, **{name: value})
 
@@ -136,7 +136,7 @@ def test_validate_counts_bad_rows(gaussians):
         replace(gaussians, quats=quats).validate()
     with pytest.raises(InputError, match="got 0 Gaussians"):
         gaussians[:0].validate()
-    replace(gaussians, means=gaussians.means + 3e38).validate()  # the sum overflows, no value does
+    replace(gaussians, means=gaussians.means + 3e38).validate()  # only the sum overflows
 
 
 def test_save_and_load_go_by_suffix(gaussians, tmp_path):
@@ -147,7 +147,7 @@ def test_save_and_load_go_by_suffix(gaussians, tmp_path):
         gaussians.save(tmp_path / "scene.xyz")
 
 
-def test_reprs_say_what_is_inside(gaussians):
+def test_reprs_summarize_the_content(gaussians):
     assert repr(gaussians) == "GaussianScene(40 3dgs, SH degree 3, cpu)"
     html = gaussians._repr_html_()
     assert "<td>40</td>" in html and "opacity" in html
@@ -158,5 +158,5 @@ def test_gradients_flow_through_transform(gaussians, similarity):
     scene = replace(gaussians, means=gaussians.means.requires_grad_(), sh=gaussians.sh.requires_grad_())
     moved = scene.transform(similarity)
     grads = torch.autograd.grad(moved.means.sum() + moved.sh.square().sum(), [scene.means, scene.sh])
-    # A rotation keeps the length of the coefficients.
+    # A rotation preserves the norm of the coefficients.
     torch.testing.assert_close(grads[1], 2 * gaussians.sh, rtol=1e-3, atol=1e-4)

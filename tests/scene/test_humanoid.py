@@ -1,4 +1,4 @@
-"""Motion between skeletons of people by different programs: names, rest poses, what carries what."""
+"""Retargeting between skeletons of different programs: names, rest poses, attachment of limbs."""
 
 import math
 from dataclasses import replace
@@ -13,7 +13,7 @@ from vision3d.optim.motion.retarget import retarget
 from vision3d.scene import Mesh, Motion, Skeleton, SkinnedMesh
 
 PARTS = ("clavicle", "upper_arm", "forearm", "hand", "upper_leg", "lower_leg", "foot")
-WRITTEN = {  # the parts of one side, as programs name them
+WRITTEN = {  # body parts of one side by program
     "Mixamo": "mixamorig:{Left,Right}Shoulder Arm ForeArm Hand UpLeg Leg Foot",
     "Unreal": "clavicle_{l,r} upperarm_ lowerarm_ hand_ thigh_ calf_ foot_",
     "Biped": "Bip01_{L,R}_Clavicle UpperArm Forearm Hand Thigh Calf Foot",
@@ -41,7 +41,7 @@ def test_parts_of_the_body_by_the_names_of_programs(program):
     assert body_parts(written(program)) == [f"{side} {part}" for side in ("left", "right") for part in PARTS]
 
 
-def test_controls_fingers_and_later_halves_are_no_parts():
+def test_controls_fingers_and_second_halves_are_not_body_parts():
     names = ["ORG-thigh.L", "DEF-thigh.L", "DEF-thigh.L.001", "hand_ik_l", "LeftHandThumb1", "HeadTop_End", "Tail", "pelvis.R"]
     assert body_parts(names) == [None, "left upper_leg", *[None] * 6]
 
@@ -49,11 +49,11 @@ def test_controls_fingers_and_later_halves_are_no_parts():
 @pytest.mark.parametrize("other", WRITTEN)
 @pytest.mark.parametrize("program", WRITTEN)
 def test_the_same_parts_are_the_same_joints(program, other):
-    """Also where both have a LeftShoulder that is not the same bone."""
+    """Also if both have a LeftShoulder that is a different bone in each."""
     assert same_joints(written(program), written(other)) == {row: row for row in range(14)}
 
 
-def test_spines_of_other_lengths_go_together_by_their_place():
+def test_spines_of_other_lengths_are_matched_by_position():
     assert same_joints(["Spine", "Chest", "UpperChest"], ["torso_1", "torso_2"]) == {0: 0, 2: 1}
     assert same_joints(["Waist"], ["spine_01", "spine_02", "spine_03"]) == {0: 0}
 
@@ -65,7 +65,7 @@ PARENTS = (-1, 0, *(joint for base in (2, 8) for joint in (0, base, base + 1, 0,
 
 
 def offsets(drop: float) -> torch.Tensor:
-    """A person who faces +z, y up, with arms that hang by some degrees below the horizontal."""
+    """A person facing +z, y up, with arms hanging some degrees below horizontal."""
     found = [[0.0, 1, 0], [0, 0.6, 0]]
     for side in (1, -1):
         arm = [side * 0.3 * math.cos(math.radians(drop)), -0.3 * math.sin(math.radians(drop)), 0]
@@ -97,7 +97,7 @@ def positions(skin: SkinnedMesh, motion: Motion) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("drop", [0, 45, 80])
-def test_arms_that_rest_differently_end_where_those_of_the_motion_do(drop):
+def test_arms_with_another_rest_pose_match_those_of_the_motion(drop):
     motion = played(Skeleton(NAMES, PARENTS, offsets(0)))
     found = positions(person(drop), motion)
     want = motion.positions()
@@ -106,19 +106,19 @@ def test_arms_that_rest_differently_end_where_those_of_the_motion_do(drop):
 
 
 @pytest.mark.parametrize("facing", [0.0, 30.0, 135.0])
-def test_a_motion_whose_bones_all_lie_along_one_axis_begins_with_its_first_pose(facing, caplog):
-    """The same poses, written with all bones along +x of their joints: as with a rest pose, whatever the heading."""
+def test_a_motion_with_all_bones_along_one_axis_uses_its_first_pose(facing, caplog):
+    """The same poses, written with all bones along +x of their joints: same result as with a rest pose, for any heading."""
     plain = played(Skeleton(NAMES, PARENTS, offsets(10)), seed=1)
     lengths = offsets(10).norm(dim=-1)
     along = torch.zeros(len(NAMES), 3)
     along[:, 0] = lengths
     along[0] = offsets(10)[0]
-    # Orientation of each joint of the new skeleton, such that its children lie where they should: one joint a child.
+    # Orientation of each joint of the new skeleton that places its children correctly: one joint per child.
     names, parents, new_offsets, quats = ["Hips"], [-1], [along[0]], [plain.quats[:, 0]]
     place = {0: 0}
     for joint in range(1, len(NAMES)):
         axis = torch.linalg.cross(torch.tensor([1.0, 0, 0]), offsets(10)[joint] / lengths[joint])
-        axis = axis if float(axis.norm()) > 0 else torch.tensor([0.0, 0, 1e-12])  # straight on, or straight back
+        axis = axis if float(axis.norm()) > 0 else torch.tensor([0.0, 0, 1e-12])  # exactly parallel or opposite
         angle = torch.atan2(axis.norm(), offsets(10)[joint][0] / lengths[joint])
         turn = quaternion.rotmat_to_quat(torch.linalg.matrix_exp(hat(angle * torch.nn.functional.normalize(axis, dim=0))))
         names += [f"helper{joint}", NAMES[joint]]
@@ -146,8 +146,8 @@ def hat(vector: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.stack([zero, -z, y]), torch.stack([z, zero, -x]), torch.stack([-y, x, zero])])
 
 
-def test_legs_beside_the_hips_walk_along():
-    """A rig in which hips and legs hang below a root that the motion does not have."""
+def test_legs_that_are_not_below_the_hips_follow():
+    """A rig in which hips and legs are attached to a root that is missing in the motion."""
     skin, motion = person(0), played(Skeleton(NAMES, PARENTS, offsets(0)), seed=2)
     names, parents = ("Root", *NAMES), (-1, 0, *(0 if parent == 0 and limb >= 2 else parent + 1 for limb, parent in
                                                  enumerate(PARENTS[1:], 1)))  # fmt: skip

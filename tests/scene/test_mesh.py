@@ -10,13 +10,13 @@ from vision3d.scene import GaussianScene, Mesh, load
 
 
 def corner_values(mesh):
-    """What each corner of each face has: the surface, however its vertices are shared."""
+    """Attributes of each corner of each face: the surface, independent of how vertices are shared."""
     values = [mesh.vertices[mesh.faces], mesh.corner_uvs]
     values += [value[mesh.faces] for value in (mesh.normals, mesh.vertex_colors) if value is not None]
     return torch.cat(values, -1)
 
 
-def test_transform_moves_points_and_turns_normals(mesh, similarity):
+def test_transform_moves_points_and_rotates_normals(mesh, similarity):
     moved = mesh.transform(similarity)
     torch.testing.assert_close(moved.vertices, mesh.vertices @ similarity[:3, :3].T + similarity[:3, 3])
     torch.testing.assert_close(torch.linalg.vector_norm(moved.normals, dim=-1), torch.ones(6))
@@ -31,14 +31,14 @@ def test_seams_are_split_where_uvs_differ_and_nowhere_else(mesh):
     assert by_corner.split_seams().num_vertices == 6
     torch.testing.assert_close(corner_values(by_corner.split_seams()), corner_values(mesh), rtol=0, atol=0)
     seam = mesh.corner_uvs.clone()
-    seam[2:] += 0.5  # the second square has its own place in the texture: its two shared vertices are doubled
+    seam[2:] += 0.5  # the second square has its own UVs: its two shared vertices are duplicated
     split = replace(mesh, uvs=seam).split_seams()
     assert split.num_vertices == 8 and split.uvs.shape == (8, 2)
     torch.testing.assert_close(corner_values(split), corner_values(replace(mesh, uvs=seam)), rtol=0, atol=0)
     assert mesh.split_seams() is mesh
 
 
-def test_merge_keeps_what_all_have(mesh):
+def test_merge_keeps_common_attributes(mesh):
     both = mesh.merge(replace(mesh, vertex_colors=None))
     assert (both.num_vertices, both.num_faces) == (12, 8)
     torch.testing.assert_close(face_normals(both.vertices, both.faces), face_normals(mesh.vertices, mesh.faces).repeat(2, 1))
@@ -63,7 +63,7 @@ def test_merge_keeps_what_all_have(mesh):
         ("vertex_colors", torch.zeros(6, 5), r"Mesh.vertex_colors: got shape \(6, 5\)"),
     ],
 )
-def test_wrong_shapes_are_refused_when_made(mesh, name, value, message):
+def test_wrong_shapes_are_rejected_on_construction(mesh, name, value, message):
     with pytest.raises(InputError, match=message):
         replace(mesh, **{name: value})
 
@@ -76,11 +76,11 @@ def test_validate(mesh):
         replace(mesh, faces=torch.tensor([[0, 1, 4], [0, 6, 3]])).validate()
     with pytest.raises(InputError, match=r"vertices is not finite in 1 of 6 rows \(first: row 2\)"):
         replace(mesh, vertices=mesh.vertices.index_fill(0, torch.tensor(2), math.nan)).validate()
-    with pytest.raises(InputError, match="none of the 4 faces has an area"):
+    with pytest.raises(InputError, match="all 4 faces have zero area"):
         replace(mesh, vertices=torch.zeros(6, 3)).validate()
     some = replace(mesh, faces=torch.tensor([[0, 1, 4], [0, 0, 3]])).validate()
     assert some.num_degenerate == 1
-    # Five faces on one edge, and uvs beyond the picture: odd, but a mesh.
+    # Five faces on one edge, and UVs outside the image: unusual, but a valid mesh.
     replace(mesh, faces=torch.tensor([[0, 1, 2], [0, 1, 3], [0, 1, 4], [0, 1, 5]]), uvs=mesh.uvs * 9 - 4).validate()
 
 
@@ -95,7 +95,7 @@ def test_save_and_load_go_by_suffix(mesh, gaussians, tmp_path):
         GaussianScene.load(tmp_path / "a.glb")
 
 
-def test_reprs_say_what_is_inside(mesh):
+def test_reprs_summarize_the_content(mesh):
     assert repr(mesh) == "Mesh(6 vertices, 4 faces, texture 7x5, coloured, cpu)"
     assert "<td>7x5</td>" in mesh._repr_html_() and "<img" in mesh._repr_html_()
     Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))._repr_html_()

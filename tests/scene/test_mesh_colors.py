@@ -19,7 +19,7 @@ def random_points(count, faces=2):
 
 @pytest.mark.parametrize("by_corner", [False, True])
 @pytest.mark.parametrize(("height", "width", "channels"), [(1, 1, 3), (5, 7, 4), (16, 3, 3)])
-def test_texture_is_read_as_the_rasterizer_reads_it(height, width, channels, by_corner):
+def test_texture_sampling_matches_the_rasterizer(height, width, channels, by_corner):
     uvs = 3 * torch.rand(4, 2) - 1  # beyond 0..1 on both sides
     mesh = Mesh(CORNERS, FACES, uvs[FACES] if by_corner else uvs, texture=torch.rand(height, width, channels))
     face_ids, barycentric = random_points(50)
@@ -41,12 +41,12 @@ def test_texture_and_vertex_colors_are_multiplied_in_linear_light():
     )
 
 
-def test_colors_that_are_linear_on_a_face_have_their_means_over_its_parts():
+def test_colors_linear_on_a_face_are_averaged_over_its_parts():
     colors = torch.rand(4, 3)
     mesh, linear = Mesh(CORNERS, FACES, vertex_colors=colors), srgb_to_linear(colors)[FACES]
     one, three = (MeshGaussians.from_mesh(mesh, per_face).sh[:, 0] for per_face in (1, 3))
     torch.testing.assert_close(srgb_to_linear(sh0_to_rgb(one)), linear.mean(1))
-    # A third of a triangle, cut off where two of its places are equally far, has its centre at these weights.
+    # A third of a triangle, cut off where two of its points are equally far, has its centroid at these weights.
     weights = torch.full((3, 3), 7 / 36) + torch.eye(3) * (11 / 18 - 7 / 36)
     want = torch.einsum("kc,fcd->fkd", weights, linear)
     torch.testing.assert_close(srgb_to_linear(sh0_to_rgb(three)).view(2, 3, 3), want, atol=5e-3, rtol=0)
@@ -55,9 +55,9 @@ def test_colors_that_are_linear_on_a_face_have_their_means_over_its_parts():
 def test_a_texture_finer_than_the_faces_gives_its_mean():
     board = (torch.arange(64)[:, None] + torch.arange(64)) % 2
     mesh = Mesh(CORNERS, FACES, UVS, texture=board[..., None].expand(-1, -1, 3).float())
-    grey = linear_to_srgb(torch.tensor(0.5))
+    gray = linear_to_srgb(torch.tensor(0.5))
     colors = mean_colors(mesh, torch.tensor([[1 / 3, 1 / 3, 1 / 3]]))
-    torch.testing.assert_close(colors, grey.expand(2, 1, 3), atol=0.02, rtol=0)
+    torch.testing.assert_close(colors, gray.expand(2, 1, 3), atol=0.02, rtol=0)
 
 
 def test_each_gaussian_has_the_color_of_its_part():
@@ -70,6 +70,6 @@ def test_each_gaussian_has_the_color_of_its_part():
     torch.testing.assert_close(sh0_to_rgb(bare.sh[:, 0]), torch.full((8, 3), 0.5))
 
 
-def test_no_faces_give_no_colors():
+def test_mesh_without_faces():
     mesh = Mesh(CORNERS, torch.zeros(0, 3, dtype=torch.int64))
     assert mean_colors(mesh, torch.eye(3)).shape == (0, 3, 3)

@@ -23,7 +23,7 @@ def test_from_mesh(mesh, per_face):
     assert len(value) == 4 * per_face
     torch.testing.assert_close(value.barycentric.sum(1), torch.ones(4 * per_face))
     centers = value.to_gaussians().means.view(4, per_face, 3).mean(1)
-    torch.testing.assert_close(centers, mesh.vertices[mesh.faces].mean(1))  # the places are symmetric
+    torch.testing.assert_close(centers, mesh.vertices[mesh.faces].mean(1))  # the positions are symmetric
     with pytest.raises(InputError, match="got per_face 2"):
         MeshGaussians.from_mesh(mesh, 2)
 
@@ -51,12 +51,12 @@ def test_faces_without_area_get_points(shape):
         MeshGaussians.from_mesh(Mesh(vertices, faces), shape="square")
 
 
-def test_gaussians_at_rest_lie_in_their_faces(bound):
+def test_gaussians_in_the_rest_pose_are_in_their_faces(bound):
     scene = bound.to_gaussians().validate()
     normals = face_normals(bound.mesh.vertices, bound.mesh.faces)[bound.face_ids]
     torch.testing.assert_close((scene.covars @ normals[:, :, None])[..., 0], torch.zeros(24, 3), atol=1e-6, rtol=0)
     torch.testing.assert_close(scene.log_scales[:, :2], bound.log_scales, atol=1e-4, rtol=1e-4)
-    # One by hand: the first axis is a e1 + b e2.
+    # One computed by hand: the first axis is a e1 + b e2.
     v0, v1, v2 = bound.mesh.vertices[bound.mesh.faces[0]].double()
     e1 = (v0 - v1) / (v0 - v1).norm()
     n = torch.linalg.cross(v1 - v0, v2 - v0)
@@ -69,7 +69,7 @@ def test_gaussians_at_rest_lie_in_their_faces(bound):
 
 
 def test_gaussians_follow_an_affine_map_exactly(bound):
-    matrix = torch.tensor([[1.2, 0.5, 0], [-0.3, 0.8, 0.4], [0.1, 0, 1.5]])  # turns, stretches and shears
+    matrix = torch.tensor([[1.2, 0.5, 0], [-0.3, 0.8, 0.4], [0.1, 0, 1.5]])  # rotates, stretches and shears
     before, after = bound.to_gaussians(), bound.to_gaussians(bound.mesh.vertices @ matrix.T + 1)
     torch.testing.assert_close(after.means, before.means @ matrix.T + 1)
     torch.testing.assert_close(after.covars, matrix @ before.covars @ matrix.T, atol=2e-6, rtol=1e-3)
@@ -118,7 +118,7 @@ def test_wrong_values(bound):
         ("barycentric", torch.ones(24, 3), "barycentric does not sum to 1 in 24 of 24"),
         ("rotations", torch.zeros(24, 2), "rotations have length zero in 24 of 24"),
         ("log_scales", torch.full((24, 2), math.nan), "log_scales is not finite"),
-        ("mesh", Mesh(torch.zeros(6, 3), bound.mesh.faces), "none of the 4 faces has an area"),
+        ("mesh", Mesh(torch.zeros(6, 3), bound.mesh.faces), "all 4 faces have zero area"),
     ]:
         with pytest.raises(InputError, match=message):
             replace(bound, **{name: value}).validate()
@@ -160,7 +160,7 @@ def test_damaged_files(bound, tmp_path):
 @pytest.mark.parametrize("per_face", [1, 3, 4, 6])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_binding_in_double_precision(per_face, seed):
-    """Centres lie inside the faces, the thin axis is the face's normal, and covariances go with any affine map."""
+    """Centers are inside the faces, the thin axis is the face's normal, and covariances follow any affine map."""
     torch.manual_seed(seed)
     vertices = torch.randn(12, 3, dtype=torch.float64)
     faces = torch.stack([torch.randperm(12)[:3] for _ in range(7)])
@@ -173,7 +173,7 @@ def test_binding_in_double_precision(per_face, seed):
     )
     scene = value.to_gaussians()
     corners = vertices[faces[value.face_ids]]
-    # Weights of the centre by Cramer's rule in the plane of the face.
+    # Barycentric weights of the center by Cramer's rule in the plane of the face.
     a, b, c = (corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], scene.means - corners[:, 0])
     aa, bb, ab, ac, bc = ((x * y).sum(-1) for x, y in ((a, a), (b, b), (a, b), (a, c), (b, c)))
     first, second = (bb * ac - ab * bc) / (aa * bb - ab**2), (aa * bc - ab * ac) / (aa * bb - ab**2)

@@ -37,7 +37,7 @@ def test_ply_round_trip_is_exact(cloud, tmp_path):
     st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9),
     st.integers(-(2**31), 2**31 - 1),
 )
-def test_any_values_come_back(tmp_path_factory, values, number):
+def test_any_values_round_trip(tmp_path_factory, values, number):
     x = torch.tensor(values)
     cloud = PointCloud(x[:, None].repeat(1, 3), intensity=x, attributes={"a": torch.full((len(x),), number)})
     path = tmp_path_factory.mktemp("c") / "c.ply"
@@ -94,7 +94,7 @@ def test_damaged_files(tmp_path, name, content, message):
         read(tmp_path / name)
 
 
-def test_wrong_values_are_refused(cloud, gaussians, tmp_path):
+def test_wrong_values_are_rejected(cloud, gaussians, tmp_path):
     with pytest.raises(ShapeError, match=r"PointCloud.colors: got shape \(2, 3\), want shape \(30, 3\)"):
         replace(cloud, colors=torch.zeros(2, 3))
     with pytest.raises(ShapeError, match=r"attributes\['a'\]: got shape \(30, 1\)"):

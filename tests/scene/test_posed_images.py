@@ -12,13 +12,13 @@ from vision3d.scene import Cameras, PosedImages
 
 
 def pattern(rays):
-    """A smooth colour for each direction."""
+    """A smooth color for each direction."""
     x, y = rays[..., 0] / rays[..., 2], rays[..., 1] / rays[..., 2]
     return 0.5 + 0.4 * torch.stack([torch.sin(5 * x), torch.cos(4 * y), torch.sin(3 * x * y)], -1)
 
 
 def make(tmp_path, cameras, suffix=".png", **changes):
-    """Photographs of the pattern, taken through the cameras' own lens."""
+    """Photos of the pattern, taken through the cameras' own lens."""
     paths = []
     for i, camera in enumerate(cameras):
         width, height = int(camera.width), int(camera.height)
@@ -47,7 +47,7 @@ LENSES = [
 
 
 @pytest.mark.parametrize("model, coeffs", LENSES)
-def test_undistorted_pictures_show_every_ray_where_a_pinhole_would(cameras, tmp_path, model, coeffs):
+def test_undistorted_images_match_a_pinhole_camera(cameras, tmp_path, model, coeffs):
     raw = replace(cameras.resized(128, 96), model=model, distortion=torch.tensor(coeffs).repeat(3, 1))
     images = make(tmp_path, raw)
     for i in range(3):
@@ -60,7 +60,7 @@ def test_undistorted_pictures_show_every_ray_where_a_pinhole_would(cameras, tmp_
     assert raw_error.mean() > 2 * error.mean()
 
 
-def test_undistorting_and_shrinking_go_together(cameras, tmp_path):
+def test_undistorting_and_downscaling_at_once(cameras, tmp_path):
     raw = replace(cameras.resized(128, 96), distortion=torch.tensor(LENSES[0][1]).repeat(3, 1))
     images = make(tmp_path, raw)
     image, _, camera = images.read(1, downscale=4)
@@ -71,7 +71,7 @@ def test_undistorting_and_shrinking_go_together(cameras, tmp_path):
     torch.testing.assert_close(small.read(1)[0], image)
 
 
-def test_masks_are_undistorted_like_their_pictures(cameras, tmp_path):
+def test_masks_are_undistorted_like_their_images(cameras, tmp_path):
     raw = replace(cameras.resized(128, 96), distortion=torch.tensor(LENSES[1][1]).repeat(3, 1))
     images = make(tmp_path, raw)
     _, rays = camera_rays(torch.eye(4), raw.Ks[0], 128, 96, "pinhole", raw.distortion[0])
@@ -96,7 +96,7 @@ def test_split_and_subset(cameras, tmp_path):
         replace(images, is_test=torch.ones(3, dtype=torch.bool)).validate()
 
 
-def test_a_picture_of_another_size_is_refused(cameras, tmp_path):
+def test_an_image_of_another_size_is_rejected(cameras, tmp_path):
     images = make(tmp_path, cameras)
     write_image(images.image_paths[1], torch.zeros(48, 65, 3))
     with pytest.raises(InputError, match=r"1\.png: has 65x48 px, its camera 64x48"):
@@ -109,9 +109,9 @@ def test_downscale_is_positive(cameras, tmp_path, downscale):
         make(tmp_path, cameras).read(0, downscale)
 
 
-def test_wrong_shapes_are_refused_when_made(cameras, tmp_path):
+def test_wrong_shapes_are_rejected_on_construction(cameras, tmp_path):
     images = make(tmp_path, cameras)
-    with pytest.raises(ShapeError, match="image_paths: got 1 paths, want 3, one a camera"):
+    with pytest.raises(ShapeError, match="image_paths: got 1 paths, want 3, one per camera"):
         replace(images, image_paths=images.image_paths[:1])
     with pytest.raises(ShapeError, match=r"is_test: got dtype torch.float32, want dtype torch.bool"):
         replace(images, is_test=torch.zeros(3))
@@ -123,7 +123,7 @@ def test_wrong_shapes_are_refused_when_made(cameras, tmp_path):
         replace(images, points=torch.tensor([[math.nan, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])).validate()
 
 
-def test_reprs_show_the_pictures(cameras, tmp_path):
+def test_reprs_show_the_images(cameras, tmp_path):
     images = make(tmp_path, cameras)
     assert "3 views, 1 held out, no points" in repr(images)
     html = images._repr_html_()
@@ -132,12 +132,12 @@ def test_reprs_show_the_pictures(cameras, tmp_path):
     assert images._repr_html_().count("<img") == 2
 
 
-def test_load_wants_photographs(cameras, tmp_path):
+def test_load_needs_photos(cameras, tmp_path):
     cameras.save(tmp_path / "cameras.json")
     with pytest.raises(InputError, match=r"cameras\.json: holds cameras, want posed photos"):
         PosedImages.load(tmp_path / "cameras.json")
     assert isinstance(Cameras.load(tmp_path / "cameras.json"), Cameras)
 
 
-def test_pixel_grid_agrees_with_the_pixel_centres():
+def test_pixel_grid_agrees_with_the_pixel_centers():
     assert pixel_grid(3, 2)[1, 2].tolist() == [2.5, 1.5]

@@ -1,4 +1,4 @@
-"""Joints turned by angles: closed forms, order and axes, clips with turns in them, poses as new rests."""
+"""Joints rotated by angles: closed forms, order and axes, on top of clips, and poses as new rest poses."""
 
 from dataclasses import replace
 
@@ -21,12 +21,12 @@ def close(got, want, atol=2e-5):
 
 
 def tip(skin: SkinnedMesh):
-    """The vertices that follow the last joint alone."""
+    """The vertices that only follow the last joint."""
     dense = torch.zeros(len(skin.weights), len(skin)).scatter_add_(1, skin.indices, skin.weights)
     return dense[:, -1] > 0.98
 
 
-def test_texts_become_angles():
+def test_texts_are_parsed_to_angles():
     assert parse_pose(["a=1,-2.5,3e1", "b=c=0,0,0"]) == {"a": (1.0, -2.5, 30.0), "b=c": (0.0, 0.0, 0.0)}
     assert parse_pose([]) == {}
 
@@ -34,17 +34,17 @@ def test_texts_become_angles():
 @pytest.mark.parametrize(
     "text", ["head", "head=", "=1,2,3", "head=1,2", "head=1,2,3,4", "head=a,b,c", "head=nan,0,0", "x=inf,0,0"]
 )
-def test_other_texts_are_refused(text):
+def test_other_texts_are_rejected(text):
     with pytest.raises(InputError, match="want JOINT=A,B,C"):
         parse_pose([text])
 
 
-def test_a_joint_twice_is_refused():
+def test_a_duplicate_joint_is_rejected():
     with pytest.raises(InputError, match="a is given twice"):
         parse_pose(["a=1,2,3", "b=1,2,3", "a=0,0,0"])
 
 
-def test_nothing_turned_is_the_rest():
+def test_no_rotation_is_the_rest_pose():
     skin = arm()
     clip = baked_clip(skin, None, NOW, {})
     assert clip.channels == ()
@@ -54,14 +54,14 @@ def test_nothing_turned_is_the_rest():
 @pytest.mark.parametrize("order", ["XYZ", "ZYX", "xyz", "YXZ", "ZXZ"])
 @settings(max_examples=10, deadline=None)
 @given(angles=ANGLES)
-def test_world_axes_turn_about_the_joint(order, angles):
+def test_world_axes_rotate_about_the_joint(order, angles):
     skin = arm()
     clip = baked_clip(skin, None, NOW, {"joint_2": angles}, order=order, axes="world")
     (vertices,) = skin.posed(clip, NOW)
     rotmat = euler_to_rotmat(torch.tensor(angles).deg2rad(), order)
     far, place = tip(skin), torch.tensor([0.0, 2, 0])
     assert far.sum() > 10
-    # Exact where one joint alone counts: the vertex is mixed of the joint's motion and of the rest by its weight.
+    # Exact if only one joint counts: the vertex is blended between the joint's motion and the rest pose by its weight.
     dense = torch.zeros(len(skin.weights), 3).scatter_add_(1, skin.indices, skin.weights)[far, 2:]
     rest = skin.mesh.vertices[far]
     close(vertices[far], (1 - dense) * rest + dense * ((rest - place) @ rotmat.T + place))
@@ -69,7 +69,7 @@ def test_world_axes_turn_about_the_joint(order, angles):
 
 @settings(max_examples=10, deadline=None)
 @given(angles=ANGLES)
-def test_own_axes_are_those_of_the_joint_at_rest(angles):
+def test_own_axes_are_those_of_the_joint_in_the_rest_pose(angles):
     skin = arm()
     frame = skin.joint_matrices(None, NOW)[0, 2, :3, :3]
     rotmat = frame @ euler_to_rotmat(torch.tensor(angles).deg2rad(), "XYZ") @ frame.T
@@ -78,7 +78,7 @@ def test_own_axes_are_those_of_the_joint_at_rest(angles):
     close(turned, rotmat @ frame)
 
 
-def test_turns_come_on_top_of_a_clip_and_carry_children():
+def test_rotations_are_added_to_a_clip_and_move_children():
     skin = arm(4)
     wave = skin.clip("wave")
     times = wave.times(8)
@@ -94,7 +94,7 @@ def test_turns_come_on_top_of_a_clip_and_carry_children():
     close(turned[:, 3, :3, 3], want)
 
 
-def test_clips_begin_at_zero():
+def test_clips_start_at_zero():
     skin = arm()
     late = Clip("late", tuple(replace(channel, times=channel.times + 5) for channel in skin.clip("wave").channels))
     clip = baked_clip(skin, late, late.times(10))
@@ -117,7 +117,7 @@ def test_unknown_joints_are_listed():
 
 
 @pytest.mark.parametrize("method", ["lbs", "dqs", "hybrid"])
-def test_a_pose_becomes_the_rest(method):
+def test_a_pose_becomes_the_rest_pose(method):
     skin = arm()
     clip = baked_clip(skin, None, NOW, {"joint_1": (40, 10, -20), "joint_2": (0, 60, 0)})
     new = rest_at(skin, clip, 0.0, method=method, blend=0.3)
@@ -126,7 +126,7 @@ def test_a_pose_becomes_the_rest(method):
     for how in ("lbs", "dqs"):
         close(new.posed(None, NOW, method=how)[0], posed)
     close(new.joint_matrices(None, NOW), skin.joint_matrices(clip, NOW))
-    # What follows one joint alone goes on with the old clips as before.
+    # Vertices of one joint still move as before under the old clips.
     far = tip(skin)
     times = skin.clip("wave").times(4)
     dense = torch.zeros(len(skin.weights), 3).scatter_add_(1, skin.indices, skin.weights)[far, 2:]
@@ -134,7 +134,7 @@ def test_a_pose_becomes_the_rest(method):
     assert (off < 4 * (1 - dense[:, 0]) + 1e-4).all()
 
 
-def test_morphs_turn_with_the_new_rest():
+def test_morphs_rotate_with_the_new_rest_pose():
     skin = arm()
     morphs = torch.zeros(1, skin.mesh.num_vertices, 3)
     far = tip(skin)
@@ -147,14 +147,14 @@ def test_morphs_turn_with_the_new_rest():
     close(new.posed(Clip("morph", (one,)), NOW), skin.posed(both, NOW))
 
 
-def test_a_joint_scaled_to_nothing_cannot_rest():
+def test_a_joint_scaled_to_zero_has_no_rest_pose():
     skin = arm()
     flat = Clip("flat", (Channel("scale", 1, NOW, torch.tensor([[1.0, 0, 1]])),))
     with pytest.raises(InputError, match="joint_1 is scaled to zero"):
         rest_at(skin, flat, 0.0)
 
 
-def test_without_joints_morphs_alone_make_the_rest():
+def test_without_joints_only_morphs_define_the_rest_pose():
     skin = arm()
     frames = torch.stack([skin.mesh.vertices, skin.mesh.vertices + 1])
     moving = SkinnedMesh.from_frames(skin.mesh, frames, [0.0, 1.0])
@@ -163,7 +163,7 @@ def test_without_joints_morphs_alone_make_the_rest():
     assert new.num_morphs == 0 and new.clips == ()
 
 
-def test_morphs_alone_that_turn_normals_can_rest_elsewhere():
+def test_morphs_that_rotate_normals_define_a_rest_pose():
     skin = hybrid()
     mesh = replace(skin.mesh, normals=skin.mesh.vertices)
     skin = replace(skin, mesh=mesh, morph_normals=torch.zeros_like(skin.morphs), rest_weights=torch.zeros(3))

@@ -33,7 +33,7 @@ def test_resize_area_keeps_the_mean_and_the_channels():
         resize_area(image, 0, 5)
 
 
-def test_sample_at_pixel_centres_is_the_image():
+def test_sample_at_pixel_centers_is_the_image():
     image = torch.rand(9, 7, 3)
     rows, columns = torch.meshgrid(torch.arange(9) + 0.5, torch.arange(7) + 0.5, indexing="ij")
     torch.testing.assert_close(sample(image, torch.stack([columns, rows], -1)), image, atol=1e-5, rtol=0)
@@ -47,7 +47,7 @@ def test_sample_reads_a_ramp_between_pixels():
     torch.testing.assert_close(sample(image, places)[..., 0], expected, atol=0.047 / 20, rtol=0)
 
 
-def test_shrink_mask_sets_only_wholly_covered_pixels():
+def test_shrink_mask_sets_only_fully_covered_pixels():
     mask = torch.ones(4, 6, dtype=torch.bool)
     mask[0, 0] = False
     assert shrink_mask(mask, 3, 2).tolist() == [[False, True, True], [True, True, True]]

@@ -1,4 +1,4 @@
-"""The methods that all scene types have: transform, crop, merge; what a moved type shows is what it shows, moved."""
+"""Methods of all scene types: transform, crop, merge; a transformed value renders as the original, transformed."""
 
 import math
 from dataclasses import replace
@@ -47,7 +47,7 @@ def same_splats(found, want):
     torch.testing.assert_close(found.sh, want.sh, atol=1e-4, rtol=1e-4)
 
 
-def test_a_skin_moves_with_all_of_its_clips():
+def test_a_skinned_mesh_moves_with_all_of_its_clips():
     skin, matrix = creature(), similarity(1)
     moved = skin.transform(matrix).validate()
     torch.testing.assert_close(moved.at_rest().vertices, applied(matrix, skin.at_rest().vertices), atol=1e-4, rtol=0)
@@ -57,7 +57,7 @@ def test_a_skin_moves_with_all_of_its_clips():
             torch.testing.assert_close(moved.posed(other, [time])[0], want, atol=1e-4, rtol=0)
 
 
-def test_tangents_of_the_root_turn_and_do_not_shift():
+def test_tangents_of_the_root_are_rotated_and_not_translated():
     skin, matrix = creature(), similarity(2)
     generator = torch.Generator().manual_seed(3)
     times, values = torch.tensor([0.0, 1.0], dtype=torch.float64), torch.randn(2, 3, 3, generator=generator)
@@ -108,7 +108,7 @@ def test_sequences_move_frame_by_frame(kind):
             torch.testing.assert_close(getattr(found, name), getattr(want, name), atol=1e-4, rtol=1e-4)
 
 
-def test_boxes_turn_about_z_and_no_other_way():
+def test_boxes_rotate_only_about_z():
     boxes = Boxes(torch.tensor([[1.0, 2, 3, 4, 2, 1, 0.5], [0, 0, 0, 1, 1, 1, -2]]), torch.tensor([0, 1]), classes=("a", "b"))
     matrix = similarity(7, upright=True)
     torch.testing.assert_close(boxes.transform(matrix).corners, applied(matrix, boxes.corners), atol=1e-5, rtol=0)
@@ -119,7 +119,7 @@ def test_boxes_turn_about_z_and_no_other_way():
     torch.testing.assert_close(moving.transform(matrix).frame(1).boxes, want.boxes)
 
 
-def test_a_scene_moves_as_a_whole():
+def test_a_scene_moves_with_all_its_parts():
     matrix = similarity(8)
     scene = Scene().add("splats", small_scene(1, count=20), similarity(9)).add("other", small_scene(1, count=20))
     same_splats(scene.transform(matrix).gaussians(), scene.gaussians().transform(matrix))

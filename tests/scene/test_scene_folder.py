@@ -46,7 +46,7 @@ def test_round_trip_of_every_type(tmp_path, gaussians, cameras, mesh, cloud, sim
         Scene.load(tmp_path)
 
 
-def test_skins_keep_what_moves_them(tmp_path, mesh):
+def test_skins_keep_their_joints_and_clips(tmp_path, mesh):
     Scene().add("fox", creature()).add("rock", mesh).save(tmp_path)
     back = load(tmp_path)
     assert isinstance(back["fox"], SkinnedMesh) and isinstance(back["rock"], Mesh)
@@ -149,7 +149,7 @@ def test_codecs_can_be_added(tmp_path, monkeypatch, gaussians):
 
 
 @pytest.mark.parametrize("name", ["world.zarr", "world.ply", "world.JSON"])
-def test_the_name_of_a_file_makes_no_folder(tmp_path, name):
+def test_a_file_name_is_rejected_as_a_folder(tmp_path, name):
     scene = Scene().add("ball", Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]])))
     with pytest.raises(
         InputError, match=f"{name}: a scene is written as a folder, and .* is a file format; want a name without it"

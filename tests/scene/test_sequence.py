@@ -30,7 +30,7 @@ def moving(gaussians):
 
 
 def test_the_mesh_of_a_frame(mesh):
-    """Also that under Gaussians; normals turn with it."""
+    """Also below Gaussians; its normals are updated."""
     turned = mesh.vertices[:, [1, 2, 0]]
     plain = replace(mesh, normals=vertex_normals(mesh.vertices, mesh.faces))
     moved = torch.stack([mesh.vertices, turned])
@@ -42,7 +42,7 @@ def test_the_mesh_of_a_frame(mesh):
         FrameSequence(plain, TIMES[:0]).vertices()
 
 
-def test_frames_of_something_else_have_no_mesh(moving):
+def test_frames_of_other_types_have_no_mesh(moving):
     with pytest.raises(
         InputError, match=r"^FrameSequence: holds frames of GaussianScene, want those of a Mesh or MeshGaussians$"
     ):
@@ -90,7 +90,7 @@ def test_round_trip_is_exact_and_lazy(moving, tmp_path):
     again.frame(2)
     with pytest.raises(MissingFileError, match=r"1\.0\.0: does not exist; want frame 1 of means"):
         again.frame(1)
-    moving.save(tmp_path / "m.zarr")  # takes the place of the earlier one
+    moving.save(tmp_path / "m.zarr")  # replaces the previous one
     assert len(FrameSequence.load(tmp_path / "m.zarr")) == 3 and [p.name for p in tmp_path.iterdir()] == ["m.zarr"]
     Scene({"a": moving}).save(tmp_path / "room")
     assert len(Scene.load(tmp_path / "room")["a"]) == 3
@@ -105,7 +105,7 @@ def test_zarr_reads_what_we_write(moving, tmp_path):
 
 
 @pytest.mark.parametrize("num_writes", range(6))
-def test_a_kill_between_any_two_files_leaves_whole_frames(cloud, tmp_path, monkeypatch, num_writes):
+def test_a_kill_between_any_two_files_leaves_complete_frames(cloud, tmp_path, monkeypatch, num_writes):
     path = tmp_path / "m.zarr"
     frames = torch.randn(4, 30, 3)
     writer = SequenceWriter(path, cloud)
@@ -121,7 +121,7 @@ def test_a_kill_between_any_two_files_leaves_whole_frames(cloud, tmp_path, monke
 
     atomic_write = zarr_store.atomic_write
     monkeypatch.setattr(zarr_store, "atomic_write", killed)
-    with pytest.raises(KeyboardInterrupt):  # the second frame has six files: two chunks, two shapes, the time and its shape
+    with pytest.raises(KeyboardInterrupt):  # six files for the second frame: two chunks, two shapes, the time and its shape
         writer.append(1.0, points=frames[1], normals=frames[1])
     monkeypatch.setattr(zarr_store, "atomic_write", atomic_write)
     sequence = FrameSequence.load(path)
@@ -132,7 +132,7 @@ def test_a_kill_between_any_two_files_leaves_whole_frames(cloud, tmp_path, monke
     assert sequence.times.tolist() == [0, 2] and torch.equal(sequence.frame(1).points, frames[2])
 
 
-def test_the_writer_refuses(cloud, gaussians, tmp_path):
+def test_the_writer_rejects_invalid_frames(cloud, gaussians, tmp_path):
     path = tmp_path / "m.zarr"
     writer = SequenceWriter(path, cloud)
     assert len(FrameSequence.load(path)) == 0
@@ -179,7 +179,7 @@ def test_wrong_sequences(gaussians, cloud, moving):
     assert "0 to 0.25" in moving._repr_html_() and moving.to("meta").channels["means"].device.type == "meta"
 
 
-def test_shapes_beyond_the_files_count_no_frames(cloud, tmp_path):
+def test_frames_without_files_do_not_count(cloud, tmp_path):
     writer = SequenceWriter(tmp_path / "m.zarr", cloud)
     writer.append(0.0)
     index = tmp_path / "m.zarr" / "times" / ".zarray"
@@ -220,7 +220,7 @@ def test_damaged_folders(moving, tmp_path, file, content, message):
         load(path).frame(1)
 
 
-def test_the_earlier_sequence_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+def test_the_previous_sequence_is_restored_if_it_cannot_be_replaced(tmp_path, monkeypatch):
     cloud = PointCloud(torch.zeros(2, 3))
     FrameSequence(cloud, torch.tensor([0.0]), {"points": torch.ones(1, 2, 3)}).save(tmp_path / "a.zarr")
     really = os.replace
@@ -237,8 +237,8 @@ def test_the_earlier_sequence_comes_back_when_the_new_one_cannot_take_its_place(
     assert FrameSequence.load(tmp_path / "a.zarr").times.tolist() == [0.0]
 
 
-def test_turned_harmonics_look_as_from_cameras_that_turn_with_them():
-    """A scene that turns as a whole, by its channels, seen by a camera that turns with it: the same picture."""
+def test_rotated_harmonics_match_a_rotated_camera():
+    """A rigidly rotating scene, given by its channels, seen by a camera that rotates with it: always the same image."""
     torch.manual_seed(0)
     scene = ring_scene(300, sh_degree=3)
     scene = replace(scene, sh=scene.sh + 0.3 * torch.randn(scene.sh.shape))
@@ -252,18 +252,20 @@ def test_turned_harmonics_look_as_from_cameras_that_turn_with_them():
     motion[:3, :3] = rotmat
     turned = replace(cameras, viewmats=cameras.viewmats @ motion.T)
     frame = moving.frame(0)
-    pictures = [render_views(*pair) for pair in ((scene, cameras), (frame, turned), (replace(frame, sh=scene.sh), turned))]
-    for before, after, still in zip(*pictures):
+    images = [render_views(*pair) for pair in ((scene, cameras), (frame, turned), (replace(frame, sh=scene.sh), turned))]
+    for before, after, still in zip(*images):
         error = (before.image - after.image).square().mean()
         assert -10 * torch.log10(error) > 45
-        assert -10 * torch.log10((before.image - still.image).square().mean()) < 35  # without turning it is another picture
+        assert (
+            -10 * torch.log10((before.image - still.image).square().mean()) < 35
+        )  # without rotated harmonics the image differs
 
 
-def test_turns_stand_in_for_harmonics():
+def test_turns_replace_harmonics():
     scene = ring_scene(20, sh_degree=2)
     turns = torch.zeros(1, len(scene), 4)
     turns[..., 0] = 1
     moving = FrameSequence(scene, torch.zeros(1), {"turns": turns})
-    assert torch.equal(moving.frame(0).sh, scene.sh)  # what has not turned keeps its bits
+    assert torch.equal(moving.frame(0).sh, scene.sh)  # bitwise unchanged without rotation
     with pytest.raises(InputError, match="FrameSequence: sh and turns exclude each other"):
         FrameSequence(scene, torch.zeros(1), {"turns": turns, "sh": scene.sh[None]})

@@ -23,7 +23,7 @@ def turn(axis, degrees):
 
 
 def arm(clips=()):
-    """Three joints in a row along x, 1 m apart, the middle one with axes of its own; a triangle at the end of the last bone."""
+    """Three joints in a row along x, 1 m apart, the middle one with rotated axes; a triangle at the end of the last bone."""
     translations = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, -1, 0]])
     quats = torch.stack([turn(2, 0), turn(2, 90), turn(2, -90)])
     binds = torch.eye(4).repeat(3, 1, 1)
@@ -36,18 +36,18 @@ def arm(clips=()):
     return SkinnedMesh(mesh, names, (-1, 0, 1), translations, quats, torch.ones(3, 3), binds, indices, weights, clips=clips)
 
 
-def test_at_rest_nothing_moves():
+def test_the_rest_pose_moves_nothing():
     skin = arm().validate()
     torch.testing.assert_close(skin.posed(None, [0.0])[0], skin.mesh.vertices)
     torch.testing.assert_close(skin.posed(None, [0.0], method="dqs")[0], skin.mesh.vertices)
 
 
-def test_a_joint_carries_what_hangs_below_it():
+def test_a_joint_moves_its_descendants():
     bend = Channel("rotation", 1, f64(0, 1), torch.stack([turn(2, 90), turn(2, 180)]))
     skin = arm([Clip("bend", (bend,))])
     moved = skin.posed(skin.clip("bend"), [0.0, 0.5, 1.0])
     torch.testing.assert_close(moved[0], skin.mesh.vertices)
-    # The elbow at (1, 0, 0) turns by a quarter: the hand, 2 m away from it, stands above it.
+    # The elbow at (1, 0, 0) rotates by 90 degrees: the hand, 2 m away, is above it.
     torch.testing.assert_close(moved[2, :2], torch.tensor([[1.0, 2, 0], [0, 2, 0]]), atol=1e-6, rtol=0)
     root = math.sqrt(2)
     torch.testing.assert_close(moved[1, 0], torch.tensor([1 + root, root, 0]), atol=1e-6, rtol=0)
@@ -70,21 +70,21 @@ def test_interpolations_at_and_between_keys():
     torch.testing.assert_close(linear[:, 1], torch.tensor([0.0, 0, 0, 0, 2, 4, 4]))
     step = Channel("translation", 0, times, keys, "STEP").at(at)
     torch.testing.assert_close(step[:, 0], torch.tensor([0.0, 0, 0, 2, 2, 2, 2]))
-    # The cubic t^3 from 0 to 3 with its own slopes is met everywhere.
+    # The cubic t^3 from 0 to 3 with its own slopes is reproduced exactly.
     t = torch.tensor([0.0, 1, 3])
     cubic = torch.stack([3 * t**2, t**3, 3 * t**2], 1)[..., None].expand(3, 3, 3)
     found = Channel("translation", 0, times, cubic, "CUBICSPLINE").at(f64(0.3, 1.7, 2.9))
     torch.testing.assert_close(found[:, 0], torch.tensor([0.3, 1.7, 2.9]) ** 3, atol=1e-5, rtol=1e-5)
 
 
-def test_rotations_go_the_shorter_way_at_constant_speed():
+def test_rotations_take_the_shorter_path_at_constant_speed():
     keys = torch.stack([turn(2, 10), -turn(2, 50)])
     found = Channel("rotation", 0, f64(0, 1), keys).at(f64(0.25))
     assert float((found[0] * turn(2, 20)).sum().abs()) == pytest.approx(1, abs=1e-6)
     assert Channel("rotation", 0, f64(2), keys[:1]).at(f64(0, 5)).shape == (2, 4)
 
 
-def test_frames_become_morphs_that_are_met_exactly():
+def test_frames_become_exact_morphs():
     vertices, faces = shapes.icosphere(1)
     frames = vertices + 0.1 * torch.randn(4, *vertices.shape)
     skin = SkinnedMesh.from_frames(Mesh(vertices, faces), frames, [0.0, 0.1, 0.3, 0.4]).validate()
@@ -100,7 +100,7 @@ def test_a_clip_becomes_a_sequence():
     assert torch.equal(sequence.vertices(), skin.posed(skin.clip("walk"), [0.0, 0.4])) and sequence.base is skin.mesh
 
 
-def test_weights_at_rest_add_their_morphs():
+def test_rest_weights_add_their_morphs():
     skin = replace(creature(), rest_weights=torch.tensor([1.0, 0]))
     without = creature()
     torch.testing.assert_close(skin.locals_at(skin.clip("wave"), f64(0)), without.locals_at(skin.clip("wave"), f64(0)))
@@ -111,7 +111,7 @@ def test_weights_at_rest_add_their_morphs():
         replace(skin, rest_weights=torch.tensor([0.0, torch.nan])).validate()
 
 
-def test_morphs_come_before_joints():
+def test_morphs_are_applied_before_joints():
     skin = arm()
     skin = replace(skin, morphs=torch.ones(1, 3, 3))
     weights = Channel("weights", -1, f64(0), torch.tensor([[1.0]]))
@@ -136,7 +136,7 @@ def test_morphs_come_before_joints():
         ),
         (
             {"clips": (Clip("a", (Channel("weights", -1, f64(0), torch.ones(1, 3)),)),)},
-            r"^SkinnedMesh: clip a has 3 weights a key, but",
+            r"^SkinnedMesh: clip a has 3 weights per key, but",
         ),
         (
             {"clips": (Clip("a", (Channel("scale", 0, f64(1, 0), torch.ones(2, 3)),)),)},
@@ -178,8 +178,8 @@ def motion(count=5):
     return Motion(Skeleton(names, (-1, 0, 1, 2), offsets, (3,)), torch.arange(count) / 30.0, quats, places)
 
 
-def test_joints_go_where_those_of_the_motion_go_whatever_their_axes():
-    """The skin rests like the motion at half its size; its elbow has axes of its own."""
+def test_joints_follow_those_of_the_motion_for_any_axes():
+    """The skin has the rest pose of the motion at half its size; its elbow has rotated axes."""
     played = motion()
     played = replace(played, times=played.times.double())
     skin = arm()
@@ -190,7 +190,7 @@ def test_joints_go_where_those_of_the_motion_go_whatever_their_axes():
     torch.testing.assert_close(places, want.to(places), atol=1e-5, rtol=0)
 
 
-def test_a_motion_of_other_joints_is_refused_with_both_lists():
+def test_a_motion_of_other_joints_is_rejected_with_both_lists():
     played = motion()
     skeleton = replace(played.skeleton, names=("hip", "knee", "wrist", "wrist end"))
     played = replace(played, skeleton=skeleton, times=played.times.double())
@@ -229,7 +229,7 @@ def test_names_of_joints_may_differ_in_namespace_prefix_case_and_punctuation(nam
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_motion_may_have_another_axis_up(axis):
-    """Capture whose world is turned by a right angle moves the skin in the skin's own world; a straight arm does not tell."""
+    """A capture with another up axis moves the skin in the skin's own world; a straight arm would not reveal an error."""
     played = motion()
     offsets = played.skeleton.offsets + torch.tensor([[0.0, 0, 0], [0, 0.7, 0], [0, 0, 0.4], [0.0, 0, 0]])
     skeleton = replace(played.skeleton, offsets=offsets)
@@ -251,8 +251,8 @@ def test_motion_may_have_another_axis_up(axis):
     torch.testing.assert_close(both[1], both[0], atol=1e-5, rtol=0)
 
 
-def test_joints_that_only_the_motion_has_are_left_out_with_a_warning(caplog):
-    """Those below go where they go in the motion all the same, and the first that both have takes the shift of the root."""
+def test_joints_that_only_the_motion_has_are_skipped_with_a_warning(caplog):
+    """Their descendants still follow the motion, and the first common joint gets the translation of the root."""
     played = motion()
     played = replace(played, times=played.times.double())
     for missing in (0, 1):
@@ -267,14 +267,14 @@ def test_joints_that_only_the_motion_has_are_left_out_with_a_warning(caplog):
         assert [channel.joint for channel in clip.channels if channel.path == "translation"] == [1 if missing == 0 else 0]
 
 
-def test_names_that_are_equal_count_before_those_that_are_nearly():
+def test_equal_names_are_matched_before_similar_ones():
     assert same_joints(["a:hip", "hip"], ["hip", "b:hip"]) == {1: 0}
     assert same_joints(["Hips", "Spine", "Tail"], ["xHips", "xSpine", "Head"]) == {0: 0, 1: 1}
     assert same_joints([], ["a"]) == {} and same_joints(["_"], ["-"]) == {}
 
 
 def test_captured_motion_moves_a_skin_of_the_same_joints(shared_data):
-    """Bones twice as long and hung upside down: the joints go where those of the capture go, from where they rest."""
+    """Bones twice as long, upside down: the joints follow those of the capture from their rest positions."""
     played = Motion.load(shared_data / "mocap" / "zombie.bvh")
     bones = played.skeleton
     rest = bones.offsets * 2

@@ -1,4 +1,4 @@
-"""Clips out of vertices: residuals in the file, as a second reader has it; joints, correctives, principal morphs."""
+"""Clips from vertices: residuals in the file as read independently; joints, correctives, low-rank morphs."""
 
 import itertools
 import math
@@ -23,7 +23,7 @@ TIMES = [i / 24 for i in range(12)]
 
 
 def beam(**extras):
-    """A beam, and frames of it bent, twisted and stretched by three joints with the hybrid of skinning."""
+    """A beam, and frames of it bent, twisted and stretched by three joints with hybrid skinning."""
     vertices, faces = shapes.box((4.0, 1.0, 1.0), 8)
     reach = (1 - (vertices[:, :1] - torch.tensor([-2.0, 0, 2])).abs() / 2).clamp(min=0)
     weights = reach / reach.sum(1, keepdim=True)
@@ -47,7 +47,7 @@ def diagonal(mesh):
 
 
 def errors(path, mesh, moved, name="frames"):
-    """Of a second reader at the keys, as shares of the diagonal."""
+    """Errors of an independent reader at the keys, relative to the diagonal."""
     other = Animated(path)
     found = np.array([other.vertices(name, float(np.float32(time))) for time in TIMES])
     return np.linalg.norm(found - moved.numpy(), axis=-1) / diagonal(mesh)
@@ -67,7 +67,7 @@ def test_the_file_reproduces_the_vertices(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["joints", "morphs"])
 def test_weights_that_other_programs_clamp_are_in_0_1(kind):
-    """Clamping them changes nothing; and the mesh itself is at rest, whose weights are 0."""
+    """Clamping them changes nothing, and the mesh itself is the rest pose with all weights 0."""
     mesh, moved, _ = beam()
     found = fit_joints(mesh, moved, TIMES, num_joints=6) if kind == "joints" else fit_morphs(mesh, moved, TIMES)
     clip = found.skin.clips[0]
@@ -82,7 +82,7 @@ def test_weights_that_other_programs_clamp_are_in_0_1(kind):
 
 
 @pytest.mark.parametrize("kind", ["joints", "morphs"])
-def test_halfway_a_second_reader_sees_what_we_see(tmp_path, kind):
+def test_an_independent_reader_agrees_between_keys(tmp_path, kind):
     mesh, moved, _ = beam()
     found = fit_joints(mesh, moved, TIMES, num_joints=6) if kind == "joints" else fit_morphs(mesh, moved, TIMES)
     found.skin.save(tmp_path / "beam.glb")
@@ -92,7 +92,7 @@ def test_halfway_a_second_reader_sees_what_we_see(tmp_path, kind):
 
 
 def test_joints_move_in_arcs_between_the_keys():
-    """Half way between two keys of a turn morphs cut the corner, and joints do not."""
+    """Halfway between two keys of a rotation, morphs cut the corner, and joints do not."""
     vertices, faces = shapes.box((4.0, 1.0, 1.0), 4)
     turn = quaternion.quat_to_rotmat(torch.tensor([[1.0, 0, 0, 0], [math.cos(0.5), 0, 0, math.sin(0.5)]]))
     moved, half = (
@@ -126,7 +126,7 @@ def test_nodes_with_given_weights(tmp_path):
 
 
 def test_corrections_where_joints_flatten_the_mesh():
-    """Half a turn between two joints: the blended matrix of the middle is singular, and what can be corrected is."""
+    """180 degrees between two joints: the blended matrix in the middle is singular; everything correctable is corrected."""
     mesh, _, _ = beam()
     weights = torch.stack([0.5 - mesh.vertices[:, 0] / 4, 0.5 + mesh.vertices[:, 0] / 4], 1)
     half = torch.tensor([[[1.0, 0, 0, 0], [0.0, 1, 0, 0]]])
@@ -142,7 +142,7 @@ def test_corrections_where_joints_flatten_the_mesh():
 
 @pytest.mark.parametrize("kind", ["joints", "morphs", "frames"])
 def test_normals_follow(tmp_path, kind):
-    """Of the file, by morph normals and then the inverse transposed matrices of the joints, as viewers have it."""
+    """Normals of the file: morph normals, then the inverse transposed matrices of the joints, as in viewers."""
     mesh, moved, _ = beam()
     rest = vertex_normals(mesh.vertices, mesh.faces)
     mesh = replace(mesh, normals=rest)

@@ -1,4 +1,4 @@
-"""Several textures in one picture: what is read at every place of every face stays."""
+"""Several textures in one image: the color at every position of every face is unchanged."""
 
 import re
 
@@ -12,7 +12,7 @@ from vision3d.scene.texture_atlas import merge_textured
 
 
 def read(texture, uvs):
-    """Bilinear, repeating; texel centres at half numbers."""
+    """Bilinear, repeating; texel centers at half-integers."""
     height, width = texture.shape[:2]
     place = uvs.double() * torch.tensor([width, height]) - 0.5
     low = place.floor()
@@ -59,11 +59,11 @@ def check(parts, merged):
         [plate(9, 9), Mesh(*shapes.icosphere(1))],
     ],
 )
-def test_colours_stay(parts):
+def test_colors_are_unchanged(parts):
     check(parts, merge_textured(parts))
 
 
-def test_one_texture_stays_as_it_is():
+def test_one_texture_is_unchanged():
     part = plate(8, 8)
     other = Mesh(part.vertices + 3, part.faces, uvs=part.uvs, texture=part.texture)
     merged = merge_textured([part, other])
@@ -73,7 +73,7 @@ def test_one_texture_stays_as_it_is():
     assert merge_textured([bare, bare]).texture is None
 
 
-def test_a_texture_of_many_parts_is_there_once():
+def test_a_texture_of_many_parts_is_stored_once():
     part, other = plate(32, 32), plate(8, 8)
     again = Mesh(part.vertices, part.faces, uvs=part.uvs.flip(0), texture=part.texture)
     merged = merge_textured([part, other, again])
@@ -81,19 +81,19 @@ def test_a_texture_of_many_parts_is_there_once():
     assert merged.texture.shape[0] * merged.texture.shape[1] < 2 * 36 * 36
 
 
-def test_a_texture_that_repeats_often_is_there_as_often(monkeypatch, caplog):
+def test_a_repeating_texture_is_copied(monkeypatch, caplog):
     parts = [plate(4, 4, spread=20.0), plate(8, 8)]
     check(parts, merge_textured(parts))
     assert caplog.text == ""
     monkeypatch.setattr(texture_atlas, "_MAX_REPEATED", 1000)
     smooth = Mesh(parts[0].vertices, parts[0].faces, uvs=parts[0].uvs, texture=torch.full((4, 4, 3), 0.25))
     merged = merge_textured([smooth, parts[1]])
-    check([smooth, parts[1]], merged)  # one colour is the same at any size
+    check([smooth, parts[1]], merged)  # a single color is the same at any size
     assert merged.texture.shape[0] * merged.texture.shape[1] < 3000
     assert re.search(r"a face repeats its texture of 4x4 texels \d+x\d+ times; copied at 1x1", caplog.text)
 
 
-def test_what_does_not_fit_is_said():
+def test_wrong_uvs():
     with pytest.raises(InputError, match=r"^a face repeats its texture \d{4} times, want at most 1024$"):
         merge_textured([plate(4, 4, spread=2000.0), plate(4, 4)])
     broken = plate(4, 4)

@@ -1,4 +1,4 @@
-"""The state of objects and scenes at a moment."""
+"""State of objects and scenes at a given time."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def shift(mesh):
     ("time", "held", "looped"),
     [(-3.0, 0, 1), (1.0, 0, 0), (1.49, 0, 0), (1.5, 1, 1), (2.0, 2, 2), (2.49, 2, 2), (2.51, 2, 0), (3.1, 2, 1), (9.0, 2, 1)],
 )
-def test_sequences_hold_a_frame_or_begin_again(time, held, looped):
+def test_sequences_hold_the_last_frame_or_loop(time, held, looped):
     assert shift(rolling().at(time)) == pytest.approx(held)
     # A period is three frames of half a second.
     assert shift(rolling().at(time, loop=True)) == pytest.approx(((time - 1) % 1.5) // 0.5) == pytest.approx(looped)
@@ -48,7 +48,7 @@ def test_skins_are_posed_between_their_keys(time, held, looped):
         skin.at(time, clip="walk")
 
 
-def test_a_mesh_turns_its_normals():
+def test_a_mesh_rotates_its_normals():
     mesh = ball_mesh()
     mesh = replace(mesh, normals=mesh.vertices / mesh.vertices.norm(dim=-1, keepdim=True))
     turned = torch.stack([mesh.vertices, mesh.vertices @ rotvec_to_rotmat(torch.tensor([0.0, 0, 1.5])).mT])
@@ -78,7 +78,7 @@ def test_cameras_move_between_their_times():
     assert still.at(1.2) is still
 
 
-def test_a_scene_at_a_moment():
+def test_a_scene_at_a_time():
     matrix = torch.eye(4)
     points = PointCloud(torch.rand(2, 3))
     cameras = Cameras.from_camtoworlds(torch.eye(4).repeat(3, 1, 1), torch.eye(3), 8, 6, times=TIMES)

@@ -1,4 +1,4 @@
-"""`evaluate_clips`: closed forms of every figure, the order of means, the layout, what is missing, and going on."""
+"""`evaluate_clips`: closed forms of every metric, order of averaging, layout, missing files, and resuming."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def write(folder, side, name, view, number, image):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Grey truth of three frames; the prediction is brighter by a level for each view."""
+    """Gray ground truth of three frames; the prediction is brighter by one level per view."""
     for (name, view), level in LEVELS.items():
         for i in range(3):
             truth = torch.full((32, 32, 3), (50 + 25 * i) / 255)
@@ -47,7 +47,7 @@ def test_means_over_views_then_objects(folder):
     rows = {(row["object"], row["view"]): row for row in result.views}
     for key, value in psnr.items():
         assert rows[key]["psnr"] == pytest.approx(value, abs=1e-4) and rows[key]["frames"] == 3
-        assert rows[key]["flicker"] == pytest.approx(0, abs=1e-6)  # brighter by the same in every frame
+        assert rows[key]["flicker"] == pytest.approx(0, abs=1e-6)  # equally brighter in every frame
     cat, dog = result.objects
     both = rows["cat", "eval_0"]["psnr"] + rows["cat", "eval_1"]["psnr"]
     assert cat["object"] == "cat" and cat["psnr"] == pytest.approx(both / 2, abs=1e-5)
@@ -63,7 +63,7 @@ def test_means_over_views_then_objects(folder):
     assert "psnr" in result.summary and "lpips" not in result.summary and result.summary["frames"] == 9
 
 
-def test_figures_are_those_of_our_metrics(tmp_path):
+def test_values_equal_our_metrics(tmp_path):
     generator = torch.Generator().manual_seed(0)
     pairs = [(torch.rand(32, 32, 3, generator=generator), torch.rand(32, 32, 3, generator=generator)) for _ in range(2)]
     quantized = [[(255 * image).round() / 255 for image in pair] for pair in pairs]
@@ -79,7 +79,7 @@ def test_figures_are_those_of_our_metrics(tmp_path):
     assert row["worst_frame"] == min(range(2), key=lambda i: metrics.psnr(*quantized[i]))
 
 
-def test_equal_pictures(tmp_path):
+def test_equal_images(tmp_path):
     for side in ("gt", "pred"):
         write(tmp_path, side, "a", "eval_0", 0, torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(1)))
     result = measured(SMALL, tmp_path)
@@ -89,7 +89,7 @@ def test_equal_pictures(tmp_path):
     )
 
 
-def test_soft_alpha_goes_onto_white(tmp_path):
+def test_partial_alpha_is_composited_on_white(tmp_path):
     black = torch.zeros(32, 32, 4)
     black[:16, :, 3], black[16:, :, 3] = 128 / 255, 1.0
     write(tmp_path, "gt", "a", "eval_0", 0, black)
@@ -116,7 +116,7 @@ def test_lpips_needs_its_weights(folder, tmp_path):
         measured(EvalConfig(size=32, lpips_weights=tmp_path / "bad.pt"), folder)
 
 
-def test_what_is_missing_is_listed(folder):
+def test_missing_files_are_listed(folder):
     (folder / "pred" / "cat" / "eval_0" / "1.png").unlink()
     shutil.rmtree(folder / "gt" / "dog")
     for i in range(6):
@@ -128,7 +128,7 @@ def test_what_is_missing_is_listed(folder):
     assert [row["object"] for row in result.objects] == ["cat"]
 
 
-def test_frames_are_in_order_of_their_numbers(tmp_path):
+def test_frames_are_sorted_by_number(tmp_path):
     for number in (0, 1, 2, 10):
         for side in ("gt", "pred"):
             write(tmp_path, side, "a", "eval_0", f"{number:03d}_rgba" if side == "gt" else number, torch.zeros(8, 8, 3))
@@ -169,7 +169,7 @@ def test_wrong_frames(folder, change, text):
         measured(SMALL, folder)
 
 
-def test_a_damaged_picture_is_named(folder):
+def test_a_damaged_image_is_named(folder):
     path = folder / "pred" / "cat" / "eval_1" / "2.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(FileFormatError, match=r"2\.png"):
@@ -182,7 +182,7 @@ def test_size_is_checked():
             EvalConfig(size=size)
 
 
-def test_views_that_were_measured_are_not_measured_again(folder, tmp_path, monkeypatch):
+def test_finished_views_are_not_evaluated_again(folder, tmp_path, monkeypatch):
     whole = measured(SMALL, folder)
     run = RunFolder.create(tmp_path / "run", SMALL)
     damaged = folder / "pred" / "dog" / "eval_0" / "1.png"

@@ -1,4 +1,4 @@
-"""Clips with masks: layouts that are read, and every kind of wrong one."""
+"""Clips with masks: supported layouts, and every kind of invalid one."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from vision3d.stages.animate.dynamic.painters import MeshPainter
 from vision3d.stages.animate.masks import mask_of_background
 
 
-def test_a_folder_a_camera(tmp_path):
+def test_one_folder_per_camera(tmp_path):
     clip = worm(frames=3, cameras=2)
     found, want = read_footage(clip.write(tmp_path), fps=24), clip.footage()
     assert found.size == (32, 32) and found.camera_names == want.camera_names
@@ -29,7 +29,7 @@ def test_a_folder_a_camera(tmp_path):
     torch.testing.assert_close(found.cameras.viewmats, want.cameras.viewmats, atol=1e-6, rtol=0)
 
 
-def test_one_folder_of_pictures_in_the_order_of_their_numbers(tmp_path):
+def test_one_folder_of_images_sorted_by_number(tmp_path):
     clip = worm(frames=12, cameras=1)
     found = read_footage(clip.write(tmp_path), fps=12)
     assert found.cameras is None and len(found) == 12
@@ -40,7 +40,7 @@ def test_one_folder_of_pictures_in_the_order_of_their_numbers(tmp_path):
     assert len(with_camera.cameras) == 12
 
 
-def test_pictures_with_times_of_their_own(tmp_path):
+def test_images_with_their_own_times(tmp_path):
     clip = worm(frames=3, cameras=2)
     clip.write(tmp_path)
     rows, names, times = [0, 1, 0], ["cam0/0.png", "cam1/1.png", "cam0/2.png"], torch.tensor([0.0, 0.25, 1.0])
@@ -54,8 +54,8 @@ def test_pictures_with_times_of_their_own(tmp_path):
     assert found.camera_names == ("cam0", "cam1", "cam0")
 
 
-def test_pictures_are_averaged_down_without_what_is_hidden(tmp_path):
-    """Colours under alpha 0 do not bleed in."""
+def test_images_are_downscaled_without_transparent_colors(tmp_path):
+    """Colors under alpha 0 do not bleed in."""
     image = torch.zeros(8, 8, 4)
     image[..., :3] = torch.tensor([0.0, 1.0, 0.0])
     image[2:6, 2:6] = torch.tensor([1.0, 0.0, 0.0, 1.0])
@@ -88,7 +88,7 @@ def test_a_video_with_masks(tmp_path):
         read_footage(tmp_path / "worm.mp4", masks=tmp_path / "masks")
 
 
-def test_masks_beside_pictures(tmp_path):
+def test_masks_next_to_images(tmp_path):
     clip = worm(frames=2, cameras=2)
     clip.write(tmp_path / "pictures", alpha=False)
     alphas = clip.footage().read(torch.arange(4))[1]
@@ -101,8 +101,8 @@ def test_masks_beside_pictures(tmp_path):
         read_footage(tmp_path / "pictures", masks=tmp_path / "masks")
 
 
-def test_masks_of_pictures_in_another_order(tmp_path):
-    """They are found by name, and each camera has its own."""
+def test_masks_of_images_in_another_order(tmp_path):
+    """They are matched by name, and each camera has its own."""
     clip = worm(frames=3, cameras=2)
     folder = clip.write(tmp_path / "pictures")
     names = ["cam0/0.png", "cam1/1.png", "cam0/2.png", "cam1/0.png"]
@@ -110,7 +110,7 @@ def test_masks_of_pictures_in_another_order(tmp_path):
         alpha = torch.zeros(32, 32)
         alpha[: 2 + 3 * names.index(name)] = 1
         write_image(tmp_path / "masks" / name, alpha)
-    write_image(tmp_path / "masks" / "cam0" / "1.png", torch.ones(32, 32))  # of a picture that is not named
+    write_image(tmp_path / "masks" / "cam0" / "1.png", torch.ones(32, 32))  # for an image that is not listed
     rows, times = [0, 1, 0, 1], torch.tensor([0.0, 0.25, 1.0, 0.0])
     views = Cameras(
         clip.cameras.viewmats[rows], clip.cameras.Ks[rows], clip.cameras.width[rows], clip.cameras.height[rows],
@@ -129,29 +129,29 @@ def test_masks_counted_for_each_camera(tmp_path):
         read_footage(clip.write(tmp_path / "pictures"), masks=tmp_path / "masks")
 
 
-def test_a_plain_background_makes_masks(tmp_path, caplog):
+def test_masks_from_a_plain_background(tmp_path, caplog):
     clip = worm(frames=2, cameras=1, size=48)
     with caplog.at_level("INFO", "vision3d"):
         found = read_footage(clip.write(tmp_path, alpha=False))
-    assert "masks from the background colour #ffffff" in caplog.text
-    want = clip.footage().pictures[..., 3] > 8  # a pixel that the object touches differs from white
+    assert "masks from the background color #ffffff" in caplog.text
+    want = clip.footage().pictures[..., 3] > 8  # pixels with any of the object differ from white
     overlap = (found.pictures[..., 3] > 127) & want
     assert int(overlap.sum()) >= 0.98 * int(want.sum()) and int((found.pictures[..., 3] > 127).sum()) <= 1.02 * int(want.sum())
 
 
-def test_backgrounds_that_do_not_tell():
-    picture = torch.ones(16, 16, 3)
-    picture[4:12, 4:12] = torch.tensor([0.2, 0.5, 0.1])
-    masks, color = mask_of_background([picture])
+def test_unsuitable_backgrounds():
+    image = torch.ones(16, 16, 3)
+    image[4:12, 4:12] = torch.tensor([0.2, 0.5, 0.1])
+    masks, color = mask_of_background([image])
     assert color == "#ffffff" and int(masks[0].sum()) == 64
-    picture[7, 7] = 1.0  # a spot of the colour on the object stays
-    assert int(mask_of_background([picture])[0][0].sum()) == 64
-    striped = picture.clone()
+    image[7, 7] = 1.0  # a spot of the background color on the object is kept
+    assert int(mask_of_background([image])[0][0].sum()) == 64
+    striped = image.clone()
     striped[0, :8] = 0.0
-    assert mask_of_background([striped]) == (None, "the border has several colours")
-    pale = picture.clone()
+    assert mask_of_background([striped]) == (None, "the border has several colors")
+    pale = image.clone()
     pale[4:8, 4:12] = 0.96
-    assert mask_of_background([pale]) == (None, "the object has almost the colour of the background")
+    assert mask_of_background([pale]) == (None, "the object has almost the color of the background")
 
 
 def frames(folder, *images):
@@ -200,11 +200,11 @@ def test_wrong_counts(tmp_path):
     clip = worm(frames=3, cameras=2)
     clip.write(tmp_path / "rig")
     (tmp_path / "rig" / "cam1" / "2.png").unlink()
-    with pytest.raises(InputError, match="cam1 has 2 pictures, cam0 has 3; want as many of each camera"):
+    with pytest.raises(InputError, match="cam1 has 2 images, cam0 has 3; want as many of each camera"):
         read_footage(tmp_path / "rig")
 
 
-def test_cameras_that_do_not_fit(tmp_path):
+def test_unsuitable_cameras(tmp_path):
     clip = worm(frames=2, cameras=2)
     clip.write(tmp_path)
     (tmp_path / "cameras.json").rename(tmp_path / "other.json")
@@ -221,7 +221,7 @@ def test_cameras_that_do_not_fit(tmp_path):
         read_footage(tmp_path)
 
 
-def test_paths_that_are_not_there_or_something_else(tmp_path):
+def test_wrong_paths(tmp_path):
     with pytest.raises(MissingFileError, match="nothing"):
         read_footage(tmp_path / "nothing")
     (tmp_path / "text.txt").write_text("words")
@@ -253,11 +253,11 @@ def test_holding_out():
         hold_out(footage, 0, 0, ["cam0", "cam1", "cam2"])
 
 
-def test_larger_images_are_cut_to_the_object(tmp_path):
-    """The mesh, drawn in the cameras of what is kept, covers the masks; and it is larger than in whole images."""
+def test_larger_images_are_cropped_to_the_object(tmp_path):
+    """The mesh, rendered with the cropped cameras, covers the masks, and is larger than in the whole images."""
     clip = worm(frames=3, cameras=2, size=96)
     far = replace(clip, cameras=replace(clip.cameras, Ks=clip.cameras.Ks * torch.tensor([0.5, 0.5, 1.0])[:, None]))
-    far.cameras.Ks[:, :2, 2] = torch.tensor([30.0, 60.0])  # away from the middle
+    far.cameras.Ks[:, :2, 2] = torch.tensor([30.0, 60.0])  # off-center
     footage = read_footage(far.write(tmp_path / "rig"), resolution=32)
     assert max(footage.size) == 32 and footage.cameras is not None
     masks = footage.pictures[..., 3] > 127
@@ -266,5 +266,5 @@ def test_larger_images_are_cut_to_the_object(tmp_path):
     whole = read_footage(tmp_path / "rig")
     assert whole.size == (96, 96)
     assert masks.float().mean() > 2 * (whole.pictures[..., 3] > 127).float().mean()
-    # A mask that fills the image leaves nothing to cut.
+    # A mask that fills the image leaves nothing to crop.
     assert Crop.around([torch.ones(8, 8)], ["a"]) is None and Crop.around([torch.zeros(8, 8)], ["a"]) is None

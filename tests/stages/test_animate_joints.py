@@ -1,4 +1,4 @@
-"""`animate fit` by joints: which joints count, exactness of their poses and files, found motion, resume, lost limbs."""
+"""`animate fit` with joints: joints used, exact poses and files, recovered motion, resuming, lost limbs."""
 
 import json
 from dataclasses import replace
@@ -23,11 +23,11 @@ from vision3d.stages.animate.dynamic.joints import JointField, JointTree
 FEW = AnimateConfig(nodes=10, steps=24, frames_per_step=2, checkpoint_every=5, log_every=3, video=False)
 
 
-def test_joints_that_carry_vertices_turn_and_those_where_branches_part():
+def test_joints_with_vertices_or_several_branches_are_used():
     tree = JointTree.of(rigged_worm())
     assert [tree.skin.names[joint] for joint in tree.joints] == ["root", "left", "left_end", "right", "right_end"]
     assert tree.parents == (-1, 0, 1, 0, 3) and tree.roots == [0] and sorted(tree.limbs) == [[1, 2], [3, 4]]
-    # Without weights of its own the root still parts two branches; without that it would not count.
+    # Without its own weights, the root still joins two branches; otherwise it would not be used.
     skin = rigged_worm()
     no_root = replace(skin, weights=skin.weights.index_fill(1, torch.tensor([2]), 0.0) + torch.tensor([0, 1e-6, 0, 0, 0]))
     no_root = replace(no_root, weights=no_root.weights / no_root.weights.sum(1, keepdim=True))
@@ -35,7 +35,7 @@ def test_joints_that_carry_vertices_turn_and_those_where_branches_part():
 
 
 def test_poses_of_joints_are_those_of_gltf():
-    """What the fit draws is what a viewer makes of the keys that it writes, through scaled and turned parents."""
+    """The fit's poses equal those a viewer computes from the written keys, with scaled and rotated parents."""
     torch.manual_seed(0)
     tree, times = JointTree.of(rigged_worm()), torch.arange(4, dtype=torch.float64)
     turns, shifts = torch.randn(4, len(tree), 3), 0.3 * torch.randn(4, 1, 3)
@@ -48,7 +48,7 @@ def test_poses_of_joints_are_those_of_gltf():
     torch.testing.assert_close(each, drawn)
 
 
-def test_morph_targets_at_rest_are_part_of_the_rest_pose():
+def test_rest_weights_of_morph_targets_are_part_of_the_rest_pose():
     skin = rigged_worm()
     morphs = torch.zeros(2, skin.mesh.num_vertices, 3)
     morphs[1, :, 1] = 0.2
@@ -59,7 +59,7 @@ def test_morph_targets_at_rest_are_part_of_the_rest_pose():
     assert tree.skin.num_morphs == 0
 
 
-def test_a_root_moves_all_vertices_alike():
+def test_a_root_moves_all_vertices_equally():
     tree = JointTree.of(rigged_worm())
     shift = torch.tensor([0.1, -0.2, 0.3])
     moved = tree.pose(tree.skin.mesh.vertices, torch.zeros(1, len(tree), 3), shift.view(1, 1, 3))[0]
@@ -74,7 +74,7 @@ def test_a_skin_without_joints_has_no_tree():
         animate(replace(FEW, fit="joints"), clip.footage(), clip.mesh, progress=silent)
 
 
-def test_frames_of_the_field_are_splines_and_the_reference_stays():
+def test_frames_of_the_field_are_splines_with_a_fixed_reference():
     tree, times = JointTree.of(rigged_worm()), torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
     field = JointField(tree, times, 0.0, 2.0)
     with torch.no_grad():
@@ -82,10 +82,10 @@ def test_frames_of_the_field_are_splines_and_the_reference_stays():
     turns, shifts = field(times)
     assert bool((turns[0] == 0).all()) and bool((turns[1] == 2).all()) and bool((shifts[2] == 6).all())
     field.start_from(2.0, 1.0, 0.0)
-    assert bool((field.values[2] == 4).all())  # as far again as from the reference to the frame before
+    assert bool((field.values[2] == 4).all())  # extrapolated linearly
 
 
-def test_adam_of_frames_leaves_the_others():
+def test_adam_of_frames_does_not_change_others():
     torch.manual_seed(0)
     start, slopes = torch.randn(3, 4), torch.randn(5, 3, 4)
     parameter, single = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start[1].clone())
@@ -102,7 +102,7 @@ def test_adam_of_frames_leaves_the_others():
 
 
 def taken(intake: Intake, iou_of) -> dict[int, int]:
-    """Steps that each frame got."""
+    """Number of steps of each frame."""
     steps: dict[int, int] = {}
     while True:
         intake.advance()
@@ -112,8 +112,8 @@ def taken(intake: Intake, iou_of) -> dict[int, int]:
         intake.record(iou_of(intake.newest, steps[intake.newest]))
 
 
-def test_a_frame_comes_in_when_the_one_before_is_found():
-    """Easy frames need few steps and leave theirs to the hard one; every frame gets some; together no more than there are."""
+def test_a_frame_is_added_when_the_previous_one_is_found():
+    """Easy frames need few steps and leave more for difficult ones; every frame gets some; the total is limited."""
     easy = taken(Intake(range(6), 120, first_is_given=True), lambda frame, step: 0.9 if frame != 3 else 0.5 + 0.004 * step)
     assert easy[0] == 1 and easy[3] == 2 * 24 and all(easy[frame] < 20 for frame in (1, 2, 4, 5))
     assert set(easy) == set(range(6)) and sum(easy.values()) <= 120
@@ -124,8 +124,8 @@ def test_a_frame_comes_in_when_the_one_before_is_found():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [0.0, 0.8])
-def test_the_motion_of_joints_is_found(start, tmp_path):
-    """From the rest pose, and from a clip that never shows it; the file plays what was measured."""
+def test_the_motion_of_joints_is_recovered(start, tmp_path):
+    """From the rest pose, and from a clip without it; the file plays the fitted motion."""
     skin, clip, vertices = moving_worm(start=start)
     config = AnimateConfig(nodes=16, steps=240, hold_out_cameras=("cam2",), video=False)
     result = animate(config, clip.footage(), skin, truth=vertices, run_folder=tmp_path / "run", progress=silent)
@@ -140,7 +140,7 @@ def test_the_motion_of_joints_is_found(start, tmp_path):
     torch.testing.assert_close(played, fitted, atol=5e-6, rtol=0)
 
 
-def test_graph_alone_leaves_the_joints_out():
+def test_graph_ignores_the_joints():
     skin, clip, _ = moving_worm(frames=3, cameras=1)
     result = animate(replace(FEW, fit="graph", steps=4), clip.footage(), skin, progress=silent)
     assert result.summary["joints"] == 0 and result.summary["nodes"] == 10 and not len(result.skin)
@@ -150,8 +150,8 @@ def test_graph_alone_leaves_the_joints_out():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [2, 14, 24, 40])
-def test_a_stopped_run_resumes_with_the_same_bits(stop_at, tmp_path, monkeypatch):
-    """Stopped while a first frame is looked for, while frames come in, while they are revisited, and with nodes."""
+def test_a_stopped_run_resumes_bitwise(stop_at, tmp_path, monkeypatch):
+    """Stopped during the search for a first frame, while frames are added, while they are revisited, and with nodes."""
 
     stop = interrupt_at(stop_at, "animate")
     shorten_searches(monkeypatch)
@@ -172,6 +172,6 @@ def test_a_stopped_run_resumes_with_the_same_bits(stop_at, tmp_path, monkeypatch
 
 
 def fit_of_one_camera(config) -> dict:
-    """What is left of a fit of one camera, in which nodes would bend what it does not see."""
+    """Summary of a fit from one camera, where nodes would deform invisible parts."""
     skin, clip, _ = moving_worm(frames=3, cameras=1, size=32, start=0.8)
     return animate(config, clip.footage(), skin, progress=silent).summary

@@ -1,4 +1,4 @@
-"""Node fields and motions: at rest at the start, exactly at rest at the reference time, splines, gradients, losses."""
+"""Node fields and motions: initial rest pose, exact rest pose at the reference time, splines, gradients, losses."""
 
 from dataclasses import replace
 
@@ -38,14 +38,14 @@ def disturbed(made, amount=0.3):
 
 @pytest.mark.parametrize("method", ["lbs", "dqs", "hybrid"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_motion_is_at_rest_to_the_last_bit(kind, method):
+def test_a_new_motion_is_bitwise_the_rest_pose(kind, method):
     made, clip = motion(kind, method)
     moved = all_vertices(made, torch.linspace(-0.1, 0.4, 7, **F64))
     assert torch.equal(moved, clip.mesh.vertices.expand_as(moved))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_reference_time_is_at_rest_whatever_the_parameters_are(kind):
+def test_the_reference_time_is_the_rest_pose_for_any_parameters(kind):
     made, clip = motion(kind)
     disturbed(made)
     moved = all_vertices(made, clip.times)
@@ -54,8 +54,8 @@ def test_the_reference_time_is_at_rest_whatever_the_parameters_are(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_four_outputs_learn_from_the_first_step_on(kind):
-    """Zero heads: their last layers have gradients at once, what is before them after a step."""
+def test_all_four_outputs_learn_from_the_first_step(kind):
+    """Zero-initialized heads: their last layers have gradients at once, earlier layers after one step."""
     made, clip = motion(kind)
     optimizer = torch.optim.Adam(made.field.groups(FieldConfig(kind=kind)))
     for step in range(3):
@@ -103,12 +103,12 @@ def test_splines_pass_through_the_frames_and_are_exact_for_parabolas():
     inner = torch.linspace(1, 4, 31, **F64)
     torch.testing.assert_close(field.raw(inner)[:, 1, 5], inner**2 - 3 * inner)
     ends = field.raw(torch.tensor([-5.0, 9.0], **F64))
-    torch.testing.assert_close(ends, field.raw(torch.tensor([0.0, 5.0], **F64)))  # they stay where they are
+    torch.testing.assert_close(ends, field.raw(torch.tensor([0.0, 5.0], **F64)))  # constant at the ends
     assert torch.autograd.gradcheck(lambda v: torch.func.functional_call(field, {"values": v}, (inner[:3],))[:3], (
         0.1 * torch.randn(6, 2, 14, **F64, requires_grad=True),))  # fmt: skip
 
 
-def test_a_frame_begins_where_its_neighbours_lead():
+def test_a_frame_is_initialized_from_its_neighbors():
     times = torch.tensor([0.0, 1, 2, 4], **F64)
     field = DiscreteField(torch.zeros(1, 3), times, 0.0, 1.0, FieldConfig())
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_a_frame_begins_where_its_neighbours_lead():
     assert not field.values[1].any()
 
 
-def test_a_reference_between_the_frames_has_a_key_of_its_own():
+def test_a_reference_between_the_frames_has_its_own_key():
     field = make_field(FieldConfig(), torch.randn(3, 3), torch.tensor([0.0, 1.0, 3.0], **F64), 2.0, 1.0)
     disturb = torch.randn(4, 3, 14)
     with torch.no_grad():
@@ -137,13 +137,13 @@ def poses_of(turn, shift, graph, count=1):
     return NodePoses(quats, moved, torch.zeros(count, len(graph), 6, **F64), torch.zeros(count, len(graph), **F64))
 
 
-def test_neighbouring_nodes_agree_on_a_rigid_motion_and_on_nothing_else():
+def test_rigidity_loss_is_zero_only_for_rigid_motions():
     vertices, faces = shapes.torus(dtype=torch.float64)
     graph = DeformationGraph.of(vertices, faces, 20, 4)
     turn, shift = so3_exp(torch.tensor([0.4, 1.0, -2.0], **F64)), torch.tensor([1.0, 2, 3], **F64)
     rigid = poses_of(turn, shift, graph, 2)
     assert float(edge_loss(graph, rigid, 1.0)) <= 1e-24
-    # Growth by s about the origin without turns: |(s - 1) (g_k - g_j)|^2.
+    # Scaling by s about the origin without rotation: |(s - 1) (g_k - g_j)|^2.
     grown = rigid._replace(
         quats=torch.tensor([1.0, 0, 0, 0], **F64).expand(2, 20, 4), translations=(0.3 * graph.nodes).expand(2, 20, 3)
     )
@@ -163,20 +163,20 @@ def test_acceleration_of_uneven_times():
     assert float(acceleration_loss(parabola[:2], even[:2], 2.0)) == 0
 
 
-def test_normals_are_compared_with_those_at_rest():
+def test_normals_are_compared_with_the_rest_pose():
     vertices, faces = shapes.box(dtype=torch.float64)
     loss = NormalConsistency(vertices, faces)
     turned = vertices @ so3_exp(torch.tensor([1.0, 2, 3], **F64)).mT
     assert float(loss(torch.stack([vertices, turned]))) <= 1e-24
-    assert float(loss((vertices * torch.tensor([1.0, 1.0, 2.0]))[None])) <= 1e-24  # edges of a box stay square
+    assert float(loss((vertices * torch.tensor([1.0, 1.0, 2.0]))[None])) <= 1e-24  # edges of a box stay orthogonal
     sheared = vertices + 0.3 * vertices[:, [1, 2, 0]]
     assert float(loss(sheared[None])) > 1e-3
     moved = (sheared[None] + 0.01).requires_grad_()
     assert torch.autograd.gradcheck(loss, (moved,))
 
 
-def test_blurred_pictures_see_limbs_that_are_far_away():
-    """Two dots: without blur the loss is the same at any distance; with it, it falls as they come nearer."""
+def test_blurred_images_have_gradients_over_long_distances():
+    """Two dots: without blur, the loss is the same at any distance; with blur, it decreases as they come closer."""
 
     def value(distance):
         gaps = torch.zeros(1, 32, 32, 1)
@@ -187,7 +187,7 @@ def test_blurred_pictures_see_limbs_that_are_far_away():
     assert float(blurred_loss(torch.zeros(2, 3, 3, 4))) == 0
 
 
-def test_options_that_make_no_sense():
+def test_wrong_options():
     for make, text in (
         (lambda: LossConfig(rgb=-1.0), "loss.rgb: got -1.0, want a number >= 0"),
         (lambda: LossConfig(ssim=2.0), "loss.ssim"),

@@ -1,4 +1,4 @@
-"""The stage `animate fit` as a whole: a worm that bends, from pictures to files; exact resume; wrong meshes."""
+"""The stage `animate fit`: a bending worm, from images to files; exact resume; unusual meshes."""
 
 import json
 import os
@@ -33,8 +33,8 @@ def fitted(clip, config, **options) -> AnimateResult:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["discrete", "mlp", "hexplane"])
-def test_a_worm_is_found_bent(kind):
-    """Unseen cameras and frames come out far better than a worm that stays as it is."""
+def test_the_bending_of_a_worm_is_recovered(kind):
+    """Held-out cameras and frames are much better than with a frozen worm."""
     clip = worm(frames=7, cameras=4, size=64)
     config = AnimateConfig(
         nodes=16, steps=300, hold_out_every=3, hold_out_cameras=("cam3",), motion=FieldConfig(kind=kind), video=False
@@ -48,7 +48,7 @@ def test_a_worm_is_found_bent(kind):
     assert found["guidance"] == "none"
 
 
-def test_what_a_run_leaves_behind(tmp_path):
+def test_files_of_a_run(tmp_path):
     clip = worm(frames=5, cameras=2)
     config = replace(FEW, hold_out_every=3, video=True, reference=1)
     shifted = replace(clip, mesh=replace(clip.mesh, vertices=clip.vertices[1]))
@@ -57,7 +57,7 @@ def test_what_a_run_leaves_behind(tmp_path):
     moving = FrameSequence.load(path / "frames.zarr").validate()
     assert isinstance(moving.base, MeshGaussians) and len(moving) == 5
     vertices = torch.stack([moving.channels["vertices"][i] for i in range(5)])
-    assert torch.equal(vertices[1], clip.vertices[1])  # the reference, to the last bit
+    assert torch.equal(vertices[1], clip.vertices[1])  # the reference is bitwise exact
     assert torch.equal(vertices, result.sequence.channels["vertices"])
     skin = SkinnedMesh.load(path / "animated.glb")
     assert skin.fps == 24
@@ -78,7 +78,7 @@ def test_what_a_run_leaves_behind(tmp_path):
 
 
 def stop_at_step(count):
-    """A progress that presses Ctrl-C after so many steps."""
+    """A progress callback that simulates Ctrl-C after a number of steps."""
 
     def stop(task, step, total, values):
         if task == "animate" and step == count:
@@ -87,8 +87,8 @@ def stop_at_step(count):
     return stop
 
 
-def test_what_bends_yields_once_all_frames_are_in(monkeypatch):
-    """Stiffness is that of the mesh before, falls where edges stretch and bend most after, and stays with --loss.limit 0."""
+def test_robust_weights_once_all_frames_are_added(monkeypatch):
+    """Stiffness is initially that of the mesh, then falls where edges stretch and bend most; constant with --loss.limit 0."""
     monkeypatch.setattr(trainer_module, "_YIELD_EVERY", 1)
     clip, seen = worm(frames=3, cameras=2), []
     step = trainer_module.Trainer.step
@@ -114,7 +114,7 @@ def test_what_bends_yields_once_all_frames_are_in(monkeypatch):
 HELD = ("arap", "arap_between", "edges")
 
 
-def test_stiffness_falls_to_its_share_at_the_end(monkeypatch):
+def test_stiffness_falls_to_its_final_fraction(monkeypatch):
     clip, terms = worm(frames=3, cameras=2), {}
     normal = trainer_module.Trainer._stiffness
 
@@ -130,21 +130,21 @@ def test_stiffness_falls_to_its_share_at_the_end(monkeypatch):
     monkeypatch.setattr(trainer_module.Trainer, "_stiffness", watched)
     fitted(clip, replace(FEW, steps=40))
     for since, ratios in terms.items():
-        if min(ratios) > 0:  # a mesh that has not moved costs nothing
+        if min(ratios) > 0:  # an unmoved mesh has zero energy
             assert ratios == pytest.approx([0.1**since] * len(ratios), rel=1e-4)
     assert len(ratios) == len(HELD) and min(ratios) == pytest.approx(0.1 ** max(terms), rel=1e-4) and max(terms) > 0.9
 
 
 @pytest.mark.parametrize("kind", ["discrete", "mlp", "hexplane"])
 @pytest.mark.parametrize("stop_at", [4, 9])
-def test_a_stopped_run_goes_on_with_the_same_bits(kind, stop_at, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "_YIELD_EVERY", 4)  # at step 8: a run that stops at 9 has to know what yielded
+def test_a_stopped_run_resumes_bitwise(kind, stop_at, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "_YIELD_EVERY", 4)  # at step 8: a run that stops at 9 must store the robust weights
     clip = worm(frames=5, cameras=2)
     config = replace(FEW, motion=FieldConfig(kind=kind))
     whole = fitted(clip, config, run_folder=tmp_path / "whole")
     with pytest.raises(Interrupted, match=f"stopped after step {stop_at}"):
         animate(config, clip.footage(), clip.mesh, progress=stop_at_step(stop_at), run_folder=tmp_path / "parts")
-    torch.rand(100)  # the generators are put back
+    torch.rand(100)  # the random state is restored
     again = fitted(clip, config, run_folder=RunFolder.create(tmp_path / "parts", config, resume=True))
     assert torch.equal(whole.sequence.channels["vertices"], again.sequence.channels["vertices"])
     for name, value in whole.motion.field.state_dict().items():
@@ -152,7 +152,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(kind, stop_at, tmp_path, monke
     assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
 
 
-def test_the_graph_of_a_checkpoint_is_the_one_that_goes_on(tmp_path, monkeypatch):
+def test_the_graph_of_a_checkpoint_is_used_on_resume(tmp_path, monkeypatch):
     clip = worm(frames=3, cameras=1)
     fitted(clip, FEW, run_folder=tmp_path)
     monkeypatch.setattr("vision3d.stages.animate.dynamic.run.DeformationGraph.of", lambda *_: pytest.fail("made anew"))
@@ -160,7 +160,7 @@ def test_the_graph_of_a_checkpoint_is_the_one_that_goes_on(tmp_path, monkeypatch
     fitted(clip, config, run_folder=RunFolder.create(tmp_path, config, resume=True, ignore=("steps",)))
 
 
-def test_a_run_goes_on_with_the_same_clip_and_mesh_only(tmp_path):
+def test_a_run_is_resumed_only_with_the_same_clip_and_mesh(tmp_path):
     clip = worm(frames=3, cameras=1)
     fitted(clip, FEW, run_folder=tmp_path)
     with pytest.raises(ConfigError, match=r"cannot resume .*, which is a run on a Footage \(3 pictures\), with a Footage"):
@@ -171,14 +171,14 @@ def test_a_run_goes_on_with_the_same_clip_and_mesh_only(tmp_path):
         animate(FEW, clip.footage(), other, run_folder=folder, progress=silent)
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_result():
     clip = worm(frames=4, cameras=2)
     first, same, other = (fitted(clip, replace(FEW, seed=seed)).sequence.channels["vertices"] for seed in (0, 0, 1))
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("per_face", [1, 6])
-def test_gaussians_are_fitted_in_place_of_the_mesh(per_face):
+def test_gaussians_are_fitted_instead_of_the_mesh(per_face):
     clip = worm(frames=3, cameras=2)
     bound = MeshGaussians.from_mesh(clip.mesh, per_face)
     given = animate(FEW, clip.footage(), bound, progress=silent)
@@ -189,7 +189,7 @@ def test_gaussians_are_fitted_in_place_of_the_mesh(per_face):
     assert not torch.equal(mesh.sequence.channels["vertices"], made.sequence.channels["vertices"])
 
 
-def test_a_camera_is_placed_where_none_is_known():
+def test_a_default_camera_is_placed():
     clip = worm(frames=3, cameras=1, size=48)
     footage = replace(clip.footage(), cameras=None)
     result = animate(replace(FEW, steps=2), footage, clip.mesh, progress=silent)
@@ -199,13 +199,13 @@ def test_a_camera_is_placed_where_none_is_known():
     pixels = points @ view.Ks[0].mT
     pixels = pixels[:, :2] / pixels[:, 2:]
     rows = (footage.pictures[0, ..., 3] > 127).nonzero().float()
-    # It looks straight on, the true camera from a little above.
+    # It looks from the front, the true camera from slightly above.
     torch.testing.assert_close(pixels.amin(0).flip(0), rows.amin(0), atol=2.5, rtol=0)
     torch.testing.assert_close(pixels.amax(0).flip(0), rows.amax(0) + 1, atol=2.5, rtol=0)
 
 
 @pytest.mark.parametrize("up", ["x", "y", "z"])
-def test_a_placed_camera_stands_upright(up):
+def test_a_default_camera_is_upright(up):
     vertices, faces = shapes.box((1.0, 2.0, 3.0))
     mask = torch.zeros(40, 60, dtype=torch.bool)
     mask[10:30, 12:50] = True
@@ -224,7 +224,7 @@ def with_mesh(clip, mesh):
     return animate(replace(FEW, steps=3), clip.footage(), mesh, progress=silent)
 
 
-def test_a_mesh_with_holes_is_said_to_be_open(caplog):
+def test_a_warning_for_a_mesh_with_holes(caplog):
     clip = worm(frames=3, cameras=1)
     mesh = clip.mesh.crop(torch.arange(clip.mesh.num_faces) > 3)
     with caplog.at_level("WARNING", "vision3d"):
@@ -263,8 +263,8 @@ def test_wrong_meshes_and_options():
         fitted(clip, FEW, truth=clip.vertices[:2])
 
 
-def test_no_frame_need_show_the_mesh_at_rest(caplog):
-    """A worm that is bent already in the first frame: that frame is fitted like all others, and otherwise the run says so."""
+def test_no_frame_needs_to_show_the_rest_pose(caplog):
+    """A worm that is already bent in the first frame: that frame is fitted like all others; otherwise there is a warning."""
     clip = worm(frames=4, bend=1.6)
     given = clip.footage()
     later = given.frames > 0
@@ -287,7 +287,7 @@ def test_no_frame_need_show_the_mesh_at_rest(caplog):
 
 
 class Whiter:
-    """A guidance that wants white pictures, and notes what it was asked."""
+    """A guidance towards white images that records its inputs."""
 
     label = "wants white"
 
@@ -299,7 +299,7 @@ class Whiter:
         return (1 - frames).square().mean()
 
 
-def test_a_guidance_sees_the_frames_from_random_sides(monkeypatch):
+def test_a_guidance_gets_the_frames_from_random_views(monkeypatch):
     whiter, given = Whiter(), []
     monkeypatch.setattr(module, "load_guidance", lambda folder, references, *_: given.append(references) or whiter)
     monkeypatch.setattr(module, "check_time", lambda *_, **__: 0.0)
@@ -309,11 +309,11 @@ def test_a_guidance_sees_the_frames_from_random_sides(monkeypatch):
     frames, views = whiter.asked[-1]
     assert frames.shape == (3, 24, 24, 3) and 0.5 < frames.mean() < 0.999
     assert int(views.frame.max()) < 5 and views.azimuth.std() > 0
-    torch.testing.assert_close(given[0], clip.footage().read(torch.arange(5))[0])  # the first camera's
+    torch.testing.assert_close(given[0], clip.footage().read(torch.arange(5))[0])  # from the first camera
     assert not torch.equal(found.sequence.channels["vertices"], fitted(clip, FEW).sequence.channels["vertices"])
 
 
-def test_a_guidance_wants_one_camera_that_stands_still():
+def test_a_guidance_needs_one_static_camera():
     clip = worm(cameras=1)
     footage = clip.footage()
     viewmats = footage.cameras.viewmats.clone()
@@ -323,8 +323,8 @@ def test_a_guidance_wants_one_camera_that_stands_still():
         animate(FEW, moving, clip.mesh, guidance="folder", progress=silent)
 
 
-def test_the_wires_of_a_guidance(tmp_path):
-    """A pipeline of random numbers; it is called what it is, and a stopped run goes on with the same bits."""
+def test_a_guidance_with_random_weights(tmp_path):
+    """A pipeline with random weights: it is labeled as such, and a stopped run resumes bitwise."""
     pytest.importorskip("diffusers")
     pytest.importorskip("transformers")
     pipeline = write_tiny_pipeline(tmp_path / "tiny")

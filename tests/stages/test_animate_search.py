@@ -1,4 +1,4 @@
-"""`animate fit`: joints out of the surface, limbs that were taken for each other, nodes that take over from joints."""
+"""`animate fit`: joints from the surface, limbs confused with each other, nodes that replace joints."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ ARMS = torch.tensor([[1.0, 0.0, 0.0], [-0.5, 0.9, 0.0], [-0.5, -0.9, 0.0]])
 
 
 def star() -> Mesh:
-    """A ball with three arms in a plane."""
+    """A sphere with three arms in a plane."""
     vertices, faces = shapes.icosphere(4)
     near = (vertices @ torch.nn.functional.normalize(ARMS, dim=1).T).amax(1)
     return Mesh(vertices * (0.3 + 1.5 * torch.exp(-8 * (1 - near)))[:, None], faces)
@@ -56,7 +56,7 @@ def test_a_surface_gets_a_chain_of_joints_along_each_arm():
     torch.testing.assert_close(still, mesh.vertices, atol=1e-6, rtol=0)
 
 
-def test_parts_that_do_not_touch_are_one_skeleton():
+def test_disconnected_parts_share_one_skeleton():
     (ball, faces), (box, sides) = shapes.icosphere(3), shapes.box((1.0, 0.3, 0.3), divisions=4)
     parts = torch.cat([ball, box + torch.tensor([1.7, 0.0, 0.0])])
     skin = surface_skin(Mesh(parts, torch.cat([faces, sides + len(ball)])))
@@ -97,12 +97,12 @@ def test_limbs_that_change_places_point_to_each_others():
 
     for limb, other in (([1, 2], [3, 4]), ([3, 4], [1, 2])):
         target, (center, pivot) = center_and_pivot(values, other)[0], center_and_pivot(changed, limb)
-        # Weights that reach beyond the limb leave its middle a little behind.
+        # Weights that extend beyond the limb move its center a little less.
         assert float(torch.cosine_similarity(center - pivot, target - pivot, dim=0)) > 0.9
         assert float(torch.cosine_similarity(center_and_pivot(values, limb)[0] - pivot, target - pivot, dim=0)) < 0
 
 
-def test_limbs_pass_each_other_although_images_favour_an_exchange_in_some_frames():
+def test_limbs_pass_each_other_although_some_frames_favor_an_exchange():
     times = torch.tensor([0.0, 1.0, 2.0, 4.0, 5.0, 6.0, 7.5, 8.0], dtype=torch.float64)
     x = (times - 4.5).float()
     own = torch.stack([torch.stack([x, x + 1, x * 0], -1), torch.stack([-x, 1 - x, x * 0], -1)], 1)
@@ -117,14 +117,14 @@ def test_limbs_pass_each_other_although_images_favour_an_exchange_in_some_frames
     assert (first, second) == (1, 0)  # two frames have no second difference
 
 
-def test_a_body_is_twisted_to_the_mirror_image_under_limbs_that_stay():
+def test_a_body_is_twisted_to_its_mirror_image_with_fixed_limbs():
     joints, clip = walking_figure(frames=3)
     values, vertices = joints.values[2], clip.mesh.vertices
     (twisted,) = turned_bodies(joints, vertices, values)
     tree = joints.tree
     before, after = (tree.matrices(*joints.split(pose[None]))[0, :, :3, :3] for pose in (values, twisted))
     torch.testing.assert_close(after[1:], before[1:], atol=1e-5, rtol=0)
-    # The line of the hips is on the other side of the line across the stride.
+    # The line of the hips is mirrored at the perpendicular of the stride.
     angles = []
     for pose in (values, twisted):
         moved = posed(joints, pose[None])[0]
@@ -133,20 +133,20 @@ def test_a_body_is_twisted_to_the_mirror_image_under_limbs_that_stay():
         across, apart = hips[2] - hips[1], feet[1] - feet[0]
         angles.append(torch.atan2(across[0] * apart[2] - across[2] * apart[0], across[0] * apart[0] + across[2] * apart[2]))
     assert 0.3 < float(angles[0].abs()) < 1.4
-    # Hips that turned move the middles of legs that hang from them a little.
+    # Rotating the hips moves the centers of the attached legs slightly.
     torch.testing.assert_close(angles[1].abs(), torch.pi - angles[0].abs(), atol=0.3, rtol=0)
     again = turned_bodies(joints, vertices, twisted)
     assert len(again) == 1
 
 
-def test_a_body_whose_limbs_hang_side_by_side_is_not_twisted():
+def test_a_body_with_parallel_limbs_is_not_twisted():
     joints, clip = walking_figure(frames=3, most=0.05)
     assert not len(turned_bodies(joints, clip.mesh.vertices, joints.values[2]))
 
 
 @pytest.mark.slow
-def test_arms_that_changed_places_under_a_mirrored_twist_come_back():
-    """In the middle of a stride the body is twisted the other way, and each arm is where the other one belongs."""
+def test_arms_exchanged_under_a_mirrored_twist_are_corrected():
+    """In mid-stride, the body is twisted the wrong way, and each arm is at the position of the other."""
     joints, clip = walking_figure(frames=5)
     footage, truth = clip.footage(), joints.values.clone()
     views = {frame: (footage.frames == frame).nonzero()[:, 0] for frame in range(5)}
@@ -184,8 +184,8 @@ def test_arms_that_changed_places_under_a_mirrored_twist_come_back():
 
 
 @pytest.mark.slow
-def test_nodes_take_over_from_joints_of_the_surface(tmp_path):
-    """The worm is found without its rig, from a clip that never shows it at rest; the file has morph targets alone."""
+def test_nodes_replace_joints_of_the_surface(tmp_path):
+    """The worm is recovered without its rig from a clip without its rest pose; the file has only morph targets."""
     _, clip, vertices = moving_worm(frames=4, size=32, start=0.8)
     config = AnimateConfig(nodes=16, steps=204, hold_out_cameras=("cam2",), video=False)
     result = animate(config, clip.footage(), clip.mesh, truth=vertices, run_folder=tmp_path / "run", progress=silent)
@@ -199,9 +199,7 @@ def test_nodes_take_over_from_joints_of_the_surface(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [14, 41, 54])
-def test_a_stopped_run_resumes_with_the_same_bits_while_poses_are_proposed_and_before_and_after_nodes_take_over(
-    stop_at, tmp_path, monkeypatch
-):
+def test_a_stopped_run_resumes_bitwise_during_proposals_and_around_the_switch_to_nodes(stop_at, tmp_path, monkeypatch):
     stop = interrupt_at(stop_at, "animate")
     shorten_searches(monkeypatch)
     _, clip, _ = moving_worm(frames=3, cameras=2, size=32, start=0.8)

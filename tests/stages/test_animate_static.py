@@ -1,4 +1,4 @@
-"""Gaussians on a mesh refined to pictures."""
+"""Gaussians on a mesh, refined to images."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def photos(tmp_path_factory):
 
 
 @pytest.mark.parametrize("per_face", [1, 3, 4, 6])
-def test_held_out_views_become_better(photos, tmp_path, per_face):
+def test_held_out_views_improve(photos, tmp_path, per_face):
     config = StaticConfig(per_face=per_face, steps=50, coarse=1)
     result = bind_gaussians(config, bare(ball()), data=photos, run_folder=tmp_path / "run", progress=silent)
     summary = result.summary
@@ -48,28 +48,28 @@ def test_held_out_views_become_better(photos, tmp_path, per_face):
     assert read_image(tmp_path / "run" / "figures" / "before_after.png").shape[1] == 3 * 48 + 8
 
 
-def test_a_wrong_shape_comes_nearer_to_the_true_one(photos):
-    """A ball that is a tenth too large shrinks where vertices may move, and keeps its vertices where not."""
+def test_a_wrong_shape_approaches_the_true_one(photos):
+    """A sphere that is 10 % too large shrinks if its vertices may move, and is unchanged otherwise."""
     large = replace(ball(), vertices=1.1 * ball().vertices)
     config = StaticConfig(per_face=3, steps=60, rates=StaticRates(vertices=4e-3))
     moved = bind_gaussians(config, large, data=photos, progress=silent)
     fixed = bind_gaussians(replace(config, vertices=False), large, data=photos, progress=silent)
     radii = torch.linalg.vector_norm(moved.gaussians.mesh.vertices, dim=-1)
-    assert 0.56 < float(radii.mean()) < 0.62  # a little less than 0.6, for Gaussians reach over the outline
+    assert 0.56 < float(radii.mean()) < 0.62  # slightly below 0.6, as Gaussians extend over the outline
     assert torch.equal(fixed.gaussians.mesh.vertices, large.vertices)
     assert moved.summary["psnr"] > fixed.summary["psnr"]
 
 
-def test_colours_of_a_bare_mesh_are_found_and_given_to_its_vertices(photos):
+def test_colors_of_a_plain_mesh_are_recovered_and_stored_at_its_vertices(photos):
     result = bind_gaussians(StaticConfig(per_face=1, steps=120, coarse=1), bare(ball()), data=photos, progress=silent)
     colors = result.gaussians.mesh.vertex_colors
-    seen = ball().vertices[:, 1].abs() < 0.3  # the ring of cameras sees these well
+    seen = ball().vertices[:, 1].abs() < 0.3  # well visible from the ring of cameras
     assert (colors - ball().vertex_colors)[seen].abs().mean() < 0.06
     assert bind_gaussians(replace(FEW, steps=0), bare(ball())).gaussians.mesh.vertex_colors is None
 
 
 def test_seams_stay_closed_and_normals_follow(photos):
-    """Vertices that a seam doubles move as one."""
+    """Vertices duplicated at a seam move together."""
     whole = ball()
     corners = whole.faces.flatten()
     torn = Mesh(
@@ -86,7 +86,7 @@ def test_seams_stay_closed_and_normals_follow(photos):
     torch.testing.assert_close(torch.linalg.vector_norm(mesh.normals, dim=-1), torch.ones(len(corners)))
 
 
-def figures(folder):
+def metrics(folder):
     return [{key: value for key, value in line.items() if key != "wall_s"} for line in read_metrics(folder / "metrics.jsonl")]
 
 
@@ -99,7 +99,7 @@ def stop_after(step):
 
 
 @pytest.mark.parametrize("sh_degree", [0, 1])
-def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(photos, tmp_path, sh_degree):
+def test_resumed_run_is_bitwise_equal_to_an_uninterrupted_one(photos, tmp_path, sh_degree):
     config = replace(FEW, batch_size=3, coarse=2, sh_degree=sh_degree)
     whole = bind_gaussians(config, ball(), data=photos, run_folder=tmp_path / "whole", progress=silent)
     with pytest.raises(Interrupted, match="stopped after step 7"):
@@ -109,12 +109,12 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(photos, tmp_path, s
     for name, value in whole.gaussians._tensors().items():
         assert torch.equal(getattr(resumed.gaussians, name), value), name
     assert torch.equal(resumed.gaussians.mesh.vertices, whole.gaussians.mesh.vertices)
-    assert figures(tmp_path / "parts") == figures(tmp_path / "whole")
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     assert resumed.evaluation == whole.evaluation
     assert resumed.summary == {**whole.summary, "training_s": resumed.summary["training_s"]}
 
 
-def test_killed_run_goes_on_from_its_last_checkpoint(photos, tmp_path):
+def test_killed_run_resumes_from_its_last_checkpoint(photos, tmp_path):
     whole = bind_gaussians(FEW, ball(), data=photos, run_folder=tmp_path / "run", progress=silent)
     checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert [path.stem for path in checkpoints] == ["step_000010", "step_000012"]
@@ -124,14 +124,14 @@ def test_killed_run_goes_on_from_its_last_checkpoint(photos, tmp_path):
     assert torch.equal(again.gaussians.log_scales, whole.gaussians.log_scales)
 
 
-def test_the_seed_decides(photos):
+def test_the_seed_determines_the_result(photos):
     def refined(seed):
         return bind_gaussians(replace(FEW, seed=seed), ball(), data=photos, progress=silent).gaussians.sh
 
     assert torch.equal(refined(1), refined(1)) and not torch.equal(refined(1), refined(2))
 
 
-def test_checkpoints_of_other_runs_are_refused(photos, tmp_path):
+def test_checkpoints_of_other_runs_are_rejected(photos, tmp_path):
     bind_gaussians(FEW, ball(), data=photos, run_folder=tmp_path / "run", progress=silent)
     others = photos_of(ball(), tmp_path / "others")
     folder = RunFolder.create(tmp_path / "run", FEW, resume=True)
@@ -141,7 +141,7 @@ def test_checkpoints_of_other_runs_are_refused(photos, tmp_path):
         bind_gaussians(FEW, ball(1), data=photos, run_folder=folder, progress=silent)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_a_checkpoint(photos, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_checkpoint(photos, tmp_path, monkeypatch):
     normal = StaticTrainer._terms
 
     def broken(self, factor):
@@ -157,8 +157,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_checkpoint(photos, tmp_pa
     assert torch.equal(mended.gaussians.sh, bind_gaussians(FEW, ball(), data=photos, progress=silent).gaussians.sh)
 
 
-def test_one_picture(tmp_path):
-    """Seen from the default camera and from another one that a file tells; nothing is measured but the picture itself."""
+def test_one_image(tmp_path):
+    """From the default camera and from one given by a file; the only metrics are those of the image itself."""
     orbit = Orbit.about(ball().vertices, "y")
     view = ReferenceView(distance=3, fov_deg=30)
     camera = orbit.cameras(torch.tensor([math.radians(5)]), torch.zeros(1), 3, math.radians(30), 64, 48)
@@ -172,8 +172,8 @@ def test_one_picture(tmp_path):
     assert Cameras.load(tmp_path / "run" / "cameras.json").width.tolist() == [64]
 
 
-def test_a_picture_from_elsewhere_is_said(tmp_path, caplog):
-    """A long mesh in a picture from its end, seen from its side; and the same from where it was taken."""
+def test_a_warning_for_an_image_from_another_viewpoint(tmp_path, caplog):
+    """A long mesh photographed from its end: a warning with the default view, none with the true camera."""
     long = replace(ball(), vertices=ball().vertices * torch.tensor([1.0, 0.4, 0.4]))
     orbit, zero = Orbit.about(long.vertices, "y"), torch.zeros(1)
     view = ReferenceView(elevation_deg=0, azimuth_deg=90, distance=3, fov_deg=30)
@@ -192,8 +192,8 @@ def test_a_picture_from_elsewhere_is_said(tmp_path, caplog):
     assert "end.png as --camera sees it (IoU 0.4" in caplog.text and "--view" not in caplog.text
 
 
-def test_a_plain_background_is_as_good_as_an_alpha_channel(tmp_path, caplog):
-    """The run is the same, pixel for pixel, and the picture of the user stays as it was."""
+def test_a_plain_background_is_equivalent_to_an_alpha_channel(tmp_path, caplog):
+    """The run is the same, pixel for pixel, and the user's image is unchanged."""
     camera = Orbit.about(ball().vertices, "y").cameras(torch.zeros(1), torch.zeros(1), 3, math.radians(30), 64, 48)
     cut = read_image(write_cut_out(tmp_path / "cut.png", ball(), camera))
     cut[..., 3] = (cut[..., 3] > 0.5).float()
@@ -204,14 +204,14 @@ def test_a_plain_background_is_as_good_as_an_alpha_channel(tmp_path, caplog):
     given = bind_gaussians(config, bare(ball()), image=tmp_path / "cut.png", camera=camera, progress=silent)
     with caplog.at_level("INFO", "vision3d"):
         found = bind_gaussians(config, bare(ball()), image=tmp_path / "plain.png", camera=camera, progress=silent)
-    assert "the mask comes from the background colour #000000" in caplog.text
+    assert "the mask comes from the background color #000000" in caplog.text
     assert torch.equal(found.gaussians.sh, given.gaussians.sh)
     assert torch.equal(found.gaussians.opacity_logits, given.gaussians.opacity_logits)
     assert read_image(tmp_path / "plain.png").shape[2] == 3 and len(list(tmp_path.iterdir())) == 2
 
 
 def test_directions_about_an_object():
-    """Azimuth 0 is the front, +z of glTF and +x where z is up; angles go back to themselves."""
+    """Azimuth 0 is the front, +z of glTF and +x for z up; angles round-trip."""
     for up, suffix, front, top in [("auto", ".glb", (0, 0, 1), (0, 1, 0)), ("z", "", (1, 0, 0), (0, 0, 1))]:
         orbit = Orbit.about(ball().vertices + 5, up, suffix)
         cameras = orbit.cameras(torch.tensor([0.0, math.pi / 2]), torch.zeros(2), 2.0, 0.5, 32, 24)
@@ -223,8 +223,8 @@ def test_directions_about_an_object():
             torch.testing.assert_close(got.float(), angle, atol=1e-5, rtol=1e-5)
 
 
-def test_pictures_without_alpha_count_where_the_mesh_is(tmp_path):
-    """The wall behind the ball is no part of the mesh, and nothing grows over it."""
+def test_images_without_alpha_count_where_the_mesh_is(tmp_path):
+    """The wall behind the sphere is not part of the mesh, and nothing grows over it."""
     path = photos_of(ball(), tmp_path / "set", with_alpha=False, background=(0.2, 0.6, 0.9))
     result = bind_gaussians(StaticConfig(per_face=3, steps=60, coarse=1), bare(ball()), data=path, progress=silent)
     assert result.summary["psnr"] > result.summary["psnr_before"] + 5
@@ -232,7 +232,7 @@ def test_pictures_without_alpha_count_where_the_mesh_is(tmp_path):
     assert all(view.ms_ssim is None for view in result.evaluation.views)
 
 
-def test_masks_say_what_counts_or_where_the_object_is(tmp_path):
+def test_masks_of_valid_pixels_or_of_the_object(tmp_path):
     silhouettes = [read_image(path)[..., 3:] > 0.5 for path in sorted((photos_of(ball(), tmp_path / "a") / "images").iterdir())]
     masks = [mask.float().expand(-1, -1, 3) for mask in silhouettes]
     path = photos_of(ball(), tmp_path / "b", with_alpha=False, background=(0.2, 0.6, 0.9), masks=masks)
@@ -242,10 +242,10 @@ def test_masks_say_what_counts_or_where_the_object_is(tmp_path):
     for kind in ("valid", "object"):
         mesh = bind_gaussians(replace(config, masks=kind), large, data=path, progress=silent).gaussians.mesh
         radius[kind] = float(torch.linalg.vector_norm(mesh.vertices, dim=-1).mean())
-    assert radius["object"] < radius["valid"] - 0.01  # only the outline tells that the ball is too large
+    assert radius["object"] < radius["valid"] - 0.01  # only the outline reveals that the sphere is too large
 
 
-def test_gaussians_go_on_from_a_file(photos, tmp_path):
+def test_gaussians_are_loaded_from_a_file(photos, tmp_path):
     first = bind_gaussians(FEW, ball(), data=photos, run_folder=tmp_path / "run", progress=silent)
     config = replace(FEW, steps=0)
     again = bind_gaussians(config, tmp_path / "run")
@@ -259,7 +259,7 @@ def two_balls():
     return ball().merge(replace(small, vertices=small.vertices + 2))
 
 
-def test_parts_are_said_and_the_largest_can_be_taken(caplog):
+def test_a_warning_for_several_parts_and_selection_of_the_largest(caplog):
     mesh, said = checked_mesh(two_balls(), name="a.glb")
     assert said == {"mesh_parts": 2, "border_edges": 0, "crowded_edges": 0, "faces_without_area": 0}
     assert "a.glb: has 2 disconnected parts, the largest with 90 % of the area (--parts largest" in caplog.text
@@ -267,7 +267,7 @@ def test_parts_are_said_and_the_largest_can_be_taken(caplog):
     assert mesh.num_faces == 320 and torch.equal(mesh.vertices[mesh.faces], ball().vertices[ball().faces])
 
 
-def test_holes_crowded_edges_and_slivers_are_said(caplog):
+def test_warnings_for_holes_nonmanifold_edges_and_slivers(caplog):
     vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0.5, 0, 0]])
     faces = torch.tensor([[0, 1, 2], [0, 1, 3], [1, 0, 4], [0, 5, 5]])
     _, said = checked_mesh(Mesh(vertices, faces), name="b.obj")
@@ -276,8 +276,8 @@ def test_holes_crowded_edges_and_slivers_are_said(caplog):
     assert "b.obj: 1 of 4 faces have no area" in caplog.text
 
 
-def test_an_odd_mesh_is_refined_all_the_same(photos):
-    """Holes, an edge of three faces, a face without area, and a vertex of no face."""
+def test_an_unusual_mesh_is_refined(photos):
+    """Holes, an edge with three faces, a degenerate face, and an unused vertex."""
     whole = ball()
     extra = torch.tensor([[0, 1, 2], [3, 3, 4]])
     edge = whole.faces[0, :2]
@@ -292,8 +292,8 @@ def test_an_odd_mesh_is_refined_all_the_same(photos):
     result.gaussians.to_gaussians().validate()
 
 
-def test_the_size_of_the_world_does_not_matter(photos):
-    """Kilometres and metres: the same figures."""
+def test_the_scale_of_the_world_does_not_matter(photos):
+    """Kilometers and meters give the same metrics."""
     images = load_dataset(photos)
     matrix = torch.diag(torch.tensor([1000.0, 1000, 1000, 1]))
     images = replace(images, cameras=images.cameras.transform(matrix))
@@ -302,7 +302,7 @@ def test_the_size_of_the_world_does_not_matter(photos):
     assert result.summary["psnr"] == pytest.approx(reference.summary["psnr"], abs=0.05)
 
 
-def test_large_pictures_are_averaged_down(tmp_path):
+def test_large_images_are_downscaled(tmp_path):
     path = photos_of(ball(1), tmp_path / "set", size=64)
     result = bind_gaussians(
         replace(FEW, max_size=32, steps=2), ball(1), data=path, run_folder=tmp_path / "run", progress=silent
@@ -318,7 +318,7 @@ def test_large_pictures_are_averaged_down(tmp_path):
         (lambda p: p, InputError, "is a folder without mesh.glb or gaussians.safetensors"),
         (lambda p: save(blobs(), p / "s.ply"), InputError, "holds a Gaussian scene, want a mesh"),
         (lambda p: Mesh(torch.rand(4, 3), torch.zeros(0, 3, dtype=torch.int64)), InputError, "0 faces, want at least one face"),
-        (lambda p: Mesh(torch.zeros(4, 3), torch.tensor([[0, 1, 2]])), InputError, "none of the 1 faces has an area"),
+        (lambda p: Mesh(torch.zeros(4, 3), torch.tensor([[0, 1, 2]])), InputError, "all 1 faces have zero area"),
         (lambda p: Mesh(torch.full((3, 3), math.nan), torch.tensor([[0, 1, 2]])), InputError, "vertices is not finite"),
     ],
 )
@@ -332,7 +332,7 @@ def save(value, path):
     return path
 
 
-def test_wrong_pictures(photos, tmp_path):
+def test_wrong_images(photos, tmp_path):
     opaque, empty = tmp_path / "opaque.png", tmp_path / "empty.png"
     write_image(opaque, torch.rand(32, 32, 3))
     write_image(empty, torch.cat([torch.rand(32, 32, 3), torch.zeros(32, 32, 1)], -1))
@@ -348,7 +348,7 @@ def test_wrong_pictures(photos, tmp_path):
         (
             {"image": opaque},
             InputError,
-            r"has neither an alpha channel nor a plain background \(the border has several colours\)",
+            r"has neither an alpha channel nor a plain background \(the border has several colors\)",
         ),
         ({"image": empty}, InputError, "its mask is empty"),
         ({"image": cut, "camera": small}, InputError, r"cut\.png: has 40x40 px, its camera 32x40; want the same size"),
@@ -365,7 +365,7 @@ def test_wrong_pictures(photos, tmp_path):
             bind_gaussians(FEW, ball(), progress=silent, **options)
 
 
-def test_cameras_that_are_no_pinholes(photos):
+def test_cameras_that_are_not_pinhole(photos):
     images = load_dataset(photos)
     with pytest.raises(InputError, match="cameras are fisheye; animate static takes pinhole cameras"):
         bind_gaussians(FEW, ball(), data=replace(images, cameras=replace(images.cameras, model="fisheye")), progress=silent)
@@ -387,6 +387,6 @@ def test_cameras_that_do_not_see_the_mesh(photos, tmp_path):
         {"rates": StaticRates(vertices=math.inf)},
     ],
 )  # fmt: skip
-def test_options_that_make_no_sense(change):
+def test_wrong_options(change):
     with pytest.raises(ConfigError, match=r"got .*want"):
         StaticConfig(**change)

@@ -1,4 +1,4 @@
-"""Motions of nodes that follow given vertices: exact where they can be, hybrid skinning where few nodes are not enough."""
+"""Node motions that track given vertices: exact where possible; hybrid skinning where few nodes are insufficient."""
 
 import math
 from dataclasses import replace
@@ -19,22 +19,22 @@ from vision3d.stages.animate.dynamic.tracking import fit_vertices
 
 
 def error(config: AnimateConfig, mesh: Mesh, vertices: Tensor) -> float:
-    """Mean distance from the given vertices, in diagonals of the box."""
+    """Mean distance from the given vertices, relative to the bounding box diagonal."""
     times = torch.arange(len(vertices), dtype=torch.float64)
     found = all_vertices(fit_vertices(config, mesh, vertices, times, progress=silent), times)
     return float((found - vertices).norm(dim=-1).mean() / (mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
 
 
 @pytest.mark.parametrize("method", ["lbs", "dqs", "hybrid"])
-def test_rigid_motions_are_found_at_once(method):
-    """More than half a turn from frame to frame does not matter; nor does what any method makes of it."""
+def test_rigid_motions_are_exact(method):
+    """Rotations over 180 degrees between frames do not matter, nor does the skinning method."""
     vertices, faces = shapes.torus()
     angles = torch.tensor([0.0, 1.0, 2.5, 4.0])[:, None] * torch.tensor([0.5, 0.7, -0.2])
     moved = vertices @ so3_exp(angles).mT + torch.tensor([1.0, 2.0, 3.0])
     assert error(AnimateConfig(nodes=9, method=method, steps=0), Mesh(vertices, faces), moved) < 1e-6
 
 
-def test_a_bend_is_followed_and_more_nodes_follow_it_better():
+def test_a_bend_is_tracked_and_more_nodes_track_it_better():
     clip = worm(frames=4, cameras=1, bend=1.5)
     one, few, many = (error(AnimateConfig(nodes=n, steps=100), clip.mesh, clip.vertices) for n in (1, 8, 64))
     assert many < 0.001 and many < 0.3 * few and few < 0.2 * one
@@ -43,8 +43,8 @@ def test_a_bend_is_followed_and_more_nodes_follow_it_better():
 @pytest.mark.slow
 @pytest.mark.parametrize("nodes", [3, 5])
 @pytest.mark.parametrize("kind", ["twist", "bend"])
-def test_the_hybrid_is_as_good_as_the_better_of_both_methods(kind, nodes):
-    """With few nodes twists want dual quaternions and bends linear skinning."""
+def test_hybrid_is_as_good_as_the_better_of_both_methods(kind, nodes):
+    """With few nodes, twists need dual quaternions and bends need linear skinning."""
     rest, faces = shapes.cylinder(0.5, 4.0, 12, caps=False)
     z = torch.linspace(-2, 2, 31)
     rest = torch.cat([rest[rest[:, 2] < 0][:, :2].repeat(31, 1), z.repeat_interleave(12)[:, None]], -1)

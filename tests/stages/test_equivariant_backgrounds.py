@@ -1,4 +1,4 @@
-"""Digits on backgrounds and under noise that no training has seen, and the range of the input."""
+"""Digits on backgrounds and with noise not seen in training, and the range of input values."""
 
 import pytest
 import torch
@@ -50,29 +50,29 @@ BACKGROUNDS = {
 
 
 @pytest.mark.parametrize("name", list(BACKGROUNDS))
-def test_the_bundled_classifier_reads_through_backgrounds(digits, name):
+def test_the_bundled_classifier_handles_backgrounds(digits, name):
     images, labels = digits
     classifier = load_classifier()
     right = (classifier.predict(images) == labels).float().mean()
     seen = (classifier.predict(BACKGROUNDS[name](images)) == labels).float().mean()
-    assert right > 0.75, "drawn digits are not of its training set"
+    assert right > 0.75, "drawn digits differ from its training set"
     assert seen >= right - 0.03
 
 
 @pytest.mark.parametrize("name", ["grey 0.05", "grey 0.3", "slope", "vignette", "low contrast"])
-def test_a_smooth_background_does_not_move_the_moments(digits, name):
+def test_a_smooth_background_does_not_change_the_moments(digits, name):
     images, _ = digits
-    (centres, second), (others, other_second) = (moments(foreground(x)) for x in (images, BACKGROUNDS[name](images)))
-    assert float((centres - others).norm(dim=-1).quantile(0.95)) < 0.4
+    (centers, second), (others, other_second) = (moments(foreground(x)) for x in (images, BACKGROUNDS[name](images)))
+    assert float((centers - others).norm(dim=-1).quantile(0.95)) < 0.4
     assert float(((second - other_second).flatten(1).norm(dim=1) / second.flatten(1).norm(dim=1)).quantile(0.95)) < 0.1
 
 
 @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
-def test_where_nothing_stands_out_nothing_is_left(level):
+def test_uniform_images_become_empty(level):
     assert torch.equal(foreground(torch.full((2, 28, 40), level)), torch.zeros(2, 28, 40))
 
 
-def test_a_stroke_is_kept_and_a_single_bright_pixel_goes():
+def test_a_stroke_is_kept_and_a_single_bright_pixel_removed():
     image = torch.zeros(1, 28, 28)
     image[0, 5:23, 12:15] = 0.8
     image[0, 3, 3] = 1.0
@@ -92,7 +92,7 @@ def test_backgrounds_of_the_training():
     assert 0.1 < float(levels.mean()) < 0.25 and float(levels.max()) < MAX_GREY + 0.1
 
 
-def test_a_model_for_black_backgrounds_takes_images_as_they_are():
+def test_a_model_for_black_backgrounds_uses_images_unchanged():
     images = torch.rand(2, 28, 28)
     assert torch.equal(prepared(images, ModelConfig(background="black")), images)
 
@@ -116,6 +116,6 @@ def test_the_range_of_images_is_checked(images, error, text):
         load_classifier().predict(images)
 
 
-def test_the_share_of_backgrounds_is_checked():
+def test_the_fraction_of_backgrounds_is_checked():
     with pytest.raises(ConfigError, match=r"backgrounds: got 2, want a number in \[0, 1\]"):
         AffnistConfig(backgrounds=2)

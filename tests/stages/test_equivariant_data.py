@@ -29,7 +29,7 @@ F64 = torch.float64
 
 
 def own_warp(images, matrices):
-    """Each pixel looks back through the map, bilinear, 0 outside: written out, without kornia or grid_sample."""
+    """Inverse warp, bilinear, 0 outside: written out, without kornia or grid_sample."""
     n, height, width = images.shape
     y, x = torch.meshgrid(torch.arange(height, dtype=F64), torch.arange(width, dtype=F64), indexing="ij")
     points = torch.stack([x + 0.5 - width / 2, y + 0.5 - height / 2, torch.ones_like(x)], -1)
@@ -48,7 +48,7 @@ def own_warp(images, matrices):
 
 
 @pytest.mark.parametrize("make", [affnist_like, homnist_like])
-def test_warps_meet_own_sampling(make):
+def test_warps_equal_own_sampling(make):
     warped = make(drawn_digits(10), copies=2)
     images, labels = warped.batch(slice(0, 20))
     assert images.shape == (20, FRAME, FRAME)
@@ -58,34 +58,34 @@ def test_warps_meet_own_sampling(make):
 
 
 def test_a_warp_by_hand():
-    """One pixel right of the middle: a quarter turn, x towards y, puts it below; a shift moves it."""
-    picture = torch.zeros(1, 9, 9)
-    picture[0, 4, 6] = 1
+    """One pixel right of the center: a rotation by 90 degrees, x towards y, moves it below; a translation moves it."""
+    image = torch.zeros(1, 9, 9)
+    image[0, 4, 6] = 1
     turn = homogeneous(torch.tensor([[0.0, -1], [1, 0]], dtype=F64))[None]
-    assert float(warp(picture, turn)[0, 6, 4]) == pytest.approx(1, abs=1e-5)
+    assert float(warp(image, turn)[0, 6, 4]) == pytest.approx(1, abs=1e-5)
     turn[0, 0, 2] = 2
-    assert float(warp(picture, turn)[0, 6, 6]) == pytest.approx(1, abs=1e-5)
+    assert float(warp(image, turn)[0, 6, 6]) == pytest.approx(1, abs=1e-5)
 
 
-def test_affnist_like_keeps_every_digit_in_the_frame_and_to_its_ranges():
+def test_affnist_like_keeps_every_digit_in_the_frame_and_within_its_ranges():
     digits = drawn_digits(30)
     warped = affnist_like(digits, copies=8)
     images, _ = warped.batch(slice(None))
     edge = torch.cat([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], 1)
-    assert float(edge.max()) < 0.5, "the last row may be touched, not crossed"
+    assert float(edge.max()) < 0.5, "the last row may be touched but not crossed"
     mass = images.sum((1, 2)) / (
         digits.images.sum((1, 2))[warped.sources] * torch.linalg.det(warped.matrices[:, :2, :2]).float()
     )
     assert float((mass - 1).abs().max()) < 0.03, "nothing is truncated"
     linear = warped.matrices[:, :2, :2]
-    # linear = Rot Shear Scale: its first column is the turned first scale
+    # linear = Rot Shear Scale: its first column is the rotated first scale
     first = torch.linalg.vector_norm(linear[:, :, 0], dim=-1)
     angle = torch.atan2(linear[:, 1, 0], linear[:, 0, 0])
     second = torch.linalg.det(linear) / first
     for values, low, high in ((first, 0.8, 1.2), (second, 0.8, 1.2), (angle.rad2deg(), -20, 20)):
         assert low <= float(values.min()) < low + 0.1 * (high - low) and high - 0.1 * (high - low) < float(values.max()) <= high
     shifts = warped.matrices[:, :2, 2]
-    assert float(shifts.abs().max()) > 6, "shifts go as far as the frame lets them"
+    assert float(shifts.abs().max()) > 6, "shifts use the whole frame"
 
 
 def test_linear_parts():
@@ -99,7 +99,7 @@ def test_the_published_seed_gives_the_same_set():
     assert torch.equal(first.matrices, again.matrices)
     assert not torch.equal(first.matrices, affnist_like(digits, copies=3, seed=1).matrices)
     assert "generated affNIST-like: 3 warps of each of 5 digits, seed 20231" in first.description
-    # numpy promises this stream for the seed: the first rotation, in degrees
+    # numpy guarantees this stream for the seed: the first rotation, in degrees
     assert math.degrees(math.atan2(*first.matrices[0, [1, 0], 0])) == pytest.approx(
         np.random.default_rng(20_231).uniform(-20, 20)
     )
@@ -141,8 +141,8 @@ def blob(side, covariance, centre=(0.0, 0.0)):
 
 def test_moments_of_a_gaussian():
     covariance = torch.tensor([[9.0, 2.0], [2.0, 4.0]], dtype=F64)
-    centres, second = moments(blob(60, covariance, (3.0, -5.0)))
-    torch.testing.assert_close(centres[0], torch.tensor([3.0, -5.0], dtype=F64), atol=1e-6, rtol=0)
+    centers, second = moments(blob(60, covariance, (3.0, -5.0)))
+    torch.testing.assert_close(centers[0], torch.tensor([3.0, -5.0], dtype=F64), atol=1e-6, rtol=0)
     torch.testing.assert_close(second[0], covariance, atol=1e-4, rtol=0)
 
 
@@ -157,7 +157,7 @@ def test_root_and_its_bounds():
 
 
 def test_an_affine_warp_leaves_a_rotation():
-    """A picture of two blobs, large and smooth: the canonical position of its warped copy is turned, and nothing else."""
+    """An image of two blobs, large and smooth: canonicalizing its warped copy leaves only a rotation."""
     scene = blob(160, torch.tensor([[150.0, 40], [40, 90]], dtype=F64), (8.0, -4.0))
     scene = scene + 0.7 * blob(160, torch.tensor([[40.0, 0], [0, 60.0]], dtype=F64), (-20.0, 14.0))
     A = torch.tensor([[1.1, 0.25], [-0.2, 0.85]], dtype=F64)
@@ -173,25 +173,25 @@ def test_an_affine_warp_leaves_a_rotation():
     before, after = canonical_polar(scene, 12, angles)[0], canonical_polar(moved, 12, angles)[0]
     shifted = before.roll(round(angle / (2 * math.pi) * angles), -1)
     assert float((after - shifted).abs().max()) < 0.03
-    assert float((after - before).abs().max()) > 0.2, "the control: there is a rotation"
+    assert float((after - before).abs().max()) > 0.2, "control: there is a rotation"
 
 
-def test_a_rotation_of_the_picture_is_a_shift_on_the_circles():
-    picture = pad_to_frame(drawn_digits(3).images)
-    turned = torch.rot90(picture, -1, (-2, -1))  # x towards y
-    torch.testing.assert_close(canonical_polar(turned), canonical_polar(picture).roll(16, -1), atol=1e-5, rtol=0)
+def test_a_rotation_of_the_image_is_a_shift_on_the_circles():
+    image = pad_to_frame(drawn_digits(3).images)
+    turned = torch.rot90(image, -1, (-2, -1))  # x towards y
+    torch.testing.assert_close(canonical_polar(turned), canonical_polar(image).roll(16, -1), atol=1e-5, rtol=0)
 
 
-def test_black_and_white_pictures():
-    for picture in (torch.zeros(2, 40, 40), torch.ones(2, 40, 40)):
-        assert bool(canonical_images(picture).isfinite().all()) and bool(canonical_polar(picture).isfinite().all())
+def test_black_and_white_images():
+    for image in (torch.zeros(2, 40, 40), torch.ones(2, 40, 40)):
+        assert bool(canonical_images(image).isfinite().all()) and bool(canonical_polar(image).isfinite().all())
     assert float(canonical_images(torch.zeros(1, 40, 40)).abs().max()) == 0
 
 
 # ---------------------------------------------------------------- the data of a run
 
 
-def test_no_test_digit_is_trained_on(tmp_path):
+def test_no_test_digit_is_used_for_training(tmp_path):
     write_idx(tmp_path, drawn_digits(60))
     config = AffnistConfig(test_digits=20, copies=2, batch_size=4)
     data = load_data(tmp_path, config)
@@ -220,7 +220,7 @@ def test_an_affnist_file_as_the_test_set(tmp_path):
         load_data(tmp_path / "digits", config, tmp_path / "digits")
 
 
-def test_pictures_of_another_size(tmp_path):
+def test_images_of_another_size(tmp_path):
     small = drawn_digits(30)
     large = torch.nn.functional.interpolate(small.images[:, None], size=(64, 64))[:, 0]
     write_idx(tmp_path, Digits(large, small.labels, "large"))

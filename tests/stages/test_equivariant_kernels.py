@@ -1,4 +1,4 @@
-"""The fused kernel builder against torch, and its operator."""
+"""The fused kernel builder against torch, and its registered operation."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_native_kernels_equal_those_of_torch(group, mask, kind, on_plane, dtype)
 
 @needs_native
 @pytest.mark.parametrize(("channels", "size", "width"), [((1, 1), 1, 60), ((40, 3), 3, 64), ((3, 40), 7, 20), ((2, 2), 5, 7)])
-def test_sizes_that_fill_no_vector(channels, size, width):
+def test_sizes_that_are_not_multiples_of_a_vector(channels, size, width):
     args = arguments(channels=channels, size=size, width=width)
     found, want = kernels.build_kernel(*args), reference.build_kernel(*args)
     assert float((found - want).detach().abs().max() / want.detach().abs().max()) < 1e-5
@@ -66,7 +66,7 @@ def test_every_instruction_set(isa):
 
 
 @needs_native
-def test_threads_change_nothing():
+def test_bitwise_equal_for_any_number_of_threads():
     args, before = arguments(), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -77,8 +77,8 @@ def test_threads_change_nothing():
         torch.set_num_threads(before)
 
 
-def test_samples_are_far_apart_and_at_half_turns():
-    """Where the chart is delicate: maps of condition 1e3, and relative angles of pi."""
+def test_samples_far_apart_and_at_180_degrees():
+    """Where the chart is ill-conditioned: maps of condition 1e3, and relative angles of pi."""
     args = arguments(dtype=F64)
     args[3] = torch.tensor([[1.0, 0], [0, 1]], dtype=F64).expand(3, 2, 2)
     args[4] = torch.tensor([[[-1.0, 0], [0, -1]], [[30, 0], [0, 0.03]], [[0, -2], [2, 0]]], dtype=F64)

@@ -1,4 +1,4 @@
-"""Layers against closed forms and symmetries. Each error of the published code comes back as a control that fails."""
+"""Layers against closed forms and symmetries. Each error of the published code is reproduced as a failing control."""
 
 import math
 
@@ -36,32 +36,32 @@ def quarter_turns(dtype=torch.float32):
 
 
 def gaussian(points, covariance):
-    """Normal density of the plane at points (..., 2) for covariances (n, 2, 2): (n, ...)."""
+    """Normal density in the plane at points (..., 2) for covariances (n, 2, 2): (n, ...)."""
     inverse, det = torch.linalg.inv(covariance), torch.linalg.det(covariance)
     exponent = torch.einsum("...i,nij,...j->n...", points, inverse, points)
     return torch.exp(-exponent / 2) / (2 * math.pi * det.sqrt()).view(-1, *[1] * (points.ndim - 1))
 
 
-SIZE, EXTENT = 31, 4.0  # of the kernel's grid: cells of 8/31
+SIZE, EXTENT = 31, 4.0  # kernel grid: cells of 8/31
 KERNEL_COV = torch.tensor([[0.30, 0.05], [0.05, 0.20]], dtype=F64)
 PICTURE_COV = torch.tensor([[0.5, -0.1], [-0.1, 0.4]], dtype=F64)
 MAPS = torch.tensor([[[2.0, 0], [0, 2]], [[1.2, 0.3], [-0.2, 0.9]], [[0.8, 0.0], [0.5, 1.3]]], dtype=F64)
 
 
 def on_group(log_p):
-    """A kernel's or a picture's part on the group."""
+    """The factor of a kernel or an image on the group."""
     return torch.exp(-log_p.square().sum((-2, -1)))
 
 
 def analytic_kernel(monkeypatch, swap_determinants=False):
-    """Lets the layers use the kernel N(q; 0, KERNEL_COV) exp(-|Y|^2) in place of a network."""
+    """Replaces the kernel network by N(q; 0, KERNEL_COV) exp(-|Y|^2)."""
 
     def build(group, kind, mask, inverses, elements, out_factors, in_factors, parameters, channels, size, extent):
         points = torch.einsum("nij,pj->npi", inverses, grid_points(size, extent, inverses))
         values = gaussian(points.flatten(0, 1), KERNEL_COV[None])[0].view(len(inverses), 1, -1)
         if elements is not None:
             values = values * on_group(polar2(inverses[:, None] @ elements[None])[0])[..., None]
-        if swap_determinants:  # the released code divides by det g along the axis of the output samples
+        if swap_determinants:  # the released code divides by det g along the output sample axis
             values = values * in_factors[:, None, None] * out_factors[None, :, None]
         else:
             values = values * out_factors[:, None, None] * in_factors[None, :, None]
@@ -83,20 +83,20 @@ def worst(found, exact, margin=SIZE // 2):
 
 
 def test_lift_of_a_gaussian(monkeypatch):
-    """A Gaussian picture and kernel give N(x; 0, Sigma_f + h Sigma_k h^T) at every h."""
+    """A Gaussian image and kernel give N(x; 0, Sigma_f + h Sigma_k h^T) at every h."""
     analytic_kernel(monkeypatch)
     grid, samples = picture_grid(), samples_of(MAPS)
     layer = LiftConv("gl2", 1, 1, SIZE, extent=EXTENT, padding=SIZE // 2).double()
     found = layer(gaussian(grid, PICTURE_COV[None])[None], samples)[0, 0]
     exact = gaussian(grid, PICTURE_COV + MAPS @ KERNEL_COV @ MAPS.mT)
     assert worst(found, exact) < 1e-3
-    plain = found * samples.determinants()[:, None, None]  # the control: without the division by det h
+    plain = found * samples.determinants()[:, None, None]  # control: without the division by det h
     assert worst(plain, exact) > 0.1
 
 
 @pytest.mark.parametrize("group", ["gl2", "sl2"])
 def test_group_convolution_of_gaussians(monkeypatch, group):
-    """The plane in closed form, the mean over the group as the layer's own samples have it."""
+    """The plane in closed form, the mean over the group with the layer's own samples."""
     maps = MAPS if group == "gl2" else MAPS / torch.linalg.det(MAPS).sqrt()[:, None, None]
     inputs = samples_of(maps, group, torch.tensor([0.7, 1.1, 1.6], dtype=F64))
     outputs = samples_of(so2.exp(torch.tensor([0.3, -1.0, 2.0], dtype=F64)) @ maps.flip(0), group)
@@ -114,7 +114,7 @@ def test_group_convolution_of_gaussians(monkeypatch, group):
 
     assert error(swap=False) < 1e-3
     if group == "gl2":
-        assert error(swap=True) > 0.1  # the control: the published axis; it is silent because N_in = N_out
+        assert error(swap=True) > 0.1  # control: the published axis; unnoticed because N_in = N_out
 
 
 def test_projection_of_gaussians(monkeypatch):
@@ -129,7 +129,7 @@ def test_projection_of_gaussians(monkeypatch):
 
 
 def test_mean_over_4096_samples_is_the_integral_over_the_group():
-    """What a group convolution sums at one place, against quadrature in the chart."""
+    """The sum of a group convolution at one position, against quadrature in the chart."""
     generator = torch.Generator().manual_seed(0)
     spread = 0.3
     samples = sample_group("sl2", 4096, spread=spread, generator=generator, dtype=F64)
@@ -139,26 +139,26 @@ def test_mean_over_4096_samples_is_the_integral_over_the_group():
     exact = (2 * r * torch.sinh(2 * y) / (2 * y) * torch.exp(-r.square())).sum() / 4000 / (spread * 2)
     assert float(found / exact) == pytest.approx(1, abs=0.01)
     without = on_group(samples.log_p).mean()
-    assert abs(float(without / exact) - 1) > 0.02  # the control: no weights of the invariant measure
+    assert abs(float(without / exact) - 1) > 0.02  # control: without weights of the invariant measure
 
 
 # ---------------------------------------------------------------- symmetries
 
 
 def rotated_features(features):
-    """The action of a quarter turn on features (B, C, 4, H, W): the plane turns, and so does the group."""
+    """The action of a rotation by 90 degrees on features (B, C, 4, H, W): on the plane and on the group."""
     return torch.rot90(features, -1, (-2, -1)).roll(1, 2)
 
 
 @pytest.mark.parametrize("kind", ["siren", "wire"])
 @pytest.mark.parametrize("mask", ["smooth", "disk", "bump"])
-def test_quarter_turns_are_exact_layer_by_layer(kind, mask):
-    """rot90 by -1 turns x towards y, which runs down: the sense of so2.exp."""
+def test_rotations_by_90_degrees_are_exact_layer_by_layer(kind, mask):
+    """rot90 by -1 rotates x towards y, which points down: the direction of so2.exp."""
     torch.manual_seed(1)
     options = {"kind": kind, "mask": mask, "padding": 1}
-    samples, picture = quarter_turns(F64), torch.randn(2, 1, 12, 12, dtype=F64)
+    samples, image = quarter_turns(F64), torch.randn(2, 1, 12, 12, dtype=F64)
     lift = LiftConv("so2", 1, 3, 5, **options).double()
-    first, turned = lift(picture, samples), lift(torch.rot90(picture, -1, (-2, -1)), samples)
+    first, turned = lift(image, samples), lift(torch.rot90(image, -1, (-2, -1)), samples)
     assert float(turned.detach().std()) > 1e-3
     torch.testing.assert_close(turned, rotated_features(first), atol=1e-12, rtol=1e-10)
     for make in LAYERS:
@@ -172,22 +172,22 @@ def test_quarter_turns_are_exact_layer_by_layer(kind, mask):
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 @pytest.mark.parametrize("method", ["full", "separable"])
-def test_quarter_turns_are_exact_end_to_end(method, pooling):
+def test_rotations_by_90_degrees_are_exact_end_to_end(method, pooling):
     torch.manual_seed(2)
     network = PlanarNet(ModelConfig(method=method, group="se2", channels=4, pooling=pooling)).eval()
-    pictures = torch.rand(3, 40, 40)
+    images = torch.rand(3, 40, 40)
     with torch.no_grad():
-        plain = network(pictures, quarter_turns())
+        plain = network(images, quarter_turns())
         for turns in (1, 2, 3):
-            turned = network(torch.rot90(pictures, turns, (-2, -1)), quarter_turns())
+            turned = network(torch.rot90(images, turns, (-2, -1)), quarter_turns())
             torch.testing.assert_close(turned, plain, atol=1e-6, rtol=0)
         eighth = quarter_turns()
-        eighth = GroupSamples("so2", eighth.log_p, eighth.angles * 0.9, eighth.weights)  # the control: not a group
-        assert float((network(torch.rot90(pictures, 1, (-2, -1)), eighth) - network(pictures, eighth)).abs().max()) > 1e-4
+        eighth = GroupSamples("so2", eighth.log_p, eighth.angles * 0.9, eighth.weights)  # control: not a group
+        assert float((network(torch.rot90(images, 1, (-2, -1)), eighth) - network(images, eighth)).abs().max()) > 1e-4
 
 
 def test_the_kernel_is_smooth_at_the_identity():
-    """Samples a hair to both sides of h give the same kernel; an angle of [0, 2 pi) as input, as published, jumps."""
+    """Samples slightly on both sides of h give the same kernel; with an angle in [0, 2 pi) as input, as published, it jumps."""
     torch.manual_seed(0)
     conv = GroupConv("so2", 1, 1, 3).double()
     near = GroupSamples(
@@ -216,8 +216,8 @@ def test_one_norm_masks_kernels_of_every_group():
 
 
 @pytest.mark.slow
-def test_error_falls_with_the_square_root_of_the_number_of_samples():
-    """Independent rotations and stretches for both pictures, so that the whole error is that of the mean over the group."""
+def test_error_decreases_with_the_square_root_of_the_number_of_samples():
+    """Independent rotations and stretches for both images, so that the whole error is that of the group average."""
     torch.manual_seed(0)
     layer = LiftConv("gl2", 1, 4, 5, mask="bump", extent=1.4, padding=2)
     y, x = torch.meshgrid(torch.linspace(-3, 3, 24), torch.linspace(-3, 3, 24), indexing="ij")
@@ -238,7 +238,7 @@ def test_error_falls_with_the_square_root_of_the_number_of_samples():
     slope = float(((logs - logs.mean()) * (values - values.mean())).sum() / (logs - logs.mean()).square().sum())
     assert slope == pytest.approx(-0.5, abs=0.15)
     same = lift_error(layer, torch.stack(blobs), turn, 256, same_samples=True, angles="uniform", generator=generator)
-    assert same < errors[-1], "one set for both pictures hides the error"
+    assert same < errors[-1], "one set for both images hides the error"
 
 
 @pytest.mark.parametrize("group", ["so2", "gl2"])
@@ -251,7 +251,7 @@ def test_lift_hardly_changes_with_128_samples(group):
     assert lift_error(layer, blobs, turn, 128, generator=torch.Generator().manual_seed(0)) < 0.08
 
 
-def test_error_falls_with_the_resolution():
+def test_error_decreases_with_the_resolution():
     torch.manual_seed(0)
     errors = []
     for side, size in ((28, 5), (56, 9), (112, 17)):
@@ -266,7 +266,7 @@ def test_error_falls_with_the_resolution():
     assert errors[0] > errors[1] > errors[2]
 
 
-# ---------------------------------------------------------------- the rest of what layers promise
+# ---------------------------------------------------------------- other properties of layers
 
 
 @pytest.mark.parametrize("group", ["so2", "sl2", "gl2"])
@@ -274,43 +274,43 @@ def test_gradients(group):
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     samples, others = (sample_group(group, n, generator=generator, dtype=F64) for n in (2, 3))
-    pictures = torch.randn(1, 1, 3, 3, dtype=F64, requires_grad=True)
+    images = torch.randn(1, 1, 3, 3, dtype=F64, requires_grad=True)
     features = torch.randn(1, 2, 2, 3, 3, dtype=F64, requires_grad=True)
     lift = LiftConv(group, 1, 2, 3).double()
-    assert torch.autograd.gradcheck(lambda x: lift(x, samples), pictures)
+    assert torch.autograd.gradcheck(lambda x: lift(x, samples), images)
     for make in LAYERS:
         conv = make(group, 2, 1, 3, padding=1).double()
         assert torch.autograd.gradcheck(lambda x, conv=conv: conv(x, samples, others), features)
     project = ProjectConv(group, 2, 1, 3).double()
     assert torch.autograd.gradcheck(lambda x: project(x, samples), features)
-    for layer, call in ((lift, lambda: lift(pictures, samples)), (project, lambda: project(features, samples))):
+    for layer, call in ((lift, lambda: lift(images, samples)), (project, lambda: project(features, samples))):
         call().square().sum().backward()
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in layer.parameters())
 
 
 @pytest.mark.parametrize("method", ["full", "separable"])
 @pytest.mark.parametrize("group", ["se2", "sl2", "affine"])
-def test_network_repeats_with_its_seed_and_does_not_mix_pictures(method, group):
+def test_network_is_deterministic_by_seed_and_does_not_mix_images(method, group):
     torch.manual_seed(0)
     network = PlanarNet(ModelConfig(method=method, group=group, channels=3, samples=3)).eval()
-    pictures = torch.rand(4, 40, 40)
+    images = torch.rand(4, 40, 40)
     with torch.no_grad():
         network.seed_samples(5)
-        first = network(pictures)
-        assert not torch.equal(first, network(pictures)), "samples are drawn anew"
+        first = network(images)
+        assert not torch.equal(first, network(images)), "new samples are drawn"
         network.seed_samples(5)
-        assert torch.equal(first, network(pictures))
+        assert torch.equal(first, network(images))
         samples = network.draw()
-        whole = network(pictures, samples)
+        whole = network(images, samples)
         for i in range(4):
-            torch.testing.assert_close(network(pictures[i : i + 1], samples), whole[i : i + 1], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(network(images[i : i + 1], samples), whole[i : i + 1], atol=1e-5, rtol=1e-5)
         network.num_samples = 7
         assert network.draw().angles.shape == (7,)
-        assert network(pictures).shape == (4, 10)
+        assert network(images).shape == (4, 10)
 
 
 def test_separable_kernel_is_the_product():
-    """A full kernel put together from the two factors gives what the separable layer gives."""
+    """A full kernel built from the two factors gives the result of the separable layer."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     inputs, outputs = (sample_group("gl2", n, generator=generator, dtype=F64) for n in (3, 4))
@@ -325,8 +325,8 @@ def test_separable_kernel_is_the_product():
     torch.testing.assert_close(conv(features, inputs, outputs), want)
 
 
-def test_a_padded_network_moves_with_its_picture_to_the_border():
-    """A shift by whole steps of the pooling changes nothing, though the picture then touches the corner of the frame."""
+def test_a_padded_network_is_shift_invariant_up_to_the_border():
+    """A shift by multiples of the pooling changes nothing, even if the image then touches the corner of the frame."""
     digit = torch.zeros(1, 40, 40, dtype=F64)
     digit[0, 12:28, 12:28] = torch.rand(16, 16, generator=torch.Generator().manual_seed(0))
     moved = torch.roll(digit, (-12, 12), (1, 2))
@@ -354,15 +354,15 @@ def test_pooling_is_the_same_with_and_without_gradients():
 
 @pytest.mark.parametrize("norm", ["scale", "layer"])
 def test_black_stays_black(norm):
-    picture = torch.zeros(1, 40, 40)
-    picture[0, 2:6, 2:6] = 1
+    image = torch.zeros(1, 40, 40)
+    image[0, 2:6, 2:6] = 1
     network = PlanarNet(ModelConfig(method="full", channels=3, samples=3, norm=norm)).eval()
     with torch.no_grad():
-        features = network.features(picture, network.draw())
+        features = network.features(image, network.draw())
     assert all((float(f[..., -3:, -3:].abs().max()) == 0) == (norm == "scale") for f in features)
 
 
-def test_a_margin_changes_nothing_of_pictures_in_the_middle():
+def test_a_margin_does_not_change_centered_images():
     digit = torch.zeros(1, 40, 40, dtype=F64)
     digit[0, 18:22, 18:22] = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
     told = []
@@ -388,8 +388,8 @@ def test_the_window_of_rotations_drifts_in_training_only():
     assert math.radians(55) < reach() <= math.radians(60) + 1e-6
 
 
-def test_number_of_parameters_is_that_of_the_published_network():
-    """Counted from the published shapes; cos and sin stand in place of the angle, so one more input: 60 weights a layer."""
+def test_number_of_parameters_equals_that_of_the_published_network():
+    """Counted from the published shapes; cos and sin replace the angle, so one more input: 60 weights per layer."""
     network = PlanarNet(ModelConfig(method="full", group="sl2", channels=40, samples=10, head_norm=False, last_channels=0))
     count = sum(p.numel() for p in network.parameters())
     assert count - 3 * 60 == 339_102
@@ -415,7 +415,7 @@ def test_wrong_arguments():
         GroupConv("gl2", 2, 2)(torch.zeros(1, 2, 3, 8, 8), samples, samples)
 
 
-def test_the_default_mask_moves_best_with_the_image():
+def test_the_default_mask_is_the_most_equivariant():
     images = torch.nn.functional.pad(drawn_digits(8).images, (6,) * 4)
     turn = so2.exp(torch.tensor(math.radians(20), dtype=torch.float64))
 

@@ -1,4 +1,4 @@
-"""Training, resuming, measuring, and the files of it."""
+"""Training, resuming, evaluation, and their files."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ def small(method, **options):
 
 
 @pytest.mark.parametrize("method", ["plain", "canonical", "rotation", "full", "separable"])
-def test_every_method_runs_and_leaves_its_files(tmp_path, digits, method):
+def test_every_method_runs_and_writes_its_files(tmp_path, digits, method):
     result = reproduce_affnist(dataclasses.replace(small(method), epochs=1), digits, run_folder=tmp_path / "run")
     summary = result.summary
     assert summary["test_images"] == 40 and summary["steps"] == 4 and summary["training_digits"] == 64
@@ -50,16 +50,16 @@ def test_every_method_runs_and_leaves_its_files(tmp_path, digits, method):
     for name in ("classifier.safetensors", "figures/features.png", "figures/confusion.png", "metrics.jsonl"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     again = load_classifier(tmp_path / "run" / "classifier.safetensors")
-    pictures = torch.rand(3, 40, 40)
+    images = torch.rand(3, 40, 40)
     if method in ("full", "separable"):
         for classifier in (again, result.classifier):
             classifier.network.seed_samples(0)
-    torch.testing.assert_close(again.logits(pictures), result.classifier.logits(pictures))
+    torch.testing.assert_close(again.logits(images), result.classifier.logits(images))
     assert again.config == result.classifier.config and "not warped" in again.card.data
 
 
 @pytest.mark.slow
-def test_training_learns_and_canonical_position_carries_it_over(tmp_path):
+def test_training_learns_and_canonical_position_generalizes(tmp_path):
     folder = write_idx(tmp_path, drawn_digits(520))
     config = dataclasses.replace(SMALL, model=ModelConfig(channels=4), epochs=6, batch_size=32, test_digits=200)
     summary = reproduce_affnist(config, folder).summary
@@ -68,7 +68,7 @@ def test_training_learns_and_canonical_position_carries_it_over(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["rotation", "separable"])
-def test_resumed_run_gives_the_very_numbers(tmp_path, digits, method, monkeypatch):
+def test_resumed_run_gives_the_same_numbers(tmp_path, digits, method, monkeypatch):
     config = small(method)
     whole = reproduce_affnist(config, digits, run_folder=tmp_path / "whole")
 
@@ -85,7 +85,7 @@ def test_resumed_run_gives_the_very_numbers(tmp_path, digits, method, monkeypatc
     assert parts.evaluation.warped == whole.evaluation.warped
 
 
-def test_a_run_on_other_digits_is_not_gone_on_with(tmp_path, digits):
+def test_a_run_is_not_resumed_on_other_digits(tmp_path, digits):
     reproduce_affnist(dataclasses.replace(SMALL, epochs=1), digits, run_folder=tmp_path / "run")
     other = write_idx(tmp_path / "other", drawn_digits(84, seed=1))
     folder = RunFolder.create(tmp_path / "run", dataclasses.replace(SMALL, epochs=1), resume=True)
@@ -105,48 +105,48 @@ def test_a_loss_that_is_not_finite(digits, monkeypatch):
 # ---------------------------------------------------------------- classifiers
 
 
-def test_the_one_that_comes_along():
+def test_the_bundled_classifier():
     classifier = load_classifier()
     assert classifier.is_rotational and classifier.config.window_deg == 60
     digits = drawn_digits(100)
     right = (classifier.predict(digits.images) == digits.labels).float().mean()
-    assert float(right) > 0.8, "drawn digits are not of its training set, but digits all the same"
+    assert float(right) > 0.8, "drawn digits differ from its training set"
     assert classifier.predict(torch.zeros(0, 28, 28)).shape == (0,)
 
 
-def test_a_wider_window_is_invariant_to_half_turns():
+def test_a_wider_window_is_invariant_to_rotations_by_180_degrees():
     classifier = load_classifier()
     whole = classifier.with_window(180)
-    pictures = torch.nn.functional.pad(drawn_digits(20).images, (6, 6, 6, 6))
-    turned = torch.rot90(pictures, 2, (-2, -1))
-    torch.testing.assert_close(whole.logits(turned), whole.logits(pictures), atol=1e-3, rtol=0)
-    assert float((classifier.logits(turned) - classifier.logits(pictures)).abs().max()) > 1
+    images = torch.nn.functional.pad(drawn_digits(20).images, (6, 6, 6, 6))
+    turned = torch.rot90(images, 2, (-2, -1))
+    torch.testing.assert_close(whole.logits(turned), whole.logits(images), atol=1e-3, rtol=0)
+    assert float((classifier.logits(turned) - classifier.logits(images)).abs().max()) > 1
     assert classifier.config.window_deg == 60
 
 
 def test_rotation_network_is_equivariant_to_its_steps():
     torch.manual_seed(0)
     network = RotationNet(4).eval()
-    pictures = torch.nn.functional.pad(drawn_digits(4).images, (6, 6, 6, 6))
+    images = torch.nn.functional.pad(drawn_digits(4).images, (6, 6, 6, 6))
     with torch.no_grad():
-        plain, turned = network.orbit_logits(pictures), network.orbit_logits(torch.rot90(pictures, -1, (-2, -1)))
+        plain, turned = network.orbit_logits(images), network.orbit_logits(torch.rot90(images, -1, (-2, -1)))
     torch.testing.assert_close(turned, plain.roll(8, -1), atol=1e-5, rtol=0)
 
 
-def test_averaging_draws_calms_the_logits():
+def test_averaging_draws_reduces_the_variance_of_logits():
     torch.manual_seed(0)
     config = ModelConfig(method="separable", channels=3, samples=2)
     classifier = Classifier(make_network(config), config, Card("digit_classifier", {}, "nothing", 0, 0.0))
-    pictures = torch.nn.functional.pad(drawn_digits(4).images, (6, 6, 6, 6))
+    images = torch.nn.functional.pad(drawn_digits(4).images, (6, 6, 6, 6))
 
     def spread(draws):
-        return float(torch.stack([classifier.logits(pictures, draws) for _ in range(12)]).std(0).mean())
+        return float(torch.stack([classifier.logits(images, draws) for _ in range(12)]).std(0).mean())
 
     assert isinstance(classifier.network, PlanarNet)
     assert spread(9) < 0.6 * spread(1)
 
 
-def test_nothing_is_measured_on_digits_of_its_training(digits, tmp_path):
+def test_evaluation_on_training_digits_is_rejected(digits, tmp_path):
     classifier = reproduce_affnist(dataclasses.replace(SMALL, epochs=1), digits, run_folder=tmp_path / "run").classifier
     assert len(classifier.seen) == 64
     again = load_classifier(tmp_path / "run" / "classifier.safetensors")
@@ -156,7 +156,7 @@ def test_nothing_is_measured_on_digits_of_its_training(digits, tmp_path):
     reproduce_affnist(SMALL, write_idx(tmp_path / "other", drawn_digits(84, seed=9)), classifier=again)
 
 
-def test_the_one_that_comes_along_knows_its_training_digits():
+def test_the_bundled_classifier_records_its_training_digits():
     assert len(load_classifier().seen.unique()) == 8000
 
 
@@ -166,7 +166,7 @@ def test_presets(name):
     assert make_network(config.model) is not None
 
 
-def test_wrong_pictures():
+def test_wrong_images():
     with pytest.raises(ShapeError, match=r"images: got shape \(40, 40\), want \(N, H, W\)"):
         load_classifier().predict(torch.zeros(40, 40))
     with pytest.raises(ShapeError, match=r"sides of at least 8"):
@@ -203,7 +203,7 @@ def test_wrong_classifier_files(tmp_path):
         load_classifier(path)
 
 
-def test_the_file_has_ordinary_rights(tmp_path):
+def test_the_file_has_default_permissions(tmp_path):
     save_classifier(tmp_path / "a.safetensors", load_classifier())
     (tmp_path / "b").write_bytes(b"")
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode

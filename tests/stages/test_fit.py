@@ -24,7 +24,7 @@ from vision3d.stages.fit.trainer import Trainer
 from vision3d.stages.fit.world import tidied
 from vision3d.training import clock
 
-# Rates of a run of some ten steps.
+# Learning rates of a run of some ten steps.
 FAST = RatesConfig(means=2e-3, quats=1e-2, sh0=2e-2)
 TINY = FitConfig(
     steps=60,
@@ -48,7 +48,7 @@ def fitted(photos, tmp_path_factory):
     return fit(replace(TINY, steps=150), photos, run_folder=tmp_path_factory.mktemp("run") / "a", progress=silent)
 
 
-def test_held_out_views_are_met(fitted):
+def test_held_out_views_are_reproduced(fitted):
     assert fitted.summary["psnr"] > 25
     assert fitted.summary["psnr"] > fitted.summary["psnr_nearest"] + 3
     assert fitted.summary["above_nearest"] == pytest.approx(fitted.summary["psnr"] - fitted.summary["psnr_nearest"])
@@ -56,7 +56,7 @@ def test_held_out_views_are_met(fitted):
     assert fitted.summary["steps"] == 150
 
 
-def test_run_folder_holds_the_results(fitted):
+def test_run_folder_contains_the_results(fitted):
     folder = fitted.run_folder
     scene = GaussianScene.load(folder / "scene.ply")
     assert torch.equal(scene.means, fitted.scene.means)
@@ -70,17 +70,17 @@ def test_run_folder_holds_the_results(fitted):
     lines = read_metrics(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(10, 151, 10))
     assert lines[-1]["loss"] < lines[0]["loss"] / 2
-    assert 60 < scene.num_gaussians <= lines[-1]["gaussians"] <= 80  # those that no picture shows are left out
+    assert 60 < scene.num_gaussians <= lines[-1]["gaussians"] <= 80  # invisible ones are dropped
 
 
-def test_tidying_shows_in_no_pixel(fitted, photos):
+def test_removing_invisible_gaussians_changes_no_pixel(fitted, photos):
     scene, cameras = fitted.scene, fitted.cameras
     faint, thin, means = scene.opacity_logits.clone(), scene.log_scales.clone(), scene.means.clone()
     faint[:5], thin[5:10, 1] = -6.0, -30.0
     rough = replace(scene, opacity_logits=faint, log_scales=thin)
     lost = replace(rough[10:13], means=torch.tensor([[2e4, 0, 0], [0, 2e4, 0], [0, 0, -2e4]]) + 0 * means[10:13])
     tidy = tidied(rough.merge(lost), cameras, extent=3.0)
-    assert len(tidy) < len(scene) - 4  # five too faint, three too far, and what the fit itself left unseen
+    assert len(tidy) < len(scene) - 4  # five too transparent, three too far, and some invisible ones of the fit
     assert tidy.means.abs().max() < 1e3
     assert tidy.log_scales.min() == pytest.approx(math.log(3e-5))
     psnrs = [evaluate(each, photos).mean()["psnr"] for each in (rough, tidy)]
@@ -89,14 +89,14 @@ def test_tidying_shows_in_no_pixel(fitted, photos):
     assert len(tidied(invisible, cameras, 3.0)) == len(scene)  # never empty
 
 
-def test_the_scene_is_in_the_world_of_the_photographs(photos, fitted):
+def test_the_scene_is_in_the_world_of_the_photos(photos, fitted):
     given = load_dataset(photos).cameras
     torch.testing.assert_close(fitted.cameras.viewmats, given.viewmats[~load_dataset(photos).is_test], atol=1e-5, rtol=0)
     assert fitted.scene.means.norm(dim=-1).median() < 1.0  # the blobs are within 0.6 m
 
 
-def test_fits_do_not_depend_on_size_and_place_of_the_world(photos):
-    """The same photographs in a world 100 times larger and far away give the same quality."""
+def test_fits_do_not_depend_on_scale_and_origin_of_the_world(photos):
+    """The same photos in a world 100 times larger and far away give the same quality."""
     images = load_dataset(photos)
     matrix = torch.eye(4)
     matrix[:3] *= 100
@@ -111,7 +111,7 @@ def test_fits_do_not_depend_on_size_and_place_of_the_world(photos):
     there = fit(replace(TINY, steps=30), moved, progress=silent)
     assert there.summary["psnr"] == pytest.approx(here.summary["psnr"], abs=0.1)
     expected = here.scene.transform(matrix)
-    assert (there.scene.means - expected.means).norm(dim=-1).median() < 1.0  # [m], of a scene of 60
+    assert (there.scene.means - expected.means).norm(dim=-1).median() < 1.0  # [m], in a scene of size 60
 
 
 def test_same_seed_same_scene_and_metrics(photos, tmp_path):
@@ -161,7 +161,7 @@ def test_random_start(photos, tmp_path):
 
 
 def test_masked_pixels_have_no_influence(tmp_path):
-    """What is under a mask may be anything: the scene is the same to the last bit."""
+    """Pixels under a mask are arbitrary: the scene is bitwise the same."""
     mask = torch.ones(48, 48, dtype=torch.bool)
     mask[10:30, 5:25] = False
 
@@ -185,7 +185,7 @@ def test_random_backgrounds_keep_transparent_parts_empty(tmp_path):
     assert result.summary["psnr"] > 20
     black = load_dataset(photos, background=(0.0, 0.0, 0.0))
 
-    # A scene that had painted the white background would fail in front of a black one.
+    # A scene that had learned the white background would fail on black.
     assert evaluate(result.scene, black, nearest=False).mean()["psnr"] > 20
 
 
@@ -197,20 +197,20 @@ def test_background_color(tmp_path):
     assert told.summary["psnr"] > untold.summary["psnr"] + 3
 
 
-def test_minutes_are_the_budget(photos, monkeypatch):
-    """On a clock that counts its looks, a second each, the run ends within a few looks after its 90, whatever steps take."""
+def test_minutes_limit_the_run(photos, monkeypatch):
+    """With a fake clock that advances by one second per call, the run ends within a few calls after its 90 seconds."""
     looks = itertools.count()
     monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: float(next(looks))))
     summary = fit(replace(TINY, steps=None, minutes=1.5), photos, progress=silent).summary
     assert 0 <= summary["training_s"] - 90 < 5
-    assert 20 < summary["steps"] <= 90  # at least a look a step, and no more than four
+    assert 20 < summary["steps"] <= 90  # one to four calls per step
 
 
-def test_steps_end_a_run_within_its_minutes(photos):
+def test_steps_limit_a_run_within_its_minutes(photos):
     assert fit(replace(TINY, steps=5, minutes=10.0), photos, progress=silent).summary["steps"] == 5
 
 
-def test_a_run_without_a_step_has_failed(photos, tmp_path, cli):
+def test_a_run_without_a_step_fails(photos, tmp_path, cli):
     with pytest.raises(Vision3DError, match="trained 0 steps in --minutes 1e-12; give more minutes") as caught:
         fit(replace(TINY, steps=None, minutes=1e-12), photos, progress=silent)
     assert caught.value.exit_code == 1
@@ -242,7 +242,7 @@ def test_antialiased_scene(photos, tmp_path):
     assert GaussianScene.load(tmp_path / "run" / "scene.ply").antialiased
 
 
-def test_eval_every_adds_figures_to_the_metrics(photos, tmp_path):
+def test_eval_every_adds_held_out_metrics(photos, tmp_path):
     fit(replace(TINY, steps=10, eval_every=5), photos, run_folder=tmp_path / "run", progress=silent)
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [line["step"] for line in lines if "eval_psnr" in line] == [5, 10]
@@ -274,13 +274,13 @@ def test_tensorboard_has_the_curves(photos, tmp_path):
     assert curves.Scalars("eval_psnr")[-1].value == pytest.approx(result.summary["psnr"], abs=1e-4)
 
 
-def test_not_finite_gradient_stops_with_a_checkpoint(photos, tmp_path, monkeypatch):
+def test_a_gradient_that_is_not_finite_stops_with_a_checkpoint(photos, tmp_path, monkeypatch):
     render = Trainer._loss
     calls = []
 
-    def poisoned(self, picture, view, background):
+    def poisoned(self, image, view, background):
         calls.append(1)
-        loss = render(self, picture, view, background)
+        loss = render(self, image, view, background)
         return loss * (math.nan if len(calls) == 8 else 1)
 
     monkeypatch.setattr(Trainer, "_loss", poisoned)
@@ -313,7 +313,7 @@ def test_too_few_views(tmp_path):
         fit(TINY, photos, progress=silent)
 
 
-def test_cameras_at_one_place(photos):
+def test_cameras_at_one_position(photos):
     images = load_dataset(photos)
     viewmats = images.cameras.viewmats.clone()
     viewmats[:, :3, 3] = 0
@@ -322,14 +322,14 @@ def test_cameras_at_one_place(photos):
         fit(TINY, images, progress=silent)
 
 
-def test_tiny_pictures(tmp_path):
+def test_tiny_images(tmp_path):
     photos = write_photos(tmp_path / "set", cameras=ring(6, size=8), held_out=(0,))
     with pytest.raises(InputError, match=r"images/001\.png has 8x8 px, want at least 11x11"):
         fit(TINY, photos, run_folder=tmp_path / "run", progress=silent)
     assert not (tmp_path / "run").exists()
 
 
-def test_points_that_are_not_there(tmp_path):
+def test_missing_points(tmp_path):
     photos = write_photos(tmp_path / "set", with_points=False)
     with pytest.raises(InputError, match="has no points; use --init random, or --init sfm"):
         fit(replace(TINY, init="points"), photos, progress=silent)
@@ -347,7 +347,7 @@ def test_summary_is_plain(fitted):
 
 
 @pytest.mark.slow
-def test_start_at_points_that_pycolmap_triangulates(tmp_path):
+def test_initialization_from_points_triangulated_by_pycolmap(tmp_path):
     pytest.importorskip("pycolmap")
     cube = write_cube(tmp_path)
     start = fit(FitConfig(steps=1, init="sfm", sh_degree=0), cube, progress=silent).scene

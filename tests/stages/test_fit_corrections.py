@@ -21,7 +21,7 @@ CONFIG = FitConfig(
 
 
 def pixel_errors(cameras, truth, points):
-    """Median distance in each camera between where points are seen and where they should be [px]."""
+    """Median distance in each camera between projected and true positions of points [px]."""
     seen, wanted = (project(se3.transform_points(c.viewmats, points.expand(len(c), -1, 3)), c.Ks) for c in (cameras, truth))
     return (seen - wanted).norm(dim=-1).median(dim=1).values
 
@@ -34,14 +34,14 @@ def test_pose_opt_recovers_a_perturbed_pose(tmp_path):
     runs = [fit(replace(CONFIG, pose_opt=on), photos, progress=silent) for on in (False, True)]
     training = truth[[i for i in range(12) if i not in (2, 7)]]
     before, after = (pixel_errors(run.cameras, training, scene.means) for run in runs)
-    place = 4  # of view 5 among the training views
+    place = 4  # index of view 5 in the training views
     assert before[place] > 4 and before.argmax() == place
     assert after.max() < 1.0
     assert runs[1].summary["psnr"] > runs[0].summary["psnr"] + 0.5
 
 
 def test_exposure_opt_recovers_a_gain(tmp_path):
-    """Every second photograph is darker; with exposures the scene keeps one colour, and views can be compared."""
+    """Every second photo is darker; with exposures, the scene keeps one color, and views are comparable."""
 
     def darker(index, image):
         return image * (0.6 if index % 2 else 1.0)
@@ -49,15 +49,15 @@ def test_exposure_opt_recovers_a_gain(tmp_path):
     photos = write_photos(tmp_path / "set", scene=blobs(), change=darker)
     plain, exposed = (fit(replace(CONFIG, exposure_opt=on), photos, progress=silent) for on in (False, True))
     assert "psnr_exposed" not in plain.summary and plain.exposures is None
-    grey = (exposed.exposures @ torch.tensor([0.3, 0.3, 0.3, 1.0])).mean(-1)  # what a grey of 0.3 becomes in each view
+    gray = (exposed.exposures @ torch.tensor([0.3, 0.3, 0.3, 1.0])).mean(-1)  # a gray of 0.3 in each view
     bright = torch.tensor([i % 2 == 0 for i in range(12) if i not in (2, 7)])
-    assert float(grey[~bright].mean() / grey[bright].mean()) == pytest.approx(0.6, abs=0.1)
-    # Held-out views have no exposure of their own: fitted on the left half, it holds on the right.
+    assert float(gray[~bright].mean() / gray[bright].mean()) == pytest.approx(0.6, abs=0.1)
+    # Held-out views have no learned exposure: it is fitted on the left half and evaluated on the right.
     assert exposed.summary["psnr_exposed"] > exposed.summary["psnr"] + 2
     assert exposed.summary["psnr_exposed"] > plain.summary["psnr"] + 2
 
 
-def test_rows_that_are_not_seen_stay():
+def test_invisible_rows_are_unchanged():
     rows = ViewParameters(torch.zeros(3, 2), weight=0.0)
     for _ in range(5):
         leaf = rows.leaf(1)
@@ -68,7 +68,7 @@ def test_rows_that_are_not_seen_stay():
     torch.testing.assert_close(rows.values[1], torch.full((2,), 0.5), atol=0.02, rtol=0)
 
 
-def test_rows_step_as_adam_does():
+def test_rows_step_like_adam():
     rows = ViewParameters(torch.zeros(2, 3), weight=0.0, betas=(0.9, 0.99))
     param = torch.zeros(3, requires_grad=True)
     adam = torch.optim.Adam([param], lr=0.01, betas=(0.9, 0.99), eps=1e-15)
@@ -84,7 +84,7 @@ def test_rows_step_as_adam_does():
     torch.testing.assert_close(rows.values[0], param.detach(), atol=1e-6, rtol=1e-5)
 
 
-def test_the_regulariser_pulls_back():
+def test_the_regularizer_pulls_back():
     rows = ViewParameters(torch.zeros(1, 2), weight=1.0)
     rows.values[:] = 1.0
     for _ in range(40):

@@ -25,7 +25,7 @@ def views_of(path, **options):
     return images, views
 
 
-def test_unreadable_picture_is_found_before_the_work(tmp_path):
+def test_unreadable_image_is_found_before_training(tmp_path):
     photos = write_photos(tmp_path / "set")
     path = photos / "images" / "004.png"
     path.write_bytes(path.read_bytes()[:400])
@@ -43,12 +43,12 @@ def test_the_clock_starts_at_the_first_step(monkeypatch):
     now = iter([100.0, 130.0])
     monkeypatch.setattr("vision3d.training.clock.time", SimpleNamespace(perf_counter=lambda: next(now)))
     clock = Clock(None, 60.0)
-    assert clock.seconds() == 0  # whatever was done before, such as the search for cameras
+    assert clock.seconds() == 0  # excludes earlier work such as structure from motion
     clock.start()
     assert clock.progress(1) == pytest.approx(0.5)
 
 
-def test_clock_of_seconds_goes_on_from_earlier_sessions():
+def test_clock_of_seconds_continues_from_earlier_sessions():
     clock = Clock(None, 100.0, seconds=50.0)
     assert clock.progress(0) == pytest.approx(0.5, abs=0.02)
     assert clock.steps_expected(20, 0.5) == 40
@@ -56,7 +56,7 @@ def test_clock_of_seconds_goes_on_from_earlier_sessions():
     assert Clock(None, 1.0, seconds=2.0).progress(0) == 1.0
 
 
-def test_world_and_back():
+def test_normalization_round_trip():
     cameras = ring(6)
     world = World.around(cameras)
     assert world.extent == pytest.approx(1.1 * float((cameras.centers - cameras.centers.mean(0)).norm(dim=-1).max()))
@@ -69,7 +69,7 @@ def test_world_and_back():
     torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
 
 
-def test_random_points_are_seen_and_have_the_colours_of_their_pixels(tmp_path):
+def test_random_points_are_visible_and_have_the_colors_of_their_pixels(tmp_path):
     photos = write_photos(tmp_path / "set")
     images, views = views_of(photos)
     world = World.around(images.cameras[images.train])
@@ -110,7 +110,7 @@ def test_focus_of_parallel_cameras():
         (lambda: LossConfig(ssim=1.5), r"ssim: got 1.5, want a number in \[0, 1\]"),
     ],
 )
-def test_values_that_make_no_sense(make, message):
+def test_wrong_options(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 

@@ -48,8 +48,8 @@ def torchrun(arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["mcmc", "adc"])
-def test_two_processes_fit_like_one(tmp_path, strategy):
-    """One picture of each batch a process: the gradients are the same two sums, so the scene is the same to the bit."""
+def test_two_processes_equal_one(tmp_path, strategy):
+    """One image of each batch per process: the gradients are the same two sums, so the scene is bitwise the same."""
     photos = write_photos(tmp_path / "set")
     config = replace(PAIR, strategy=strategy)
     (tmp_path / "pair.yaml").write_text(dump_yaml(config))
@@ -69,7 +69,7 @@ def test_two_processes_fit_like_one(tmp_path, strategy):
         [(line["step"], line["gaussians"]) for line in read_metrics(tmp_path / name / "metrics.jsonl")]
         for name in ("alone", "pair")
     )
-    assert got == want  # written once, not by both
+    assert got == want  # written by only one process
     assert done.stdout.count("psnr:") == 1
 
 
@@ -106,7 +106,7 @@ with launched_group() as group:
 
 @pytest.mark.slow
 def test_two_processes_train_a_network_like_one(tmp_path):
-    """Half of each batch a process: averaged gradients are those of the whole batch."""
+    """Half of each batch per process: averaged gradients equal those of the whole batch."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]

@@ -1,4 +1,4 @@
-"""The parameters of a fit are its own."""
+"""Parameters of a fit do not share memory with its input."""
 
 import torch
 
@@ -8,7 +8,7 @@ from vision3d.stages.fit.config import FitConfig
 from vision3d.stages.fit.model import Model
 
 
-def test_a_fit_leaves_the_scene_that_it_starts_from_alone():
+def test_a_fit_does_not_change_its_initial_scene():
     g = random_gaussians(6)
     scene = GaussianScene(g["means"], g["quats"], g["scales"].log(), g["opacities"].logit(), torch.rand(6, 4, 3))
     before = {name: getattr(scene, name).clone() for name in ("means", "quats", "log_scales", "opacity_logits", "sh")}

@@ -44,7 +44,7 @@ def photos(tmp_path_factory):
 
 
 def stop_after(step):
-    """A progress callback that asks for a stop as Ctrl-C does."""
+    """A progress callback that requests a stop like Ctrl-C."""
 
     def report(task, done, total, values):
         if task == "fit" and done == step:
@@ -53,12 +53,12 @@ def stop_after(step):
     return report
 
 
-def figures(folder):
+def metrics(folder):
     return [{key: value for key, value in line.items() if key != "wall_s"} for line in read_metrics(folder / "metrics.jsonl")]
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(photos, tmp_path, name):
+def test_resumed_run_is_bitwise_equal_to_an_uninterrupted_one(photos, tmp_path, name):
     config = CONFIGS[name]
     whole = fit(config, photos, run_folder=tmp_path / "whole", progress=silent)
     with pytest.raises(Interrupted, match="stopped after step 17"):
@@ -69,7 +69,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(photos, tmp_path, n
     for field in ("means", "quats", "log_scales", "opacity_logits", "sh"):
         assert torch.equal(getattr(resumed.scene, field), getattr(whole.scene, field)), field
     assert torch.equal(resumed.cameras.viewmats, whole.cameras.viewmats)
-    assert figures(tmp_path / "parts") == figures(tmp_path / "whole")
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     assert resumed.evaluation == whole.evaluation
     timed = ("training_s",)
     assert [resumed.summary[k] for k in resumed.summary if k not in timed] == [
@@ -77,7 +77,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(photos, tmp_path, n
     ]
 
 
-def test_killed_run_goes_on_from_its_last_checkpoint(photos, tmp_path):
+def test_killed_run_resumes_from_its_last_checkpoint(photos, tmp_path):
     whole = fit(FEW, photos, run_folder=tmp_path / "whole", progress=silent)
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     checkpoints = sorted((tmp_path / "killed" / "checkpoints").glob("step_*"))
@@ -85,17 +85,17 @@ def test_killed_run_goes_on_from_its_last_checkpoint(photos, tmp_path):
     checkpoints[-1].unlink()
     resumed = fit(FEW, photos, run_folder=RunFolder.create(tmp_path / "killed", FEW, resume=True), progress=silent)
     assert torch.equal(resumed.scene.means, whole.scene.means)
-    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 
-def test_checkpoint_of_another_config_is_refused(photos, tmp_path, cli):
+def test_checkpoint_of_another_config_is_rejected(photos, tmp_path, cli):
     fit(replace(FEW, steps=3), photos, run_folder=tmp_path / "run", progress=silent)
     code, _, err = cli("fit", photos, "--out", tmp_path / "run", "--resume", "--steps", "3", "--seed", "5")
     assert code == 2
     assert "cannot resume" in err and "seed: 0 there, 5 here" in err and "mcmc" not in err
 
 
-def test_other_photographs_are_refused(photos, tmp_path):
+def test_other_photos_are_rejected(photos, tmp_path):
     config = replace(FEW, steps=3)
     fit(config, photos, run_folder=tmp_path / "run", progress=silent)
     others = write_photos(tmp_path / "others", cameras=ring(9))
@@ -105,7 +105,7 @@ def test_other_photographs_are_refused(photos, tmp_path):
 
 
 @pytest.mark.parametrize("state", [{}, {"step": 3}, 7])
-def test_checkpoints_of_something_else_are_refused(photos, tmp_path, state):
+def test_checkpoints_of_other_runs_are_rejected(photos, tmp_path, state):
     config = replace(FEW, steps=3)
     folder = RunFolder.create(tmp_path / "run", config)
     folder.save_checkpoint(3, state)
@@ -114,7 +114,7 @@ def test_checkpoints_of_something_else_are_refused(photos, tmp_path, state):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_exits_with_130_and_the_run_goes_on(photos, tmp_path, number):
+def test_signal_exits_with_130_and_the_run_can_be_resumed(photos, tmp_path, number):
     out = tmp_path / "run"
     options = ["--steps", "100000", "--max-gaussians", "60", "--log-every", "1", "--sh-degree", "0", "--quiet"]
     arguments = ["fit", str(photos), "--out", str(out), *options]

@@ -1,4 +1,4 @@
-"""Score distillation: the wires of a pipeline with random numbers, which says nothing about trained ones."""
+"""Score distillation with a pipeline of random weights; no statement about trained ones."""
 
 import math
 import re
@@ -49,8 +49,8 @@ def views(count=3):
     return RelativeViews(draw[0] - 0.5, 6 * draw[1], draw[2], 1.4, torch.arange(count) % 2)
 
 
-def test_gradient_is_that_of_the_formula(guidance):
-    """(1 - abar_t) (eps_u + 3 (eps_c - eps_u) - eps) / batch, from the parts of the pipeline by themselves."""
+def test_gradient_equals_the_formula(guidance):
+    """(1 - abar_t) (eps_u + 3 (eps_c - eps_u) - eps) / batch, from the separate parts of the pipeline."""
     latents = torch.randn(3, 4, 32, 32).requires_grad_()
     loss = guidance.loss_of_latents(latents, views(), torch.Generator().manual_seed(9))
     (found,) = torch.autograd.grad(loss, latents)
@@ -73,7 +73,7 @@ def test_gradient_is_that_of_the_formula(guidance):
     assert float(loss.detach()) == pytest.approx(float(want.square().sum()) / 6, rel=1e-4)
 
 
-def test_the_loss_has_exactly_the_gradient_that_it_was_given(guidance, monkeypatch):
+def test_the_loss_has_exactly_the_given_gradient(guidance, monkeypatch):
     given = torch.randn(2, 4, 32, 32)
     monkeypatch.setattr(guidance, "gradient", lambda *_: given)
     latents = (1e3 * torch.randn(2, 4, 32, 32)).requires_grad_()
@@ -81,7 +81,7 @@ def test_the_loss_has_exactly_the_gradient_that_it_was_given(guidance, monkeypat
     assert torch.equal(torch.autograd.grad(loss, latents)[0], given / 2)
 
 
-def test_gradient_reaches_the_pictures(guidance):
+def test_gradient_reaches_the_images(guidance):
     frames = torch.rand(2, 24, 32, 3).requires_grad_()
     loss = guidance.loss(frames, views(2), torch.Generator().manual_seed(1))
     (grad,) = torch.autograd.grad(loss, frames)
@@ -89,14 +89,14 @@ def test_gradient_reaches_the_pictures(guidance):
     assert all(not parameter.requires_grad for network in (guidance.unet, guidance.vae) for parameter in network.parameters())
 
 
-def test_the_generator_decides(guidance):
+def test_the_generator_determines_the_result(guidance):
     def value(seed):
         return float(guidance.loss(torch.full((1, 16, 16, 3), 0.5), views(1), torch.Generator().manual_seed(seed)))
 
     assert value(1) == value(1) != value(2)
 
 
-def test_what_is_not_finite_counts_as_zero(guidance, monkeypatch):
+def test_values_that_are_not_finite_count_as_zero(guidance, monkeypatch):
     class Broken(torch.nn.Module):
         dtype = torch.float32
 
@@ -130,7 +130,7 @@ def test_directions_relative_to_the_reference():
     assert found.reference_polar == pytest.approx(math.pi / 2 - 0.1, abs=1e-5) and found.frame.tolist() == [0, 0]
 
 
-def test_random_cameras_are_all_round():
+def test_random_cameras_are_all_around():
     orbit = Orbit.about(torch.tensor([[-1.0, -1, -1], [1, 1, 1]]), "z")
     reference = orbit.cameras(torch.tensor([0.1]), torch.tensor([0.3]), 2.0, 0.5, 64, 32)
     cameras = orbit.random_cameras(400, reference, 24, torch.Generator().manual_seed(0))
@@ -139,23 +139,23 @@ def test_random_cameras_are_all_round():
     assert low <= elevations.min() < low + 0.1 and high - 0.1 < elevations.max() <= high
     assert azimuths.min() < -3 and azimuths.max() > 3
     torch.testing.assert_close(distances.float(), torch.full((400,), 2.0), atol=1e-5, rtol=0)
-    # What the longer side of the reference shows, a side of the square shows.
+    # The longer side of the reference image corresponds to a side of the square.
     assert float(cameras.Ks[0, 0, 0]) / 12 == pytest.approx(float(reference.Ks[0, 0, 0]) / 32)
 
 
-def test_pictures_are_made_square_with_white():
+def test_images_are_padded_to_squares_with_white():
     wide = square(torch.zeros(1, 2, 6, 3))
     assert wide.shape == (1, 3, 6, 6) and wide[0, 0].sum(1).tolist() == [6, 6, 0, 0, 6, 6]
     tall = square(torch.zeros(1, 5, 2, 3))
     assert tall.shape == (1, 3, 5, 5) and tall[0, 0].sum(0).tolist() == [5, 0, 0, 5, 5]
-    grey = clip_pixels(torch.full((1, 3, 10, 10), 0.5))
-    assert grey.shape == (1, 3, 224, 224) and float(grey[0, 0, 0, 0]) == pytest.approx(
+    gray = clip_pixels(torch.full((1, 3, 10, 10), 0.5))
+    assert gray.shape == (1, 3, 224, 224) and float(gray[0, 0, 0, 0]) == pytest.approx(
         (0.5 - 0.48145466) / 0.26862954, abs=1e-5
     )
 
 
 def test_labels(folder, guidance, tmp_path):
-    """Whatever a small network's folder calls itself, it is no Zero123."""
+    """A small network is never labeled as Zero123, whatever its folder claims."""
     assert isinstance(guidance, Guidance) and guidance.label.startswith("untrained test pipeline (")
     (tmp_path / "model_index.json").write_text('{"_class_name": "Zero1to3StableDiffusionPipeline"}')
     assert label_of(tmp_path, 10**6) == "untrained test pipeline (1,000,000 parameters)"
@@ -167,7 +167,7 @@ def test_labels(folder, guidance, tmp_path):
         label_of(tmp_path, 860_000_000)
 
 
-def test_long_runs_on_a_processor_are_refused(guidance, monkeypatch):
+def test_long_runs_on_a_cpu_are_rejected(guidance, monkeypatch):
     assert 0 < check_time(guidance, 1, 1, 32, CPU, force=False) < base.LONG_S
     monkeypatch.setattr(base, "LONG_S", 0.0)
     with pytest.raises(BackendError, match=r"one step takes \d+\.\d s on this processor, 300 steps about \d+ minutes; want"):
@@ -180,7 +180,7 @@ def spoiled(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.bin", "old.ckpt", "vae/a.pt", "x.PTH", "a.pkl"])
-def test_folders_with_pickles_are_refused(tmp_path, name):
+def test_folders_with_pickles_are_rejected(tmp_path, name):
     for part in (*PARTS, "cc_projection"):
         (tmp_path / part).mkdir()
     assert check_folder(tmp_path) == tmp_path / "cc_projection"
@@ -239,6 +239,6 @@ def test_damaged_folders(folder, references, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"scale": -1}, {"t_min": 0.6}, {"t_max": 1.5}, {"views": 0}, {"size": 8}])
-def test_options_that_make_no_sense(change):
+def test_wrong_options(change):
     with pytest.raises(ConfigError, match=r"sds\.\w+: got .*want"):
         SdsConfig(**change)

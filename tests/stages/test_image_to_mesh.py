@@ -1,4 +1,4 @@
-"""A first shape out of one picture, and its refinement with a guidance of random numbers."""
+"""An initial shape from one image, and its refinement with a guidance of random weights."""
 
 import json
 import math
@@ -45,40 +45,40 @@ def disc(size=160, radius=50.0, center=(80.0, 80.0)):
 
 
 @pytest.mark.parametrize("center", [(80.0, 80.0), (95.0, 70.0)])
-def test_a_disc_becomes_a_ball(tmp_path, center):
+def test_a_disc_becomes_a_sphere(tmp_path, center):
     images = reference(tmp_path / "disc.png", disc(center=center))
     mesh = inflated_mesh(images, Orbit.unit("auto"), 40)
-    metres = 2 * 3.8 * math.tan(math.radians(10)) / 160  # of a pixel at the middle
-    radius = 50 * metres
+    meters = 2 * 3.8 * math.tan(math.radians(10)) / 160  # size of a pixel at the center
+    radius = 50 * meters
     middle = (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
     radii = torch.linalg.vector_norm(mesh.vertices - middle, dim=-1)
     assert float(radii.mean()) == pytest.approx(radius, rel=0.03) and float(radii.std()) < 0.04 * radius
     volume = float(geometry.volume(mesh.vertices.double(), mesh.faces))
     assert volume == pytest.approx(4 / 3 * math.pi * radius**3, rel=0.08)
     assert connected_faces(mesh.faces)[0] == 1 and geometry.is_closed(mesh.faces)
-    # Right and down in the picture are +x and -y for a camera on +z.
-    assert float(middle[0]) == pytest.approx((center[0] - 80) * metres, abs=0.03)
-    assert float(middle[1]) == pytest.approx((80 - center[1]) * metres, abs=0.06)
+    # Right and down in the image are +x and -y for a camera on +z.
+    assert float(middle[0]) == pytest.approx((center[0] - 80) * meters, abs=0.03)
+    assert float(middle[1]) == pytest.approx((80 - center[1]) * meters, abs=0.06)
 
 
-def test_vertices_have_the_colours_of_the_picture(tmp_path):
+def test_vertices_have_the_colors_of_the_image(tmp_path):
     mesh = inflated_mesh(reference(tmp_path / "disc.png", disc()), Orbit.unit("auto"), 24)
     rows = 0.5 - mesh.vertices[:, 1] / (2 * 3.8 * math.tan(math.radians(10)))
     assert (mesh.vertex_colors[:, 0] > 0.98).all()
     assert (mesh.vertex_colors[:, 1] - rows).abs().mean() < 0.05
 
 
-def test_a_ring_keeps_its_hole_and_two_things_stay_two(tmp_path):
+def test_a_ring_keeps_its_hole_and_two_objects_stay_separate(tmp_path):
     ring = disc(radius=60)
     ring[..., 3] -= disc(radius=25)[..., 3]
     torus = inflated_mesh(reference(tmp_path / "ring.png", ring), Orbit.unit("auto"), 40)
     edges = geometry.unique_edges(torus.faces)[0]
-    assert torus.num_vertices - len(edges) + torus.num_faces == 0  # Euler's number of a torus
+    assert torus.num_vertices - len(edges) + torus.num_faces == 0  # Euler characteristic of a torus
     pair = torch.maximum(disc(radius=20, center=(40, 80)), disc(radius=20, center=(120, 80)))
     assert connected_faces(inflated_mesh(reference(tmp_path / "pair.png", pair), Orbit.unit("auto"), 40).faces)[0] == 2
 
 
-def test_a_speck_in_a_large_picture_is_refused_or_a_small_mesh(tmp_path):
+def test_a_speck_in_a_large_image_is_rejected_or_a_small_mesh(tmp_path):
     speck = disc(radius=2.2)
     mesh = inflated_mesh(reference(tmp_path / "speck.png", speck), Orbit.unit("auto"), 16)
     assert isinstance(mesh.validate(), Mesh)
@@ -102,14 +102,14 @@ def pipeline(tmp_path_factory):
     return write_tiny_pipeline(tmp_path_factory.mktemp("pipelines") / "tiny")
 
 
-def test_a_picture_alone_becomes_gaussians(photo, tmp_path):
+def test_a_single_image_becomes_gaussians(photo, tmp_path):
     result = bind_gaussians(replace(FEW, steps=30), image=photo, run_folder=tmp_path / "run", progress=silent)
     assert result.summary["shape"] == "inflated silhouette, the back mirrors the front; not measured"
     assert result.summary["guidance"] == "none" and result.summary["psnr_of_the_fitted_view"] > 18
     assert read_image(tmp_path / "run" / "figures" / "around.png").shape[1] == 4 * 256 + 12
 
 
-def test_a_guidance_takes_part_and_is_called_what_it_is(photo, pipeline, tmp_path):
+def test_a_guidance_is_used_and_labeled(photo, pipeline, tmp_path):
     plain = bind_gaussians(FEW, image=photo, progress=silent)
     guided = bind_gaussians(FEW, image=photo, guidance=pipeline, run_folder=tmp_path / "run", progress=silent)
     assert guided.summary["guidance"].startswith("untrained test pipeline (")
@@ -120,7 +120,7 @@ def test_a_guidance_takes_part_and_is_called_what_it_is(photo, pipeline, tmp_pat
     assert all(line["loss_guidance"] > 0 for line in lines) and len(lines) == 3
 
 
-def test_a_guided_run_goes_on_bit_for_bit(photo, pipeline, tmp_path):
+def test_a_guided_run_resumes_bitwise(photo, pipeline, tmp_path):
     whole = bind_gaussians(FEW, image=photo, guidance=pipeline, progress=silent)
     with pytest.raises(Interrupted):
         bind_gaussians(FEW, image=photo, guidance=pipeline, run_folder=tmp_path / "run", progress=stop_after(3))
@@ -133,7 +133,7 @@ def test_a_guided_run_goes_on_bit_for_bit(photo, pipeline, tmp_path):
         bind_gaussians(FEW, image=photo, run_folder=folder, progress=silent)
 
 
-def test_long_guided_runs_want_force(photo, pipeline, tmp_path, monkeypatch):
+def test_long_guided_runs_need_force(photo, pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr(base, "LONG_S", 0.0)
     with pytest.raises(BackendError, match=r"6 steps about 0 minutes; want a GPU .* or --force"):
         bind_gaussians(FEW, image=photo, guidance=pipeline, run_folder=tmp_path / "run", progress=silent)
@@ -143,7 +143,7 @@ def test_long_guided_runs_want_force(photo, pipeline, tmp_path, monkeypatch):
     )
 
 
-def test_what_goes_with_what(photo, tmp_path):
+def test_combinations_of_inputs(photo, tmp_path):
     data = photos_of(ball(1), tmp_path / "set")
     for options, message in [
         ({"mesh": ball(), "data": data, "guidance": tmp_path}, "--guidance: goes with --image"),

@@ -1,4 +1,4 @@
-"""Charts and colours of meshes: no overlaps, colours given back, no seams, what no view sees."""
+"""Charts and colors of meshes: no overlaps, recovered colors, no seams, invisible parts."""
 
 import math
 import re
@@ -19,7 +19,7 @@ from vision3d.stages.mesh.refining import refine
 
 
 def ignore(*_):
-    """The progress of nobody."""
+    """A progress callback that does nothing."""
 
 
 def unwrapped_plane(divisions=4):
@@ -30,7 +30,7 @@ def unwrapped_plane(divisions=4):
 
 
 def drawn(mesh, camera, *, by_level=False):
-    """Colours of a textured mesh in one camera, and where it is."""
+    """Colors of a textured mesh in one camera, and its mask."""
     positions = screen_positions(mesh.vertices, camera.viewmats, camera.Ks)
     fragments = rasterize(positions, mesh.faces, int(camera.width), int(camera.height))
     uvs = interpolate(mesh.uvs, mesh.faces, fragments)
@@ -46,7 +46,7 @@ def psnr(a, b):
 # --- charts
 
 
-def test_pieces_are_all_faces_once_and_look_one_way():
+def test_pieces_contain_all_faces_once_with_similar_normals():
     vertices, faces = shapes.icosphere(4)
     mesh = Mesh(vertices, faces)
     directions, found = zip(*pieces(mesh), strict=True)
@@ -60,8 +60,8 @@ def test_pieces_are_all_faces_once_and_look_one_way():
 
 
 @pytest.mark.viewer
-def test_faces_over_others_of_their_piece_are_charts_of_their_own():
-    # A screw: a strip that climbs about z three times looks up all along and hangs together.
+def test_faces_over_others_of_their_piece_are_separate_charts():
+    # A screw: a strip that climbs three times around z faces up everywhere and is connected.
     turns = torch.linspace(0, 6 * math.pi, 121)
     rims = [torch.stack([r * turns.cos(), r * turns.sin(), 0.1 * turns], -1) for r in (0.5, 1.0)]
     inner, outer = torch.arange(120), torch.arange(120) + 121
@@ -83,26 +83,26 @@ def test_charts_do_not_overlap_and_hold_every_face(shape):
     size, padding = 256, 3
     mesh = unwrap(Mesh(*shape), size, padding)
     assert mesh.num_faces == len(shape[1])
-    torch.testing.assert_close(mesh.vertices[mesh.faces], shape[0][shape[1]])  # the same faces in their order
+    torch.testing.assert_close(mesh.vertices[mesh.faces], shape[0][shape[1]])  # the same faces in order
     assert mesh.uvs.min() >= 0 and mesh.uvs.max() <= 1
     corners = size * mesh.uvs[mesh.faces].double()
     sides = corners[:, 1:] - corners[:, :1]
     areas = 0.5 * (sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
     assert (areas.abs() > 1e-3).all()
-    # Drawn in one order and in the other, every texel belongs to the same face: no two faces share one.
+    # Drawn in both orders, every texel belongs to the same face: no two faces share one.
     flat = torch.nn.functional.pad(4 * size * mesh.uvs, (0, 2), value=1.0)[None]
     first = rasterize(flat, mesh.faces, 4 * size, 4 * size).face_ids
     second = rasterize(flat, mesh.faces.flip(0), 4 * size, 4 * size).face_ids
     second = torch.where(second >= 0, mesh.num_faces - 1 - second, second)
-    assert (first != second).float().mean() < 1e-4  # texel centres on an edge to within rounding
-    # The drawn texels are as many as the area of the faces says.
+    assert (first != second).float().mean() < 1e-4  # except texel centers on an edge within rounding
+    # The number of drawn texels matches the area of the faces.
     assert abs(float((first >= 0).sum()) / (16 * float(areas.abs().sum())) - 1) < 0.01
-    # Between two charts there is free space.
+    # There is free space between two charts.
     assert min_gap(mesh, first[0] >= 0, 4 * size) >= 4 * padding - 4
 
 
 def min_gap(mesh, mask, size):
-    """The least distance between texels of two charts, in texels."""
+    """Minimum distance between texels of two charts, in texels."""
     from scipy.ndimage import distance_transform_edt, label
 
     charts, count = label(mask.numpy(), structure=[[1] * 3] * 3)
@@ -119,7 +119,7 @@ def test_charts_that_do_not_fit():
 
 
 def shards(count):
-    """Triangles that do not touch each other, each a chart of its own."""
+    """Triangles that do not touch each other, each a separate chart."""
     side = math.ceil(count**0.5)
     place = torch.stack([torch.arange(count) % side, torch.arange(count) // side, torch.zeros(count, dtype=torch.long)], -1)
     corners = place[:, None].float() + torch.tensor([[0.0, 0, 0], [0.6, 0, 0], [0, 0.6, 0]])
@@ -127,7 +127,7 @@ def shards(count):
 
 
 @pytest.mark.viewer
-def test_thousands_of_charts_make_the_texture_grow():
+def test_thousands_of_charts_enlarge_the_texture():
     found = unwrap_growing(shards(2500), 256, 4)
     assert found is not None
     mesh, size = found
@@ -146,26 +146,26 @@ def test_charts_of_more_detail_are_larger():
     assert 7 < areas[1] / areas[0] < 11
 
 
-# --- colours
+# --- colors
 
 
-def test_vertex_colours_are_given_back():
+def test_vertex_colors_are_recovered():
     mesh = unwrapped_plane()
     shade = 0.5 + 0.25 * torch.cat([mesh.vertices[:, :2], mesh.vertices.sum(1, keepdim=True)], 1)
     texels = baking.texels_of(mesh, 128)
     want = 0.5 + 0.25 * torch.cat([texels.points[:, :2], texels.points.sum(1, keepdim=True)], 1)
-    picture = torch.zeros(128, 128, 3)
+    image = torch.zeros(128, 128, 3)
     flat = torch.nn.functional.pad(128 * mesh.uvs, (0, 2), value=1.0)[None]
-    picture[texels.mask] = interpolate(shade, mesh.faces, rasterize(flat, mesh.faces, 128, 128))[0][texels.mask]
-    torch.testing.assert_close(picture[texels.mask], want, atol=1e-4, rtol=0)  # places under texels are right
-    textured = replace(mesh, texture=baking.spread(picture, texels.mask))
+    image[texels.mask] = interpolate(shade, mesh.faces, rasterize(flat, mesh.faces, 128, 128))[0][texels.mask]
+    torch.testing.assert_close(image[texels.mask], want, atol=1e-4, rtol=0)  # positions of texels are correct
+    textured = replace(mesh, texture=baking.spread(image, texels.mask))
     got, mask, places = drawn(textured, cameras_around(6, 96, 2.5)[0])
     inner = mask & (places[..., :2].abs() < 0.78).all(-1)
     want = 0.5 + 0.25 * torch.cat([places[..., :2], places.sum(-1, keepdim=True)], -1)
     assert inner.sum() > 1000 and psnr(got[inner], want[inner]) > 60
 
 
-def test_colours_of_views_come_back_on_vertices():
+def test_colors_of_views_are_recovered_at_vertices():
     vertices, faces = shapes.icosphere(4)
     mesh = Mesh(vertices, faces, normals=vertices)
     baked, seen = baking.color_vertices(mesh, exact_views(sphere, cameras_around(20, 128)), ignore)
@@ -175,7 +175,7 @@ def test_colours_of_views_come_back_on_vertices():
 
 @pytest.mark.viewer
 @pytest.mark.parametrize("steps", [0, 60])
-def test_a_texture_out_of_views_shows_them_again(steps):
+def test_a_texture_from_views_reproduces_them(steps):
     views = exact_views(sphere, cameras_around(20, 128))
     mesh, seen = baking.bake(unwrap(Mesh(*shapes.icosphere(4)), 256, 4), views, 256, ignore)
     assert seen > 0.999
@@ -184,12 +184,12 @@ def test_a_texture_out_of_views_shows_them_again(steps):
     others = cameras_around(7, 100, 3.5)
     for by_level in (False, True):
         got = [drawn(mesh, others[i], by_level=by_level) for i in range(7)]
-        figures = []
+        metrics = []
         for (image, mask, places), eye in zip(got, others.centers, strict=True):
             towards = torch.nn.functional.normalize(eye - places, dim=-1)
-            inner = mask & ((towards * places).sum(-1) > 0.3)  # edges mix with nothing
-            figures.append(psnr(image[inner], colors(places[inner])))
-        assert min(figures) > 40, figures
+            inner = mask & ((towards * places).sum(-1) > 0.3)  # edges are antialiased with the background
+            metrics.append(psnr(image[inner], colors(places[inner])))
+        assert min(metrics) > 40, metrics
 
 
 def test_refining_moves_vertices_to_the_surface():
@@ -212,14 +212,14 @@ def test_refining_moves_vertices_to_the_surface():
     assert torch.equal(found.texture, again.texture)
 
 
-def test_what_hides_a_mesh_is_not_painted_on_it():
+def test_occluders_are_not_painted_on_a_mesh():
     big = exact_views(lambda points: points.norm(dim=-1) - 1, cameras_around(8, 64))
     mesh = unwrap(Mesh(*(part if part.dtype == torch.int64 else 0.5 * part for part in shapes.icosphere(2))), 64, 4)
     mesh = replace(mesh, texture=torch.full((64, 64, 3), 0.5))
     assert torch.equal(refine(mesh, big, 8, ignore).texture, mesh.texture)
 
 
-def test_refining_wants_a_texture():
+def test_refining_needs_a_texture():
     with pytest.raises(InputError, match="mesh: has no texture; want one with uvs and a texture"):
         refine(Mesh(*shapes.icosphere(1)), exact_views(sphere, cameras_around(4, 16)), 1, ignore)
 
@@ -230,17 +230,17 @@ def test_no_seams_where_charts_meet():
     texels = baking.texels_of(mesh, 128)
     picture = torch.zeros(128, 128, 3)
     picture[texels.mask] = 1.0  # white charts on black
-    far = cameras_around(3, 24, 8.0)  # the levels of the pyramid mix charts with what is between them
+    far = cameras_around(3, 24, 8.0)  # coarse mip levels mix charts with the space between them
     white = replace(mesh, texture=baking.spread(picture, texels.mask))
     dark = replace(mesh, texture=picture)
     for by_level in (False, True):
         image, mask, _ = drawn(white, far[0], by_level=by_level)
         assert image[mask].min() > 0.9999
     image, mask, _ = drawn(dark, far[0], by_level=True)
-    assert image[mask].min() < 0.9  # without the spreading there are seams
+    assert image[mask].min() < 0.9  # without padding there are seams
 
 
-def test_hidden_places_take_no_colour_from_what_hides_them():
+def test_hidden_points_get_no_color_from_their_occluders():
     plane = unwrapped_plane(8)
     ball = shapes.icosphere(3, 0.3)
     above = Mesh(ball[0] + torch.tensor([0.0, 0, 0.6]), ball[1], normals=ball[0] / 0.3)
@@ -259,14 +259,14 @@ def test_hidden_places_take_no_colour_from_what_hides_them():
     normals = torch.tensor([0.0, 0, 1]).expand(len(points), 3)
     got, is_seen = baking.colors_of(points, normals, both, views, ignore)
     from_middle = points[:, :2].norm(dim=-1)
-    shadow = 0.3 / (1 - (0.3 / 2.4) ** 2) ** 0.5 * 3 / 2.4  # of the ball on the plane, seen from 3 above it
+    shadow = 0.3 / (1 - (0.3 / 2.4) ** 2) ** 0.5 * 3 / 2.4  # radius of the sphere's shadow on the plane, seen from 3 above it
     assert not is_seen[from_middle < shadow - 0.06].any()
     assert is_seen[from_middle > shadow + 0.08].all()
     is_clear = from_middle > shadow + 0.08
     assert (got[is_clear] - colors(points[is_clear])).abs().max() < 0.01
 
 
-def test_what_no_view_sees_has_the_nearest_colour():
+def test_invisible_parts_have_the_nearest_color():
     vertices, faces = shapes.icosphere(3)
     mesh = Mesh(vertices, faces, normals=vertices)
     baked, seen = baking.color_vertices(mesh, exact_views(sphere, cameras_around(20, 96)[:4]), ignore)
@@ -275,12 +275,12 @@ def test_what_no_view_sees_has_the_nearest_colour():
     assert (baked.vertex_colors[vertices[:, 2] > 0.9] - colors(vertices[vertices[:, 2] > 0.9])).abs().max() < 0.05
 
 
-def test_spreading_takes_the_nearest():
-    picture = torch.arange(5.0)[:, None, None].expand(5, 5, 1).contiguous()
+def test_padding_uses_the_nearest():
+    image = torch.arange(5.0)[:, None, None].expand(5, 5, 1).contiguous()
     known = torch.zeros(5, 5, dtype=torch.bool)
     known[1], known[4] = True, True
-    assert baking.spread(picture, known)[:, 0, 0].tolist() == [1, 1, 1, 4, 4]
-    assert torch.equal(baking.spread(picture, torch.zeros_like(known)), picture)
+    assert baking.spread(image, known)[:, 0, 0].tolist() == [1, 1, 1, 4, 4]
+    assert torch.equal(baking.spread(image, torch.zeros_like(known)), image)
 
 
 def test_missing_packages_are_named(monkeypatch):

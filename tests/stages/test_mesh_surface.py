@@ -1,4 +1,4 @@
-"""Depth maps to a surface: exact depths of closed forms, what floats, the bound on the memory, the box."""
+"""Depth maps to a surface: exact analytic depths, floaters, the memory limit, the box."""
 
 import math
 import subprocess
@@ -31,7 +31,7 @@ BOX = Box(torch.full((3,), -1.5), torch.full((3,), 1.5))
 
 
 def ignore(_):
-    """The progress of nobody."""
+    """A progress callback that does nothing."""
 
 
 def surface_of(views, resolution=96, truncation=4.0):
@@ -41,7 +41,7 @@ def surface_of(views, resolution=96, truncation=4.0):
 
 
 def samples(mesh, count=20_000):
-    """Points evenly on a mesh."""
+    """Points sampled uniformly on a mesh."""
     generator = torch.Generator().manual_seed(0)
     corners = mesh.vertices.double()[mesh.faces]
     areas = geometry.face_areas(mesh.vertices.double(), mesh.faces)
@@ -56,7 +56,7 @@ def samples(mesh, count=20_000):
 
 @pytest.mark.viewer
 @pytest.mark.parametrize("distance, volume", [(sphere, 4 / 3 * torch.pi), (torus, 2 * torch.pi**2 * 0.16)])
-def test_exact_depths_give_the_surface_back(distance, volume):
+def test_exact_depths_reproduce_the_surface(distance, volume):
     mesh = surface_of(exact_views(distance, cameras_around(32, 160)))
     off = distance(samples(mesh)).abs()
     # A voxel is 0.031, a pixel on the surface 0.019.
@@ -74,7 +74,7 @@ def test_faces_run_counter_clockwise_seen_from_outside():
 
 @dataclass
 class Floating(ExactViews):
-    """The sphere, before which two of the views show a disc that is not there."""
+    """The sphere, in front of which two of the views show a disc that does not exist."""
 
     def _render(self, index: int) -> Maps:
         maps = super()._render(index)
@@ -86,7 +86,7 @@ class Floating(ExactViews):
 
 
 @pytest.mark.viewer
-def test_views_carve_what_others_see_floating():
+def test_floaters_are_carved_by_other_views():
     cameras = cameras_around(24, 96)[:1].merge(cameras_around(24, 96))  # the first one twice: two views agree
     views = Floating(exact_views(sphere, cameras).scene, cameras, quantile=None)
     mesh = surface_of(views, 64)
@@ -94,7 +94,7 @@ def test_views_carve_what_others_see_floating():
 
 
 @pytest.mark.viewer
-def test_voxels_grow_until_they_fit(caplog):
+def test_voxels_are_enlarged_until_they_fit(caplog):
     views = exact_views(sphere, cameras_around(8, 64))
     fine = plan(views, BOX, 3 / 128, truncation=4.0, max_bytes=1e9, step=ignore)
     max_bytes = 0.3 * len(fine.blocks) * BLOCK_BYTES
@@ -134,16 +134,16 @@ print(1024 * (kilobytes("VmHWM") - before), len(grid.blocks) * BLOCK_BYTES)
 
 @pytest.mark.viewer
 @pytest.mark.slow
-def test_the_memory_of_voxels_is_what_was_planned():
+def test_the_memory_of_voxels_is_as_planned():
     package("open3d")
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=300, check=True)
     used, planned = map(float, done.stdout.split())
-    assert planned > 1e8, "too small to tell"
+    assert planned > 1e8, "too small to measure"
     assert 0.4 * planned < used < 1.1 * planned, (used, planned)
 
 
 @pytest.mark.viewer
-def test_a_box_beside_the_scene():
+def test_a_box_outside_the_scene():
     package("open3d")
     views, beside = exact_views(sphere, cameras_around(8, 48)), Box(torch.full((3,), 5.0), torch.full((3,), 6.0))
     with pytest.raises(InputError, match="box: no view has a surface inside 5 5 5 to 6 6 6; want another --box"):
@@ -152,7 +152,7 @@ def test_a_box_beside_the_scene():
         reconstruct(views, beside, 0.02, trim=4.0, max_bytes=1e9, step=ignore)
 
 
-def test_views_that_must_see_a_place():
+def test_minimum_number_of_views():
     none, five = MeshConfig(), MeshConfig(min_views=5)
     assert [min_views_of(none, count) for count in (1, 2, 23, 24, 100)] == [1, 2, 2, 3, 3]
     assert [min_views_of(five, count) for count in (3, 24)] == [3, 5]
@@ -162,7 +162,7 @@ def test_views_that_must_see_a_place():
 
 
 def ball_on_a_rod(radius=0.004):
-    """A ball, and 40 thin Gaussians along a rod that leaves it upwards."""
+    """A sphere, and 40 thin Gaussians along a rod that extends upwards from it."""
     vertices, _ = shapes.icosphere(4)
     along = torch.linspace(0.52, 1.3, 40)
     axis = torch.stack([0.1 + 0.1 * along, torch.full_like(along, 0.05), along], -1)
@@ -173,13 +173,13 @@ def ball_on_a_rod(radius=0.004):
 
 
 @pytest.mark.viewer
-def test_a_rod_that_depth_maps_do_not_show_is_in_the_mesh():
+def test_a_rod_missing_in_depth_maps_is_in_the_mesh():
     package("open3d")
     voxel, views = 3 / 48, exact_views(sphere, cameras_around(24, 64))
     along = torch.linspace(1.0, 1.4, 30)
     axis = torch.stack([0.1 * along, 0.2 * along, along], -1)
     rod = replace(GaussianScene.from_points(axis, opacity=0.97), log_scales=torch.full((30, 3), 0.8 * voxel).log())
-    on_ball = GaussianScene.from_points(shapes.icosphere(3)[0] * 0.99, opacity=0.97)  # which the surface has already
+    on_ball = GaussianScene.from_points(shapes.icosphere(3)[0] * 0.99, opacity=0.97)  # already part of the surface
     grid = Grid(voxel, torch.cartesian_prod(*[torch.arange(-2, 2)] * 3), BOX)
     plain = fuse(views, grid, truncation=4.0, min_views=2, step=ignore)
     assert torch.cdist(axis[5:], plain.vertices).amin(1).median() > 2.5 * voxel
@@ -187,13 +187,13 @@ def test_a_rod_that_depth_maps_do_not_show_is_in_the_mesh():
     mesh = fuse(views, grid, truncation=4.0, min_views=2, step=ignore, thin=rod)
     assert torch.cdist(axis, mesh.vertices).amin(1).max() < 1.8 * voxel
     assert geometry.connected_faces(mesh.faces)[0] == 1 and geometry.is_closed(mesh.faces)
-    # Away from the rod nothing changed.
+    # Nothing changes away from the rod.
     far = torch.cdist(mesh.vertices, axis).amin(1) > 4 * voxel
     assert sphere(mesh.vertices[far]).abs().max() < 0.03
 
 
 @pytest.mark.viewer
-def test_gaussians_that_views_see_through_or_cannot_see_are_no_thin_parts():
+def test_transparent_or_invisible_gaussians_are_not_thin_parts():
     scene = ball_on_a_rod()
     hidden = replace(scene[-4:], means=torch.tensor([[0.0, 0.0, 0.1 * k] for k in range(4)]))
     faint = replace(
@@ -206,10 +206,10 @@ def test_gaussians_that_views_see_through_or_cannot_see_are_no_thin_parts():
         views = SceneViews(both, surrounding_cameras(scene, 24, 96))
         thin = thin_gaussians(views, BOX, 0.01, 3)
         assert len(thin) == count
-        assert (thin.scales > 0.01).all()  # as wide as pixels show them
+        assert (thin.scales > 0.01).all()  # at least as wide as pixels
 
 
-def test_opacities_in_voxels_are_those_of_the_closed_form():
+def test_opacities_in_voxels_have_their_closed_form():
     generator = torch.Generator().manual_seed(0)
     means, quats = torch.rand(60, 3, generator=generator), torch.randn(60, 4, generator=generator)
     scene = GaussianScene.from_points(means, opacity=0.5)
@@ -221,7 +221,7 @@ def test_opacities_in_voxels_are_those_of_the_closed_form():
     squared = offsets.square().sum(-1)
     passed = torch.where(squared < 2.5**2, 1 - scene.opacities * torch.exp(-0.5 * squared), 1).prod(1)
     assert torch.allclose(opacity[::50], 1 - passed, atol=1e-6)
-    # Nowhere else is any.
+    # Zero everywhere else.
     everywhere = torch.cartesian_prod(*[torch.arange(-20, 70, 7)] * 3)
     offsets = torch.einsum("mnk,nkj->mnj", 0.02 * everywhere[:, None] - means, quat_to_rotmat(scene.quats)) / scene.scales
     near = everywhere[(offsets.square().sum(-1) < 2.45**2).any(1)]
@@ -243,9 +243,9 @@ def test_poisson_of_exact_depths(distance):
 
 
 @pytest.mark.viewer
-def test_poisson_closes_what_no_view_sees_unless_it_is_trimmed():
+def test_poisson_closes_invisible_parts_unless_trimmed():
     package("open3d")
-    cameras = cameras_around(40, 96)[:10]  # from above alone
+    cameras = cameras_around(40, 96)[:10]  # only from above
     views = exact_views(sphere, cameras)
     closed, _ = reconstruct(views, BOX, 3 / 64, trim=0.0, max_bytes=1e9, step=ignore)
     trimmed, _ = reconstruct(views, BOX, 3 / 64, trim=3.0, max_bytes=1e9, step=ignore)
@@ -254,7 +254,7 @@ def test_poisson_closes_what_no_view_sees_unless_it_is_trimmed():
 
 
 @pytest.mark.viewer
-def test_points_of_poisson_grow_until_they_fit(caplog):
+def test_points_of_poisson_are_reduced_until_they_fit(caplog):
     package("open3d")
     views = exact_views(sphere, cameras_around(12, 96))
     with caplog.at_level("WARNING", "vision3d.mesh"):
@@ -267,13 +267,13 @@ def test_points_of_poisson_grow_until_they_fit(caplog):
 # --- box and cameras
 
 
-def test_the_box_holds_what_the_views_show():
+def test_the_box_contains_the_visible_surface():
     box = find_extent(exact_views(torus, cameras_around(16, 64)), True, ignore).box
     want = torch.tensor([1.4, 1.4, 0.4])
     assert (box.high > want).all() and (box.high < want + 0.15).all() and torch.allclose(box.low, -box.high, atol=0.03)
 
 
-def test_the_box_ends_where_the_cameras_stand():
+def test_the_box_ends_at_the_cameras():
     def in_a_hall(points):
         return torch.minimum(sphere(points), 20 - points.norm(dim=-1))
 
@@ -284,7 +284,7 @@ def test_the_box_ends_where_the_cameras_stand():
         assert (extent.center is not None) == with_background
     outwards = cameras_around(16, 64)
     turned = outwards.viewmats.clone()
-    turned[:, [0, 2]] *= -1  # turned round, they look at the walls
+    turned[:, [0, 2]] *= -1  # rotated to look at the walls
     views = exact_views(in_a_hall, replace(outwards, viewmats=turned))
     assert find_extent(views, True, ignore).box.high.max() > 15
 
@@ -309,13 +309,13 @@ def test_views_without_a_surface():
         find_extent(views, True, ignore)
 
 
-def test_cameras_round_a_scene():
+def test_cameras_around_a_scene():
     scene = blobs()
     cameras = surrounding_cameras(scene, 20, 64).validate()
     assert len(cameras) == 20 and cameras.centers.mean(0).norm() < 0.5
     alphas = [maps.alpha for maps in SceneViews(scene, cameras, quantile=None)]
     assert all(float(alpha.max()) > 0.5 for alpha in alphas)
-    # Soft Gaussians reach to the borders of the pictures, but no farther than their faint ends.
+    # Soft Gaussians extend to the borders of the images, but not beyond their transparent ends.
     assert all(float(torch.cat([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]]).max()) < 0.5 for alpha in alphas)
     far = GaussianScene.from_points(torch.tensor([[1e3, 0, 0], [0, 1e3, 0], [0, 0, -1e3]]), scale_factor=0.1, sh_degree=0)
     with_far = surrounding_cameras(replace(scene, sh=scene.sh[:, :1]).merge(far), 20, 64)
@@ -334,17 +334,17 @@ def test_ellipsoids_as_2dgs_across_their_shortest_axis():
     torch.testing.assert_close(discs.covars, scene.covars, atol=1e-6, rtol=1e-4)
 
 
-def test_views_are_rendered_once_where_they_fit(monkeypatch):
+def test_views_are_rendered_once_if_they_fit(monkeypatch):
     views = exact_views(sphere, cameras_around(4, 16))
     rendered = []
     render = ExactViews._render
     monkeypatch.setattr(ExactViews, "_render", lambda self, index: rendered.append(index) or render(self, index))
-    views._free = 2 * 16 * 16 * 9 * 4  # two views of 9 floats a pixel
+    views._free = 2 * 16 * 16 * 9 * 4  # two views of 9 floats per pixel
     list(views), list(views)
     assert rendered == [0, 1, 2, 3, 2, 3]
 
 
-def test_fisheye_cameras_are_refused():
+def test_fisheye_cameras_are_rejected():
     with pytest.raises(InputError, match="cameras: got fisheye ones, want pinhole cameras without lens distortion"):
         SceneViews(blobs(), replace(cameras_around(4, 16), model="fisheye"))
 
@@ -352,7 +352,7 @@ def test_fisheye_cameras_are_refused():
 # --- clean-up
 
 
-def test_normals_of_vertices_between_faces_without_area():
+def test_normals_of_vertices_between_degenerate_faces():
     vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]])
     mesh = Mesh(vertices, torch.tensor([[0, 1, 2], [1, 3, 1], [1, 3, 3]]))
     torch.testing.assert_close(normals_of(mesh), torch.tensor([0.0, 0, 1]).expand(4, 3))
@@ -362,7 +362,7 @@ def joined(*meshes):
     return Mesh(*meshes[0]).merge(*(Mesh(*mesh) for mesh in meshes[1:]))
 
 
-def test_small_and_hidden_parts_go():
+def test_small_and_hidden_parts_are_removed():
     big, faces = shapes.icosphere(3)
     crumb, inside = shapes.icosphere(1, 0.05), shapes.icosphere(2, 0.5)
     beside = (crumb[0] + torch.tensor([2.0, 0, 0]), crumb[1])
@@ -390,7 +390,7 @@ def test_holes_are_filled_up_to_a_size():
     assert cleanup.fill_holes(closed, 200)[1] == 0
 
 
-def test_smoothing_takes_noise_and_keeps_the_volume():
+def test_smoothing_removes_noise_and_keeps_the_volume():
     vertices, faces = shapes.icosphere(4)
     noise = 0.01 * torch.randn(len(vertices), 1, generator=torch.Generator().manual_seed(0))
     rough = Mesh(vertices * (1 + noise), faces)
@@ -495,14 +495,14 @@ def test_decimation_and_smoothing_leave_rods_whole():
 @settings(max_examples=60, deadline=None)
 def test_no_edge_of_a_cleaned_mesh_has_more_than_two_faces(seed, num_vertices, num_faces):
     generator = torch.Generator().manual_seed(seed)
-    vertices = torch.randint(0, 4, (num_vertices, 3), generator=generator).float()  # some at equal places
+    vertices = torch.randint(0, 4, (num_vertices, 3), generator=generator).float()  # some coincide
     mesh = cleanup.manifold(Mesh(vertices, torch.randint(0, num_vertices, (num_faces, 3), generator=generator)))
     assert len(geometry.crowded_edges(mesh.faces)) == 0
-    assert len(mesh.vertices.unique(dim=0)) == mesh.num_vertices  # also not where a program joins equal vertices
+    assert len(mesh.vertices.unique(dim=0)) == mesh.num_vertices  # also after merging equal vertices
     assert (mesh.faces != mesh.faces.roll(1, 1)).all()
 
 
-def test_of_crowded_edges_the_smallest_faces_go():
+def test_the_smallest_faces_of_nonmanifold_edges_are_removed():
     vertices, faces = shapes.icosphere(2)
     tip = vertices[faces[0, :2]].mean(0) * 1.05
     fin = torch.tensor([[*faces[0, :2].tolist(), len(vertices)]])
@@ -526,7 +526,7 @@ def test_decimation_leaves_two_faces_at_each_edge():
 
 
 def table_in_a_hall(points):
-    """A flat cylinder of radius 1 below z = 0 and a ball on it, on a floor at -0.3 within walls 5 away."""
+    """A flat cylinder of radius 1 below z = 0 and a sphere on it, on a floor at -0.3 within walls 5 away."""
     around = points[..., :2].norm(dim=-1)
     off = torch.stack([around - 1, (points[..., 2] + 0.1).abs() - 0.1], -1)
     table = off.clamp(min=0).norm(dim=-1) + off.amax(-1).clamp(max=0)
@@ -537,7 +537,7 @@ def table_in_a_hall(points):
 
 @dataclass
 class Hazy(ExactViews):
-    """Depths that are off by waves of their own in each view, as far as their spread says; in the hall much farther."""
+    """Depths with different wave-shaped errors in each view, within their spread; much larger ones in the hall."""
 
     near: float = 0.04
     far: float = 0.3
@@ -558,7 +558,7 @@ def above(count, size):
 
 
 @pytest.mark.viewer
-def test_flat_things_of_hazy_views_are_flat():
+def test_flat_surfaces_of_noisy_views_are_flat():
     views = Hazy(exact_views(sphere, above(24, 128)).scene, above(24, 128), quantile=None, distance=table_in_a_hall)
     extent = find_extent(views, True, ignore)
     assert extent.center is not None and extent.box.high[:2].max() < 1.3
@@ -566,13 +566,13 @@ def test_flat_things_of_hazy_views_are_flat():
     mesh = fuse(views, grid, truncation=5.0, min_views=3, step=ignore)
     points = samples(mesh)
     top = points[(points[:, :2].norm(dim=-1) < 0.9) & (points[:, :2] - torch.tensor([0.2, 0.1])).norm(dim=-1).gt(0.45)]
-    assert len(top) > 2000 and top[:, 2].abs().quantile(0.95) < 0.02  # half of the haze of one view
+    assert len(top) > 2000 and top[:, 2].abs().quantile(0.95) < 0.02  # half of the noise of one view
     cleaned, _ = cleanup.main_parts(cleanup.manifold(mesh), 0.0005, 20)
     assert len(geometry.crowded_edges(cleaned.faces)) == 0 and geometry.connected_faces(cleaned.faces)[0] <= 20
 
 
 @pytest.mark.viewer
-def test_the_background_is_one_surface_behind_things_and_cameras():
+def test_the_background_is_one_surface_behind_objects_and_cameras():
     cameras = above(24, 128)
     views = Hazy(exact_views(sphere, cameras).scene, cameras, quantile=None, distance=table_in_a_hall)
     extent = find_extent(views, True, ignore)
@@ -582,13 +582,13 @@ def test_the_background_is_one_surface_behind_things_and_cameras():
     assert geometry.connected_faces(behind.faces)[0] == 1 and len(geometry.crowded_edges(behind.faces)) == 0
     points = samples(behind)
     slope = -points[:, 2] / points[:, :2].norm(dim=-1)
-    floor = points[(slope > 0.16) & (slope < 0.22)]  # directions in which it is seen from 1.4 to 1.9 away
-    # Depths are off by 0.3 along rays of at least 8 degrees.
+    floor = points[(slope > 0.16) & (slope < 0.22)]  # directions in which it is 1.4 to 1.9 away
+    # Depths have errors of 0.3 along rays of at least 8 degrees.
     assert len(floor) > 100 and (floor[:, 2] + 0.3).abs().mean() < 0.06
     assert (behind.vertices / torch.tensor([1.0, 1.0, 0.2])).norm(dim=-1).min() > 1.0
     toward = (geometry.face_normals(behind.vertices, behind.faces) * behind.vertices[behind.faces].mean(1)).sum(-1)
     assert (toward < 0).float().mean() > 0.99  # it faces the cameras
-    # Views from between the cameras are not behind it, whichever cameras they lie between.
+    # Views from between the cameras are not behind it, for any pair of cameras.
     generator = torch.Generator().manual_seed(0)
     three = torch.stack([torch.randperm(len(cameras), generator=generator)[:3] for _ in range(500)])
     shares = -torch.rand(500, 3, generator=generator).log()

@@ -1,4 +1,4 @@
-"""Nothing that we start talks to the network by itself."""
+"""Nothing that we start connects to the network on its own."""
 
 import importlib.util
 import subprocess
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("taichi") is None, reas
 
 
 def output(more):
-    """The lines of a process in which nothing can reach the network."""
+    """Output lines of a process without network access."""
     command = [sys.executable, "-c", _PROGRAM.format(more=more)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
 
@@ -38,19 +38,19 @@ def output(more):
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [None, "OFF", "1"])
 def test_taichi_does_not_ask_for_a_newer_version(tmp_path, monkeypatch, given):
-    """Taichi's `init` sends its version and a number of this machine to its makers' server unless it is told not to."""
-    monkeypatch.setenv("HOME", str(tmp_path))  # a home without a note of when Taichi asked last
+    """By default, Taichi's `init` sends its version and a machine id to its makers' server."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # a home directory without the time of Taichi's last check
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     if given is not None:
         monkeypatch.setenv("TI_SKIP_VERSION_CHECK", given)
     *_, child, events = output(_CHILD)
     assert events == "events []"
-    assert child == "ON"  # and so in processes that it starts
+    assert child == "ON"  # also in child processes
 
 
 @pytest.mark.slow
-def test_the_test_sees_the_question(tmp_path, monkeypatch):
-    """The same with Taichi's own default: the question is asked, so the test above can fail."""
+def test_the_check_is_detected(tmp_path, monkeypatch):
+    """The same with Taichi's own default: the check is made, so the test above can fail."""
     monkeypatch.setenv("HOME", str(tmp_path))
     lines = output("import os; os.environ.pop('TI_SKIP_VERSION_CHECK'); ti.init(arch=ti.cpu)")
     assert "urllib.Request" in lines[-1]

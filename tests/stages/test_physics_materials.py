@@ -35,7 +35,7 @@ def rotations(count):
 
 
 def memories(material, F):
-    """Those of particles with a history, where the law has one."""
+    """Internal variables of particles with a history, for laws that have them."""
     return initial_memory(material, F) + (0.03 * torch.rand(len(F)).double() if material.law == "snow" else 0)
 
 
@@ -66,7 +66,7 @@ def test_stress_is_symmetric_and_zero_at_rotations(law):
 
 
 @pytest.mark.parametrize("law", ALIASES)
-def test_stress_turns_with_the_frame_and_knows_no_direction(law):
+def test_stress_is_objective_and_isotropic(law):
     material, F, Q = Material(law), deformations(200), rotations(200)
     memory = memories(material, F)
     tau = kirchhoff_stress(material, F, memory)
@@ -102,7 +102,7 @@ def test_stress_is_the_central_difference_of_the_energy(law):
 @pytest.mark.parametrize("law", SOLID)
 def test_small_strains_follow_hooke(law):
     material = Material(law, youngs_modulus=3e5, poisson_ratio=0.3, yield_stress=1e5)
-    squeeze = -1e-5 * EYE  # sand bears nothing without pressure
+    squeeze = -1e-5 * EYE  # sand has no stress without pressure
     strain = torch.randn(50, 3, 3, dtype=torch.float64) * 1e-6
     strain = (strain + strain.mT) / 2 + squeeze
     F, memory = return_map(material, EYE + strain, initial_memory(material, strain), 1e-4)
@@ -112,8 +112,8 @@ def test_small_strains_follow_hooke(law):
 
 
 @pytest.mark.parametrize("law", ["corotated", "neo_hookean", "hencky", "von_mises", "viscoplastic"])
-def test_a_pulled_bar_gives_young_and_poisson_back(law):
-    """Free sides: the narrowing that makes the side stress vanish is nu, the stress over the strain is E."""
+def test_a_stretched_bar_reproduces_young_and_poisson(law):
+    """Free sides: nu is the contraction for which the lateral stress vanishes; E is stress over strain."""
     material = Material(law, youngs_modulus=2e6, poisson_ratio=0.35, yield_stress=1e5)
     pull, E, nu = 1e-5, material.youngs_modulus, material.poisson_ratio
     F = torch.diag(torch.tensor([1 + pull, 1 - nu * pull, 1 - nu * pull], dtype=torch.float64))[None]
@@ -134,7 +134,7 @@ def test_simple_shear_has_its_closed_forms():
     assert abs(tau[0, 1] - 2 * mu * log_stretch / math.sqrt(1 + gamma**2 / 4)) < 1e-9 * E
 
 
-def test_snow_grows_stiffer_when_packed_up_to_its_cap():
+def test_snow_hardens_under_compression_up_to_its_limit():
     snow, F = Material("snow", max_packing=5.0), deformations(4, 0.01)
     fresh = kirchhoff_stress(snow, F)
     torch.testing.assert_close(fresh, kirchhoff_stress(Material("corotated"), F))
@@ -182,14 +182,14 @@ def test_an_inverted_particle_is_pushed_back():
 
 
 @pytest.mark.parametrize("law", [law for law in PLASTIC if law != "viscoplastic"])
-def test_return_maps_are_idempotent_and_turn_with_the_frame(law):
+def test_return_maps_are_idempotent_and_objective(law):
     material, F, Q = Material(law), deformations(300, 0.2), rotations(300)
     once, memory = return_map(material, F, initial_memory(material, F), 1e-4)
     twice, memory2 = return_map(material, once, memory, 1e-4)
     torch.testing.assert_close(kirchhoff_stress(material, twice), kirchhoff_stress(material, once), atol=1e-6, rtol=1e-9)
     torch.testing.assert_close(memory2, memory, atol=1e-12, rtol=1e-12)
     turned, _ = return_map(material, Q @ F, initial_memory(material, F), 1e-4)
-    if law == "water":  # keeps no rotation
+    if law == "water":  # has no rotation
         torch.testing.assert_close(turned, once)
     else:
         torch.testing.assert_close(turned, Q @ once, atol=1e-10, rtol=0)
@@ -197,7 +197,7 @@ def test_return_maps_are_idempotent_and_turn_with_the_frame(law):
 
 @pytest.mark.parametrize("law", ["von_mises", "drucker_prager", "viscoplastic"])
 def test_flow_dissipates(law):
-    """tau : (trial strain - elastic strain) >= 0, by the energy that is lost at fixed shape."""
+    """tau : (trial strain - elastic strain) >= 0, by the energy lost at fixed shape."""
     material, F = Material(law), deformations(300, 0.2)
     after, _ = return_map(material, F, initial_memory(material, F), 1e-4)
     tau = kirchhoff_stress(material, after)
@@ -230,7 +230,7 @@ def test_metal_stays_on_its_yield_surface_and_keeps_its_volume():
 
 
 @pytest.mark.parametrize("steps", [1, 7, 500])
-def test_hardening_metal_follows_the_bilinear_curve_whatever_the_steps(steps):
+def test_hardening_metal_follows_the_bilinear_curve_for_any_steps(steps):
     """Pure shear in logarithmic strain h: |dev tau| = tau_y + 2 mu xi / (1 + xi) (|dev| - tau_y / 2 mu)."""
     metal, total = Material("von_mises", yield_stress=1e4, hardening=0.25), 0.3
     stretch = math.exp(total / steps)
@@ -261,22 +261,22 @@ def test_sand_stays_in_its_cone():
     torch.testing.assert_close(torch.linalg.det(after[closed]), torch.linalg.det(F[closed]))  # shear flow, no dilatancy
 
 
-def test_sand_bears_no_load_until_it_has_closed_again():
+def test_sand_has_no_stress_until_it_has_closed_again():
     sand = Material("sand")
     stretch, memory = 1.1, initial_memory(sand, EYE[None])
     F, memory = return_map(sand, stretch * EYE[None], memory, 1e-4)
     torch.testing.assert_close(F, EYE[None])
-    F, memory = return_map(sand, 0.95 * F, memory, 1e-4)  # still looser than at rest
+    F, memory = return_map(sand, 0.95 * F, memory, 1e-4)  # still looser than in the rest state
     assert kirchhoff_stress(sand, F).abs().max() < 1e-6 and memory > 0
     F, memory = return_map(sand, 0.9 * F, memory, 1e-4)
-    want = math.log(1.1 * 0.95 * 0.9)  # tighter than at rest, by this much and no more
+    want = math.log(1.1 * 0.95 * 0.9)  # compressed by exactly this much relative to the rest state
     assert memory == 0 and want < 0
     trace = float(kirchhoff_stress(sand, F)[0].trace())
     assert abs(trace / ((2 * sand.mu + 3 * sand.lam) * 3 * want) - 1) < 1e-9
 
 
 @pytest.mark.parametrize(("friction_deg", "angle_deg"), [(25.0, 29.60), (30.0, 34.72), (45.0, 46.89)])
-def test_sheared_sand_bears_the_angle_of_the_infinite_slope(friction_deg, angle_deg):
+def test_sheared_sand_has_the_angle_of_the_infinite_slope(friction_deg, angle_deg):
     """tan(angle) = 2 sqrt(3) sin(phi) / (3 - sin(phi)) in plane shear at constant pressure."""
     sand = Material("sand", friction_deg=friction_deg, poisson_ratio=0.3)
     F, memory = math.exp(-1e-3) * EYE[None], torch.zeros(1).double()
@@ -303,7 +303,7 @@ def test_snow_is_clamped_and_remembers_its_volume():
     assert torch.equal(kept, inside) and (memory == 0.9).all()
 
 
-def test_water_keeps_its_volume_alone():
+def test_water_keeps_only_its_volume():
     water, F = Material("water", poisson_ratio=0.45), deformations(100, 0.1)
     after, _ = return_map(water, F, initial_memory(water, F), 1e-4)
     J = torch.linalg.det(F)
@@ -333,8 +333,8 @@ def test_foam_relaxes_exponentially_to_its_yield_stress():
 
 
 @pytest.mark.parametrize("law", ["hencky", "von_mises", "drucker_prager", "viscoplastic"])
-def test_what_is_flatter_than_logarithms_see_is_given_up(law):
-    """Otherwise stress and energy would not belong together there, and a particle that swings back would gain energy."""
+def test_deformations_below_the_logarithm_limit_are_clamped(law):
+    """Otherwise stress and energy would be inconsistent there, and a particle that recovers would gain energy."""
     material = Material(law, yield_stress=1e12)
     flat = torch.diag_embed(torch.tensor([[1.0, 1.0, 1e-3], [1.0, 1.0, -0.2], [1.0, 1.0, 0.5]])).double()
     F, _ = return_map(material, flat, initial_memory(material, flat), 1e-3)
@@ -343,7 +343,7 @@ def test_what_is_flatter_than_logarithms_see_is_given_up(law):
     assert law == "drucker_prager" or torch.equal(F[2], flat[2])
 
 
-def test_tables_of_laws_are_whole():
+def test_tables_of_laws_are_complete():
     assert set(laws._STRESSES) == set(laws._ENERGIES) == set(ALIASES)
     assert set(plasticity._FLOWS) == {*PLASTIC, "hencky"}
     names = [*ALIASES, *(alias for aliases in ALIASES.values() for alias in aliases)]
@@ -388,12 +388,12 @@ def test_wrong_parameters_are_named(key, value, text):
     assert error.value.exit_code == 2
 
 
-def test_water_without_bulk_modulus_is_refused():
+def test_water_without_bulk_modulus_is_rejected():
     with pytest.raises(ConfigError, match=r"poisson_ratio: got 0\.0, want more than 0 for water, whose bulk modulus is lambda"):
         Material("water", poisson_ratio=0.0)
 
 
-def test_presets_load_and_are_what_their_names_say():
+def test_presets_have_the_laws_of_their_names():
     found = {name: load_material(name) for name in presets("materials")}
     want = {"jelly": "corotated", "rubber": "neo_hookean", "metal": "von_mises", "sand": "drucker_prager", "snow": "snow",
             "water": "water", "foam": "viscoplastic"}  # fmt: skip

@@ -39,7 +39,7 @@ def block(cells, corner):
 
 
 def random_particles(count, materials=(JELLY,)):
-    """Anywhere inside the grid, with random velocities, gradients and masses."""
+    """Anywhere in the grid, with random velocities, gradients and masses."""
     x = 0.2 + 0.6 * torch.rand(count, 3, dtype=torch.float64)
     volume = torch.rand(count, dtype=torch.float64) * H**3 + 1e-6
     v, C = torch.randn(count, 3, dtype=torch.float64), torch.randn(count, 3, 3, dtype=torch.float64)
@@ -47,7 +47,7 @@ def random_particles(count, materials=(JELLY,)):
 
 
 def spinning(omega):
-    """A block of 64 cubic half cells that turns about its centre, with the gradient that belongs to it."""
+    """A block of 64 cubic half cells that rotates about its center, with the matching velocity gradient."""
     x, volume = block((3, 3, 3), (0.41, 0.4, 0.39))
     W = torch.tensor([[0, -omega[2], omega[1]], [omega[2], 0, -omega[0]], [-omega[1], omega[0], 0]], dtype=torch.float64)
     v = (x - x.mean(0)) @ W.T
@@ -72,7 +72,7 @@ def test_weights_have_the_moments_of_quadratic_splines():
 def test_one_transfer_conserves_mass_momentum_and_angular_momentum():
     particles = random_particles(300)
     tau = torch.randn(300, 3, 3).double()
-    tau = tau + tau.mT  # of any symmetric stress, for forces within a body turn nothing
+    tau = tau + tau.mT  # any symmetric stress, as internal forces exert no torque
     mass, momentum = particle_to_grid(particles, tau, GRID, 1e-3)
     positions = GRID.node_positions(torch.arange(GRID.num_nodes), mass)
     torch.testing.assert_close(mass.sum(), particles.mass.sum())
@@ -84,7 +84,7 @@ def test_one_transfer_conserves_mass_momentum_and_angular_momentum():
     torch.testing.assert_close(after.angular_momentum(H), particles.angular_momentum(H), atol=1e-14, rtol=1e-12)
 
 
-def test_affine_velocity_fields_go_through_exactly():
+def test_affine_velocity_fields_are_transferred_exactly():
     particles, B, v0 = random_particles(200), torch.randn(3, 3).double(), torch.randn(3).double()
     particles = particles.replace(v=v0 + particles.x @ B.T, C=B.expand(200, 3, 3))
     mass, momentum = particle_to_grid(particles, torch.zeros(200, 3, 3).double(), GRID, 1e-3)
@@ -93,7 +93,7 @@ def test_affine_velocity_fields_go_through_exactly():
     torch.testing.assert_close(after.C, particles.C, atol=1e-9, rtol=0)
 
 
-def test_whole_cells_of_shift_change_nothing():
+def test_translation_by_whole_cells_changes_nothing():
     particles = random_particles(100).replace(x=0.3 + 0.3 * torch.rand(100, 3, dtype=torch.float64))
     shift = H * vector(1, -1, 2)
     moved = particles.replace(x=particles.x + shift)
@@ -103,7 +103,7 @@ def test_whole_cells_of_shift_change_nothing():
     torch.testing.assert_close(moved.F, particles.F, atol=1e-12, rtol=0)
 
 
-def test_quarter_turns_commute_with_the_simulation():
+def test_rotations_by_90_degrees_commute_with_the_simulation():
     turn = torch.tensor([[0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.float64)
     center = vector(0.5, 0.5, 0.5)
     particles = random_particles(100).replace(x=0.35 + 0.3 * torch.rand(100, 3, dtype=torch.float64))
@@ -155,11 +155,11 @@ def test_a_spinning_block_keeps_its_momenta_and_gains_no_energy():
     assert (after.angular_momentum(H) - L).norm() < 1e-12 * L.norm()
     assert max(highest) < energy * 1.005
     turned = after.F_total - torch.eye(3)
-    assert turned.norm(dim=(1, 2)).min() > 1  # it did turn
+    assert turned.norm(dim=(1, 2)).min() > 1  # it has rotated
 
 
 def test_two_blocks_exchange_momentum():
-    """Unequal densities: the common centre of mass goes straight on, and no energy is made."""
+    """Unequal densities: the common center of mass moves uniformly, and no energy is created."""
     light, heavy = replace(JELLY, density=500.0), replace(JELLY, density=2000.0)
     first, volume = block((3, 3, 3), (0.25, 0.4, 0.4))
     second, _ = block((3, 3, 3), (0.56, 0.4, 0.4))
@@ -172,14 +172,14 @@ def test_two_blocks_exchange_momentum():
     assert (after.momentum - P).norm() < 1e-12 * P.norm()
     torch.testing.assert_close(after.center, start.center + 0.3 * velocity, atol=1e-12, rtol=0)
     mean = after.v[body == 0].mean(0)
-    assert mean[0] < -0.3  # the light one came back
+    assert mean[0] < -0.3  # the light one bounces back
     energy = after.kinetic_energy(H) + after.elastic_energy(world.materials)
     assert 0.3 * start.kinetic_energy(H) < energy < start.kinetic_energy(H)
     torch.testing.assert_close(after.mass[body == 1].sum() / after.mass[body == 0].sum(), torch.tensor(4.0).double())
 
 
 def bar_period(cells):
-    """Period of a free bar of 0.5 m over 2 L sqrt(rho / E), and what is left of its amplitude after one."""
+    """Period of a free bar of 0.5 m over 2 L sqrt(rho / E), and the fraction of its amplitude after one period."""
     bar = Material("corotated", youngs_modulus=1e4, poisson_ratio=0.0)
     h, length, speed, dt = 0.5 / cells, 0.5, 0.01, 5e-4
     grid = Grid((-6 * h, -5 * h, -5 * h), h, (cells + 13, 12, 12), padding=0)
@@ -208,7 +208,7 @@ def test_a_bar_rings_with_the_period_of_its_length():
 
 
 def test_a_block_slides_down_an_incline():
-    """Gravity is turned and not the floor: d(v_x) = g sin dt - mu (g cos dt + d(v_z)), exact while nothing moves sideways."""
+    """Gravity is rotated instead of the floor: d(v_x) = g sin dt - mu (g cos dt + d(v_z)), exact without lateral motion."""
     slope, mu, dt, steps = math.radians(30), 0.3, 5e-4, 300
     gravity = (9.81 * math.sin(slope), 0.0, -9.81 * math.cos(slope))
     floor = Boundary("plane", center=(0.0, 0.0, 0.25 + 1e-9), kind="separate", friction=mu)
@@ -221,7 +221,7 @@ def test_a_block_slides_down_an_incline():
     velocity = particles.momentum / particles.mass.sum()
     want = 1.0 + 9.81 * steps * dt * (math.sin(slope) - mu * math.cos(slope)) - mu * float(velocity[2])
     assert abs(float(velocity[0]) - want) < 1e-12
-    assert velocity[0] < 1.0 + 0.9 * 9.81 * steps * dt * math.sin(slope)  # it did touch the floor
+    assert velocity[0] < 1.0 + 0.9 * 9.81 * steps * dt * math.sin(slope)  # it touches the floor
 
 
 def test_sticky_floors_hold_and_walls_keep_everything_inside():
@@ -276,10 +276,10 @@ def test_normals_are_the_gradient_of_the_distance(boundary):
     ],
 )
 def test_kinds_of_contact(kind, friction, want):
-    """Into the floor and out of it deep in it, and above it: |v_t| = 5 loses mu |v_n| = 2 mu."""
+    """Into the floor and out of it deep inside, and above it: |v_t| = 5 loses mu |v_n| = 2 mu."""
     v = torch.tensor([[3.0, 4, -2], [3, 4, 2], [3, 4, -2]]).double()
     grid = Grid((0.0, 0.0, -0.25), 0.1, (5, 5, 5), 0)
-    rows = torch.tensor([0, 30, 59])  # one a column, at heights of -0.25, -0.25 and 0.15
+    rows = torch.tensor([0, 30, 59])  # one per column, at heights of -0.25, -0.25 and 0.15
     found, work = contact.apply(Boundary(kind=kind, friction=friction), v, torch.full((3,), 2.0).double(), rows, grid)
     want = torch.tensor(want).double()
     torch.testing.assert_close(found, want)
@@ -287,8 +287,8 @@ def test_kinds_of_contact(kind, friction, want):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_the_surface_between_two_nodes_is_where_material_stops(share):
-    """Sticky: what is interpolated between the nodes stops at the surface; momentum goes to both nodes by their shares."""
+def test_material_stops_at_the_surface_between_two_nodes(share):
+    """Sticky: velocity interpolated at the surface becomes zero; momentum goes to both nodes by their weights."""
     grid = Grid((0.0, 0.0, 0.0), 0.1, (5, 5, 5), 0)
     floor = Boundary(center=(0.0, 0.0, 0.2 + 0.1 * share + 1e-12), kind="sticky")
     rows, mass = torch.tensor([2, 3]), torch.tensor([0.5, 3.0]).double()
@@ -308,7 +308,7 @@ def test_moving_boundaries_and_time_windows():
     def after(time):
         return contact.apply(lift, v, torch.ones(1).double(), torch.tensor([0]), grid, time)[0]
 
-    assert after(0.5) is v  # not there yet
+    assert after(0.5) is v  # does not exist yet
     assert torch.equal(after(1.0), v)  # still below the point
     torch.testing.assert_close(after(1.5), vector(0, 0, 1)[None])
     assert after(2.0) is v
@@ -345,12 +345,12 @@ def test_the_time_step_is_the_shortest_of_three():
     assert stable_dt(twisted, (JELLY,), H) == pytest.approx(0.5 / (1e4 * math.sqrt(3)))
     assert stable_dt(particles, (Material("static"),), H) == math.inf
     hard = replace(JELLY, youngs_modulus=1e8)
-    assert stable_dt(particles, (JELLY, hard), H) == stable_dt(particles, (JELLY,), H)  # a body that isn't there
+    assert stable_dt(particles, (JELLY, hard), H) == stable_dt(particles, (JELLY,), H)  # a body without particles
     with pytest.raises(NumericalError, match="step 7: velocity is not finite"):
         stable_dt(particles.replace(v=particles.v * float("nan")), (JELLY,), H, 7)
 
 
-def test_resting_bodies_stay_and_hold_others():
+def test_stationary_bodies_stay_and_support_others():
     world = World(replace(GRID, padding=3), (JELLY, Material("static")))
     shelf, volume = block((4, 4, 1), (0.35, 0.35, 0.3))
     load, _ = block((2, 2, 1), (0.4, 0.4, 0.45))
@@ -363,7 +363,7 @@ def test_resting_bodies_stay_and_hold_others():
     assert 0.01 < fall.mean() < 0.5 * 9.81 * 0.2**2 * 0.9
 
 
-def test_advance_ends_in_time_and_counts_what_leaves():
+def test_advance_ends_on_time_and_counts_escaping_particles():
     particles = Particles.at_rest(*block((1, 1, 1), (0.8, 0.4, 0.4)), (JELLY,), v=torch.full((8, 3), 0.0).double())
     particles = particles.replace(v=vector(5.0, 0, 0).expand_as(particles.v))
     times = []
@@ -403,7 +403,7 @@ def test_random_scenes_stay_finite(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(24))
 def test_colliding_bodies_gain_no_energy(seed):
-    """Two bodies of any law and stiffness run into each other at up to 6 m/s, without gravity, at the stable time step."""
+    """Two bodies of any law and stiffness collide at up to 6 m/s, without gravity, at the stable time step."""
     generator = torch.Generator().manual_seed(seed)
     laws = ["jelly", "rubber", "hencky", "metal", "sand", "snow", "water", "foam"]
 
@@ -434,7 +434,7 @@ def test_colliding_bodies_gain_no_energy(seed):
     assert particles.x.isfinite().all() and particles.F_total.isfinite().all()
 
 
-def test_total_deformation_is_kept_where_plastic_flow_forgets():
+def test_total_deformation_includes_plastic_flow():
     water = Material("water", poisson_ratio=0.45)
     particles = random_particles(50, (water,))
     after, _ = deform(particles, (water,), 1e-3)
@@ -470,7 +470,7 @@ def test_wrong_particles_grids_and_worlds_are_named():
         Particles.at_rest(x, volume, (JELLY,), torch.ones(8).long())
     with pytest.raises(ConfigError, match=r"spacing: got 0\.0, want a length > 0"):
         Grid((0.0, 0.0, 0.0), 0.0, (9, 9, 9))
-    with pytest.raises(ConfigError, match=r"shape: got \(6, 9, 9\) nodes with padding 3, want at least 7 a side"):
+    with pytest.raises(ConfigError, match=r"shape: got \(6, 9, 9\) nodes with padding 3, want at least 7 per side"):
         Grid((0.0, 0.0, 0.0), 1.0, (6, 9, 9))
     with pytest.raises(ConfigError, match=r"gravity: got \(0\.0, 0\.0, nan\), want three numbers"):
         World(GRID, (JELLY,), gravity=(0.0, 0.0, math.nan))
@@ -479,7 +479,7 @@ def test_wrong_particles_grids_and_worlds_are_named():
 
 
 def test_rotated_frames_of_a_free_body_agree():
-    """A turn of everything but the grid changes little: what is left is the grid's own anisotropy."""
+    """Rotating everything but the grid changes little: the remainder is the anisotropy of the grid."""
     rotation = quat_to_rotmat(random_quats(1, dtype=torch.float64))[0]
     center = vector(0.5, 0.5, 0.5)
     start = spinning((0.0, 0.0, 6.0))

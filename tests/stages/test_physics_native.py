@@ -1,4 +1,4 @@
-"""The native engine: against the reference one step at a time, and what it promises over many."""
+"""The native engine: against the reference one step at a time, and its properties over many."""
 
 import math
 from dataclasses import fields, replace
@@ -26,14 +26,14 @@ DT = 1e-4
 
 
 def of_bodies(found, of_world, dtype=torch.float32):
-    """An engine that runs the kernels' bodies of the GPU, thread after thread, in place of the vector loops."""
+    """An engine that runs the GPU kernel bodies, thread by thread, instead of the vector loops."""
     engine = NativeEngine(found, of_world, dtype)
     engine._module = native.require().kernel_bodies
     return engine
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_a_step_of_a_law_is_that_of_the_reference(law, isa):
+def test_a_step_of_a_law_equals_the_reference(law, isa):
     its_world = world(material(law), boundaries=(solid("plane", friction=0.3),))
     before = particles(its_world.materials)
     after, _, work = substep(before, its_world, DT)
@@ -45,7 +45,7 @@ def test_a_step_of_a_law_is_that_of_the_reference(law, isa):
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_bodies_of_gpu_kernels_are_the_reference_in_float64(law):
+def test_bodies_of_gpu_kernels_equal_the_reference_in_float64(law):
     its_world = world(material(law), boundaries=(solid("box", friction=0.3),))
     before = particles(its_world.materials)
     after, _, work = substep(before, its_world, DT)
@@ -57,13 +57,13 @@ def test_bodies_of_gpu_kernels_are_the_reference_in_float64(law):
 
 @pytest.mark.parametrize("kind", ["sticky", "slip", "separate"])
 @pytest.mark.parametrize("name", list(physics.SOLIDS))
-def test_a_step_with_a_solid_is_that_of_the_reference(name, kind):
+def test_a_step_with_a_solid_equals_the_reference(name, kind):
     boundary = solid(name, kind=kind, friction=0.4, velocity=(0.3, -0.2, 1.0), angular_velocity=(1.0, -2.0, 3.0), start=-0.01)
     its_world = world(material("jelly"), boundaries=(boundary, solid("plane", start=0.5)))
     before = particles(its_world.materials)
     after, _, work = substep(before, its_world, DT, time=0.02)
     free, _, _ = substep(before, replace(its_world, boundaries=()), DT, time=0.02)
-    assert (after.v - free.v).abs().max() > 1e-2  # it is met
+    assert (after.v - free.v).abs().max() > 1e-2  # there is contact
     for engine, tolerance in (
         (NativeEngine(before, its_world), 5e-6),
         (NativeEngine(before, its_world, torch.float64), 1e-13),
@@ -74,7 +74,7 @@ def test_a_step_with_a_solid_is_that_of_the_reference(name, kind):
         assert report.work == pytest.approx(work, rel=1e-4)
 
 
-def test_several_bodies_wind_and_led_parts_are_those_of_the_reference(isa):
+def test_several_bodies_wind_and_kinematic_parts_equal_the_reference(isa):
     its_world = world(
         *(material(law) for law in ("jelly", "sand", "water", "static", "snow")),
         winds=(physics.WIND,), motions=physics.MOTIONS, boundaries=(solid("box"), solid("sphere", kind="slip")),
@@ -92,8 +92,8 @@ def test_several_bodies_wind_and_led_parts_are_those_of_the_reference(isa):
     assert_same(double.particles, after, 1e-13)
 
 
-def test_friction_of_several_materials_is_that_of_the_reference(isa):
-    """Jelly, water and sand that grips twice, all in one place: each node has the mean by mass."""
+def test_friction_of_several_materials_equals_the_reference(isa):
+    """Jelly, water and sand with double friction, all in one place: each node has the mass-weighted mean."""
     its_world = world(
         material("jelly"), replace(material("water"), friction_scale=0.0), replace(material("sand"), friction_scale=2.0),
         boundaries=(solid("box", friction=0.5), solid("sphere", kind="slip", friction=0.3), solid("plane", friction=0.4)),
@@ -101,7 +101,7 @@ def test_friction_of_several_materials_is_that_of_the_reference(isa):
     before = particles(its_world.materials, 1000)
     after, _, work = substep(before, its_world, DT)
     alike = replace(its_world, materials=tuple(replace(m, friction_scale=1.0) for m in its_world.materials))
-    assert (substep(before, alike, DT)[0].v - after.v).abs().max() > 1e-2  # it counts
+    assert (substep(before, alike, DT)[0].v - after.v).abs().max() > 1e-2  # it has an effect
     for engine, tolerance in (
         (NativeEngine(as_type(before, torch.float32), its_world), 5e-6),
         (NativeEngine(before, its_world, torch.float64), 1e-13),
@@ -113,8 +113,8 @@ def test_friction_of_several_materials_is_that_of_the_reference(isa):
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5])
-def test_friction_of_one_material_is_that_of_the_reference(scale):
-    """One factor for all is that of the obstacles' coefficients; nothing is counted at the nodes."""
+def test_friction_of_one_material_equals_the_reference(scale):
+    """One factor for all scales the obstacles' coefficients; nothing is accumulated at the nodes."""
     its_world = world(replace(material("jelly"), friction_scale=scale), boundaries=(solid("box", friction=0.5),))
     before = particles(its_world.materials)
     after, _, _ = substep(before, its_world, DT)
@@ -124,7 +124,7 @@ def test_friction_of_one_material_is_that_of_the_reference(scale):
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_energies_are_those_of_the_reference(law, isa):
+def test_energies_equal_the_reference(law, isa):
     its_world = world(material(law))
     before = particles(its_world.materials)
     want = energies(before, its_world, DT)
@@ -138,8 +138,8 @@ def test_energies_are_those_of_the_reference(law, isa):
 
 
 @pytest.mark.parametrize("law", ["jelly", "sand", "water"])
-def test_a_fall_is_that_of_the_reference(law):
-    """Sorted anew many times, with steps of the engine's own choice."""
+def test_a_fall_equals_the_reference(law):
+    """Re-sorted many times, with steps chosen by the engine."""
     grid = Grid((0.0, 0.0, 0.0), 1 / 16, (17, 17, 17))
     stiff = Material(law, youngs_modulus=3e4, poisson_ratio=0.3, friction_scale=1.0)
     its_world = World(grid, (stiff,), boundaries=(Boundary("plane", (0, 0, 0.21), (0.3, 0.1, 1.0), friction=0.3),))
@@ -149,7 +149,7 @@ def test_a_fall_is_that_of_the_reference(law):
     engine = NativeEngine(as_type(before, torch.float32), its_world)
     report = engine.advance(0.1)
     assert abs(report.steps - reported.steps) <= 2
-    # Contact and yielding decide by rounding here and there, so single particles may differ.
+    # Contact and yielding sometimes depend on rounding, so individual particles may differ.
     distances = torch.linalg.vector_norm(engine.particles.x.double() - want.x, dim=-1) / grid.spacing
     assert distances.median() < 1e-3 and distances.max() < 0.05
     assert report.work == pytest.approx(reported.work, rel=1e-2)
@@ -173,7 +173,7 @@ def test_results_do_not_depend_on_threads():
         assert_same(other, found[0][0], 0.0)
 
 
-def test_what_is_given_stays_and_the_order_is_kept():
+def test_the_input_is_unchanged_and_the_order_is_kept():
     its_world = world(material("jelly"), material("sand"))
     before = as_type(particles(its_world.materials, 500), torch.float32)
     x, v = before.x.clone(), before.v.clone()
@@ -190,7 +190,7 @@ def test_what_is_given_stays_and_the_order_is_kept():
     assert not torch.equal(engine.particles.x, kept)
 
 
-def test_particles_at_the_end_of_the_grid_are_kept_and_counted():
+def test_particles_at_the_border_of_the_grid_are_clamped_and_counted():
     grid = Grid((0.0, 0.0, 0.0), 0.1, (12, 12, 12), padding=0)
     its_world = World(grid, (Material("jelly", youngs_modulus=1e3),), gravity=(0.0, 0.0, 0.0))
     x, volume = lattice((2, 2, 2), (0.5, 0.5, 0.5), 0.1)
@@ -205,8 +205,8 @@ def test_particles_at_the_end_of_the_grid_are_kept_and_counted():
 
 @pytest.mark.parametrize("engine", ["native", "reference"])
 def test_the_border_of_the_grid_is_inside_for_every_spacing(engine):
-    """Half a cell times the rounded inverse of a cell is less than a half for one spacing in seven: a particle that is kept
-    there must not reach for nodes that are not. All of the momentum stays on the grid."""
+    """Half a cell times the rounded inverse of a cell is below one half for one spacing in seven: a clamped particle there must
+    not access missing nodes. All momentum stays on the grid."""
     directions = torch.cat([torch.eye(3), -torch.eye(3)]).double()
     for spacing in torch.linspace(0.013, 0.21, 60).tolist():
         grid = Grid((-0.37, 0.41, -0.53), spacing, (9, 9, 9), padding=0)
@@ -224,7 +224,7 @@ def test_the_border_of_the_grid_is_inside_for_every_spacing(engine):
         torch.testing.assert_close(after.momentum, before.momentum.to(after.x), atol=1e-6 * float(before.mass[0]), rtol=1e-5)
 
 
-def test_particles_outside_of_the_grid_are_refused():
+def test_particles_outside_the_grid_are_rejected():
     its_world = world(material("jelly"))
     before = particles(its_world.materials)
     low, _ = its_world.grid.bounds(before.x)
@@ -234,7 +234,7 @@ def test_particles_outside_of_the_grid_are_refused():
 
 
 def test_rigid_motions_are_exact():
-    """A held body turns about its centre for a whole turn and is where it was."""
+    """A held body rotates about its center by 360 degrees and returns to its start."""
     its_world = world(material("jelly"), motions=(Motion((0.0, 0.0, 0.0), (0.0, 0.0, 2 * math.pi), (0.6, 0.3, 0.8)),))
     before = particles(its_world.materials, 200)
     before = before.replace(motion=torch.zeros(200, dtype=torch.int64), F=torch.eye(3).double().repeat(200, 1, 1))
@@ -246,7 +246,7 @@ def test_rigid_motions_are_exact():
     torch.testing.assert_close(engine.particles.x.double(), before.x, atol=1e-5, rtol=0)
 
 
-def test_what_is_not_finite_is_an_error():
+def test_values_that_are_not_finite_are_an_error():
     its_world = world(material("jelly"))
     before = particles(its_world.materials)
     broken = before.replace(v=before.v.clone().index_fill_(0, torch.tensor([7]), math.nan))
@@ -255,7 +255,7 @@ def test_what_is_not_finite_is_an_error():
             NativeEngine(broken, its_world, dtype).advance(DT)
 
 
-def test_more_solids_than_it_takes_are_an_error():
+def test_too_many_solids_are_an_error():
     with pytest.raises(ConfigError, match="boundaries: got 65, the native engine takes at most 64"):
         NativeEngine(particles((material("jelly"),)), world(material("jelly"), boundaries=(solid("plane"),) * 65))
 
@@ -271,8 +271,8 @@ def test_engines_are_chosen_by_name(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_deformation_that_grows_without_end_stays_finite(dtype):
-    """Sand that has come apart bears no stress, and C stays: its deformation since rest would overflow."""
+def test_an_unbounded_deformation_stays_finite(dtype):
+    """Separated sand has no stress and constant C: its total deformation would overflow."""
     its_world = world(material("sand"), gravity=(0.0, 0.0, 0.0))
     C = torch.diag(torch.tensor([300.0, 0.0, 0.0])).double()[None]
     alone = Particles.at_rest(
@@ -286,7 +286,7 @@ def test_a_deformation_that_grows_without_end_stays_finite(dtype):
 
 
 def block_with_tracers():
-    """A block that falls onto a slope, every third of its particles without mass."""
+    """A block that falls onto a slope, every third particle without mass."""
     grid = Grid((0.0, 0.0, 0.0), 1 / 16, (17, 17, 17))
     soft = Material("jelly", youngs_modulus=3e4, poisson_ratio=0.3)
     its_world = World(grid, (soft,), boundaries=(Boundary("plane", (0, 0, 0.21), (0.3, 0.1, 1.0), friction=0.3),))
@@ -296,7 +296,7 @@ def block_with_tracers():
     return Particles.at_rest(x, torch.where(is_tracer, 0, volume), (soft,), v=v), its_world, is_tracer
 
 
-def test_tracers_change_nothing_for_the_others(isa):
+def test_tracers_do_not_affect_the_others(isa):
     before, its_world, is_tracer = block_with_tracers()
     heavy = Particles(**{field.name: getattr(before, field.name)[~is_tracer] for field in fields(Particles)})
     alone, together = NativeEngine(heavy, its_world), NativeEngine(before, its_world)
@@ -307,8 +307,8 @@ def test_tracers_change_nothing_for_the_others(isa):
 
 
 @pytest.mark.parametrize("of", ["vectors", "bodies"])
-def test_tracers_go_with_the_others(of):
-    """As in the reference, where they are particles without mass that move in every step and not in every eighth."""
+def test_tracers_follow_the_others(of):
+    """As in the reference, where they are massless particles that move in every step instead of every eighth."""
     before, its_world, is_tracer = block_with_tracers()
     want, _ = advance(before, its_world, 0.1)
     engine = NativeEngine(before, its_world) if of == "vectors" else of_bodies(before, its_world, torch.float64)
@@ -324,7 +324,7 @@ def test_tracers_go_with_the_others(of):
 
 @pytest.mark.parametrize("of", ["vectors", "bodies"])
 def test_tracers_do_not_lag_in_free_fall(of):
-    """Though they move in every eighth step only: with the mean velocity of all eight."""
+    """Although they move only in every eighth step: with the mean velocity of all eight."""
     before, its_world, is_tracer = block_with_tracers()
     its_world = replace(its_world, boundaries=())
     engine = NativeEngine(before, its_world) if of == "vectors" else of_bodies(before, its_world, torch.float64)

@@ -42,7 +42,7 @@ def gaussians(count, mode="flat", low=-5.0, high=-3.0, means=None):
 
 
 class Affine:
-    """An engine that moves all points by a matrix and a shift that depend on time."""
+    """An engine that moves all points by a time-dependent matrix and translation."""
 
     def __init__(self, matrix, shift=(0.0, 0.0, 0.0), dtype=torch.float64, edge_share=0.0):
         self.matrix, self.shift, self.dtype, self.edge_share = matrix, torch.tensor(shift).double(), dtype, edge_share
@@ -80,7 +80,7 @@ def relative(found, want):
 
 @pytest.mark.parametrize("mode", ["flat", "2dgs", "3dgs"])
 def test_covariances_follow_affine_maps(mode):
-    """Random maps I + N(0, 0.5) of splats of 10 um to 1 mm a metre away, channels in float32."""
+    """Random maps I + N(0, 0.5) of splats of 10 um to 1 mm at a distance of one meter, channels in float32."""
     for seed in range(20):
         scene, A = gaussians(500, mode), torch.eye(3) + 0.5 * torch.randn(3, 3, generator=torch.Generator().manual_seed(seed))
         A = A.double()
@@ -91,8 +91,8 @@ def test_covariances_follow_affine_maps(mode):
         )
 
 
-def test_forth_and_back_leaves_the_frames_where_they_were():
-    """The published code is off by 24 to 129 degrees here; nearly round discs count too."""
+def test_round_trip_keeps_the_orientation():
+    """The published code is off by 24 to 129 degrees here; includes nearly round discs."""
     scene = gaussians(20_000)
     near = scene.log_scales[:, 0] + 10 ** (-7 + 5 * torch.rand(20_000))
     round_ones = torch.rand(20_000) < 0.3
@@ -109,13 +109,13 @@ def test_forth_and_back_leaves_the_frames_where_they_were():
 
 
 def largest_angle(found, want):
-    """Between axes, whatever their order and signs [degrees]."""
+    """Angle between axes, in any order and with any sign [degrees]."""
     partner = (found.mT @ want).abs().argmax(-1)
     matched = want.gather(2, partner[:, None].expand(-1, 3, -1))
     return torch.rad2deg(torch.linalg.cross(found, matched, dim=1).norm(dim=1).clamp(max=1).asin().max())
 
 
-def test_engines_of_float32_are_given_edges_that_they_can_resolve():
+def test_float32_engines_get_edges_above_their_precision():
     scene, A = gaussians(2000), torch.eye(3).double() + 0.3
     want = A @ covariances(scene) @ A.T
     as_published = last(scene, Affine(lambda time: A, dtype=torch.float32))[2]
@@ -124,7 +124,7 @@ def test_engines_of_float32_are_given_edges_that_they_can_resolve():
     assert relative(resolved, want) < 3e-5
 
 
-def test_gram_schmidt_loses_shear_and_the_exact_way_keeps_it():
+def test_gram_schmidt_loses_shear_and_exact_keeps_it():
     scene = GaussianScene(
         torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([[1.0, 1.0, 1e-8]]).log(),
         torch.tensor([2.0]), torch.zeros(1, 1, 3), mode="flat",
@@ -157,7 +157,7 @@ def test_points_are_the_published_corners():
     torch.testing.assert_close(factors, corners.factors, atol=1e-15, rtol=0)
 
 
-def test_only_what_is_selected_and_opaque_moves():
+def test_only_selected_and_opaque_gaussians_move():
     scene = gaussians(300, "3dgs")
     logits = torch.where(torch.arange(300) < 100, -6.0, 2.0)
     scene = GaussianScene(scene.means, scene.quats, scene.log_scales, logits, scene.sh, mode="3dgs")
@@ -171,7 +171,7 @@ def test_only_what_is_selected_and_opaque_moves():
     assert frames[0].time == 0.0 and torch.equal(frames[0].channels["means"], scene.means)
 
 
-def test_sizes_are_held_in_bounds_and_ellipsoids_can_be_flattened(caplog):
+def test_sizes_are_clamped_and_ellipsoids_can_be_flattened(caplog):
     scene, engine = gaussians(50, "3dgs"), Affine(lambda time: 4 * torch.eye(3))
     _, _, found = last(scene, engine, max_stretch=1.5)
     assert relative(found, 2.25 * covariances(scene)) < 1e-5
@@ -187,7 +187,7 @@ def test_sizes_are_held_in_bounds_and_ellipsoids_can_be_flattened(caplog):
 def test_a_cage_is_exact_for_affine_maps():
     scene, A = gaussians(300, "3dgs", -3, -2), torch.eye(3).double() + 0.4 * torch.randn(3, 3).double()
     for weights, shape in (("bernstein", (4, 3, 2)), ("linear", (4, 3, 5)), ("bernstein", (2, 2, 2))):
-        for box in ((None, None), ((0.2, 0.2, 0.2), (0.7, 0.8, 0.9))):  # points beyond the cage too
+        for box in ((None, None), ((0.2, 0.2, 0.2), (0.7, 0.8, 0.9))):  # including points outside the cage
             cage = CageEngine(lambda rest, time: rest @ A.T + torch.tensor([0.0, 0.0, time]), shape, *box, weights)
             means, _, found = last(scene, cage)
             assert relative(found, A @ covariances(scene) @ A.T) < 1e-6
@@ -196,8 +196,8 @@ def test_a_cage_is_exact_for_affine_maps():
 
 
 @pytest.mark.parametrize("weights", ["bernstein", "linear"])
-def test_a_cage_bends_between_its_control_points(weights):
-    """The trilinear one goes through its control points; both are continuous and keep to the hull."""
+def test_a_cage_interpolates_its_control_points(weights):
+    """Trilinear weights interpolate the control points; both kinds are continuous and stay in the convex hull."""
 
     def lift(rest, time):
         rest[1, 1, 1, 2] += 0.3
@@ -222,14 +222,14 @@ def test_a_material_of_points_falls_and_lands():
     assert frames[-1].channels["means"][:, 2].min() > 0.29 - 1 / 16
     assert frames[-1].channels["edges"].isfinite().all()
     engine = MpmPoints(World(world.grid, (material,)), "reference")
-    *_, frame = simulate_points(scene, engine, 3, 40.0, max_stretch=None)  # nothing to meet: all fall alike
+    *_, frame = simulate_points(scene, engine, 3, 40.0, max_stretch=None)  # no contact: all fall equally
     fall = scene.means[:, 2] - frame.channels["means"][:, 2]
     assert fall.std() < 1e-6 and 0.5 * 9.81 * 0.05**2 < fall.mean() < 0.6 * 9.81 * 0.05**2
     assert relative(frame.channels["edges"].double() @ frame.channels["edges"].double().mT, covariances(scene)) < 1e-5
 
 
-def test_a_scene_that_is_set_up_goes_to_points():
-    """What a caller that has options of the stage does with them."""
+def test_a_prepared_scene_as_points():
+    """How a caller with options of the stage uses it."""
     x, _ = lattice((3, 3, 3), (5.0, 5.0, 5.0), 0.3)
     scene = gaussians(len(x), "3dgs", -2.0, -1.5, x.float())
     config = SimulateConfig(Material("jelly", 1e5, 0.3), size=0.2, cells=6, velocity=(0.0, 0.0, -0.5), frames=4, drop=0.5)
@@ -249,13 +249,13 @@ def test_a_scene_that_is_set_up_goes_to_points():
 
 
 @needs_warp
-def test_a_net_on_warp_falls_in_closed_form_and_lands_whole():
+def test_a_net_on_warp_falls_in_closed_form_and_stays_connected():
     x, _ = lattice((4, 4, 4), (0.0, 0.0, 0.2), 0.1)
     scene = gaussians(len(x), "flat", -4.0, -2.5, x.float())
     engine = WarpEngine(floor=(0.0, 0.0, 0.0), velocity=(0.3, 0.0, 0.0))
     frames = list(simulate_points(scene, engine, 31, 30.0, max_stretch=None))
     time = frames[5].time
-    steps = round(time / 1e-3) + 2  # each frame has whole steps of at most 1 ms
+    steps = round(time / 1e-3) + 2  # each frame has an integer number of steps of at most 1 ms
     move = (frames[5].channels["means"] - scene.means).double()
     torch.testing.assert_close(move[:, 0], torch.full((len(x),), 0.3 * time).double(), atol=2e-4, rtol=0)
     torch.testing.assert_close(move[:, 2].mean(), torch.tensor(-9.81 * time**2 / 2).double(), rtol=2 / steps, atol=0)
@@ -264,7 +264,7 @@ def test_a_net_on_warp_falls_in_closed_form_and_lands_whole():
     end = frames[-1].channels["means"]
     assert end[:, 2].min() > -0.01 and end[:, 2].mean() < scene.means[:, 2].mean() - 0.15
     spreads, before = (torch.linalg.svdvals(means - means.mean(0)) for means in (end, scene.means))
-    assert ((spreads / before - 1).abs() < 0.05).all()  # it holds together, however it has tumbled
+    assert ((spreads / before - 1).abs() < 0.05).all()  # its shape is preserved
     again = list(
         simulate_points(scene, WarpEngine(floor=(0.0, 0.0, 0.0), velocity=(0.3, 0.0, 0.0)), 31, 30.0, max_stretch=None)
     )
@@ -272,8 +272,8 @@ def test_a_net_on_warp_falls_in_closed_form_and_lands_whole():
 
 
 @needs_warp
-def test_braces_hold_up_a_hollow_shell():
-    """Without them it ends flat on the floor."""
+def test_braces_support_a_hollow_shell():
+    """Without them, it collapses on the floor."""
     directions = torch.nn.functional.normalize(torch.randn(600, 3), dim=-1)
     corners = Corners.of(0.2 * directions + torch.tensor([0.0, 0.0, 0.25]), 0.01 * torch.eye(3)[:, :2].expand(600, 3, 2))
     heights = {}
@@ -298,7 +298,7 @@ def test_a_free_net_on_warp_keeps_its_momentum():
 
 
 @needs_warp
-def test_warp_starts_without_a_word():
+def test_warp_starts_without_output():
     code = "from vision3d.stages.simulate.engines.warp_points import WarpEngine; WarpEngine()"
     done = subprocess.run([sys.executable, "-c", code], check=True, timeout=100, text=True, capture_output=True)
     assert done.stdout == done.stderr == ""
@@ -311,16 +311,16 @@ def test_without_warp_the_extra_is_named(monkeypatch):
     assert str(error.value) == f"warp-lang is needed for the engine of points on Warp: {install_command('warp')}"
 
 
-# Your own engine, and what is wrong with it
+# Custom engines, and their errors
 
 
-def test_an_engine_needs_two_methods_and_nothing_else():
+def test_an_engine_needs_only_two_methods():
     assert isinstance(Affine(None), PointEngine)
     with pytest.raises(ConfigError, match=r"engine: list has no methods begin\(points\) and advance\(duration, time\)"):
         simulate_points(gaussians(5), [])
 
 
-def test_what_an_engine_gives_back_is_checked():
+def test_the_result_of_an_engine_is_checked():
     class Short(Affine):
         def advance(self, duration, time):
             return self.points.x[1:]

@@ -1,4 +1,4 @@
-"""Where bodies come to rest: on the surface of what carries them, wherever the nodes of the grid are."""
+"""Resting positions of bodies: on the surface of their support, independent of the grid's nodes."""
 
 import math
 
@@ -27,8 +27,8 @@ def needs(name):
 
 
 def height_at_rest(shift, engine, normal=(0.0, 0.0, 1.0), boundary=None, seconds=0.35, cells=3):
-    """Of a block that is put on a plane through (0.5, 0.5, 0.3) + shift h: its centre above the plane, the mean over the later
-    part of its swings [h]."""
+    """Height of a block placed on a plane through (0.5, 0.5, 0.3) + shift h: its center above the plane, averaged over the
+    second part of its oscillation [h]."""
     normal = torch.nn.functional.normalize(torch.tensor(normal, dtype=torch.float64), dim=0)
     foot = torch.tensor([0.5, 0.5, 9.5 * H], dtype=torch.float64) + shift * H * normal
     line = (torch.arange(2 * cells, dtype=torch.float64) + 0.5) * H / 2
@@ -56,8 +56,8 @@ def height_at_rest(shift, engine, normal=(0.0, 0.0, 1.0), boundary=None, seconds
 
 
 @pytest.mark.parametrize("engine", ["native", "taichi", pytest.param("reference", marks=pytest.mark.slow)])
-def test_the_height_at_rest_does_not_depend_on_the_nodes(engine):
-    """Moved by parts of a cell, a block rests at the same height above its floor, to 0.05 h: the centre at half its height."""
+def test_the_resting_height_does_not_depend_on_the_nodes(engine):
+    """Moved by fractions of a cell, a block rests at the same height above its floor, to 0.05 h (half its own height)."""
     if why := needs(engine):
         pytest.skip(why)
     shifts = SHIFTS if engine == "native" else SHIFTS[::2]
@@ -73,8 +73,8 @@ def test_bodies_of_gpu_kernels_rest_where_the_vector_loops_do():
 
 
 def height_after_a_fall(engine, lift, shift, stiffness, width=3):
-    """Of a block dropped from `lift` cells above a plane that is `shift` cells beside a node: the mean height of its lower side
-    at the end [h]."""
+    """Mean final height of the lower side [h] of a block dropped from `lift` cells above a plane that is `shift` cells next to
+    a node."""
     foot = (9.5 + shift) * H
     across, up = (
         (torch.arange(2 * width, dtype=torch.float64) + 0.5) * H / 2,
@@ -95,8 +95,8 @@ def height_after_a_fall(engine, lift, shift, stiffness, width=3):
 
 @pytest.mark.parametrize("engine", ["native", pytest.param("taichi", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stiffness", [3e4, 1e6])
-def test_what_falls_comes_to_rest_on_the_surface(engine, stiffness):
-    """And not where its particles first share a node with the floor, 0.2 to 0.6 h above it."""
+def test_falling_bodies_come_to_rest_on_the_surface(engine, stiffness):
+    """Not where its particles first share a node with the floor, 0.2 to 0.6 h above it."""
     if why := needs(engine):
         pytest.skip(why)
     for lift, shift, width in ((0.5, 0.02, 3), (2.0, 0.5, 3), (2.0, 0.97, 2)):
@@ -113,13 +113,13 @@ def ball(foot, normal):
 
 @pytest.mark.skipif(native.module() is None, reason="no native module")
 @pytest.mark.parametrize("solid", [box, ball])
-def test_other_solids_carry_at_their_surface(solid):
+def test_other_solids_support_at_their_surface(solid):
     heights = [height_at_rest(shift, "native", boundary=solid) for shift in SHIFTS]
     assert max(heights) - min(heights) < 0.05
 
 
 @pytest.mark.skipif(native.module() is None, reason="no native module")
-def test_a_tilted_floor_is_no_staircase():
+def test_a_tilted_floor_is_not_a_staircase():
     tilted = (0.1, 0.05, 1.0)
     heights = [height_at_rest(shift, "native", tilted) for shift in SHIFTS]
     assert max(heights) - min(heights) < 0.05
@@ -128,8 +128,8 @@ def test_a_tilted_floor_is_no_staircase():
 
 
 def slide(engine, gap, scale, seconds=0.06):
-    """Jelly (4 x 4 x 2 cells) and water (the same, `gap` cells beside it, or none) slide at 1 m/s on a floor of friction 0.4:
-    momentum that each has lost along the way, over what the solid's weight takes in that time."""
+    """Jelly (4 x 4 x 2 cells) and water (the same, `gap` cells next to it, or none) slide at 1 m/s on a floor of friction 0.4:
+    momentum loss of each, relative to that by friction of the solid's weight in that time."""
     line, up = (torch.arange(8, dtype=torch.float64) + 0.5) * H / 2, (torch.arange(4, dtype=torch.float64) + 0.5) * H / 2
     first = torch.cartesian_prod(line + 0.3, line + 0.3, up + 0.2)
     x = first if gap is None else torch.cat([first, first + torch.tensor([0.0, (4 + gap) * H, 0.0], dtype=torch.float64)])
@@ -140,7 +140,7 @@ def slide(engine, gap, scale, seconds=0.06):
     v = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64).expand_as(x)
     volume = torch.full((len(x),), H**3 / 8, dtype=torch.float64)
     engine = make_engine(engine, Particles.at_rest(x, volume, materials, body, v=v), world)
-    engine.advance(seconds, max_dt=1e-3)  # of neither material: the same steps with water and without
+    engine.advance(seconds, max_dt=1e-3)  # not limited by a material: the same steps with water and without
     found = engine.particles
     lost = found.mass.double() * (1 - found.v[:, 0].double())
     weight = 0.4 * float(found.mass.double()[body == 0].sum()) * 9.81 * seconds
@@ -148,13 +148,13 @@ def slide(engine, gap, scale, seconds=0.06):
 
 
 @pytest.mark.parametrize("engine", ["native", "taichi", pytest.param("reference", marks=pytest.mark.slow)])
-def test_water_beside_a_solid_does_not_take_its_friction(engine):
+def test_water_next_to_a_solid_does_not_get_its_friction(engine):
     if why := needs(engine):
         pytest.skip(why)
     alone, _ = slide(engine, None, None)
     solid, water = slide(engine, 4, None)
     assert abs(solid - alone) < 1e-3
     assert abs(water) < 1e-5
-    solid, water = slide(engine, 0, None)  # side by side, they drag on each other through the nodes that they share
+    solid, water = slide(engine, 0, None)  # side by side, they interact through shared nodes
     assert abs(solid + water - alone) < 0.1
     assert sum(slide(engine, 0, 1.0)) > alone + 0.6

@@ -1,4 +1,4 @@
-"""The material point method against solutions of mechanics: slopes of sand, columns and dams of water, bending beams."""
+"""The material point method against analytic solutions: slopes of sand, columns and dams of water, bending beams."""
 
 import math
 from itertools import pairwise
@@ -33,7 +33,7 @@ def water(bulk_modulus, poisson_ratio=0.45):
 
 
 def at_hydrostatic_rest(x, volume, material, depth):
-    """Water under its own weight: J = 1 - rho g d / K at the depth d at rest, positions moved accordingly."""
+    """Water under its own weight: J = 1 - rho g d / K at depth d of the rest state, positions moved accordingly."""
     squeeze = material.density * G / material.lam
     height = depth.max() + depth.min()
     x = x.clone()
@@ -43,7 +43,7 @@ def at_hydrostatic_rest(x, volume, material, depth):
 
 
 def wrapped(values, shape, periods):
-    """Sums over nodes that are the same in a world that repeats along x and y, at each of them."""
+    """Sums over nodes that are identified by periodicity along x and y, at each of them."""
     values = values.view(*shape, -1)
     for axis, period in enumerate(periods):
         which = torch.arange(shape[axis]) % period
@@ -54,7 +54,7 @@ def wrapped(values, shape, periods):
 
 
 def acceleration_down_a_slope(angle_deg, layers=8, friction_deg=30.0, ramp=0.1, duration=0.4):
-    """Of the upper half of an endless layer of sand on rough ground; its slope rises to the angle within `ramp` [s]."""
+    """Acceleration of the upper half of an infinite layer of sand on rough ground; the slope rises within `ramp` [s]."""
     sand = Material("sand", youngs_modulus=3.537e5, poisson_ratio=0.3, density=2200.0, friction_deg=friction_deg)
     height, periods = 0.25, (4, 2)
     h = height / layers
@@ -65,7 +65,7 @@ def acceleration_down_a_slope(angle_deg, layers=8, friction_deg=30.0, ramp=0.1, 
     across = G * math.cos(math.radians(angle_deg))
     depth = height - (x[:, 2] - ground)
     F = EYE.repeat(len(x), 1, 1)
-    F[:, 2, 2] = (-sand.density * across * depth / (sand.lam + 2 * sand.mu)).exp()  # pressed by its weight, as it lies
+    F[:, 2, 2] = (-sand.density * across * depth / (sand.lam + 2 * sand.mu)).exp()  # compressed by its weight
     F, memory = return_map(sand, F, start.memory, 0.0)
     particles = start.replace(F=F, memory=memory)
     floor = Boundary("plane", (0.0, 0.0, ground + 1e-9), kind="sticky")
@@ -88,7 +88,7 @@ def acceleration_down_a_slope(angle_deg, layers=8, friction_deg=30.0, ramp=0.1, 
 
 @pytest.mark.slow
 def test_sand_starts_to_slide_at_the_angle_of_the_infinite_slope():
-    """tan(theta_c) = 2 sqrt(3) sin(phi) / (3 - sin(phi)), 34.7 degrees at phi = 30: slows down below it, faster above."""
+    """tan(theta_c) = 2 sqrt(3) sin(phi) / (3 - sin(phi)), 34.7 degrees at phi = 30: slows down below, accelerates above."""
     sine = math.sin(math.radians(30))
     critical = math.degrees(math.atan(2 * math.sqrt(3) * sine / (3 - sine)))
     below, above, steep = (acceleration_down_a_slope(critical + offset) for offset in (-2.0, 2.0, 5.0))
@@ -99,14 +99,14 @@ def test_sand_starts_to_slide_at_the_angle_of_the_infinite_slope():
     assert abs(steep / (G * (math.sin(angle) - math.tan(math.radians(critical)) * math.cos(angle))) - 1) < 0.12
 
 
-def test_a_column_of_water_is_pressed_together_by_its_weight():
-    """Mean compression rho g H / 2 K, over time, of a column 24 cells high that starts as it should end."""
+def test_a_column_of_water_is_compressed_by_its_weight():
+    """Mean compression rho g H / 2 K, over time, of a column 24 cells high that starts in its final state."""
     cells, height, bulk = 24, 1.0, 2e5
     h, column = height / cells, water(bulk)
     edge = 4 * h
     x, volume = lattice((2, 2, cells), (edge, edge, edge), h)
     particles = at_hydrostatic_rest(x, volume, column, height - (x[:, 2] - edge))
-    # Nodes at the sides belong to the walls, so that the column can't grow into the next cell.
+    # Nodes at the sides belong to the walls, so that the column cannot expand into the next cell.
     half = (h - 1e-9, h - 1e-9, height - 1e-9)
     tank = Boundary("box", (edge + h, edge + h, edge + height), half_size=half, hollow=True, kind="slip")
     world = World(Grid((0.0, 0.0, 0.0), h, (11, 11, cells + 13)), (column,), boundaries=(tank,))
@@ -118,8 +118,8 @@ def test_a_column_of_water_is_pressed_together_by_its_weight():
     assert abs(mean / (1000.0 * G * height / (2 * bulk)) - 1) < 0.03
 
 
-def test_a_breaking_dam_runs_no_faster_than_shallow_water():
-    """The front of water on a dry bed is at most 2 sqrt(g H) fast (Ritter 1892); energy only falls."""
+def test_a_dam_break_is_not_faster_than_shallow_water():
+    """The front of water on a dry bed moves at most at 2 sqrt(g H) (Ritter 1892); energy only decreases."""
     cells, height = 8, 0.5
     h, column = height / cells, water(2e5)
     edge, length = 4 * h, 5 * height
@@ -142,11 +142,11 @@ def test_a_breaking_dam_runs_no_faster_than_shallow_water():
 
 
 def sag_of_a_beam(layers, engine, slenderness=8):
-    """Mean sag of the tip over one swing, over its sag at rest 12 rho g L^4 / (8 E t^2) (Euler and Bernoulli)."""
+    """Mean deflection of the tip over one period, relative to the static 12 rho g L^4 / (8 E t^2) (Euler and Bernoulli)."""
     thickness, E = 0.1, 1e6
     h, length, held = thickness / layers, slenderness * thickness, 3
     beam = Material("corotated", youngs_modulus=E, poisson_ratio=0.0)
-    pull = 0.01 * length * 8 * E * thickness**2 / (12 * beam.density * length**4)  # for a sag of 1 % of the length
+    pull = 0.01 * length * 8 * E * thickness**2 / (12 * beam.density * length**4)  # for a deflection of 1 % of the length
     count = slenderness * layers
     x, volume = lattice((count + held, 1, layers), (5 * h, 5 * h, 5 * h), h)
     root = (5 + held) * h
@@ -169,8 +169,8 @@ def sag_of_a_beam(layers, engine, slenderness=8):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:taichi.*")
 @pytest.mark.parametrize(("engine", "finest"), [("reference", 2), ("native", 4), ("taichi", 4)])
-def test_a_beam_sags_as_euler_and_bernoulli_say(engine, finest):
-    """Released from its straight form it swings about its sag at rest; the error falls with the cells across it."""
+def test_a_beam_bends_as_in_euler_bernoulli_theory(engine, finest):
+    """Released straight, it oscillates about its static deflection; the error decreases with the cells across it."""
     if why := needs(engine):
         pytest.skip(why)
     excess = [sag_of_a_beam(layers, engine) - 1 for layers in (1, 2, 4) if layers <= finest]

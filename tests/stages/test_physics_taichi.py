@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 H = 1 / 32
 GRID = Grid((-0.1, 0.05, 0.2), H, (33, 30, 35))
 LAWS = tuple(ALIASES)
-# All laws in every world here, so that one kernel serves all tests: to compile one takes seconds.
+# All laws in every world here, so that one kernel, which takes seconds to compile, serves all tests.
 MATERIALS = tuple(Material(law, 1e5, 0.3, yield_stress=2e3, hardening=0.1, viscosity=5.0) for law in LAWS)
 JELLY, SAND, WATER = (LAWS.index(law) for law in ("corotated", "drucker_prager", "water"))
 DT = 2e-4
@@ -39,12 +39,12 @@ FIELDS = ("x", "v", "C", "F", "F_total", "memory")
 
 
 def single(values):
-    """The numbers that float32 holds, so that both engines begin with the same."""
+    """Rounds values to float32, so that both engines start with the same."""
     return values.float().double()
 
 
 def random_particles(count=2500):
-    """Bodies of all laws among each other, deformed (some inverted or flattened), anywhere but next to the grid's sides."""
+    """Bodies of all laws mixed, deformed (some inverted or flattened), anywhere except next to the grid's sides."""
     x = torch.rand(count, 3) * torch.tensor([0.6, 0.55, 0.65]) + torch.tensor([0.1, 0.2, 0.4])
     body = torch.randint(0, len(LAWS), (count,))
     start = Particles.at_rest(
@@ -61,7 +61,7 @@ def random_particles(count=2500):
 
 
 def relative_errors(found, want, rows=slice(None)):
-    """Largest difference of each field, over its largest value."""
+    """Maximum difference of each field, relative to its largest value."""
     errors = {}
     for name in FIELDS:
         right = getattr(want, name)[rows]
@@ -77,7 +77,7 @@ def one_step(particles, world, time=0.0, **options):
 
 
 def check_step(particles, world, time=0.0):
-    """One step of both engines agrees, the energy given too."""
+    """One step of both engines agrees, including the work."""
     want, _, work = substep(particles, world, DT, time)
     found, report = one_step(particles, world, time)
     errors = relative_errors(found, want)
@@ -100,11 +100,11 @@ def test_one_step_of_every_law_agrees():
         errors = relative_errors(found, want, rows)
         assert max(errors.values()) < 1e-5, (law, errors)
     assert found.x.dtype == torch.float64
-    assert (want.F - particles.F).abs().max() > 0.1  # some did flow
+    assert (want.F - particles.F).abs().max() > 0.1  # some have flowed
 
 
 def ball():
-    """Distances of a ball of 0.2 m, sampled coarsely."""
+    """Distance field of a sphere of 0.2 m, sampled coarsely."""
     axes = [torch.linspace(-0.3, 0.3, 13, dtype=torch.float64)] * 3
     points = torch.cartesian_prod(*axes).view(13, 13, 13, 3)
     return DistanceField(points.norm(dim=-1) - 0.2, (-0.3, -0.3, -0.3), 0.05)
@@ -134,9 +134,9 @@ def test_one_step_against_every_solid_agrees(name, kind):
     particles = random_particles(1200)
     want, work = check_step(particles, world, time=0.02)
     free, _, _ = substep(particles, replace(world, boundaries=()), DT)
-    assert (want.v - free.v).norm(dim=-1).max() > 0.1  # it did meet something
+    assert (want.v - free.v).norm(dim=-1).max() > 0.1  # there is contact
     is_still = kind == "sticky" and solid.velocity == solid.angular_velocity == (0.0, 0.0, 0.0)
-    assert (work == 0) == is_still  # what does not move does no work where all stops
+    assert (work == 0) == is_still  # static sticky solids do no work
 
 
 @needs_taichi
@@ -146,7 +146,7 @@ def test_a_floor_on_a_layer_of_nodes_agrees():
 
 
 @needs_taichi
-def test_several_solids_and_winds_come_in_their_order_and_in_their_time():
+def test_several_solids_and_winds_are_applied_in_order_and_within_their_times():
     solids = (
         SOLIDS["plane"],
         replace(SOLIDS["box"], kind="sticky", start=0.5),
@@ -162,7 +162,7 @@ def test_several_solids_and_winds_come_in_their_order_and_in_their_time():
 
 
 @needs_taichi
-def test_led_particles_agree_and_held_ones_stay_where_they_are():
+def test_kinematic_particles_agree_and_held_ones_stay_in_place():
     motions = (
         Motion((0.5, 0.0, -0.2), (3.0, -4.0, 8.0), (0.3, 0.4, 0.5), start=-0.1),
         Motion(end=0.5),
@@ -179,7 +179,7 @@ def test_led_particles_agree_and_held_ones_stay_where_they_are():
 
 
 @needs_taichi
-def test_the_sides_of_the_grid_hold_and_what_leaves_it_is_counted():
+def test_the_sides_of_the_grid_block_and_escaping_particles_are_counted():
     particles = random_particles(600)
     low, high = GRID.bounds(particles.x)
     outward = particles.replace(x=single(low + (0.002 + 0.996 * torch.rand(600, 3)) * (high - low)), C=0 * particles.C)
@@ -192,11 +192,11 @@ def test_the_sides_of_the_grid_hold_and_what_leaves_it_is_counted():
     assert relative_errors(found, want)["x"] < 1e-6
 
 
-# Blocks and colours
+# Blocks and colors
 
 
 @needs_taichi
-def test_blocks_of_colours_give_what_atomic_operations_give():
+def test_colored_blocks_equal_atomic_operations():
     particles, world = random_particles(), World(GRID, MATERIALS, boundaries=(SOLIDS["plane"],))
     colored, _ = one_step(particles, world, transfer="colored")
     atomic, _ = one_step(particles, world, transfer="atomic")
@@ -205,7 +205,7 @@ def test_blocks_of_colours_give_what_atomic_operations_give():
 
 
 @needs_taichi
-def test_runs_give_the_same_bits_color_by_color_too():
+def test_colored_runs_are_bitwise_reproducible():
     particles, world, ends = random_particles(), World(GRID, MATERIALS, boundaries=(SOLIDS["turning box"],)), []
     for is_serial in (True, True, False):
         engine = TaichiEngine(particles, world)
@@ -217,8 +217,8 @@ def test_runs_give_the_same_bits_color_by_color_too():
 
 
 @needs_taichi
-def test_blocks_of_a_color_never_touch_the_same_node():
-    """Nor when particles have moved by up to a cell since they were sorted."""
+def test_blocks_of_a_color_never_share_a_node():
+    """Also when particles have moved by up to a cell since they were sorted."""
     engine = TaichiEngine(random_particles(), World(GRID, MATERIALS))
     engine._is_serial = False
     engine._sort()
@@ -241,7 +241,7 @@ def test_blocks_of_a_color_never_touch_the_same_node():
 
 @needs_taichi
 def test_fast_particles_are_sorted_often_enough():
-    """Colours of stale blocks would lose what two of them write to one node: momentum tells."""
+    """With outdated blocks, concurrent writes to one node would be lost, which changes the momentum."""
     x, volume = lattice((6, 6, 6), (0.1, 0.3, 0.5), H)
     v = torch.tensor([20.0, 5.0, -9.0], dtype=torch.float64).expand_as(x)
     start = Particles.at_rest(x, volume, MATERIALS, torch.full((len(x),), JELLY), v=v)
@@ -254,7 +254,7 @@ def test_fast_particles_are_sorted_often_enough():
 
 
 @needs_taichi
-def test_total_deformations_stay_numbers_when_matter_flows_without_end():
+def test_total_deformations_stay_finite_in_unbounded_flow():
     particles, world = random_particles(100), World(GRID, MATERIALS)
     huge = particles.replace(
         F_total=1e6 * torch.eye(3).double().expand(100, 3, 3), C=0.2 / DT * torch.eye(3).double().expand(100, 3, 3)
@@ -262,7 +262,7 @@ def test_total_deformations_stay_numbers_when_matter_flows_without_end():
     found, _ = one_step(huge, world)
     torch.testing.assert_close(found.F_total, huge.F_total)
     engine = TaichiEngine(particles, world)
-    for _ in range(80):  # each step would be 1.2 times as long
+    for _ in range(80):  # each step would stretch by a factor of 1.2
         engine.update(C=huge.C, v=0 * particles.v, x=particles.x, F=particles.F)
         engine.advance(DT, max_dt=DT)
     assert engine.particles.F_total.abs().max() == pytest.approx(MAX_STRETCH)
@@ -295,7 +295,7 @@ def test_falls_onto_a_floor_agree_over_200_steps(law):
 
 
 @needs_taichi
-def test_time_steps_are_those_of_the_reference():
+def test_time_steps_equal_the_reference():
     particles = random_particles(400)
     particles = particles.replace(F=torch.eye(3).double().expand(400, 3, 3), v=3 * particles.v)
     world = World(GRID, MATERIALS)
@@ -331,7 +331,7 @@ def test_free_fall_and_momenta_of_a_spinning_block():
 
 
 def own_spin(particles):
-    """Angular momentum about the centre of mass."""
+    """Angular momentum about the center of mass."""
     return particles.angular_momentum(H) - torch.linalg.cross(particles.center, particles.momentum)
 
 
@@ -358,7 +358,7 @@ def test_momenta_and_free_fall_over_3000_steps():
 
 @needs_taichi
 @pytest.mark.slow
-def test_two_threads_give_the_bits_of_one():
+def test_two_threads_are_bitwise_equal_to_one():
     code = """
 import hashlib, torch
 from tests.stages.test_physics_taichi import *
@@ -390,7 +390,7 @@ def test_a_bouncing_block_gains_no_energy():
         totals.append(engine.energies(report.last_dt).total)
     fall = 9.81 * float(start.mass.sum()) * 0.03
     assert max(b - a for a, b in pairwise(totals)) < 1e-3 * fall
-    assert totals[-1] < totals[0] - 0.1 * fall  # it did meet the floor
+    assert totals[-1] < totals[0] - 0.1 * fall  # it touches the floor
     assert engine.particles.x[:, 2].min() > 0.6 - 0.5 * H
 
 
@@ -398,7 +398,7 @@ def test_a_bouncing_block_gains_no_energy():
 
 
 @needs_taichi
-def test_order_and_type_of_the_particles_stay():
+def test_order_and_type_of_the_particles_are_kept():
     particles, world = random_particles(300), World(GRID, MATERIALS)
     engine = TaichiEngine(particles, world)
     assert torch.equal(engine.particles.x, particles.x)
@@ -409,7 +409,7 @@ def test_order_and_type_of_the_particles_stay():
     engine.update(v=torch.zeros_like(first.v))
     assert not engine.particles.v.any()
     torch.testing.assert_close(engine.particles.x, first.x)
-    assert first.v.any()  # the caller's tensors are not touched
+    assert first.v.any()  # the caller's tensors are unchanged
     floats = particles.replace(**{name: getattr(particles, name).float() for name in (*FIELDS, "mass", "volume")})
     engine = TaichiEngine(floats, world)
     engine.advance(DT)
@@ -417,7 +417,7 @@ def test_order_and_type_of_the_particles_stay():
 
 
 @needs_taichi
-def test_what_is_not_finite_or_outside_is_named():
+def test_values_that_are_not_finite_or_outside_are_named():
     particles, world = random_particles(50), World(GRID, MATERIALS)
     with pytest.raises(InputError, match=r"Particles\.x: some are outside the grid or not finite"):
         TaichiEngine(particles.replace(x=particles.x + 5), world)
@@ -436,14 +436,14 @@ def test_what_is_not_finite_or_outside_is_named():
 
 
 @needs_taichi
-def test_another_device_in_one_process_is_refused():
+def test_another_device_in_one_process_is_rejected():
     taichi_runtime.runtime("cpu")
     with pytest.raises(BackendError, match=r"(taichi|quadrants) runs on (x64|arm64) in this process, want cuda"):
         taichi_runtime.runtime("cuda")
 
 
 @needs_taichi
-def test_a_runtime_that_the_caller_has_set_up_is_kept():
+def test_a_runtime_of_the_caller_is_kept():
     code = f"""
 import warnings; warnings.simplefilter("ignore")
 import {taichi_runtime.require()} as ti
@@ -458,8 +458,8 @@ assert field[2] == 7.0 and taichi_runtime.num_threads() == 3
 
 
 @needs_taichi
-def test_the_runtime_starts_without_a_word():
-    """As in a notebook, where the output is not the terminal."""
+def test_the_runtime_starts_without_output():
+    """As in a notebook, where the output is not a terminal."""
     code = (
         "import io, sys; out = sys.stdout = io.StringIO()\n"
         "from vision3d.stages.simulate.engines import taichi_runtime\n"
@@ -477,7 +477,7 @@ def test_importing_the_stage_does_not_import_taichi():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
 
 
-def test_without_taichi_there_is_one_line_and_auto_goes_on(monkeypatch, caplog):
+def test_without_taichi_there_is_one_error_and_auto_falls_back(monkeypatch, caplog):
     monkeypatch.setattr(taichi_runtime, "PACKAGES", ("no_such_package",))
     text = f"taichi is needed for the physics engine taichi: {install_command('physics')}"
     with pytest.raises(MissingDependencyError) as error:
@@ -490,16 +490,16 @@ def test_without_taichi_there_is_one_line_and_auto_goes_on(monkeypatch, caplog):
 
 
 @needs_taichi
-def test_the_engine_is_known_by_its_name():
+def test_the_engine_is_registered():
     assert isinstance(make_engine("taichi", random_particles(10), World(GRID, MATERIALS)), TaichiEngine)
 
 
-def test_kernels_are_kept_in_the_users_cache(monkeypatch, tmp_path):
+def test_kernels_are_cached_in_the_users_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert taichi_runtime.cache_folder() == tmp_path / "vision3d" / "taichi"
 
 
-def test_a_read_only_cache_is_one_line_and_a_temporary_folder(monkeypatch, tmp_path, caplog):
+def test_a_read_only_cache_is_one_warning_and_a_temporary_folder(monkeypatch, tmp_path, caplog):
     blocked = tmp_path / "cache"
     blocked.write_text("a file where the folder should be, for root may write to read-only folders")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
@@ -511,8 +511,8 @@ def test_a_read_only_cache_is_one_line_and_a_temporary_folder(monkeypatch, tmp_p
 
 
 @needs_taichi
-def test_denormal_numbers_survive_the_start_of_taichi():
-    """Its start turns them off for the whole thread: 5e-324 would be read as 0 from then on."""
+def test_denormal_numbers_work_after_taichi_starts():
+    """Its start disables them for the whole thread: 5e-324 would be read as 0 from then on."""
     code = """
 import torch
 from vision3d.stages.simulate.engines.taichi_runtime import runtime

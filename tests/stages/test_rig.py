@@ -1,4 +1,4 @@
-"""`play_skin`: what is played, what is written, and that files show what was computed."""
+"""`play_skin`: the motion, its outputs, and that files reproduce the computed vertices."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def run(config, skin, folder=None, **inputs):
     return play_skin(config, skin, run_folder=run_folder, progress=lambda *_: None, **inputs)
 
 
-def test_the_first_clip_is_played_unless_there_is_a_pose():
+def test_the_first_clip_is_played_unless_a_pose_is_given():
     skin = arm()
     result = run(RigConfig(fps=8), skin)
     assert result.summary["clip"] == "wave" and result.summary["frames"] == 9 and len(result.frames) == 9
@@ -60,7 +60,7 @@ def test_methods(method, blend):
     assert result.summary["smallest_volume"] == pytest.approx(ratio, abs=1e-3)
 
 
-def test_twists_lose_volume_by_lbs_and_not_by_dqs():
+def test_twists_lose_volume_with_lbs_and_not_with_dqs():
     ratios = {}
     for method in ("lbs", "dqs"):
         config = RigConfig(pose=("joint_1=0,150,0",), method=method, axes="world")
@@ -68,7 +68,7 @@ def test_twists_lose_volume_by_lbs_and_not_by_dqs():
     assert ratios["lbs"] < ratios["dqs"] - 0.05 and ratios["dqs"] > 0.95
 
 
-def test_files_of_a_clip_show_what_was_played(tmp_path):
+def test_files_of_a_clip_reproduce_it(tmp_path):
     skin = arm()
     for method in ("lbs", "dqs"):
         config = RigConfig(clip="wave", pose=("joint_1=20,0,0",), method=method, fps=8, **SMALL)
@@ -88,13 +88,13 @@ def test_files_of_a_clip_show_what_was_played(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["lbs", "dqs"])
-def test_a_clip_is_played_as_its_file_says(tmp_path, method):
+def test_a_clip_is_played_at_the_rate_of_its_file(tmp_path, method):
     config = RigConfig(clip="wave", method=method, **SMALL)
     for fps, given, count in ((None, None, 25), (12.0, None, 13), (12.0, 6.0, 7)):
         result = run(replace(config, fps=given), replace(arm(), fps=fps), tmp_path / str(count))
         assert len(result.frames) == count and result.skin.fps == count - 1
         assert read_video(tmp_path / str(count) / "video.mp4").fps == pytest.approx(count - 1)
-    assert run(RigConfig(pose=("joint_2=0,0,45",)), arm()).skin.fps is None  # its clips are as they were
+    assert run(RigConfig(pose=("joint_2=0,0,45",)), arm()).skin.fps is None  # its clips are unchanged
 
 
 def test_files_of_a_pose(tmp_path):
@@ -114,7 +114,7 @@ def test_files_of_a_pose(tmp_path):
     assert isinstance(FrameSequence.load(tmp_path / "frames.zarr").base, MeshGaussians)
 
 
-def test_given_cameras_make_a_video_each(tmp_path):
+def test_one_video_per_given_camera(tmp_path):
     skin = arm()
     cameras = path_cameras(skin.mesh, "orbit", num=2, size=(32, 32), up=torch.tensor([0.0, 1, 0]))
     run(RigConfig(fps=4), skin, tmp_path / "clip", cameras=replace(cameras, names=("left.png", "right.png")))
@@ -138,7 +138,7 @@ def test_the_camera_sees_all_of_every_frame():
             inside.append(pixels[:, :2] / pixels[:, 2:] / torch.tensor([60.0, 90.0]))
     seen = torch.cat(inside)
     assert seen.amin() > 0 and seen.amax() < 1
-    assert seen.amin() < 0.12 or seen.amax() > 0.88  # and is no farther away than it must be
+    assert seen.amin() < 0.12 or seen.amax() > 0.88  # and is not farther away than necessary
 
 
 def test_motion_capture():
@@ -171,14 +171,14 @@ def test_wrong_options():
             RigConfig(**options)
 
 
-def test_too_many_frames_are_refused():
+def test_too_many_frames_are_rejected():
     skin = arm()
     long = replace(skin.clips[0], channels=tuple(replace(c, times=c.times * 1e6) for c in skin.clips[0].channels))
-    with pytest.raises(InputError, match="do not fit in 2 GB; want fewer frames a second"):
+    with pytest.raises(InputError, match="do not fit in 2 GB; want fewer frames per second"):
         run(RigConfig(fps=1000), replace(skin, clips=(long,)))
 
 
-def test_the_creature_looks_round(tmp_path):
+def test_the_creature_looks_around(tmp_path):
     skin = SkinnedMesh.load(CREATURE)
     config = RigConfig(pose=("head=0,40,0",), shading="none", **SMALL)
     result = run(config, skin, tmp_path)
@@ -191,7 +191,7 @@ def test_the_creature_looks_round(tmp_path):
     assert json.loads((tmp_path / "frames.zarr" / ".zattrs").read_text())
 
 
-def test_a_bvh_of_the_creatures_own_joints_gives_its_walk_back(tmp_path):
+def test_a_bvh_of_the_creatures_own_joints_reproduces_its_walk(tmp_path):
     skin = SkinnedMesh.load(CREATURE)
     walk = skin.clip("Walk")
     times = walk.times(24)
@@ -202,7 +202,7 @@ def test_a_bvh_of_the_creatures_own_joints_gives_its_walk_back(tmp_path):
     result = run(RigConfig(fps=24), skin, motion=Motion.load(tmp_path / "walk.bvh"))
     want = skin.posed(walk, times)
     got = torch.stack([result.frames.channels["vertices"][i] for i in range(len(times))])
-    # Retargeting begins where the skin rests, so all but the way of the root is the same.
+    # Retargeting starts in the rest pose of the skin, so everything except the root's translation is equal.
     off = (got - want) - (got - want).mean(1, keepdim=True)
     assert off.abs().max() < 1e-3
     way = (got - got[:1]).mean(1) - (want - want[:1]).mean(1)

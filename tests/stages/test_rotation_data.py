@@ -1,4 +1,4 @@
-"""Point clouds and motion of the rotation experiments: what is read, drawn and refused."""
+"""Point clouds and motion of the rotation experiments: reading, sampling and invalid data."""
 
 import dataclasses
 import math
@@ -25,13 +25,13 @@ CPU = torch.device("cpu")
 # ---------------------------------------------------------------- clouds
 
 
-def test_archives_and_folders_hold_the_same(tmp_path):
+def test_archives_and_folders_have_the_same_content(tmp_path):
     clouds = read_clouds(write_clouds(tmp_path / "c.npz"), 40)
     assert (clouds.train.shape, clouds.test.shape, clouds.train.dtype) == ((12, 40, 3), (4, 40, 3), torch.float32)
     torch.testing.assert_close(clouds.train, torch.from_numpy(drawn_clouds(12).astype(np.float32)))
     assert clouds.source.startswith("c.npz, 12 training and 4 test clouds of 40 points, ")
     folder = read_clouds(write_cloud_folder(tmp_path / "folder"))
-    assert (folder.train.shape, folder.test.shape) == ((3, 40, 3), (2, 40, 3)), "both suffixes, points cut to the least"
+    assert (folder.train.shape, folder.test.shape) == ((3, 40, 3), (2, 40, 3)), "both suffixes, points truncated to the minimum"
     torch.testing.assert_close(folder.train[1], torch.from_numpy(drawn_clouds(3)[1].astype(np.float32)), atol=1e-5, rtol=0)
 
 
@@ -105,7 +105,7 @@ def test_drawn_rotations():
     torch.testing.assert_close(angles, torch.linspace(0, 180, 20_000), atol=3.0, rtol=0)
 
 
-def test_picked_points_are_of_the_cloud_and_none_twice():
+def test_sampled_points_are_distinct_points_of_the_cloud():
     clouds = torch.arange(2 * 30 * 3.0).view(2, 30, 3)
     picked = pick_points(clouds, 10, torch.Generator().manual_seed(0))
     for cloud, few in zip(clouds, picked):
@@ -114,7 +114,7 @@ def test_picked_points_are_of_the_cloud_and_none_twice():
     assert pick_points(clouds, 0, torch.Generator()) is clouds and pick_points(clouds, 30, torch.Generator()) is clouds
 
 
-def test_turned_clouds_and_the_error_of_a_network_that_knows(tmp_path):
+def test_rotated_clouds_and_the_error_of_a_perfect_network(tmp_path):
     cloud, rotmats = torch.randn(1, 5, 3), haar_rotmats(3, 1, 2)
     torch.testing.assert_close(turn(cloud, rotmats)[0, 1, 2], rotmats[0, 1] @ cloud[0, 2])
     config = PointCloudConfig(points=20, test_rotations=3)
@@ -138,7 +138,7 @@ def clips(tmp_path):
     return write_clip(tmp_path / "a.bvh"), write_clip(tmp_path / "b.bvh", seed=1)
 
 
-def test_poses_are_in_metres_with_the_root_at_zero(clips):
+def test_poses_are_in_meters_with_the_root_at_zero(clips):
     poses = read_poses(clips[:1], clips[1:], IkConfig())
     assert poses.up == 1
     rest = forward_kinematics(torch.eye(3).expand(7, 3, 3), poses.skeleton.offsets, poses.skeleton.parents)[1]
@@ -151,12 +151,12 @@ def test_poses_are_in_metres_with_the_root_at_zero(clips):
     torch.testing.assert_close(slow.train, poses.train[::2], atol=1e-4, rtol=0)
 
 
-def test_real_clips_stand_upright_and_are_as_tall_as_a_person(shared_data):
+def test_real_clips_are_upright_and_of_human_height(shared_data):
     folder = shared_data / "mocap"
     poses = read_poses([folder / "jumping.bvh"], [folder / "dab.bvh"], IkConfig())
     assert ("xyz"[poses.up], poses.scale) == ("z", pytest.approx(0.0375, abs=0.001))
     heights = poses.test[..., poses.up]
-    # Most poses stand: as tall as the body at rest, along no other axis.
+    # Most poses are standing: as tall as the rest pose, and not along another axis.
     assert float((heights.amax(1) - heights.amin(1)).median()) == pytest.approx(1.7, rel=0.05)
     with pytest.raises(
         InputError, match=r"jumping_jacks\.bvh: has a different skeleton than .*dab\.bvh \(38 joints, there 34\)"
@@ -164,7 +164,7 @@ def test_real_clips_stand_upright_and_are_as_tall_as_a_person(shared_data):
         read_poses([folder / "dab.bvh"], [folder / "jumping_jacks.bvh"], IkConfig())
 
 
-def test_places_of_the_true_rotations_have_no_error(clips):
+def test_positions_of_the_true_rotations_have_no_error(clips):
     poses = read_poses(clips[:1], clips[1:], IkConfig())
     experiment = IkExperiment(IkConfig(shift=0.3), poses, CPU)
     motion = drawn_motion(seed=1)
@@ -177,7 +177,7 @@ def test_places_of_the_true_rotations_have_no_error(clips):
     torch.testing.assert_close(places - roots[:, None], poses.test, atol=2e-4, rtol=0)
 
 
-def test_errors_are_centimetres_of_all_joints_but_the_root(clips):
+def test_errors_are_centimeters_over_all_joints_except_the_root(clips):
     poses = read_poses(clips[:1], clips[1:], IkConfig())
     experiment = IkExperiment(IkConfig(), poses, CPU)
     joints = len(poses.skeleton)
@@ -193,7 +193,7 @@ def test_errors_are_centimetres_of_all_joints_but_the_root(clips):
     torch.testing.assert_close(errors.view(-1, joints - 1), expected, atol=1e-3, rtol=1e-4)
 
 
-def test_loss_of_a_network_that_knows_nothing_and_of_raw_matrices(clips):
+def test_loss_of_an_untrained_network_and_of_raw_matrices(clips):
     poses = read_poses(clips[:1], clips[1:], IkConfig())
     plain, heavy = (IkExperiment(IkConfig(hip_weight=weight), poses, CPU) for weight in (0.0, 10.0))
     torch.manual_seed(0)
@@ -208,7 +208,7 @@ def test_loss_of_a_network_that_knows_nothing_and_of_raw_matrices(clips):
     network.train()
     with torch.no_grad():
         head.linear.weight.zero_()
-        head.linear.bias.mul_(0.5)  # half the identity: bones of half their length, where nothing projects
+        head.linear.bias.mul_(0.5)  # half the identity: bones of half length, as nothing is projected
     places = plain.test[:8]
     with torch.no_grad():
         shrunk = plain.places(network(places), places[:, 0])
@@ -226,7 +226,7 @@ def test_yaw_keeps_heights_and_lengths(clips):
     assert float((turned - still).abs().max()) > 0.1
 
 
-def test_weighted_joints_go_by_name():
+def test_weighted_joints_are_matched_by_name():
     skeleton = drawn_motion().skeleton
     assert [skeleton.names[joint] for joint in weighted_joints(skeleton)] == ["Spine", "LeftLeg", "RightLeg"]
     assert weighted_joints(skeleton, ("Head",)) == [2]
@@ -234,7 +234,7 @@ def test_weighted_joints_go_by_name():
         weighted_joints(skeleton, ("Haed",))
 
 
-def test_the_way_up():
+def test_up_axis():
     skeleton = drawn_motion().skeleton
     assert up_axis(skeleton) == 1 and up_axis(skeleton, "z") == 2
     turned = dataclasses.replace(skeleton, offsets=skeleton.offsets[:, [2, 0, 1]])
@@ -257,7 +257,7 @@ def test_wrong_clips(tmp_path, clips):
             {"names": ("Hips", "Spine", "Head", "LeftLeg", "LeftFoot", "RightLeg", "RightToe")},
             r"names\.bvh: has a different skeleton than .*\(joint \d is Right",
         ),
-        ("short", {"poses": 10}, r"short\.bvh: 10 poses at 30 a second, want at least 16"),
+        ("short", {"poses": 10}, r"short\.bvh: 10 poses at 30 per second, want at least 16"),
         ("single", {"poses": 1}, r"single\.bvh: has 1 poses, want at least 16"),
     ):
         with pytest.raises(InputError, match=text):

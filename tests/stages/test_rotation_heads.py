@@ -16,10 +16,10 @@ IDENTITY = torch.eye(3)
 
 
 @pytest.mark.parametrize("rep", NAMES)
-def test_heads_begin_at_the_identity_and_have_a_gradient_there(rep):
+def test_heads_start_at_the_identity_and_have_a_gradient_there(rep):
     head = RotationHead(rep, 16)
     features = torch.randn(32, 16)
-    if rep != "hopf":  # its numbers of the identity have no gradient, so it begins beside it
+    if rep != "hopf":  # it has no gradient at the identity, so it starts next to it
         torch.testing.assert_close(head(torch.zeros(2, 16)), IDENTITY.expand(2, 3, 3), atol=1e-6, rtol=0)
         assert float(torch.rad2deg(geodesic_distance(head.eval()(features).detach(), IDENTITY)).max()) < 70
     told = head.train()(features)
@@ -29,7 +29,7 @@ def test_heads_begin_at_the_identity_and_have_a_gradient_there(rep):
 
 
 @pytest.mark.parametrize("rep", NAMES)
-def test_raw_numbers_of_any_kind_give_rotations_with_finite_gradients(rep):
+def test_any_raw_values_give_rotations_with_finite_gradients(rep):
     head = RotationHead(rep).eval()
     numbers = torch.cat([torch.zeros(1, head.numbers), torch.ones(1, head.numbers), 1e4 * torch.randn(20, head.numbers)])
     numbers.requires_grad_()
@@ -40,7 +40,7 @@ def test_raw_numbers_of_any_kind_give_rotations_with_finite_gradients(rep):
     assert numbers.grad is not None and bool(numbers.grad.isfinite().all())
 
 
-def test_matrices_as_they_are_become_rotations_after_training():
+def test_unprojected_matrices_are_projected_after_training():
     head = RotationHead("9d_direct")
     numbers = torch.randn(5, 9)
     torch.testing.assert_close(head(numbers), numbers.unflatten(-1, (3, 3)))
@@ -50,18 +50,18 @@ def test_matrices_as_they_are_become_rotations_after_training():
     assert not RotationHead("6d").eval().is_projected
 
 
-def test_six_numbers_do_not_depend_on_their_lengths_nor_nine_on_their_scale():
+def test_6d_does_not_depend_on_lengths_nor_9d_on_scale():
     numbers = torch.randn(10, 6)
     head = RotationHead("6d")
     longer = numbers * torch.tensor([7.0, 7, 7, 0.2, 0.2, 0.2])
-    added = numbers + torch.cat([torch.zeros(10, 3), 3 * numbers[:, :3]], -1)  # more of the first column in the second
+    added = numbers + torch.cat([torch.zeros(10, 3), 3 * numbers[:, :3]], -1)  # adds the first column to the second
     for other in (longer, added):
         torch.testing.assert_close(head(other), head(numbers), atol=1e-5, rtol=0)
     nine = torch.randn(10, 9)
     torch.testing.assert_close(RotationHead("9d_svd")(5 * nine), RotationHead("9d_svd")(nine), atol=1e-5, rtol=0)
 
 
-def test_nine_numbers_turn_with_rotations_on_both_sides():
+def test_9d_is_equivariant_to_rotations_on_both_sides():
     left, right = haar_rotmats(3, 2)
     numbers = torch.randn(10, 3, 3)
     head = RotationHead("9d_svd")
@@ -79,7 +79,7 @@ def test_counts_and_half_precision():
     again.load_state_dict(head.state_dict())
 
 
-def test_what_heads_refuse():
+def test_wrong_arguments_of_heads():
     with pytest.raises(ConfigError, match=r"rep: '6dd' is not a representation of a rotation; did you mean 6d"):
         RotationHead("6dd")
     with pytest.raises(ConfigError, match="in_features: got 0, want at least 1, or None"):
@@ -99,7 +99,7 @@ def test_sizes_of_the_paper():
     assert count(PoseNet("quat", 57, 57)) == 172 * 1024 + 2 * 1025 * 1024 + 1025 * 57 * dimension("quat")
 
 
-def test_only_points_that_win_have_a_gradient_and_it_is_that_of_the_plain_layer():
+def test_only_maximal_points_have_a_gradient_equal_to_the_plain_layer():
     hidden, weight, bias = torch.randn(3, 50, 128), torch.randn(200, 128), torch.randn(200)
     ways = (max_over_points, lambda h, w, b: functional.linear(h, w, b).amax(-2))
     found = []

@@ -1,4 +1,4 @@
-"""The rotation experiments: training, resuming, measuring, and the files of them."""
+"""The rotation experiments: training, resuming, evaluation, and their files."""
 
 import dataclasses
 import json
@@ -122,7 +122,7 @@ def test_the_geodesic_loss_learns_too():
     assert reproduce_rotation_sanity(config).trainings[0].errors.mean < 8
 
 
-def test_clouds_are_turned_back(tmp_path):
+def test_clouds_are_registered(tmp_path):
     data = write_clouds(tmp_path / "clouds.npz", count=30)
     config = dataclasses.replace(CLOUDS, representations=("6d",), steps=200, clouds=4, rotations=6, points=20, lr=1e-3)
     config = dataclasses.replace(config, test_rotations=20)
@@ -130,20 +130,20 @@ def test_clouds_are_turned_back(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sanity", "pointcloud", "ik"])
-def test_resumed_run_gives_the_very_numbers(tmp_path, data, name, monkeypatch):
+def test_resumed_run_gives_the_same_numbers(tmp_path, data, name, monkeypatch):
     whole = reproduce(name, data, tmp_path / "whole", seeds=(3,))
     stop_after(6 + 5, monkeypatch, run_module)  # in the second of two trainings
     with pytest.raises(Interrupted, match="quat, seed 3: stopped after step 5"):
         reproduce(name, data, tmp_path / "parts", seeds=(3,))
     monkeypatch.undo()
-    torch.rand(100)  # no generator outside of the run counts
+    torch.rand(100)  # generators outside the run do not matter
     trained = []
     loss = training_module._Trainer._loss
     monkeypatch.setattr(training_module._Trainer, "_loss", lambda self, step: (trained.append(self.what), loss(self, step))[1])
     config = dataclasses.replace(config_of(name), seeds=(3,))
     folder = RunFolder.create(tmp_path / "parts", config, resume=True, ignore=RESUMABLE)
     parts = reproduce(name, data, folder, seeds=(3,))
-    assert trained == ["loss of quat"], "one step was left, and the training before is not done again"
+    assert trained == ["loss of quat"], "one step was left, and the previous training is not repeated"
     for rep in ("6d", "quat"):
         assert lines(tmp_path / "parts" / "trainings" / f"{rep}_seed3") == lines(
             tmp_path / "whole" / "trainings" / f"{rep}_seed3"
@@ -154,7 +154,7 @@ def test_resumed_run_gives_the_very_numbers(tmp_path, data, name, monkeypatch):
             assert torch.equal(x, y)
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+def test_a_killed_run_resumes_from_its_checkpoint(tmp_path, monkeypatch):
     whole = reproduce_rotation_sanity(SANITY)
     loss = training_module._Trainer._loss
 
@@ -183,18 +183,18 @@ def test_representations_and_seeds_can_be_added_and_nothing_else(tmp_path):
         RunFolder.create(tmp_path / "run", dataclasses.replace(SANITY, lr=0.1), resume=True, ignore=RESUMABLE)
 
 
-def test_a_run_on_other_data_is_not_gone_on_with(tmp_path, data):
+def test_a_run_is_not_resumed_on_other_data(tmp_path, data):
     reproduce("pointcloud", data, tmp_path / "run")
     other = write_clouds(tmp_path / "other.npz", count=13)
     folder = RunFolder.create(tmp_path / "run", CLOUDS, resume=True, ignore=RESUMABLE)
     with pytest.raises(ConfigError, match=r"DATA: cannot resume .*6d_seed0, which is a run on clouds\.npz, 12 training"):
         reproduce_rotation_pointcloud(CLOUDS, other, run_folder=folder)
-    (tmp_path / "run" / "trainings" / "6d_seed0" / "result.json").unlink()  # now the checkpoint is looked at
+    (tmp_path / "run" / "trainings" / "6d_seed0" / "result.json").unlink()  # now the checkpoint is checked
     with pytest.raises(ConfigError, match=r"DATA: cannot resume .*6d_seed0, which is a run on clouds\.npz"):
         reproduce_rotation_pointcloud(CLOUDS, other, run_folder=folder)
 
 
-def test_a_result_that_is_none(tmp_path):
+def test_an_invalid_result(tmp_path):
     reproduce_rotation_sanity(SANITY, run_folder=tmp_path / "run")
     (tmp_path / "run" / "trainings" / "6d_seed0" / "result.json").write_text('{"source": 1}')
     folder = RunFolder.create(tmp_path / "run", SANITY, resume=True, ignore=RESUMABLE)
@@ -202,7 +202,7 @@ def test_a_result_that_is_none(tmp_path):
         reproduce_rotation_sanity(SANITY, run_folder=folder)
 
 
-def test_batches_follow_from_the_seed_and_are_the_same_for_all_representations(monkeypatch):
+def test_batches_depend_only_on_the_seed_and_not_on_the_representation(monkeypatch):
     seen = {}
     forward = SanityNet.forward
 
@@ -223,16 +223,16 @@ def test_a_loss_that_is_not_finite(monkeypatch):
         reproduce_rotation_sanity(SANITY)
 
 
-def test_constant_rates_drop(tmp_path):
+def test_constant_learning_rate_drops(tmp_path):
     config = dataclasses.replace(SANITY, representations=("6d",), seeds=(0,), schedule="constant", drop_after=3, lr=1e-3)
     reproduce_rotation_sanity(config, run_folder=tmp_path / "run")
     assert [line["lr"] for line in lines(tmp_path / "run" / "trainings" / "6d_seed0")] == pytest.approx([1e-3, 1e-4, 1e-4])
 
 
-# ---------------------------------------------------------------- figures
+# ---------------------------------------------------------------- metrics
 
 
-def test_figures_of_errors():
+def test_metrics_of_errors():
     errors = Errors.of(torch.arange(101.0).flip(0))
     assert (errors.mean, errors.max, errors.median, errors.count) == (50, 100, 50, 101)
     assert errors.std == pytest.approx(math.sqrt((101**2 - 1) / 12))
@@ -249,7 +249,7 @@ def test_losses_and_angles():
     assert float(entries_loss(rotmats, rotmats @ half)) == pytest.approx(8 / 9)  # |R1 - R2|^2 = 8 sin^2(90 deg), over 9
 
 
-def test_published_means_stand_only_where_they_are_confirmed():
+def test_published_means_appear_only_where_confirmed():
     assert published_mean("sanity", "6d", SANITY) == 0.49 and published_mean("sanity", "axis_angle4", SANITY) is None
     assert published_mean("sanity", "6d", dataclasses.replace(SANITY, loss="geodesic")) == 0.45
     assert published_mean("sanity", "5d", dataclasses.replace(SANITY, loss="geodesic")) is None
@@ -268,7 +268,7 @@ def test_the_table():
     assert second.startswith("quat") and "3.32" in second
 
 
-def test_a_row_is_of_all_seeds():
+def test_a_row_covers_all_seeds():
     result = reproduce_rotation_sanity(dataclasses.replace(SANITY, representations=("5d",)))
     row, found = result.summary["by_representation"][0], [training.errors for training in result.trainings]
     assert row["mean"] == pytest.approx((found[0].mean + found[1].mean) / 2)
@@ -319,7 +319,7 @@ def test_wrong_network_files(tmp_path):
             load_rotation_network(path)
 
 
-def test_networks_are_written_again(tmp_path):
+def test_networks_are_rewritten(tmp_path):
     network = reproduce_rotation_sanity(SANITY).trainings[0].network
     save_rotation_network(tmp_path / "n.safetensors", network)
     again = load_rotation_network(tmp_path / "n.safetensors")
@@ -351,5 +351,5 @@ def test_wrong_options(make, text):
         make()
 
 
-def test_what_the_support_draws(tmp_path):
+def test_generated_test_data(tmp_path):
     assert len(drawn_motion()) == 40 and write_cloud_folder(tmp_path / "f").is_dir()

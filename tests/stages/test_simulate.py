@@ -23,7 +23,7 @@ QUICK = SimulateConfig(SOFT, frames=4, fps=20.0, cells=6, drop=2.0, **UPRIGHT)
 
 
 def cube(side=9, edge=1.0, center=(0.0, 0.0, 0.0), mode="3dgs"):
-    """A scene of Gaussians that fill a cube, of different shapes."""
+    """A scene of Gaussians of different shapes that fill a cube."""
     line = (torch.arange(side) / (side - 1) - 0.5) * edge
     means = torch.cartesian_prod(line, line, line) + torch.tensor(center)
     scene = GaussianScene.from_points(means, torch.rand_like(means), opacity=0.8, sh_degree=1, mode=mode)
@@ -37,15 +37,15 @@ def frames_of(scene, config, **options):
 
 
 @pytest.mark.parametrize(("up", "size"), [((0.0, 0.0, 1.0), None), ((0.0, -2.0, 0.0), 0.5), ((1.0, 1.0, 0.0), 3.0)])
-def test_a_scene_falls_as_fast_as_its_size_says(up, size):
-    """g t^2 / 2 in metres, along the upward direction; nothing is deformed."""
+def test_a_scene_falls_according_to_its_size(up, size):
+    """g t^2 / 2 in meters, along the up direction; nothing is deformed."""
     scene = cube(center=(5.0, -3.0, 2.0))
     config = replace(QUICK, up=up, size=size, floor="none", room=3.0)
-    metres = 1.0 if size is None else size
+    meters = 1.0 if size is None else size
     rest = frames_of(scene, replace(config, frames=1))[0]
     torch.testing.assert_close(rest.channels["means"], scene.means)
     for frame in frames_of(scene, config):
-        shift = (frame.channels["means"] - scene.means).double() * metres
+        shift = (frame.channels["means"] - scene.means).double() * meters
         direction = torch.tensor(up).double() / math.sqrt(sum(c * c for c in up))
         late = 9.81 * frame.time * frame.figures["dt_s"] / 2  # symplectic Euler is half a step ahead
         assert (shift @ direction + 9.81 * frame.time**2 / 2).abs().max() < 1.01 * late + 1e-5
@@ -55,7 +55,7 @@ def test_a_scene_falls_as_fast_as_its_size_says(up, size):
 
 
 @pytest.mark.parametrize("floor_kind", ["separate", "sticky"])
-def test_a_cube_of_jelly_bounces_and_only_loses_energy(floor_kind):
+def test_a_cube_of_jelly_bounces_without_gaining_energy(floor_kind):
     scene = cube(side=9, edge=0.4)
     config = replace(QUICK, frames=30, fps=25.0, cells=5, drop=0.25, floor_kind=floor_kind)
     frames = frames_of(scene, config)
@@ -67,10 +67,10 @@ def test_a_cube_of_jelly_bounces_and_only_loses_energy(floor_kind):
     given = max(frame.figures["kinetic_J"] for frame in frames)
     assert total.diff().max() < 1e-3 * given
     assert total[0] - total[-1] > 0.2 * given  # the affine transfers damp
-    assert max(frame.figures["elastic_J"] for frame in frames) > given  # gravity's work goes on while it is pressed
+    assert max(frame.figures["elastic_J"] for frame in frames) > given  # gravity does work while it is compressed
     heights = torch.tensor([frame.figures["height_m"] for frame in frames])
     lowest = int(heights.argmin())
-    assert heights[lowest:].max() - heights[lowest] > 0.4 * 0.25 * 0.4  # it came up again, by more than 0.4 of its drop
+    assert heights[lowest:].max() - heights[lowest] > 0.4 * 0.25 * 0.4  # it rebounds by more than 0.4 of its drop
     shapes = [frame.channels["covar_factors"] for frame in frames]
     assert (shapes[7] - shapes[0]).abs().max() > 1e-3 * scene.scales.mean()
 
@@ -89,7 +89,7 @@ def test_cell_volumes_share_cells():
     torch.testing.assert_close(cell_volumes(x, 1.0), torch.tensor([1 / 3, 1 / 3, 1 / 3, 1]).double())
 
 
-def test_only_what_is_selected_moves():
+def test_only_the_selection_moves():
     scene = cube(side=6).merge(cube(side=6, center=(3.0, 0.0, 0.0)))
     select = Selection((Region.box(torch.zeros(3), torch.full((3,), 0.6)),))
     rest, *_, frame = frames_of(scene, replace(QUICK, cells=3), select=select)
@@ -111,10 +111,10 @@ def test_frames_are_scenes_of_the_same_mode(mode, channel):
     if mode == "3dgs":
         torch.testing.assert_close(moving.frame(0).covars, scene.covars, atol=1e-7, rtol=1e-4)
     assert torch.equal(moving.frame(0).sh, scene.sh)
-    torch.testing.assert_close(frame.sh.square().sum(1), scene.sh.square().sum(1))  # of each band, whatever the turn
+    torch.testing.assert_close(frame.sh.square().sum(1), scene.sh.square().sum(1))  # preserved per band by rotation
 
 
-def test_gaussians_are_shown_within_their_bounds():
+def test_deformations_of_gaussians_are_clamped():
     scene, velocity = cube(side=7), (0.0, 0.0, -12.0)
     config = replace(QUICK, velocity=velocity, drop=0.05, cells=4, frames=3, max_stretch=1.2, floor_kind="sticky", gravity=0.0)
     lengths = torch.linalg.svdvals(frames_of(scene, replace(config, frames=1))[0].channels["covar_factors"])
@@ -146,7 +146,7 @@ def test_few_particles_have_followers(count):
     torch.testing.assert_close(positions, points + 1)
 
 
-def test_a_tenth_that_is_simulated_moves_all():
+def test_simulating_a_tenth_moves_all():
     """Against all of them simulated: after impact, within a quarter of a cell in the median, one at the 99th percentile."""
     scene = cube(side=13)
     config = replace(QUICK, cells=5, frames=8, fps=20.0, drop=0.2)
@@ -159,7 +159,7 @@ def test_a_tenth_that_is_simulated_moves_all():
     assert error.median() < 0.25 and error.quantile(0.99) < 1.0
 
 
-def test_faint_gaussians_follow():
+def test_transparent_gaussians_follow():
     scene = cube(side=6)
     logits = scene.opacity_logits.clone()
     logits[::3] = -6.0
@@ -169,8 +169,8 @@ def test_faint_gaussians_follow():
     assert fall.std() < 1e-4 and fall.mean() < -0.05
 
 
-def test_obstacles_are_in_the_scene_s_units():
-    """A ball below one side: that side is held, the other falls past it. Scene units are half metres."""
+def test_obstacles_are_in_units_of_the_scene():
+    """A sphere below one side: that side is supported, the other falls past it. Scene units are half meters."""
     scene = cube(side=9, center=(4.0, 0.0, 0.0))
     ball = Boundary("sphere", (3.5, 0.0, -0.8), radius=0.35, kind="sticky")
     config = replace(QUICK, cells=6, frames=8, fps=20.0, size=0.5, boundaries=(ball,))
@@ -186,7 +186,7 @@ def test_obstacles_are_in_the_scene_s_units():
     assert fall[far].mean() > fall[near].mean() + 0.1
 
 
-def test_the_same_seed_gives_the_same_bits():
+def test_bitwise_reproducible_by_seed():
     scene, config = cube(side=7), replace(QUICK, cells=4, max_particles=200)
     first, second = frames_of(scene, config)[-1], frames_of(scene, config)[-1]
     assert torch.equal(first.channels["means"], second.channels["means"])
@@ -197,7 +197,7 @@ def test_the_same_seed_gives_the_same_bits():
 # Run folders
 
 
-def test_a_run_folder_takes_frames_and_figures(tmp_path):
+def test_a_run_folder_gets_frames_and_metrics(tmp_path):
     scene, config = cube(side=5), replace(QUICK, cells=3, frames=3)
     seen = []
     folder = RunFolder.create(tmp_path / "run", config)
@@ -213,14 +213,14 @@ def test_a_run_folder_takes_frames_and_figures(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert lines[2]["steps"] > 0 and lines[2]["height_m"] < lines[1]["height_m"] < 0
-    again = simulate(config, scene, run_folder=folder, progress=silent).sequence  # a run that is there is gone on with
+    again = simulate(config, scene, run_folder=folder, progress=silent).sequence  # an existing run is resumed
     assert torch.equal(again.frame(2).means, moving.frame(2).means)
     other = replace(scene, means=scene.means + 1)
-    with pytest.raises(FileFormatError, match="checkpoint: is of a different scene; give that one, or start again"):
+    with pytest.raises(FileFormatError, match="checkpoint: belongs to a different scene; use that one, or start over"):
         simulate(config, other, run_folder=folder, progress=silent)
 
 
-def test_what_a_stopped_run_has_written_is_whole(tmp_path):
+def test_files_of_a_stopped_run_are_complete(tmp_path):
     scene, config = cube(side=5), replace(QUICK, cells=3, frames=5)
     folder = RunFolder.create(tmp_path / "run", config)
 
@@ -236,7 +236,7 @@ def test_what_a_stopped_run_has_written_is_whole(tmp_path):
 # Options and input
 
 
-def test_configurations_survive_yaml(tmp_path):
+def test_configurations_round_trip_through_yaml(tmp_path):
     config = SimulateConfig(load_material("sand"), up=(0.0, 1.0, 0.0), boundaries=(Boundary("sphere", radius=0.2, start=1.0),))
     path = tmp_path / "config.yaml"
     path.write_text(dump_yaml(config))
@@ -257,7 +257,7 @@ def test_configurations_survive_yaml(tmp_path):
             {"box": (0.0, 0.0, 0.0, 1.0, 0.0, 1.0)},
             "box: got (0.0, 0.0, 0.0, 1.0, 0.0, 1.0), want three lower and three higher numbers",
         ),
-        ({"video_size": (8, 8)}, "video_size: got (8, 8), want 16 to 8192 pixels a side"),
+        ({"video_size": (8, 8)}, "video_size: got (8, 8), want 16 to 8192 pixels per side"),
         ({"fill": "foam"}, "fill: got 'foam', want one of auto, none, density, mesh"),
         ({"up": (0.0, 0.0, 0.0)}, "up: got (0, 0, 0), want a direction"),
         ({"velocity": (0.0, float("inf"), 0.0)}, "velocity: got (0.0, inf, 0.0), want three numbers"),
@@ -297,7 +297,7 @@ def test_wrong_input_is_named_before_the_first_frame():
         load_material("cheese")
 
 
-def test_thin_and_sparse_bodies_are_told(caplog):
+def test_warnings_for_thin_and_sparse_bodies(caplog):
     flat = cube(side=6)
     flat = replace(flat, means=flat.means * torch.tensor([1.0, 1.0, 0.05]))
     with caplog.at_level(logging.WARNING, "vision3d.physics"):
@@ -316,7 +316,7 @@ def test_thin_and_sparse_bodies_are_told(caplog):
     assert "got 1.0 particles per cell, want 4 to 8 so that bodies hold together; use fewer cells" in caplog.text
 
 
-def test_parts_that_may_break_off_are_told(caplog):
+def test_warnings_for_parts_that_may_break_off(caplog):
     """A stick on a cube of jelly; sand falls apart anyway."""
     stick = torch.zeros(60, 3)
     stick[:, 2] = torch.linspace(0.5, 1.5, 60)

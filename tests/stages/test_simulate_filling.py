@@ -1,4 +1,4 @@
-"""Particles inside of hollow bodies: volumes against closed forms, and nothing outside."""
+"""Filling of hollow bodies with particles: volumes against closed forms, and none outside."""
 
 import math
 from dataclasses import replace
@@ -33,7 +33,7 @@ def surface(scene, shift=0.0):
 
 @pytest.mark.parametrize(("body", "cells"), [(SPHERE, 12), (SPHERE, 32), (TORUS, 20), (TORUS, 40)])
 def test_shells_are_filled_to_their_volume(body, cells):
-    """Within 3 %, wherever the lattice lies; no particle outside, 8 a cell."""
+    """Within 3 % for any offset of the lattice; no particle outside, 8 per cell."""
     mesh, want, outside = body
     scene = shell(mesh)
     spacing = float((mesh[0].amax(0) - mesh[0].amin(0)).max()) / cells
@@ -42,10 +42,10 @@ def test_shells_are_filled_to_their_volume(body, cells):
         assert found is not None
         assert abs(found.volume / want - 1) < 0.03
         beyond = outside(found.points - shift)
-        assert beyond.max() < 0.02 * spacing  # on discs that touch the surface
+        assert beyond.max() < 0.02 * spacing  # for discs that touch the surface
         assert (beyond > -0.05 * spacing).sum() < 0.02 * len(beyond)
         assert (found.surface_volumes > 0).all()
-        share = found.point_volumes * 8 / spacing**3  # a few cells have a splat's centre, too
+        share = found.point_volumes * 8 / spacing**3  # a few cells also contain a splat center
         assert share.max() < 1 + 1e-9 and share.median() > 1 - 1e-9
 
 
@@ -60,23 +60,23 @@ def test_meshes_are_filled_to_their_volume(body, cells):
     assert found.num_enclosed * spacing**3 / 8 == pytest.approx(found.volume, rel=0.05)
 
 
-def test_a_lattice_has_so_many_cells_at_most(monkeypatch):
-    """However fine the grid: memory is bounded, the volume the same."""
-    monkeypatch.setattr(filling, "_MOST_CELLS", 40_000)
+def test_the_number_of_lattice_cells_is_limited(monkeypatch):
+    """However fine the grid: memory is bounded, and the volume unchanged."""
+    monkeypatch.setattr(filling, "_MAX_CELLS", 40_000)
     mesh, want, outside = SPHERE
     for found in (fill_surface(surface(shell(mesh)), 0.01), fill_mesh(mesh[0].double(), mesh[1], 0.01)):
         assert found is not None and 5_000 < len(found.points) < 40_000
         assert abs(found.volume / want - 1) < 0.03 and outside(found.points).max() < 0.01
 
 
-def test_ten_times_the_splats_are_the_same_volume():
+def test_the_volume_does_not_depend_on_the_number_of_splats():
     coarse, fine = (shell(shapes.icosphere(n)) for n in (3, 5))
     assert len(fine) == 16 * len(coarse)
     volumes = [fill_surface(surface(scene), 2 / 16).volume for scene in (coarse, fine)]
     assert abs(volumes[0] / volumes[1] - 1) < 0.03
 
 
-def test_small_gaps_are_closed_and_large_ones_let_all_out():
+def test_small_gaps_are_closed_and_large_ones_prevent_filling():
     scene, spacing = shell(shapes.icosphere(4)), 2 / 16
     height = scene.means[:, 2]
     whole = fill_surface(surface(scene), spacing).volume
@@ -86,7 +86,7 @@ def test_small_gaps_are_closed_and_large_ones_let_all_out():
     assert fill_surface(surface(scene[height < math.cos(1.0)]), spacing).num_enclosed == 0
 
 
-def test_the_floor_closes_what_stands_on_it():
+def test_the_floor_closes_bodies_on_it():
     scene, spacing = shell(shapes.icosphere(4)), 2 / 16
     half = scene[scene.means[:, 2] > 0.02]
     up = torch.tensor([0.0, 0, 1]).double()
@@ -96,14 +96,14 @@ def test_the_floor_closes_what_stands_on_it():
     assert found.points[:, 2].min() > 0 and found.points.norm(dim=-1).max() < 1
 
 
-def test_faint_splats_enclose_nothing():
+def test_transparent_splats_enclose_nothing():
     scene = shell(shapes.icosphere(3))
     faint = replace(scene, opacity_logits=torch.full_like(scene.opacity_logits, -6.0), means=scene.means * 3)
     assert fill_surface(surface(faint), 1.0) is None
 
 
-def test_a_splat_reaches_no_farther_than_two_deviations():
-    """And counts with a bounded number of samples, whatever its size."""
+def test_a_splat_extends_to_two_standard_deviations():
+    """The number of its samples is bounded, whatever its size."""
     scene = shell(shapes.icosphere(3))
     huge = replace(scene, log_scales=scene.log_scales.clone().index_fill_(0, torch.tensor([0]), math.log(50.0)))
     found = list(_samples(surface(huge), 1 / 16))
@@ -112,8 +112,8 @@ def test_a_splat_reaches_no_farther_than_two_deviations():
     assert 50 < reach.max() < 2 * 2**0.5 * 50 + 2
 
 
-def test_splats_that_stick_far_out_build_nothing_beyond_a_body():
-    """Their samples beyond the lattice were counted in its outermost cells: walls there, and particles outside of the grid."""
+def test_splats_that_extend_far_create_nothing_outside_a_body():
+    """Samples outside the lattice must not be counted in its outermost cells, which would create walls and outer particles."""
     scene, spacing = shell(SPHERE[0]), 2 / 16
     lowest = scene.means[:, 2].argmin()
     log_scales, quats, opacity_logits = scene.log_scales.clone(), scene.quats.clone(), scene.opacity_logits.clone()
@@ -128,11 +128,11 @@ def test_splats_that_stick_far_out_build_nothing_beyond_a_body():
     assert len(list(simulate_frames(config, long))) == 1
 
 
-def test_a_filled_shell_holds_its_shape_where_a_hollow_one_crumples():
-    """A ball of jelly that is laid on the floor: how high it is after half a second.
+def test_a_filled_shell_keeps_its_shape_and_a_hollow_one_collapses():
+    """Height of a sphere of jelly placed on the floor after half a second.
 
-    A shell's wall is a cell of the grid thick. Of 8 cells across the ball one carries it, of 10 it yields slowly after half a
-    second, of 12 and more it crumples at once.
+    The wall of a shell is one grid cell thick. With 8 cells across the sphere it supports it, with 10 it yields slowly after
+    half a second, and with 12 and more it collapses at once.
     """
     scene = shell(shapes.icosphere(4, 0.15))
     config = SimulateConfig(frames=12, cells=12, up=(0.0, 0.0, 1.0), floor="below", engine="auto", max_particles=4000)
@@ -154,8 +154,8 @@ def test_filled_particles_are_not_rendered():
     assert mass == pytest.approx(1000 * 4 / 3 * math.pi, rel=0.03)
 
 
-def test_a_rod_thinner_than_a_cell_has_about_its_own_volume():
-    """Diameter 0.2 h: its cells of the lattice are 8 times its volume."""
+def test_a_rod_thinner_than_a_cell_has_approximately_its_volume():
+    """Diameter 0.2 h: its lattice cells have 8 times its volume."""
     spacing, radius, length = 0.1, 0.01, 1.0
     count = 60
     means = torch.zeros(count, 3)
@@ -167,8 +167,8 @@ def test_a_rod_thinner_than_a_cell_has_about_its_own_volume():
     assert found.thin_share == 1.0
 
 
-def test_what_is_thinner_than_a_cell_is_counted():
-    """A ball with a stick: only the stick."""
+def test_points_thinner_than_a_cell_are_counted():
+    """A sphere with a stick: only the stick."""
     scene, spacing = shell(shapes.icosphere(4)), 2 / 16
     assert fill_surface(surface(scene), spacing).thin_share < 0.01
     line = torch.zeros(500, 3)

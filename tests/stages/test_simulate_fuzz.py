@@ -1,4 +1,4 @@
-"""Scenes of odd shapes and sizes with random options move and stay finite."""
+"""Scenes of unusual shapes and sizes with random options move and stay finite."""
 
 import logging
 import random
@@ -56,7 +56,7 @@ def config_of(rng):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_odd_scenes_move(shape, caplog):
+def test_unusual_scenes_move(shape, caplog):
     caplog.set_level(logging.CRITICAL, "vision3d.physics")
     moved = 0
     for seed in range(16):

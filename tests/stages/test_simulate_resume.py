@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed, or end on a full disk: what is there stays whole, and what is gone on with is the same."""
+"""Runs that are stopped, killed, or fail on a full disk: their files are complete, and resumed runs are identical."""
 
 import errno
 import os
@@ -48,8 +48,8 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6])
-def test_a_stopped_run_goes_on_with_the_same_bits(whole, tmp_path, stop_at):
-    """Also between two checkpoints: frames since the last one are done again."""
+def test_a_stopped_run_resumes_bitwise(whole, tmp_path, stop_at):
+    """Also between two checkpoints: frames since the last one are recomputed."""
     scene, path, moving = whole
 
     def stop(task, step, total, values):
@@ -64,7 +64,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(whole, tmp_path, stop_at):
     assert lines(tmp_path / "run") == lines(path)
 
 
-def test_a_run_goes_on_to_more_frames(whole, tmp_path):
+def test_a_run_is_resumed_with_more_frames(whole, tmp_path):
     scene, _, moving = whole
     few = replace(CONFIG, frames=5)
     simulate(few, scene, run_folder=folder_at(tmp_path / "run", few), progress=silent)
@@ -72,7 +72,7 @@ def test_a_run_goes_on_to_more_frames(whole, tmp_path):
     assert_same(again, moving)
 
 
-def test_a_run_with_other_options_is_not_gone_on_with(whole, tmp_path):
+def test_a_run_is_not_resumed_with_other_options(whole, tmp_path):
     scene, _, _ = whole
     few = replace(CONFIG, frames=2)
     simulate(few, scene, run_folder=folder_at(tmp_path / "run", few), progress=silent)
@@ -86,10 +86,10 @@ def test_frames_do_not_depend_on_a_run_folder(whole):
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_with_the_same_bits(whole, tmp_path):
-    """SIGKILL, in whatever it was doing."""
+def test_a_killed_process_resumes_bitwise(whole, tmp_path):
+    """SIGKILL at any time."""
     scene, _, moving = whole
-    config = replace(CONFIG, frames=200)  # it is killed long before
+    config = replace(CONFIG, frames=200)  # killed long before the end
     scene.save(tmp_path / "scene.ply")
     (tmp_path / "config.yaml").write_text(dump_yaml(config))
     out = tmp_path / "run"
@@ -114,7 +114,7 @@ def test_a_killed_process_goes_on_with_the_same_bits(whole, tmp_path):
     assert_same(FrameSequence.load(out / "frames.zarr"), moving)
 
 
-def test_a_full_disk_is_one_line_and_frames_stay_whole(whole, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_error_and_frames_stay_complete(whole, tmp_path, monkeypatch):
     scene, _, moving = whole
     flush = atomic._flush
 
@@ -133,11 +133,11 @@ def test_a_full_disk_is_one_line_and_frames_stay_whole(whole, tmp_path, monkeypa
     assert_same(simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run", resume=True), progress=silent).sequence, moving)
 
 
-def test_a_folder_that_may_not_be_written_is_one_line(whole, tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_error(whole, tmp_path):
     scene, _, _ = whole
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
-    with pytest.raises(Vision3DError, match=r"run: the folder could not be made \(Not a directory\)"):
+    with pytest.raises(Vision3DError, match=r"run: the folder could not be created \(Not a directory\)"):
         folder_at(blocked / "run")
     run = folder_at(tmp_path / "run")
     (run.path / "frames.zarr").write_text("a file")
@@ -146,9 +146,9 @@ def test_a_folder_that_may_not_be_written_is_one_line(whole, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_one_line(tmp_path):
+def test_a_read_only_folder_is_one_error(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(Vision3DError, match=r"the folder could not be made \(Permission denied\)"):
+    with pytest.raises(Vision3DError, match=r"the folder could not be created \(Permission denied\)"):
         folder_at(tmp_path / "run")
 
 
@@ -156,7 +156,7 @@ def test_a_read_only_folder_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_frames_behind_the_kept_ones_are_forgotten(tmp_path, compress):
+def test_frames_after_the_resumed_ones_are_removed(tmp_path, compress):
     path = tmp_path / "drops.zarr"
     writer = SequenceWriter(path, PointCloud(torch.zeros(4, 3)), compress=compress)
     frames = torch.rand(6, 4, 3)
@@ -173,7 +173,7 @@ def test_frames_behind_the_kept_ones_are_forgotten(tmp_path, compress):
 
 
 def test_the_viewer_shows_a_run_with_its_slider(whole):
-    """Its checkpoints are particles and no scenes."""
+    """Its checkpoints are particles, not scenes."""
     _, path, moving = whole
     (frame,) = (value for value in Layers.open([path]).frame_at(8 / 24).values() if isinstance(value, GaussianScene))
     assert torch.equal(frame.means, moving.frame(8).means)

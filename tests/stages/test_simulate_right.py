@@ -1,4 +1,4 @@
-"""Scenes that nobody here made: followers of what flows, floors that end, thin parts, seams, wild numbers."""
+"""Foreign scenes: followers in flows, floors that end, thin parts, seams, extreme values."""
 
 import math
 import os
@@ -42,11 +42,11 @@ FAST = replace(QUICK, engine="auto", up=(0.0, 0.0, 1.0))
 needs_native = pytest.mark.skipif(native.module() is None, reason="no native module")
 
 
-# What goes along
+# Followers
 
 
-def test_followers_stay_near_what_flows():
-    """Drops whose deformation since rest is a million carry nothing away: a follower is within twice its distances at rest."""
+def test_followers_stay_near_flowing_particles():
+    """Drops with a total deformation of a million move nothing far away: followers stay within twice their rest distances."""
     x = torch.rand(60, 3, dtype=torch.float64)
     points = torch.rand(40, 3, dtype=torch.float64)
     followers = Followers.around(torch.arange(40), points, x)
@@ -69,7 +69,7 @@ def test_bounded_deformations_are_exact_within_the_bounds():
 
 @pytest.mark.parametrize("engine", ["native", "taichi", pytest.param("reference", marks=pytest.mark.slow)])
 def test_the_default_grouping_follows_water_with_every_engine(engine):
-    """A fifth of a block of water is simulated: the others are never far from what is."""
+    """A fifth of a block of water is simulated; the others are never far from the simulated ones."""
     if why := needs(engine):
         pytest.skip(why)
     scene = cube(side=13, edge=0.5)
@@ -84,8 +84,8 @@ def test_the_default_grouping_follows_water_with_every_engine(engine):
     assert near.max() < 2 * setup.world.grid.spacing and near.median() < 0.6 * setup.world.grid.spacing
 
 
-def test_points_turn_view_dependent_colours():
-    """Turned by a quarter: seen from a direction that turns along, colours are those at rest."""
+def test_points_rotate_view_dependent_colors():
+    """Rotated by 90 degrees: seen from a rotated direction, colors are those of the rest pose."""
     quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.float64)
 
     class Turn:
@@ -112,8 +112,8 @@ def test_points_turn_view_dependent_colours():
 # Long frames
 
 
-def test_a_stop_within_a_frame_keeps_the_last_whole_one(tmp_path, monkeypatch):
-    """Slices of one step: the signal comes in the middle of a frame; what is resumed has the bits of an unbroken run."""
+def test_a_stop_within_a_frame_keeps_the_last_complete_one(tmp_path, monkeypatch):
+    """With slices of one step, the signal arrives within a frame; the resumed run is bitwise equal to an uninterrupted one."""
     engine = set_up(cube(side=5), FAST).engine
     monkeypatch.setattr(engine, "particle_steps_a_second", 1.0)
     scene, config = cube(side=5), replace(FAST, frames=4, fps=5.0)
@@ -129,7 +129,7 @@ def test_a_stop_within_a_frame_keeps_the_last_whole_one(tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "advance", counted)
     with pytest.raises(Interrupted, match="stopped after frame"):
         simulate(config, scene, run_folder=RunFolder.create(tmp_path / "run", config), progress=silent)
-    assert len(calls) == 30  # at once, and not at the end of the frame
+    assert len(calls) == 30  # immediately, not at the end of the frame
     done = len(FrameSequence.load(tmp_path / "run" / "frames.zarr"))
     assert done == 2
     moving = simulate(
@@ -140,8 +140,8 @@ def test_a_stop_within_a_frame_keeps_the_last_whole_one(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @needs_native
-def test_a_frame_of_many_steps_answers_sigterm(tmp_path):
-    """A frame of minutes: the program ends within seconds (1 s on an idle machine) with exit code 130, and can be resumed."""
+def test_a_frame_of_many_steps_reacts_to_sigterm(tmp_path):
+    """A frame of minutes: the program exits within seconds (1 s on an idle machine) with exit code 130, and can be resumed."""
     torch.manual_seed(0)
     scene = cube(side=40)
     scene.save(tmp_path / "scene.ply")
@@ -173,23 +173,23 @@ def test_a_frame_of_many_steps_answers_sigterm(tmp_path):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"gravity": 1e9}, r"gravity: got 1e\+09 m/s\^2, with which a fall of .* times the speed of sound"),
-        ({"velocity": (1e6, 0.0, 0.0)}, r"velocity: got 1e\+06 m/s: .* cells a frame; want at most 100 times"),
+        ({"gravity": 1e9}, r"gravity: got 1e\+09 m/s\^2, a fall of .* times the speed of sound"),
+        ({"velocity": (1e6, 0.0, 0.0)}, r"velocity: got 1e\+06 m/s: .* cells per frame; want at most 100 times"),
         ({"angular_velocity": (0.0, 0.0, 1e7)}, r"angular_velocity: got up to .* m/s at the rim"),
     ],
 )
-def test_speeds_beyond_sense_are_refused(values, text):
+def test_excessive_speeds_are_rejected(values, text):
     with pytest.raises(ConfigError, match=text):
         set_up(cube(side=5), replace(FAST, **values))
 
 
-def test_fast_impacts_are_warned_of(caplog):
+def test_warnings_for_fast_impacts(caplog):
     set_up(cube(side=5), replace(FAST, velocity=(100.0, 0.0, 0.0)))
     assert "times the speed of sound" in caplog.text
 
 
 @pytest.mark.parametrize("count", [1, 2, 300])
-def test_one_gaussian_and_many_at_one_place_make_a_run(tmp_path, count):
+def test_one_gaussian_or_many_coincident_ones_can_be_simulated(tmp_path, count):
     torch.manual_seed(0)
     scene = GaussianScene.from_points(torch.full((count, 3), 0.3), opacity=0.9)
     scene = replace(scene, log_scales=torch.full((count, 3), -4.0))
@@ -199,7 +199,7 @@ def test_one_gaussian_and_many_at_one_place_make_a_run(tmp_path, count):
     assert (tmp_path / "run" / "figures" / "frames.png").is_file()
 
 
-def test_gaussians_beyond_all_bounds_are_named():
+def test_gaussians_of_extreme_size_are_named():
     scene = cube(side=5)
     huge = scene.log_scales.clone()
     huge[7] = 50.0
@@ -209,7 +209,7 @@ def test_gaussians_beyond_all_bounds_are_named():
         set_up(replace(scene, means=1e20 * scene.means), FAST)
 
 
-def test_water_slips_on_the_floor_unless_told(caplog):
+def test_water_slips_on_the_floor_by_default(caplog):
     water = load_material("water")
     assert water.contact_friction == 0 and load_material("sand").contact_friction == 1
     scene = cube(side=5)
@@ -221,11 +221,11 @@ def test_water_slips_on_the_floor_unless_told(caplog):
     assert "no effect" not in caplog.text
 
 
-# What is what
+# Selections and parts
 
 
-def test_parts_do_not_take_the_floor_along():
-    """Two boxes on a disc: the largest part is the larger box, whatever the disc has; what is apart comes after them."""
+def test_parts_do_not_include_the_floor():
+    """Two boxes on a disc: the largest part is the larger box, whatever the disc's size; parts of the floor come last."""
     disc = torch.randn(4000, 3) * torch.tensor([1.0, 1.0, 0.002])
     first = torch.rand(1500, 3) * 0.5 + torch.tensor([0.2, 0.2, 0.02])
     second = torch.rand(800, 3) * 0.4 + torch.tensor([-0.8, -0.8, 0.02])
@@ -240,7 +240,7 @@ def test_parts_do_not_take_the_floor_along():
 
 
 def stem_on_a_block(side=17, stem=5):
-    """A block of Gaussians and, above it, a few that are far longer than a cell and thinner."""
+    """A block of Gaussians and, above it, a few that are much longer than a cell and thinner."""
     block = cube(side=side, edge=0.4)
     step = 0.4 / stem
     height = 0.2 + step * (torch.arange(stem) + 0.5)
@@ -252,7 +252,7 @@ def stem_on_a_block(side=17, stem=5):
 
 @pytest.mark.parametrize("thin", [0.25, 0.6])
 def test_stems_of_long_gaussians_hold_together(thin, caplog):
-    """Far longer than a cell and thinner than one: their particles are half a cell apart, a fall does not tear them."""
+    """Much longer than a cell and thinner: their particles are half a cell apart, so a fall does not separate them."""
     block, stem = stem_on_a_block()
     stem = replace(stem, log_scales=torch.tensor([0.025 * thin, 0.025 * thin, 0.04]).log().expand(5, 3))
     scene = block.merge(stem)
@@ -265,11 +265,11 @@ def test_stems_of_long_gaussians_hold_together(thin, caplog):
     assert "move on their own" not in caplog.text
     last = frames_of(scene, config)[-1].channels["means"].double()
     gaps = (last[len(block) + 1 :] - last[len(block) : -1]).norm(dim=-1)
-    assert gaps.max() < 2 * 0.08  # at rest 0.08
+    assert gaps.max() < 2 * 0.08  # 0.08 in the rest pose
     assert (last[len(block)] - last[: len(block)]).norm(dim=-1).min() < 0.08
 
 
-def test_points_without_others_within_a_cell_are_reported(caplog):
+def test_points_without_neighbors_within_a_cell_are_reported(caplog):
     block, stem = stem_on_a_block(side=21)
     scene = block.merge(*[stem] * 12)
     config = replace(FAST, cells=20, min_component=0.0)
@@ -282,13 +282,13 @@ def test_points_without_others_within_a_cell_are_reported(caplog):
 
 
 def soup(mesh):
-    """Every face with vertices of its own."""
+    """Every face with separate vertices."""
     return Mesh(mesh.vertices[mesh.faces].flatten(0, 1), torch.arange(3 * mesh.num_faces).view(-1, 3))
 
 
 @pytest.mark.parametrize("kind", ["plain", "seams", "normals", "soup"])
 def test_meshes_with_seams_move_as_one_without(tmp_path, kind):
-    """Corners with uvs or normals of their own, or all of them: the same motion, whole at its seams, in a run folder."""
+    """Corners with separate uvs or normals, or all separate: the same motion, closed seams, in a run folder."""
     vertices, faces = shapes.icosphere(2, 0.2)
     plain = Mesh(vertices, faces)
     uvs = torch.rand(len(faces), 3, 2)
@@ -310,8 +310,8 @@ def test_meshes_with_seams_move_as_one_without(tmp_path, kind):
     torch.testing.assert_close(still.frame(0).vertices[still.base.faces], mesh.vertices[mesh.faces])
 
 
-def test_no_vertex_of_a_mesh_is_left_behind():
-    """A ball of many vertices and far from it a box of 8: what would be a floater among Gaussians draws out no face."""
+def test_every_vertex_of_a_mesh_moves():
+    """A sphere of many vertices and a distant box of 8, which would be floaters among Gaussians: no face is stretched."""
     (first, faces), (second, more) = shapes.icosphere(5, 0.2), shapes.box((0.05, 0.05, 0.05))
     mesh = Mesh(torch.cat([first, second + torch.tensor([0.0, 0.0, 1.5])]), torch.cat([faces, more + len(first)]))
     moved = frames_of(mesh, replace(FAST, frames=3, drop=0.5))[-1].channels["vertices"] - mesh.vertices
@@ -322,7 +322,7 @@ def test_no_vertex_of_a_mesh_is_left_behind():
 
 
 def table(radius=1.0, count=6000):
-    """A round table of Gaussians with a ball on its middle, which it hides from below."""
+    """A round table of Gaussians with a sphere in its middle, which occludes it from below."""
     angle, r = 2 * math.pi * torch.rand(count), radius * torch.rand(count).sqrt()
     disc = torch.stack([r * angle.cos(), r * angle.sin(), 0.003 * torch.randn(count)], -1)
     ball = torch.nn.functional.normalize(torch.randn(1500, 3), dim=-1) * 0.2 + torch.tensor([0.0, 0.0, 0.21])
@@ -332,29 +332,29 @@ def table(radius=1.0, count=6000):
 
 @needs_native
 @pytest.mark.parametrize("extent", ["seen", "endless"])
-def test_what_leaves_the_table_falls(extent):
-    """A ball that slides over the edge falls on below the table's height; on an endless floor it stays."""
+def test_objects_that_leave_the_table_fall(extent):
+    """A sphere that slides over the edge falls below the table's height; on an infinite floor it stays."""
     config = SimulateConfig(
         load_material("rubber"), velocity=(2.5, 0.0, 0.0), friction=0.0, frames=21, cells=10, room=6.0, floor_extent=extent
     )
     frames = frames_of(table(), config)
     ball = torch.stack([frame.channels["means"][6000:] for frame in frames]).mean(1)
     on_table = ball[:, 0] < 0.8
-    assert ball[on_table, 2].min() > 0.15  # it is carried as long as it is over the table
+    assert ball[on_table, 2].min() > 0.15  # supported while it is over the table
     assert ball[-1, 0] > 1.2
     assert (ball[-1, 2] < -0.3) if extent == "seen" else (ball[-1, 2] > 0.15)
 
 
 @needs_native
-def test_what_stands_on_the_table_is_carried():
-    """The footprint is closed under what stands there."""
+def test_objects_on_the_table_are_supported():
+    """The footprint is closed below objects."""
     frames = frames_of(table(), SimulateConfig(load_material("rubber"), frames=12, cells=10))
     heights = torch.stack([frame.channels["means"][6000:, 2].mean() for frame in frames])
     assert (heights - 0.21).abs().max() < 0.05
 
 
 def joined(*meshes):
-    """Vertices and faces of several meshes as one."""
+    """Vertices and faces of several meshes joined."""
     starts = [sum(len(vertices) for vertices, _ in meshes[:index]) for index in range(len(meshes))]
     faces = [own + start for (_, own), start in zip(meshes, starts)]
     return Mesh(torch.cat([vertices for vertices, _ in meshes]), torch.cat(faces))
@@ -366,7 +366,7 @@ def moved_to(solid, *center):
 
 
 def mesh_table():
-    """A ball on a table of 60 faces, a board and four legs, whose top is z = 0; and how many vertices the ball has."""
+    """A sphere on a table of 60 faces, a board and four legs, with its top at z = 0; number of the sphere's vertices."""
     legs = [moved_to(shapes.box((0.1, 0.1, 0.9)), x, y, -0.55) for x in (-0.9, 0.9) for y in (-0.7, 0.7)]
     ball = moved_to(shapes.icosphere(3, 0.2), 0.0, 0.0, 0.2)
     return joined(ball, moved_to(shapes.box((2.0, 1.6, 0.1)), 0.0, 0.0, -0.05), *legs), len(ball[0])
@@ -374,7 +374,7 @@ def mesh_table():
 
 @needs_native
 @pytest.mark.parametrize("extent", ["seen", "endless"])
-def test_what_leaves_a_mesh_table_falls(extent):
+def test_objects_that_leave_a_mesh_table_fall(extent):
     mesh, count = mesh_table()
     config = SimulateConfig(
         load_material("rubber"), velocity=(2.5, 0.0, 0.0), friction=0.0, frames=21, cells=10, room=6.0, floor_extent=extent
@@ -389,16 +389,16 @@ def test_what_leaves_a_mesh_table_falls(extent):
 
 
 @needs_native
-def test_what_stands_on_a_mesh_moves_down_to_its_feet():
-    """A box whose bottom is on the table: nothing of it stays behind when it is lifted."""
+def test_objects_on_a_mesh_move_including_their_feet():
+    """A box with its bottom on the table: nothing of it stays behind when it is lifted."""
     board = moved_to(shapes.box((2.0, 1.6, 0.1)), 0.0, 0.0, -0.05)
     mesh = joined(moved_to(shapes.box((0.4, 0.4, 0.5)), 0.3, 0.0, 0.25), board)
     moved = frames_of(mesh, replace(FAST, up=None, floor="auto", frames=1, drop=0.5))[-1].channels["vertices"] - mesh.vertices
     assert moved[:8, 2].min() > 0.2 and moved[8:].abs().max() == 0
 
 
-def test_parts_of_a_mesh_hang_together_by_its_surface():
-    """Two boxes of 8 vertices, nearer to each other than their own are, on a board: the larger one is the first part."""
+def test_parts_of_a_mesh_are_connected_by_its_surface():
+    """Two boxes of 8 vertices on a board, closer to each other than their own vertices: the larger is the first part."""
     board = moved_to(shapes.box((2.0, 1.6, 0.1)), 0.0, 0.0, -0.05)
     boxes = moved_to(shapes.box((0.4, 0.4, 0.5)), 0.3, 0.0, 0.25), moved_to(shapes.box((0.3, 0.3, 0.3)), -0.2, 0.0, 0.15)
     mesh = joined(*boxes, board)
@@ -408,8 +408,8 @@ def test_parts_of_a_mesh_hang_together_by_its_surface():
 
 
 @needs_native
-def test_a_selection_of_a_mesh_meets_the_faces_that_stay():
-    """A ball over a closed block rests on it; with --collider none it falls through."""
+def test_a_selection_of_a_mesh_collides_with_the_static_faces():
+    """A sphere over a closed block rests on it; with --collider none it falls through."""
     ball = moved_to(shapes.icosphere(3, 0.2), 0.0, 0.0, 0.42)
     mesh, count = joined(ball, shapes.box((1.0, 1.0, 0.4))), len(ball[0])
     chosen = SimulateConfig(
@@ -422,8 +422,8 @@ def test_a_selection_of_a_mesh_meets_the_faces_that_stay():
     assert abs(heights["auto"] - 0.4) < 0.06 and heights["none"] < 0.0
 
 
-def test_a_vast_ground_costs_no_more_than_the_space():
-    """Two triangles of a kilometre and a long sliver: pieces of what is near alone."""
+def test_a_vast_ground_costs_no_more_than_the_simulated_space():
+    """Two triangles of a kilometer and a long sliver: only nearby pieces are used."""
     ground = 1000 * torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]).double()
     sliver = torch.tensor([[-1e3, 0.0, 1e-3], [1e3, 0, 1e-3], [0, 1e-3, 1e-3]]).double()
     faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6]])
@@ -434,15 +434,15 @@ def test_a_vast_ground_costs_no_more_than_the_space():
     assert torch.cdist(torch.rand(200, 2).double() * 2 - 1, found[:, :2]).amin(1).max() < 0.05
 
 
-def test_a_floor_that_moves_as_a_whole_has_no_footprint():
-    """`simulate --select` of all that lies at the height of the floor leaves no splat of it."""
+def test_a_floor_that_moves_has_no_footprint():
+    """`simulate --select` of everything at the height of the floor leaves no splat of it."""
     none = Surface(torch.zeros(0, 3).double(), torch.zeros(0, 4), torch.zeros(0, 3).double(), torch.zeros(0))
     space = torch.full((3,), -1.5).double(), torch.full((3,), 1.5).double()
     assert floor_field(none, torch.eye(3).double(), torch.zeros(3).double(), 0.02, space) is None
 
 
-def test_a_floor_of_few_large_splats_carries():
-    """9 discs far larger than a cell, and a far piece of floor: no hole between samples, and the far one costs nothing."""
+def test_a_floor_of_few_large_splats_supports():
+    """9 discs much larger than a cell, and a distant piece of floor: no holes between samples, no cost for the distant one."""
     places = torch.cartesian_prod(torch.linspace(-1, 1, 3), torch.linspace(-1, 1, 3))
     means = torch.nn.functional.pad(torch.cat([places, torch.tensor([[500.0, 0.0]])]), (0, 1))
     flat = torch.tensor([0.4, 0.4, 1e-3]).expand(10, 3)
@@ -456,12 +456,12 @@ def test_a_floor_of_few_large_splats_carries():
     above, _ = distance(
         Boundary("mesh", mesh="floor"), torch.tensor([[1.9, 0.0, -0.01], [-3.0, 0.0, -0.01]]).double(), field=field
     )
-    assert (above > 0.05).all()  # beyond the space and the splats nothing carries
+    assert (above > 0.05).all()  # there is no support outside the space and the splats
 
 
 @needs_native
 def test_the_scene_or_a_mesh_is_a_collider(tmp_path):
-    """A ball over a block that stands still: it goes through, or rests on the block, or on a mesh of it."""
+    """A sphere over a static block: it falls through, or rests on the block, or on a mesh of it."""
     block = (torch.rand(6000, 3) - 0.5) * torch.tensor([1.0, 1.0, 0.4])
     ball = torch.nn.functional.normalize(torch.randn(1200, 3), dim=-1) * 0.2 + torch.tensor([0.0, 0.0, 0.45])
     scene = GaussianScene.from_points(torch.cat([block, ball]), opacity=0.9)
@@ -499,7 +499,7 @@ def test_a_mesh_of_a_scene_is_a_collider_in_its_axes(tmp_path):
     assert _up_of(tmp_path / "plain.glb") == (0.0, 1.0, 0.0)
 
 
-def test_a_room_still_has_its_floor():
+def test_a_room_has_its_floor():
     points, _ = room(count=3000)
     scene = GaussianScene.from_points(points, opacity=0.9)
     boundary = set_up(scene, replace(FAST, up=None, floor="auto", drop=0.0, cells=8)).world.boundaries[-1]

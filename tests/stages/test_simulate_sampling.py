@@ -1,4 +1,4 @@
-"""Few particles that stand for many."""
+"""Few particles that represent many."""
 
 import pytest
 import torch
@@ -12,14 +12,14 @@ SPACING = 0.1
 
 
 def density(x, volumes):
-    """At the nodes of a grid of half cells from -1 to 2."""
+    """Density at the nodes of a grid of half cells from -1 to 2."""
     grid = Grid((-1.0, -1.0, -1.0), SPACING / 2, (60, 60, 60))
     nodes, w, _ = weights(x.double(), grid)
     return torch.zeros(60**3, dtype=torch.float64).index_add_(0, nodes.flatten(), (w * volumes.double()[:, None]).flatten())
 
 
 def shell(count=20_000):
-    """Points of a bent sheet, denser on one side, with volumes of their own."""
+    """Points of a curved sheet, denser on one side, each with its volume."""
     u, v = torch.rand(2, count)
     x = torch.stack([u.square(), v, 0.3 * torch.sin(3 * u)], 1)
     return x, 1e-6 * (0.5 + torch.rand(count))

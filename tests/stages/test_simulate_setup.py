@@ -1,4 +1,4 @@
-"""From options to bodies, obstacles and motions: selections, upright scenes, what is refused and what is told."""
+"""From options to bodies, obstacles and motions: selections, up directions, errors and log messages."""
 
 import logging
 import math
@@ -70,7 +70,7 @@ def test_selections_as_text(text, count):
     assert int(selector.mask([text], "select").sum()) == want
 
 
-def test_selections_unite_and_come_from_files(tmp_path):
+def test_selections_are_united_and_read_from_files(tmp_path):
     scene = pair()
     Selection((Region.sphere(torch.zeros(3), 0.3),)).save(tmp_path / "ball.json")
     selector = Selector(scene.means, None, torch.ones(432, dtype=torch.bool))
@@ -99,7 +99,7 @@ def test_wrong_selections_are_named(text, error):
     assert str(found.value) == error
 
 
-def test_a_misspelt_selection_gets_a_hint():
+def test_a_misspelled_selection_gets_a_hint():
     selector = Selector(pair().means, None, torch.ones(432, dtype=torch.bool))
     with pytest.raises(ConfigError, match=r"select: 'spere:0,0,0,1' is not a selection; did you mean sphere\? want box:CX"):
         selector.mask(["spere:0,0,0,1"], "select")
@@ -109,7 +109,7 @@ def test_a_misspelt_selection_gets_a_hint():
 
 
 def room(tilt_deg=0.0, count=4000, up=(0.0, 0.0, 1.0)):
-    """A disc with a cube on it, z up before it is turned about x and mapped to another upward axis."""
+    """A disc with a cube on it, z up before it is rotated about x and mapped to another up axis."""
     disc = torch.randn(count, 3) * torch.tensor([1.0, 1.0, 0.002])
     block = torch.rand(count // 2, 3) * 0.8 + torch.tensor([0.0, 0.0, 0.05])
     angle = math.radians(tilt_deg)
@@ -119,7 +119,7 @@ def room(tilt_deg=0.0, count=4000, up=(0.0, 0.0, 1.0)):
 
 
 @pytest.mark.parametrize("tilt", [0.0, 8.0, 90.0, 180.0])
-def test_a_floor_tells_what_is_up(tilt):
+def test_a_floor_defines_the_up_direction(tilt):
     points, up = room(tilt)
     floor = find_floor(points, torch.ones(len(points)), None)
     assert floor is not None
@@ -129,15 +129,15 @@ def test_a_floor_tells_what_is_up(tilt):
     assert on_it[:4000].float().mean() > 0.99 and on_it[4000:].float().mean() < 0.02
 
 
-def test_things_without_a_floor_have_none():
+def test_objects_without_a_floor():
     ball = torch.nn.functional.normalize(torch.randn(3000, 3), dim=-1)
     for points in (torch.rand(3000, 3), ball, torch.randn(3000, 3)):
         assert find_floor(points, torch.ones(3000), None) is None
 
 
 @pytest.mark.parametrize("up", [None, torch.tensor([0.0, 0.0, 1.0]).double()])
-def test_the_bottom_of_a_box_is_no_floor_but_that_of_a_room_is(up):
-    """A hollow box has nothing around it; in a room the cameras stand on the floor."""
+def test_the_bottom_of_a_box_is_not_a_floor_but_that_of_a_room_is(up):
+    """A hollow box has nothing around it; in a room, the cameras stand on the floor."""
     vertices, _ = shapes.box((4.0, 4.0, 1.5), 24)
     weights = torch.ones(len(vertices))
     assert find_floor(vertices, weights, up) is None
@@ -147,13 +147,13 @@ def test_the_bottom_of_a_box_is_no_floor_but_that_of_a_room_is(up):
 
 
 def slab(thickness, count=4000):
-    """A flat thing, x and y its long sides."""
+    """A flat object, with x and y as its long sides."""
     return (torch.rand(count, 3) - 0.5) * torch.tensor([1.0, 0.8, thickness])
 
 
 @pytest.mark.parametrize("thickness", [0.005, 0.02, 0.06])
-def test_the_large_side_of_a_flat_thing_is_no_floor(thickness):
-    """A logo that stands: a back plate with letters on part of it. What a floor carries is higher than that."""
+def test_the_large_side_of_a_flat_object_is_not_a_floor(thickness):
+    """An upright logo: a back plate with letters on part of it. Objects on a floor are higher than these."""
     letters = slab(thickness, 2500) * torch.tensor([0.5, 0.5, 1.0]) + torch.tensor([0.1, 0.1, thickness])
     points = torch.cat([slab(thickness / 10), letters])
     up, floor = stand_upright(points, torch.ones(len(points)), SimulateConfig(), None, (0.0, 1.0, 0.0))
@@ -162,7 +162,7 @@ def test_the_large_side_of_a_flat_thing_is_no_floor(thickness):
 
 @pytest.mark.parametrize("turn", [0, 1])
 def test_a_much_larger_floor_overrules_the_expected_direction(turn):
-    """A wall across the expected direction, with fewer points than the floor."""
+    """A wall perpendicular to the expected direction, with fewer points than the floor."""
     points, _ = room(count=4000)
     wall = torch.cat([torch.rand(800, 1) * 2 - 1, torch.full((800, 1), -2.5), torch.rand(800, 1) * 2], 1)
     points = torch.cat([points, wall]).roll(turn, 1)
@@ -202,7 +202,7 @@ def test_where_the_upward_direction_comes_from(caplog):
     assert "along the normal of the detected floor" in caplog.text
 
 
-def test_by_default_what_is_on_the_floor_moves_and_floaters_stay(caplog):
+def test_by_default_objects_on_the_floor_move_and_floaters_stay(caplog):
     points, _ = room(count=3000)
     floaters = torch.tensor([[0.4, 0.4, 2.5]])
     scene = GaussianScene.from_points(torch.cat([points, floaters]), opacity=0.9)
@@ -218,11 +218,11 @@ def test_by_default_what_is_on_the_floor_moves_and_floaters_stay(caplog):
         scene, replace(PLAIN, up=None, floor="auto", drop=0.0, cells=8, frames=6, material=load_material("rubber"))
     )
     fall = (frames[-1].channels["means"] - scene.means)[moves][:, 2]
-    assert fall.abs().max() < 0.15  # it stands
+    assert fall.abs().max() < 0.15  # it stands still
 
 
-def test_feet_thinner_than_the_noise_of_the_scene_move_with_what_stands_on_them():
-    """A foot of 0.03 on a floor of 4 units whose band is 0.06 thick: a vase without it stands on its stem, and falls over."""
+def test_feet_thinner_than_the_noise_of_the_scene_move_with_their_object():
+    """A foot of 0.03 on a floor of 4 units with a noise of 0.06: without it, a vase would stand on its stem and fall over."""
     disc = torch.randn(4000, 3) * torch.tensor([1.0, 1.0, 0.002])
     foot = torch.rand(400, 3) * torch.tensor([0.4, 0.4, 0.02]) + torch.tensor([0.3, 0.3, 0.012])
     stem = torch.rand(300, 3) * torch.tensor([0.2, 0.2, 0.3]) + torch.tensor([0.4, 0.4, 0.03])
@@ -237,8 +237,8 @@ def test_feet_thinner_than_the_noise_of_the_scene_move_with_what_stands_on_them(
 
 
 @pytest.mark.parametrize("shade", [1.0, 0.3])
-def test_undersides_of_another_colour_than_the_floor_move_with_what_is_on_them(shade):
-    """A blue disc below a box, at the height of a brown floor with noise; brown ones there, in shadow or not, stay."""
+def test_undersides_of_another_color_than_the_floor_move_with_their_object(shade):
+    """A blue disc below a box, at the height of a noisy brown floor; brown ones there, in shadow or not, stay."""
     torch.manual_seed(0)
     disc = torch.randn(4000, 3) * torch.tensor([1.0, 1.0, 0.002])
     box = torch.rand(2000, 3) * torch.tensor([0.5, 0.5, 0.8]) + torch.tensor([0.3, 0.3, 0.01])
@@ -266,7 +266,7 @@ def test_the_floor_itself_and_what_is_below_it_can_be_selected():
     assert len(setup.core_rows) > 5500
 
 
-def test_what_moves_is_lifted_from_a_floor_that_is_seen():
+def test_the_moving_part_is_lifted_from_a_detected_floor():
     points, _ = room(count=3000)
     scene = GaussianScene.from_points(points, opacity=0.9)
     config = replace(PLAIN, up=None, floor="auto", drop=0.5, cells=8, frames=1)
@@ -278,7 +278,7 @@ def test_what_moves_is_lifted_from_a_floor_that_is_seen():
 
 
 @pytest.mark.parametrize(("edge", "want"), [(1.0, 1.0), (0.2, 1.0), (500.0, 1 / 500), (0.001, 1000.0)])
-def test_units_that_cannot_be_metres_are_taken_as_one(edge, want, caplog):
+def test_implausible_sizes_are_scaled_to_one_meter(edge, want, caplog):
     caplog.set_level(logging.INFO, "vision3d.physics")
     assert set_up(cube(side=6, edge=edge), PLAIN).scale == pytest.approx(want, rel=1e-4)
     assert ("scaled to 1 m (change it with --size METRES)" in caplog.text) == (want != 1)
@@ -305,9 +305,9 @@ def test_several_bodies_have_their_materials_and_velocities():
     assert float(particles.mass[particles.body == 0].sum() / particles.mass[spinning].sum()) == pytest.approx(2.0, rel=1e-4)
 
 
-def test_ten_times_the_splats_move_a_body_no_differently():
-    """Two cubes of the same size and material meet head on, one of 11 times as many Gaussians: masses are equal, and so the
-    centre of mass of both stays where it is, to 1e-5 of their way."""
+def test_the_motion_does_not_depend_on_the_number_of_splats():
+    """Two cubes of the same size and material collide head-on, one with 11 times as many Gaussians: masses are equal, so the
+    common center of mass stays in place, to 1e-5 of their path."""
     bodies = (
         Body(SOFT, ("box:0,0,0,0.6,0.6,0.6",), velocity=(1.5, 0.0, 0.0), fill="none"),
         Body(SOFT, ("box:1.4,0,0,0.6,0.6,0.6",), velocity=(-1.5, 0.0, 0.0), fill="none"),
@@ -324,10 +324,10 @@ def test_ten_times_the_splats_move_a_body_no_differently():
         particles = simulation.particles
         speeds.append(float(particles.v[particles.body == 0, 0].mean()))
         assert (particles.center.double() - start).norm() < 1e-5 * 1.5 * 0.6
-    assert speeds[0] == 1.5 and speeds[-1] < 0.2  # they did meet
+    assert speeds[0] == 1.5 and speeds[-1] < 0.2  # they have collided
 
 
-def test_two_bodies_that_want_the_rest_are_refused():
+def test_two_bodies_that_select_the_rest_are_rejected():
     with pytest.raises(ConfigError, match="bodies: two bodies select the rest; give all but one a `select`"):
         SimulateConfig(bodies=(Body(), Body()))
     with pytest.raises(ConfigError, match="select: is for one body; with `bodies` each has its own"):
@@ -336,7 +336,7 @@ def test_two_bodies_that_want_the_rest_are_refused():
         set_up(pair(), replace(PLAIN, bodies=(Body(SOFT, ("all",)), Body(SOFT, ("all",), name="second"))))
 
 
-# What happens to them
+# Actions on bodies
 
 
 def test_fixed_parts_stay_until_they_are_released():
@@ -349,8 +349,8 @@ def test_fixed_parts_stay_until_they_are_released():
     assert shift[8][top].max() < -0.05  # 0.2 s later
 
 
-def test_led_parts_go_where_they_are_led():
-    """Turned by a quarter about a vertical axis through their middle."""
+def test_kinematic_parts_follow_their_motion():
+    """Rotated by 90 degrees about a vertical axis through their center."""
     scene = cube(side=7)
     lead = Lead(("all",), angular_velocity=(0.0, 0.0, math.pi), end=0.5)
     frame = frames_of(scene, replace(PLAIN, leads=(lead,), frames=11, fps=20.0, cells=6, gravity=0.0))[-1]
@@ -358,8 +358,8 @@ def test_led_parts_go_where_they_are_led():
     torch.testing.assert_close(frame.channels["means"], torch.stack([-y, x, z], -1), atol=1e-3, rtol=0)
 
 
-def test_impulses_come_at_their_time():
-    """Between two frames; the shift is the velocity times what is left of the time."""
+def test_impulses_act_at_their_time():
+    """Between two frames; the displacement is the velocity times the remaining time."""
     config = replace(PLAIN, impulses=(Impulse((2.0, 0.0, 0.0), 0.12),), gravity=0.0, floor="none", frames=5, fps=20.0, room=2.0)
     scene = cube(side=6)
     shifts = [(f.channels["means"] - scene.means) for f in frames_of(scene, replace(config, cells=6))]
@@ -390,8 +390,8 @@ def test_wind_blows_in_its_box():
     assert ahead == pytest.approx(speed * frame.figures["dt_s"] / 2, rel=0.1) and shift[216:].abs().max() < 1e-5
 
 
-def test_keyframes_become_boundaries_that_meet():
-    """Each stretch begins where the one before ends, turned as its keyframe says."""
+def test_keyframes_become_continuous_boundaries():
+    """Each segment starts where the previous one ends, with the orientation of its keyframe."""
     quarter = (math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))
     frames = (Keyframe(0.5, (0.0, 0, 0)), Keyframe(1.0, (2.0, 0, 0), quarter), Keyframe(2.0, (2.0, 0, 4.0), quarter))
     mover = Mover(Boundary("box", half_size=(0.1, 0.2, 0.3)), frames)
@@ -405,7 +405,7 @@ def test_keyframes_become_boundaries_that_meet():
     assert after.center == (0.5, 0.0, 2.0) and after.quat == quarter
 
 
-def test_a_mover_pushes_what_is_in_its_way():
+def test_a_mover_pushes_particles_in_its_path():
     frames = (Keyframe(0.0, (-1.2, 0, 0)), Keyframe(0.5, (-0.2, 0, 0)))
     mover = Mover(Boundary("box", half_size=(0.5, 2.0, 2.0), kind="slip"), frames)
     frame = frames_of(cube(side=7), replace(PLAIN, movers=(mover,), gravity=0.0, floor="none", frames=11, cells=8, room=1.0))[
@@ -415,7 +415,7 @@ def test_a_mover_pushes_what_is_in_its_way():
 
 
 def test_a_mesh_is_an_obstacle(tmp_path):
-    """A ball of triangles carries a cube as the ball of the closed form does."""
+    """A sphere of triangles supports a cube like the analytic sphere."""
     Mesh(*shapes.icosphere(3, 0.6)).save(tmp_path / "ball.glb")
     common = {"center": (0.0, 0.0, -1.2), "kind": "sticky"}
     found = []
@@ -426,24 +426,24 @@ def test_a_mesh_is_an_obstacle(tmp_path):
     assert (found[0] - cube(side=9).means)[:, 2].mean() > -0.7  # free fall is 0.78 m
 
 
-def test_a_mesh_that_cannot_be_an_obstacle_is_refused(tmp_path):
+def test_a_mesh_that_cannot_be_an_obstacle_is_rejected(tmp_path):
     Mesh(*shapes.plane()).save(tmp_path / "sheet.glb")
     boundary = Boundary("mesh", mesh=str(tmp_path / "sheet.glb"))
     with pytest.raises(InputError, match=r"encloses nothing at a spacing of .* m; want a closed mesh, or a finer grid"):
         set_up(cube(side=6), replace(PLAIN, boundaries=(boundary,)))
 
 
-def test_a_body_inside_of_an_obstacle_is_refused():
+def test_a_body_inside_an_obstacle_is_rejected():
     boundary = Boundary("sphere", radius=3.0)
     with pytest.raises(
-        InputError, match=r"the moving part: 1?\d* of its \d+ particles start inside of obstacle 0; move one of the"
+        InputError, match=r"the moving part: 1?\d* of its \d+ particles start inside obstacle 0; move one of the"
     ):
         set_up(cube(side=9), replace(PLAIN, boundaries=(boundary,)))
     set_up(cube(side=9), replace(PLAIN, boundaries=(replace(boundary, hollow=True),)))
 
 
-def test_a_body_outside_of_the_box_is_refused():
-    with pytest.raises(ConfigError, match=r"box: \d+ of 216 moving points start outside of it; make it larger"):
+def test_a_body_outside_the_box_is_rejected():
+    with pytest.raises(ConfigError, match=r"box: \d+ of 216 moving points start outside it; make it larger"):
         set_up(cube(side=6), replace(PLAIN, box=(0.0, -1.0, -1.0, 1.0, 1.0, 1.0)))
     grid = set_up(cube(side=6), replace(PLAIN, box=(-1.0, -2.0, -1.0, 1.0, 2.0, 1.0))).world.grid
     assert grid.shape[1] - grid.shape[0] == pytest.approx(2 / grid.spacing, abs=1.01)
@@ -453,7 +453,7 @@ def test_a_body_outside_of_the_box_is_refused():
 
 
 def test_a_mesh_with_gaussians_moves_by_its_vertices():
-    """Free fall, and a turn: Gaussians follow their faces."""
+    """Free fall, and a rotation: Gaussians follow their faces."""
     bound = MeshGaussians.from_mesh(Mesh(*shapes.icosphere(3, 0.3)), 3)
     config = replace(PLAIN, floor="none", frames=3, cells=10, fill="auto", room=3.0)
     setup = set_up(bound, config)
@@ -470,7 +470,7 @@ def test_a_mesh_with_gaussians_moves_by_its_vertices():
 
 @pytest.mark.parametrize(("mode", "corners"), [("3dgs", 4), ("flat", 3)])
 def test_corners_as_particles(mode, corners):
-    """Masses stay; what falls and turns freely does as with one particle a Gaussian, shapes included."""
+    """Masses are preserved; free fall and rotation are the same as with one particle per Gaussian, including shapes."""
     scene = cube(side=6, mode=mode)
     body = Body(SOFT, angular_velocity=(0.0, 0.0, 2.0), fill="none")
     config = replace(PLAIN, bodies=(body,), floor="none", frames=4, cells=6, room=2.0, max_stretch=10.0)
@@ -486,7 +486,7 @@ def test_corners_as_particles(mode, corners):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_none_is_taken():
+def test_without_a_gpu_none_is_used():
     setup, config = set_up(cube(side=4), PLAIN), replace(PLAIN, device="auto")
     assert Simulation(setup, config).device == torch.device("cpu")
     with pytest.raises(DeviceError, match=r"device cuda: torch .* sees no GPU; use --device cpu"):
@@ -494,15 +494,15 @@ def test_without_a_gpu_none_is_taken():
 
 
 @pytest.mark.gpu
-def test_a_gpu_moves_a_scene_as_a_processor_does():
-    """The native engine where it is built with CUDA; float32 sums in another order."""
+def test_a_gpu_moves_a_scene_like_a_cpu():
+    """The native engine if it is built with CUDA; float32 sums have another order."""
     scene, config = cube(side=9), replace(PLAIN, engine="native", frames=4, cells=8)
     first, second = (frames_of(scene, replace(config, device=device))[-1] for device in ("cpu", "cuda"))
     torch.testing.assert_close(first.channels["means"], second.channels["means"], atol=1e-4, rtol=0)
 
 
-def test_without_taichi_another_engine_is_taken(monkeypatch, caplog):
-    """One line; the engine that was asked for is named with what it needs."""
+def test_without_taichi_another_engine_is_used(monkeypatch, caplog):
+    """One message names the requested engine and the missing package."""
 
     def missing(cls):
         raise MissingDependencyError("taichi", "physics", "engine taichi")
@@ -514,7 +514,7 @@ def test_without_taichi_another_engine_is_taken(monkeypatch, caplog):
     assert caplog.messages[0] == text
 
 
-def test_representations_that_do_not_fit_are_refused():
+def test_unsuitable_representations_are_rejected():
     with pytest.raises(ConfigError, match="representation: mesh moves meshes and Gaussians on meshes"):
         set_up(cube(side=4), replace(PLAIN, representation="mesh"))
     with pytest.raises(ConfigError, match="representation: got 'blob', want one of auto, "):
@@ -526,7 +526,7 @@ def test_representations_that_do_not_fit_are_refused():
 
 
 @pytest.mark.parametrize("grouping", ["tracers", "followers", "hierarchy"])
-def test_a_tenth_that_is_simulated_moves_all(grouping):
+def test_simulating_a_tenth_moves_all(grouping):
     """Against all of them simulated, after impact: within a quarter of a cell in the median, one at the 99th percentile."""
     scene = cube(side=16)
     config = replace(PLAIN, cells=5, frames=8, fps=20.0, drop=0.2, grouping=grouping)
@@ -538,7 +538,7 @@ def test_a_tenth_that_is_simulated_moves_all(grouping):
     assert error.median() < 0.25 and error.quantile(0.99) < 1.0
 
 
-def test_without_grouping_faint_gaussians_stay():
+def test_without_grouping_transparent_gaussians_stay():
     scene = cube(side=6)
     logits = scene.opacity_logits.clone()
     logits[::3] = -6.0
@@ -547,8 +547,8 @@ def test_without_grouping_faint_gaussians_stay():
     assert (fall[::3] == 0).all() and fall[1::3].max() < -0.05
 
 
-def test_sizes_are_held_as_by_the_decomposition():
-    """Flat, collapsed and inverted ones included: the same covariances."""
+def test_sizes_are_clamped_like_by_the_decomposition():
+    """Including flat, collapsed and inverted ones: the same covariances."""
     F = torch.eye(3).double() + 0.8 * torch.randn(500, 3, 3).double()
     F[:20, :, 0] = 0
     F[20:40] = -F[20:40]
@@ -561,7 +561,7 @@ def test_sizes_are_held_as_by_the_decomposition():
         assert error.median() < 1e-13 and error.max() < 1e-6
 
 
-def test_flattening_says_what_is_lost(caplog):
+def test_flattening_reports_the_loss(caplog):
     caplog.set_level(logging.INFO, "vision3d.physics")
     scene = cube(side=5)
     moving = frames_of(scene, replace(PLAIN, flatten=True, cells=4, frames=1))[0]
@@ -574,7 +574,7 @@ def test_flattening_says_what_is_lost(caplog):
 # Files
 
 
-def test_the_scene_file_of_the_guide_is_one(tmp_path):
+def test_the_scene_file_of_the_guide_is_valid(tmp_path):
     guide = (Path(__file__).parents[2] / "docs" / "simulate.md").read_text("utf-8")
     (tmp_path / "fall.yaml").write_text(guide.split("```yaml")[1].split("```")[0])
     config = load_yaml(SimulateConfig, tmp_path / "fall.yaml")
@@ -583,14 +583,14 @@ def test_the_scene_file_of_the_guide_is_one(tmp_path):
     assert len(config.boundaries) == 3 and config.boundaries[2].hollow and len(config.movers[0].keyframes) == 2
 
 
-def test_bodies_too_stiff_to_reach_a_frame_are_refused(caplog):
+def test_bodies_too_stiff_to_reach_a_frame_are_rejected(caplog):
     stiff = replace(PLAIN, cells=4, material=replace(PLAIN.material, youngs_modulus=1e30))
     with pytest.raises(
-        ConfigError, match=r"material\.youngs_modulus: the moving part: sound of .* m/s crosses .* steps a frame"
+        ConfigError, match=r"material\.youngs_modulus: the moving part: sound of .* m/s crosses .* steps per frame"
     ):
         set_up(cube(side=4), stiff)
     set_up(cube(side=4), replace(stiff, material=replace(PLAIN.material, youngs_modulus=1e13)))
-    assert "time steps a frame; a lower youngs_modulus or fewer cells are faster" in caplog.text
+    assert "time steps per frame; a lower youngs_modulus or fewer cells are faster" in caplog.text
 
 
 def test_scene_files_are_strict():
@@ -624,7 +624,7 @@ def test_wrong_materials_are_named(values, text):
     assert str(error.value) == text
 
 
-def test_unknown_materials_are_answered_with_all():
+def test_unknown_materials_list_all():
     with pytest.raises(ConfigError) as error:
         from_dict(SimulateConfig, {"material": "cheese"})
     assert "foam, jelly, metal, rubber, sand, snow, water" in str(error.value)
@@ -632,7 +632,7 @@ def test_unknown_materials_are_answered_with_all():
         from_dict(SimulateConfig, {"material": {"law": "cheese"}})
 
 
-def test_whole_scenes_survive_yaml(tmp_path):
+def test_whole_scenes_round_trip_through_yaml(tmp_path):
     config = SimulateConfig(
         bodies=(Body(Material("sand"), ("all",), name="heap"), Body(fill="none")),
         movers=(Mover(Boundary("sphere", radius=0.2), (Keyframe(0.0, (0.0, 0.0, 1.0)),)),),
@@ -644,7 +644,7 @@ def test_whole_scenes_survive_yaml(tmp_path):
     assert load_yaml(SimulateConfig, tmp_path / "scene.yaml") == config
 
 
-def test_presets_stand_in_for_materials():
+def test_presets_as_materials():
     config = from_dict(SimulateConfig, {"material": {"preset": "sand", "friction_deg": 40.0}})
     assert config.material == replace(load_material("sand"), friction_deg=40.0)
     assert SimulateConfig().material == load_material("jelly")
@@ -653,17 +653,17 @@ def test_presets_stand_in_for_materials():
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
 def test_frames_of_a_mesh_are_drawn_at_any_scale(unit):
-    """A ball of millimetres was nearer to the camera than the near plane: empty images."""
+    """A sphere of millimeters must not be closer to the camera than the near plane, which gave empty images."""
     vertices, faces = shapes.icosphere(2)
     ball = Mesh(unit * vertices, faces)
     config = SimulateConfig(frames=1, cells=8, up=(0.0, 0.0, 1.0), engine="native")
     moving, setup = simulate(config, ball).sequence, set_up(ball, config)
     image = outputs._picture(moving, 0, setup, outputs._camera(moving, setup, (32, 24)))
-    assert image[12, 16].max() < 0.95  # the ball, before the white background
+    assert image[12, 16].max() < 0.95  # the sphere in front of the white background
 
 
-def test_points_whose_surface_faces_no_plane_of_theirs_have_no_floor():
-    """Faces along the plane that their points lie in: no floor, and no internal error."""
+def test_points_without_faces_along_their_plane_have_no_floor():
+    """No faces along the plane of their points: no floor, and no internal error."""
     points = torch.rand(500, 3) * torch.tensor([1.0, 1.0, 0.0])
     facing = torch.tensor([1.0, 0.0, 0.0]).expand(500, 3)
     assert find_floor(points, torch.ones(500), torch.tensor([0.0, 0.0, 1.0]).double(), facing=facing) is None

@@ -1,4 +1,4 @@
-"""A coloured ball as a mesh, and pictures of it."""
+"""A colored sphere as a mesh, and images of it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,23 +13,23 @@ from vision3d.scene import Cameras, Mesh
 
 
 def ball(subdivisions: int = 2, radius: float = 0.6) -> Mesh:
-    """A ball whose colours follow the place."""
+    """A sphere with colors that depend on position."""
     vertices, faces = shapes.icosphere(subdivisions, radius)
     return Mesh(vertices, faces, vertex_colors=0.5 + 0.4 * vertices / radius)
 
 
 def bare(mesh: Mesh) -> Mesh:
-    """Without colours."""
+    """Without colors."""
     return replace(mesh, vertex_colors=None)
 
 
 def photos_of(mesh: Mesh, folder: Path, count: int = 12, size: int = 48, **options) -> Path:
-    """A data set of pictures of a mesh, two of them held out; see `write_photos`."""
+    """A data set of images of a mesh, two of them held out; see `write_photos`."""
     return write_photos(folder, scene=mesh, cameras=ring(count, size), **{"held_out": (2, 7), "with_alpha": True, **options})
 
 
 def write_cut_out(path: Path, mesh: Mesh, camera: Cameras) -> Path:
-    """One picture of a mesh with an alpha channel."""
+    """One image of a mesh with an alpha channel."""
     view = next(render_scene(mesh, camera, shading="none"))
     color = view.image / view.alpha[..., None].clamp(min=1e-3)
     write_image(path, torch.cat([color, view.alpha[..., None]], -1))

@@ -1,8 +1,8 @@
-"""Comparison of images that allows for the pixels where a hard threshold of blending may fall either way.
+"""Image comparison that tolerates pixels at the hard thresholds of blending.
 
-Blending cuts alpha at 1/255, holds it at alpha_max and stops a pixel at a transmittance of 1e-4. Two correct programs
-round differently, so a pixel whose value lies within rounding of a threshold may differ by a whole step. Such pixels
-are few; all others must agree tightly.
+Blending skips alpha below 1/255, clamps it at alpha_max and stops a pixel at a transmittance of 1e-4. Correct implementations
+round differently, so a pixel within rounding of a threshold may differ by a whole step. Such pixels are rare; all others must
+agree tightly.
 """
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor
 def assert_close_outside_band(
     got: Tensor, want: Tensor, *, atol: float = 1e-5, band: float = 1e-4, band_atol: float = 0.05, what: str = "image"
 ) -> None:
-    """Fail unless all but a share `band` of the pixels agree within `atol`, and those within `band_atol`.
+    """Fails unless all but a fraction `band` of the pixels agree within `atol`, and those within `band_atol`.
 
     Args:
         got: (..., H, W, D), or (..., H, W) when D would be 1 and `want` has the same shape.
         want: Same shape.
-        band: Share of the pixels that may lie outside `atol`; less than one pixel means none.
-        band_atol: Largest difference inside the band: alpha 1/255 of a colour of 1 is 0.004, a whole last layer more.
+        band: Fraction of the pixels that may exceed `atol`; less than one pixel means none.
+        band_atol: Maximum difference of these: alpha 1/255 with a color of 1 is 0.004, a whole last layer more.
     """
     assert got.shape == want.shape, f"{what}: got shape {tuple(got.shape)}, want {tuple(want.shape)}"
     if got.numel() == 0:
@@ -44,7 +44,7 @@ def cosine(got: Tensor, want: Tensor) -> float:
 
 
 def assert_same_gradients(got: dict[str, Tensor], want: dict[str, Tensor], least: float = 0.99999) -> None:
-    """Fail unless each named gradient points the same way (cosine) and is as long (1e-3), separately for each name."""
+    """Fails unless each named gradient has the same direction (cosine) and length (1e-3), separately for each name."""
     assert got.keys() == want.keys()
     for name in got:
         similarity = cosine(got[name], want[name])

@@ -1,4 +1,4 @@
-"""Pages in headless Chromium, driven by tests/outside/browser.mjs."""
+"""Runs pages in headless Chromium, driven by tests/outside/browser.mjs."""
 
 import dataclasses
 import json
@@ -9,25 +9,25 @@ from tests.support.outside import npm_package, program
 
 _SCRIPT = Path(__file__).parents[1] / "outside" / "browser.mjs"
 
-# The page of viser draws all Gaussians as one quad whose corners have two coordinates; three.js computes the sphere round them
-# with three, and says that it cannot. Nothing on the page depends on it.
+# The viser page draws all Gaussians as one quad with two-dimensional corners; three.js computes its bounding sphere from
+# three-dimensional ones and logs that it cannot. Nothing on the page depends on it.
 ALLOWED_ERRORS = ("THREE.BufferGeometry.computeBoundingSphere(): Computed radius is NaN",)
 
 
 @dataclasses.dataclass
 class Visit:
-    """What happened on a page."""
+    """Events recorded on a page."""
 
     errors: list[str]
-    """Errors on the console and in scripts, without those allowed."""
+    """Errors on the console and in scripts, except allowed ones."""
     requests: list[str]
-    """Addresses that were asked for."""
+    """Requested addresses."""
     values: list
-    """Of the steps `eval`, in order."""
+    """Results of the `eval` steps, in order."""
 
 
 class Browser:
-    """A browser that opens `url` and does the steps that browser.mjs knows, while the caller goes on."""
+    """A browser that opens `url` and performs the steps of browser.mjs in parallel to the caller."""
 
     def __init__(self, url: str, steps: list, folder: Path) -> None:
         npm_package("playwright-core")
@@ -40,7 +40,7 @@ class Browser:
         return self.process.poll() is not None
 
     def visit(self) -> Visit:
-        """Wait for the end; fails where a step failed."""
+        """Waits until it has finished; fails if a step failed."""
         out, err = self.process.communicate(timeout=240)
         assert self.process.returncode == 0, err
         answer = json.loads(out)

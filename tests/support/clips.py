@@ -1,4 +1,4 @@
-"""Short clips of a worm that bends, drawn by our rasterizer, with the truth."""
+"""Short clips of a bending worm, drawn by our rasterizer, with ground truth."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from vision3d.stages.animate.dynamic.painters import MeshPainter
 
 @dataclass(frozen=True)
 class Clip:
-    """A mesh at rest, its vertices in each frame, and the cameras that look at it."""
+    """A mesh in its rest pose, its vertices in each frame, and cameras."""
 
     mesh: Mesh
     vertices: Tensor
@@ -24,7 +24,7 @@ class Clip:
     cameras: Cameras
 
     def footage(self) -> Footage:
-        """The pictures in memory, camera by camera."""
+        """The images in memory, camera by camera."""
         count, frames = len(self.cameras), len(self.times)
         rows = torch.arange(count).repeat_interleave(frames)
         cameras = replace(self.cameras[rows], names=None)
@@ -32,12 +32,12 @@ class Clip:
         with torch.no_grad():
             colors, alphas = MeshPainter.of(self.mesh).paint(self.vertices, when, cameras)
         colors = colors / alphas[..., None].clamp(min=1 / 255)
-        pictures = (torch.cat([colors, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte()
+        images = (torch.cat([colors, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte()
         names = self.cameras.names or ()
-        return Footage(pictures, cameras, tuple(names[i] for i in rows.tolist()), when, self.times)
+        return Footage(images, cameras, tuple(names[i] for i in rows.tolist()), when, self.times)
 
     def write(self, folder: Path, *, alpha: bool = True) -> Path:
-        """A folder of PNG a camera with a cameras.json, or of one camera the pictures alone; without alpha on white."""
+        """Writes a folder of PNGs per camera and a cameras.json, for one camera only images; without alpha on white."""
         footage = self.footage()
         for picture, name, frame in zip(footage.pictures, footage.camera_names, footage.frames.tolist()):
             image = picture.float() / 255
@@ -51,7 +51,7 @@ class Clip:
 
 
 def worm(*, frames: int = 5, cameras: int = 2, size: int = 32, bend: float = 0.8) -> Clip:
-    """An ellipsoid along x that bends about z, by `bend` [rad] in the last frame; colours change along it."""
+    """An ellipsoid along x that bends about z, by `bend` [rad] in the last frame; its colors vary along x."""
     vertices, faces = shapes.icosphere(2)
     rest = vertices * torch.tensor([1.0, 0.3, 0.3])
     colors = 0.5 + 0.4 * torch.sin(torch.stack([4 * rest[:, 0], 3 * rest[:, 0] + 2, 9 * rest[:, 1]], -1))
@@ -67,7 +67,7 @@ def worm(*, frames: int = 5, cameras: int = 2, size: int = 32, bend: float = 0.8
 
 
 def _bent(points: Tensor, angle: float) -> Tensor:
-    """The x axis rolled up to an arc of this angle, each cross-section moved rigidly."""
+    """Bends the x axis to an arc of this angle, moving each cross-section rigidly."""
     if angle == 0:
         return points
     radius = 2 / angle

@@ -6,7 +6,7 @@ from vision3d.io.bvh import write_motion
 
 
 def drawn_clouds(count, points=40, seed=0):
-    """Clouds without symmetry: a long, a middle and a short axis, each with a knob at one end."""
+    """Clouds without symmetry: axes of three lengths, each with a knob at one end."""
     random = np.random.default_rng(seed)
     clouds = random.normal(size=(count, points, 3)) * (0.05, 0.03, 0.02)
     for axis, place in enumerate((0.4, 0.3, 0.2)):
@@ -15,14 +15,14 @@ def drawn_clouds(count, points=40, seed=0):
 
 
 def write_clouds(path, count=12, held_out=4, **changes):
-    """An .npz of them."""
+    """Writes an .npz with such clouds."""
     arrays = {"train": drawn_clouds(count), "test": drawn_clouds(held_out, seed=1)} | changes
     np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
     return path
 
 
 def write_cloud_folder(folder, train=3, test=2, points=40):
-    """The layout of the code of Zhou et al.; a test cloud has the other suffix, and two points more."""
+    """Writes the layout of the code of Zhou et al.; test clouds have the other suffix and two points more."""
     for name, count, seed in (("points", train, 0), ("points_test", test, 1)):
         (folder / name).mkdir(parents=True)
         for i, cloud in enumerate(drawn_clouds(count, points + 2 * seed, seed)):
@@ -32,7 +32,7 @@ def write_cloud_folder(folder, train=3, test=2, points=40):
 
 
 def drawn_motion(poses=40, seed=0, names=("Hips", "Spine", "Head", "LeftLeg", "LeftFoot", "RightLeg", "RightFoot"), bone=10.0):
-    """A little body that swings its limbs, y up, in units of a hand."""
+    """A small skeleton that swings its limbs, y up, in units of decimeters."""
     import torch
 
     from vision3d.geometry.rotation import rotvec_to_quat
@@ -49,6 +49,6 @@ def drawn_motion(poses=40, seed=0, names=("Hips", "Spine", "Head", "LeftLeg", "L
 
 
 def write_clip(path, **options):
-    """A .bvh of it."""
+    """Writes a .bvh of it."""
     write_motion(path, drawn_motion(**options))
     return path

@@ -1,7 +1,7 @@
-"""The functions of the geometry core under torch.compile: one graph each, the same numbers and gradients.
+"""The functions of the geometry core under torch.compile: one graph each, with the same values and gradients.
 
-A program of its own, without the run-time type checks of the tests, which no compiler reads. Prints what fails.
-`python compiled_rotations.py PART OF` checks one of so many parts of the table.
+A separate program, as the compiler cannot read the runtime type checks of the tests. Prints failures.
+`python compiled_rotations.py PART OF` checks one of OF parts of the table.
 """
 
 import sys
@@ -85,11 +85,11 @@ CASES = {
 }  # fmt: skip
 
 
-TRANSFORMED = ("6d", "5d", "rotvec", "quat")  # torch 2.13 has no vmap of an autograd.Function inside a graph: not 9d_svd, 10d
+TRANSFORMED = ("6d", "5d", "rotvec", "quat")  # no 9d_svd, 10d: torch 2.13 cannot vmap an autograd.Function inside a graph
 
 
 def check(name: str) -> None:
-    """Fails where the compiled function has another value or gradient."""
+    """Fails if the compiled function has another value or gradient."""
     function, make = CASES[name]
     inputs = make()
 
@@ -122,7 +122,7 @@ def main(part: int = 0, of: int = 1) -> int:
     for run, name in checks:
         try:
             run(name)
-        except Exception as error:  # all that fail are printed
+        except Exception as error:  # all failures are printed
             failed += 1
             sys.stdout.write(f"{run.__name__}({name!r}): {type(error).__name__}: {error}"[:600] + "\n")
     sys.stdout.write(f"{len(checks) - failed} of {len(checks)} right\n")

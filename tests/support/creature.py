@@ -1,4 +1,4 @@
-"""A skin with everything that glTF has."""
+"""A skinned mesh with all features of glTF."""
 
 import torch
 
@@ -7,7 +7,7 @@ from vision3d.scene import Channel, Clip, Mesh, SkinnedMesh
 
 
 def creature(influences=4, corner_uvs=False):
-    """A ball with five joints of all kinds of motion, and two morphs."""
+    """A sphere with five joints, all kinds of animation, and two morph targets."""
     vertices, faces = shapes.icosphere(2)
     generator = torch.Generator().manual_seed(0)
 

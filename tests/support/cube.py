@@ -1,4 +1,4 @@
-"""Photographs of a textured cube with enough corners for structure from motion."""
+"""Photos of a textured cube with enough corners for structure from motion."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from vision3d.scene import Cameras, PosedImages
 
 
 def texture(points, seed=0, size=96):
-    """Blotches on a cube of side 2, sharp enough for features, by its hit points."""
+    """Random blotches on a cube of side 2, sharp enough for features, evaluated at hit points."""
     random = np.random.default_rng(seed)
     noise = torch.from_numpy(random.random((6, size, size, 3)).astype(np.float32))
     axis = points.abs().argmax(-1)
@@ -20,7 +20,7 @@ def texture(points, seed=0, size=96):
 
 
 def cube_view(camera):
-    """Picture of a textured cube seen from the camera, by casting rays; 2 by 2 samples a pixel."""
+    """Image of a textured cube seen from the camera, by ray casting; 2 by 2 samples per pixel."""
     fine = camera.scaled(2)
     width, height = int(fine.width), int(fine.height)
     origins, directions = camera_rays(camera.camtoworlds[0], fine.Ks[0], width, height)
@@ -33,7 +33,7 @@ def cube_view(camera):
 
 
 def cube_cameras(count, span=0.8):
-    """Cameras on an arc before one edge of the cube."""
+    """Cameras on an arc in front of one edge of the cube."""
     angles = torch.linspace(-span / 2, span / 2, count) + 0.6
     eyes = torch.stack([4 * angles.cos(), 4 * angles.sin(), 1.5 + 0.3 * torch.sin(5 * angles)], -1)
     poses = look_at(eyes, torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
@@ -42,7 +42,7 @@ def cube_cameras(count, span=0.8):
 
 
 def write_cube(folder):
-    """Six photographs of the cube, the first of them held out."""
+    """Writes six photos of the cube, the first of them held out."""
     cameras = cube_cameras(6)
     paths = [folder / "images" / f"{i}.png" for i in range(6)]
     for path, camera in zip(paths, cameras):

@@ -11,7 +11,7 @@ from vision3d.render import render_views
 
 
 def write_ring_photographs(folder: Path, count: int = 8, width: int = 48, height: int = 36) -> Path:
-    """A folder with `count` pictures of the ring and their transforms.json; every fourth is held out."""
+    """Writes a folder with `count` images of the ring and their transforms.json; every fourth is held out."""
     cameras = ring_cameras(count, width, height)
     for name, view in zip(cameras.names or (), render_views(ring_scene(), cameras)):
         write_image(folder / name, view.image)

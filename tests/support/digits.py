@@ -1,4 +1,4 @@
-"""Small sets of digits for tests, drawn with PIL's own font, as the files of others."""
+"""Small sets of digits for tests, drawn with PIL's own font, in foreign file formats."""
 
 import io
 import json
@@ -13,23 +13,23 @@ from vision3d.io.digits import Digits
 
 
 def drawn_digits(count: int = 120, seed: int = 0) -> Digits:
-    """`count` digits of 28 x 28, a little different from each other."""
+    """`count` digits of 28 x 28, each slightly different."""
     from PIL import Image, ImageDraw, ImageFont
 
     rng = np.random.default_rng(seed)
     images = np.zeros((count, 28, 28), np.uint8)
     for i in range(count):
-        picture = Image.new("L", (28, 28))
-        draw = ImageDraw.Draw(picture)
+        image = Image.new("L", (28, 28))
+        draw = ImageDraw.Draw(image)
         place = tuple(14 + rng.uniform(-1, 1, 2))
         draw.text(place, str(i % 10), fill=255, font=ImageFont.load_default(int(rng.integers(18, 23))), anchor="mm")
         noise = rng.integers(0, 30, (28, 28), np.uint8)
-        images[i] = np.maximum(np.asarray(picture), noise + 30) - noise - 30  # no two alike, black stays black
+        images[i] = np.maximum(np.asarray(image), noise + 30) - noise - 30  # all different, black stays black
     return Digits(torch.from_numpy(images.astype(np.float32) / 255), torch.arange(count) % 10, "drawn")
 
 
 def write_idx(folder: Path, digits: Digits) -> Path:
-    """`train-images-idx3-ubyte` and its labels; returns the folder."""
+    """Writes `train-images-idx3-ubyte` and its labels; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = (digits.images * 255).round().byte().numpy()
     head = bytes([0, 0, 8, 3]) + struct.pack(">3I", *pixels.shape)
@@ -46,7 +46,7 @@ def npm_files(digits: Digits) -> dict[str, bytes]:
 
 
 def write_npm(path: Path, files: dict[str, bytes]) -> Path:
-    """A tarball as npm packs it."""
+    """Writes a tarball in the layout of npm."""
     with tarfile.open(path, "w:gz") as archive:
         for name, data in files.items():
             entry = tarfile.TarInfo(f"package/src/digits/{name}.json")
@@ -56,7 +56,7 @@ def write_npm(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def write_affnist(path: Path, images: np.ndarray, labels: np.ndarray, **fields: np.ndarray) -> Path:
-    """A .mat as affNIST has them: pictures (n, 40, 40) of bytes, column by column."""
+    """Writes a .mat in the layout of affNIST: images (n, 40, 40) of bytes, column by column."""
     from scipy.io import savemat
 
     columns = images.transpose(2, 1, 0).reshape(1600, -1)

@@ -10,7 +10,7 @@ from vision3d.scene import Mesh
 
 
 def read_dmat(path: Path) -> np.ndarray:
-    """A matrix of libigl: text or doubles, column by column."""
+    """Reads a matrix of libigl: text or doubles, column by column."""
     data = path.read_bytes()
     head, _, rest = data.partition(b"\n")
     columns, rows = map(int, head.split())
@@ -22,7 +22,7 @@ def read_dmat(path: Path) -> np.ndarray:
 
 
 def read_elephant(folder: Path) -> tuple[Mesh, Tensor, Tensor]:
-    """The mesh at rest, weights (V, 24) and matrices (457, 24, 3, 4), float64; out of a folder `skinning`."""
+    """Reads the rest mesh, weights (V, 24) and matrices (457, 24, 3, 4), float64, from a folder `skinning`."""
     weights, frames = read_dmat(folder / "elephant-weights.dmat"), read_dmat(folder / "elephant-anim.dmat")
-    matrices = frames.T.reshape(-1, 3, 24, 4).transpose(0, 2, 1, 3)  # 3 columns of 96 numbers, 4 a bone
+    matrices = frames.T.reshape(-1, 3, 24, 4).transpose(0, 2, 1, 3)  # 3 columns of 96 numbers, 4 per bone
     return Mesh.load(folder / "elephant.obj"), torch.from_numpy(weights), torch.from_numpy(matrices.copy())

@@ -1,4 +1,4 @@
-"""A figure with two arms and two legs that walks, with its joints."""
+"""A walking figure with two arms and two legs, with its joints."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from vision3d.geometry.rotation import so3_exp, so3_log
 from vision3d.scene import Cameras, Mesh, SkinnedMesh
 from vision3d.stages.animate.dynamic.joints import JointField, JointTree
 
-PARTS = (  # size, place of the top, divisions: body, legs, arms
+PARTS = (  # size, position of the top, divisions: body, legs, arms
     ((0.5, 0.9, 0.3), (0.0, 0.9, 0.0), 4),
     ((0.16, 0.8, 0.16), (0.16, 0.0, 0.0), 4),
     ((0.16, 0.8, 0.16), (-0.16, 0.0, 0.0), 4),
@@ -22,7 +22,7 @@ PARTS = (  # size, place of the top, divisions: body, legs, arms
 
 
 def figure() -> SkinnedMesh:
-    """Boxes, each carried by one joint: a body, then two legs and two arms below it. Left and right look alike."""
+    """Boxes with one joint each: a body, then two legs and two arms attached to it. Left and right look alike."""
     vertices, faces, colors, owners, count = [], [], [], [], 0
     for joint, (size, top, divisions) in enumerate(PARTS):
         points, corners = shapes.box(size, divisions=divisions)
@@ -47,10 +47,10 @@ def figure() -> SkinnedMesh:
 
 
 def walking_figure(frames: int = 7, size: int = 32, most: float = 0.8) -> tuple[JointField, Clip]:
-    """Half a stride in which legs pass each other twice, arms swing against them and the body is twisted with the arms.
+    """Half a stride in which the legs pass each other twice, the arms swing in opposition and the body twists with the arms.
 
     Returns:
-        Joints at their true values, and the clip, from four cameras.
+        Joints with their true values, and the clip, from four cameras.
     """
     tree, times = JointTree.of(figure()), torch.arange(frames, dtype=torch.float64) / 24
     joints = JointField(tree, times, -1.0, 1.0)

@@ -1,7 +1,7 @@
-"""Changed files: what is done to them, which readers get them, and what a reader takes for one of them.
+"""Corrupted files: mutations, the readers that get them, and the results that count as a problem.
 
-A reader has to refuse a changed file with a FileFormatError (or a MissingFileError where it names others), or to read it;
-within a second of processor time, with no more memory than 64 MiB and 20 times the file.
+A reader must reject a corrupted file with a FileFormatError (or a MissingFileError if the file names others), or read it,
+within one second of CPU time and with at most 64 MiB and 20 times the file's size of memory.
 """
 
 import gzip
@@ -64,26 +64,26 @@ from vision3d.scene import (
     SkinnedMesh,
 )
 
-MOST_SECONDS = 1.0
+MAX_SECONDS = 1.0
 _PLACE = re.compile(r"\b(line|row|box|frame|camera|byte|position|index|column) \d+")
 WORDS = (0, 1, 255, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1)
 NUMBERS = (0, -1, 1, 2**31, 2**63, 1e308, -1e-300, None, "x", [], {}, True, 1.5, 10**30)
 
 
 def memory_limit(num_bytes: int) -> int:
-    """Bytes by which the process may grow for a file of so many."""
+    """Bytes by which the process may grow for a file of this size."""
     return (64 << 20) + 20 * num_bytes
 
 
 def mutated(data, random):
-    """One to four changes of bytes: bits, words, pieces cut out, doubled or moved, or the end cut off."""
+    """One to four random changes: bits, words, segments removed, duplicated or moved, or the end truncated."""
     data = bytearray(data)
     for _ in range(random.integers(1, 5)):
         if not data:
             break
         kind, place = random.integers(0, 7), int(random.integers(0, len(data)))
         if random.random() < 0.5:
-            place = int(random.integers(0, min(len(data), 128)))  # headers are where the trouble is
+            place = int(random.integers(0, min(len(data), 128)))  # most problems are in headers
         length = int(random.integers(1, 64))
         if kind == 0:
             data[place] ^= 1 << int(random.integers(0, 8))
@@ -103,7 +103,7 @@ def mutated(data, random):
 
 
 def mutated_json(content, random):
-    """One value of a JSON document replaced or taken out."""
+    """Replaces or removes one value of a JSON document."""
     content = json.loads(json.dumps(content))
     node = content
     while True:
@@ -122,7 +122,7 @@ def mutated_json(content, random):
 
 
 def mutated_zip(data, random):
-    """Members changed inside of a zip that is whole."""
+    """Changes members inside a valid zip."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     if "meta.json" in members and random.random() < 0.6:
@@ -138,7 +138,7 @@ def mutated_zip(data, random):
 
 
 def mutated_glb(data, random):
-    """The JSON of a .glb changed, and its lengths right."""
+    """Changes the JSON of a .glb, with correct lengths."""
     size = struct.unpack_from("<I", data, 12)[0]
     text = json.dumps(mutated_json(json.loads(data[20 : 20 + size]), random)).encode()
     text += b" " * (-len(text) % 4)
@@ -151,7 +151,7 @@ def gzipped(data, random):
 
 
 def mutated_text(data, random):
-    """A word of a text replaced, or its bytes changed."""
+    """Replaces a word of a text, or changes its bytes."""
     if random.random() < 0.3:
         return mutated(data, random)
     words = data.split(b" ")
@@ -167,19 +167,19 @@ def mutated_document(data, random):
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader, the file that is changed for it, and how."""
+    """A reader, its file to corrupt, and the mutation."""
 
     read: Callable[[Path], Any]
     name: str
-    """Of the file."""
+    """Suffix of the file."""
     make: Callable[[Path], None]
-    """Writes the whole file, and others that it names."""
+    """Writes the intact file, and others it refers to."""
     change: Callable[[bytes, np.random.Generator], bytes] | None = None
-    """What is done to every second file; to the others `mutated`."""
+    """Mutation of every second file; the others get `mutated`."""
     among: tuple[str, ...] = ()
     """Files of a folder, one of which is changed."""
     package: str | None = None
-    """That the reader needs."""
+    """Package required by the reader."""
 
 
 def _mesh(**extras):
@@ -228,7 +228,7 @@ def _skin(path):
 
 def _read_skin(path):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of weights that had to be normalised
+        warnings.simplefilter("ignore")  # about normalized weights
         gltf_skin.read_skin(path)
 
 
@@ -322,26 +322,26 @@ READERS = {
 
 @dataclass
 class Found:
-    """What many changed files did to a reader."""
+    """Results of a reader on many corrupted files."""
 
     files: int = 0
     refused: int = 0
     without_place: int = 0
-    """Refused without a place in the file."""
+    """Rejected without a location in the file."""
     worst_cpu_s: float = 0.0
     worst_growth: int = 0
-    """Bytes by which the process grew most."""
+    """Maximum memory growth of the process in bytes."""
     problems: list[str] = field(default_factory=list)
 
 
 def run(name: str, count: int, folder: Path, *, seed: int = 0) -> Found:
-    """Give `count` changed files to the reader `name`; a problem is a crash, a hang, too much memory or an odd message."""
+    """Gives `count` corrupted files to the reader `name`; crashes, hangs, excessive memory and unclear messages count."""
     reader, found = READERS[name], Found()
     random = np.random.default_rng([seed, *name.encode()])
     torch.manual_seed(0)
     whole = folder / reader.name
     reader.make(whole)
-    reader.read(whole)  # imports once a process
+    reader.read(whole)  # imports happen once per process
     targets = [whole / part for part in reader.among] or [whole]
     contents = [target.read_bytes() for target in targets]
     before = signal.signal(signal.SIGPROF, _interrupt)
@@ -364,7 +364,7 @@ def _one(reader: Reader, path: Path, changed: bytes, found: Found, what: str) ->
     found.files += 1
     resident = forget_peak()
     start = time.process_time()
-    signal.setitimer(signal.ITIMER_PROF, 10 * MOST_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, 10 * MAX_SECONDS)
     try:
         reader.read(path)
     except (FileFormatError, MissingFileError) as error:
@@ -382,7 +382,7 @@ def _one(reader: Reader, path: Path, changed: bytes, found: Found, what: str) ->
         signal.setitimer(signal.ITIMER_PROF, 0)
     seconds, growth = time.process_time() - start, max(0, peak() - resident)
     found.worst_cpu_s, found.worst_growth = max(found.worst_cpu_s, seconds), max(found.worst_growth, growth)
-    if seconds > MOST_SECONDS or growth > memory_limit(len(changed)):
+    if seconds > MAX_SECONDS or growth > memory_limit(len(changed)):
         found.problems.append(f"{what}: {seconds:.2f} s, {growth >> 20} MiB; {changed[:400]!r}")
 
 

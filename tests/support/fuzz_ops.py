@@ -1,6 +1,6 @@
-"""Random arguments for every operation of `torch.ops.vision3d`. Run as a program: a crash then ends that process alone.
+"""Random arguments for every operation of `torch.ops.vision3d`. Run as a program, so that a crash ends only that process.
 
-`python -m tests.support.fuzz_ops --calls 200 --seed 0` prints one line of JSON: what each operation did with its calls.
+`python -m tests.support.fuzz_ops --calls 200 --seed 0` prints one line of JSON with the outcomes for each operation.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from tests.support.memory import forget_peak, peak
 from vision3d.core import native
 from vision3d.core.errors import ShapeError, Vision3DError
 
-MOST_SECONDS = 60.0  # of one call; then the process ends with the stacks of its threads
-MOST_GROWTH = 1 << 30  # bytes by which the process may grow in one call
+MAX_SECONDS = 60.0  # limit of one call; then the process ends with the stacks of its threads
+MAX_GROWTH = 1 << 30  # maximum memory growth in one call in bytes
 SIZES = (0, 1, 2, 3, 5, 17, 64)
 INTS = (0, -1, 1, 2, 3, 4, 7, 8, 11, 16, 31, 1000, 10**5, 2**31 - 1, 2**31, -(2**31), 2**40, -(2**40), 2**62)
 FLOATS = (0.0, -1.0, 1.0, 0.5, 0.9999, 1e-30, 1e30, -1e30, 1e300, math.nan, math.inf, -math.inf)
@@ -36,13 +36,13 @@ DTYPES = (
 
 
 def operations() -> list[str]:
-    """Names of all operations that are registered."""
+    """Names of all registered operations."""
     names = torch._C._dispatch_get_all_op_names()
     return sorted({name.removeprefix("vision3d::").partition(".")[0] for name in names if name.startswith("vision3d::")})
 
 
 class _Record(TorchDispatchMode):
-    """Keeps the arguments of each operation as the functions of the package give them."""
+    """Records the arguments of each operation as called by the package."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def _backward(*outputs: Any) -> None:
 
 
 def usual_calls() -> dict[str, list[tuple[Any, ...]]]:
-    """Arguments with which every operation works, in float32 and float64, small."""
+    """Small valid arguments of every operation, in float32 and float64."""
     with _Record() as record:
         for dtype in (torch.float32, torch.float64):
             torch.manual_seed(0)
@@ -150,7 +150,7 @@ def _build_kernel(dtype: torch.dtype) -> None:
 
 
 class _Module:
-    """The native module, with the arguments of its functions kept."""
+    """Wraps the native module and records the arguments of its functions."""
 
     def __init__(self, module: Any, calls: dict[str, list[tuple[Any, ...]]]) -> None:
         self.module, self.calls = module, calls
@@ -164,7 +164,7 @@ class _Module:
 
 
 def usual_functions() -> dict[str, list[tuple[Any, ...]]]:
-    """As `usual_calls`, of the functions of the native module that no operation stands before: those of particles."""
+    """Same as `usual_calls`, for functions of the native module without an operation: those of particles."""
     from tests.support.physics import material, particles, solid, world
     from vision3d.stages.simulate.engines.native import NativeEngine
     from vision3d.stages.simulate.world.world import Motion, Wind
@@ -205,7 +205,7 @@ def _random_tensor(random: np.random.Generator, dtype: torch.dtype, shape: tuple
 
 
 def _changed_tensor(value: Tensor, random: np.random.Generator) -> Any:
-    """The tensor with another shape, dtype, layout, device, or with values that no caller means."""
+    """The tensor with another shape, dtype, layout or device, or with extreme values."""
     kind, shape = random.integers(0, 12), list(value.shape)
     if kind == 0:
         return None
@@ -254,7 +254,7 @@ def _changed(value: Any, random: np.random.Generator) -> Any:
 
 
 def random_calls(calls: list[tuple[Any, ...]], count: int, random: np.random.Generator) -> Iterator[tuple[Any, ...]]:
-    """`count` times arguments, of which up to four differ from those of a usual call."""
+    """Yields `count` sets of arguments with up to four changes to those of a usual call."""
     for _ in range(count):
         arguments = [_copy(value) for value in calls[random.integers(0, len(calls))]]
         for place in random.choice(len(arguments), min(len(arguments), int(random.choice([1, 1, 1, 2, 4]))), replace=False):
@@ -291,13 +291,13 @@ def _text(value: Any) -> str:
 
 
 def run(names: list[str], count: int, seed: int, log: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Call each operation `count` times; what went wrong is in `problems`. The last line of `log` is the call in progress."""
+    """Calls each operation `count` times and collects `problems`. The last line of `log` is the call in progress."""
     usual, found = usual_calls() | usual_functions(), {}
     for name in names:
         result: dict[str, Any] = {"done": 0, "refused": 0, "growth_mib": 0, "problems": []}
         found[name] = result
         if name not in usual:
-            result["problems"].append("no usual call is known: add one to tests/support/fuzz_ops.py")
+            result["problems"].append("there is no usual call: add one to tests/support/fuzz_ops.py")
             continue
         random = np.random.default_rng([seed, *name.encode()])
         torch.manual_seed(seed)
@@ -306,7 +306,7 @@ def run(names: list[str], count: int, seed: int, log: Path | None = None) -> dic
             if log is not None:
                 log.write_text(what)
             before = forget_peak()
-            faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
+            faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
             try:
                 _call(name, arguments, with_gradient=index % 5 == 0)
                 result["done"] += 1
@@ -316,7 +316,7 @@ def run(names: list[str], count: int, seed: int, log: Path | None = None) -> dic
                 if not text.strip() or (isinstance(error, Vision3DError) and "\n" in text):
                     result["problems"].append(f"{what}: {type(error).__name__} says {text!r}")
             except Exception as error:
-                if _has_meta(arguments):  # Python alone ran, the fake that traces shapes
+                if _has_meta(arguments):  # only the fake implementation ran, which traces shapes
                     result["refused"] += 1
                     continue
                 result["problems"].append(f"{what}: {type(error).__name__}: {str(error)[:300]}")
@@ -324,7 +324,7 @@ def run(names: list[str], count: int, seed: int, log: Path | None = None) -> dic
                 faulthandler.cancel_dump_traceback_later()
             growth = max(0, peak() - before)
             result["growth_mib"] = max(result["growth_mib"], growth >> 20)
-            if growth > MOST_GROWTH:
+            if growth > MAX_GROWTH:
                 result["problems"].append(f"{what}: took {growth >> 20} MiB")
     return found
 
@@ -335,8 +335,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--no-limit", action="store_true", help="of memory: AddressSanitizer maps terabytes")
-    parser.add_argument("--native", type=Path, help="compiled module to take in place of the installed one")
+    parser.add_argument("--no-limit", action="store_true", help="no memory limit: AddressSanitizer maps terabytes")
+    parser.add_argument("--native", type=Path, help="compiled module to use instead of the installed one")
     options = parser.parse_args()
     if options.native is not None:
         spec = importlib.util.spec_from_file_location("vision3d._native", options.native)
@@ -348,7 +348,7 @@ def main() -> None:
     usual_calls()
     if not options.no_limit:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 3 * MOST_GROWTH,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 3 * MAX_GROWTH,) * 2)
     start = time.process_time()
     found = run(options.only or [*operations(), *usual_functions()], options.calls, options.seed, options.log)
     json.dump({"cpu_s": time.process_time() - start, "operations": found}, sys.stdout)

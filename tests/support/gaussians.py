@@ -1,4 +1,4 @@
-"""Random Gaussians and cameras that tests and benchmarks of the rasterizer share."""
+"""Random Gaussians and cameras for tests and benchmarks of the rasterizer."""
 
 import math
 
@@ -11,7 +11,7 @@ from vision3d.geometry.quaternion import quat_to_rotmat
 def random_gaussians(
     count: int, *, seed: int = 0, size: float = 0.06, batch: tuple[int, ...] = (), dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
-    """Anisotropic rotated Gaussians in the cube [-1, 1]^3, with quaternions of many lengths."""
+    """Anisotropic rotated Gaussians in the cube [-1, 1]^3, with quaternions of various norms."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -30,7 +30,7 @@ def random_gaussians(
 
 
 def random_sh(count: int, degree: int, *, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Harmonics whose colours are mostly positive."""
+    """Harmonics with mostly positive colors."""
     generator = torch.Generator().manual_seed(seed)
     sh = torch.randn(count, (degree + 1) ** 2, 3, generator=generator, dtype=torch.float64)
     return (0.25 * sh / (1 + torch.arange(sh.shape[1])).sqrt()[:, None]).to(dtype)
@@ -45,7 +45,7 @@ def cameras(
     distance: float = 4.0,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """World-to-camera matrices on a circle around the origin, looking at it a bit askew; intrinsics with fx != fy."""
+    """World-to-camera matrices on a circle around the origin, not quite looking at its center; intrinsics with fx != fy."""
     angles = torch.arange(count, dtype=torch.float64) * (2 * math.pi / max(count, 1)) + 0.3
     quats = torch.stack([(angles / 2).cos(), 0.1 * torch.ones_like(angles), (angles / 2).sin(), 0.05 * angles], -1)
     viewmats = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)

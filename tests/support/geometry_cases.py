@@ -1,6 +1,6 @@
-"""Every function of the geometry package that takes rotations or numbers for them, with inputs: rows of a batch of its own.
+"""Every function of the geometry package that takes rotations or parameters of rotations, with batched inputs.
 
-What holds for all of them (NaN in, NaN out; tangents; memory that is nobody else's) is tested over this table.
+General properties (NaN in, NaN out; tangents; outputs that do not share memory) are tested over this table.
 """
 
 import dataclasses
@@ -70,14 +70,14 @@ def similarities(rows: int) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A function and makers of its inputs, which take the number of rows."""
+    """A function and generators of its inputs, which take the number of rows."""
 
     function: Callable[..., Tensor | tuple[Tensor, ...]]
     makers: tuple[Callable[[int], Tensor], ...]
     unread: tuple[int, ...] = ()
-    """Entries of the square matrices among the inputs that are not read, as the last row of a motion."""
+    """Unused entries of square input matrices, such as the last row of a motion."""
     endless: bool = False
-    """Whether infinity stands for a rotation here, or for a bound."""
+    """Whether infinity represents a rotation here, or a bound."""
 
     def inputs(self, rows: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
         return [make(rows).to(dtype) for make in self.makers]
@@ -88,7 +88,7 @@ class Case:
 
 
 LAST_ROW = (12, 13, 14, 15)
-BOUNDED = ("axis_angle4", "gibbs", "cayley", "hopf", "mrp")  # infinite numbers have a limit, a rotation
+BOUNDED = ("axis_angle4", "gibbs", "cayley", "hopf", "mrp")  # infinite parameters have a rotation as their limit
 
 
 def _case(function, *makers, **facts) -> tuple[str, Case]:
@@ -226,7 +226,7 @@ EXEMPT = {
     "of angles alone": {"means.haar_angle_density"},
     "the same function under another name": {"rotation.rotvec_to_rotmat", "rotation.rotmat_to_rotvec"},
     "by name, tested for every name": {"representations.to_rotmat", "representations.from_rotmat"},
-    "parts of others, which are tested": {"spectral.largest_entry", "spectral.without_dust", "spectral.svd"},
+    "parts of other tested functions": {"spectral.largest_entry", "spectral.without_dust", "spectral.svd"},
     "constant": {"groups.so2.adjoint"},
 }
 MODULES = (

@@ -1,4 +1,4 @@
-"""A second reader of animated .glb files, from the specification and scipy alone: nothing of vision3d."""
+"""An independent reader of animated .glb files, from the specification and scipy only, without vision3d."""
 
 import json
 import struct
@@ -13,7 +13,7 @@ _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
 
 class Animated:
-    """The first mesh of a .glb whose node may have a skin, and the clips by name."""
+    """The first mesh of a .glb, whose node may have a skin, and the clips by name."""
 
     def __init__(self, path: Path) -> None:
         data = Path(path).read_bytes()
@@ -23,7 +23,7 @@ class Animated:
         self.node = next(i for i, node in enumerate(self.json["nodes"]) if "mesh" in node)
 
     def array(self, index: int) -> np.ndarray:
-        """The numbers of an accessor."""
+        """The values of an accessor."""
         accessor = self.json["accessors"][index]
         view, width = self.json["bufferViews"][accessor["bufferView"]], _WIDTHS[accessor["type"]]
         kind = np.dtype(_TYPES[accessor["componentType"]])
@@ -33,7 +33,7 @@ class Animated:
         return np.ndarray((accessor["count"], width), kind, self.binary, start, strides).astype(np.float64)
 
     def vertices(self, clip: str | None, time: float) -> np.ndarray:
-        """Where the vertices are; at rest without a clip."""
+        """Vertex positions; without a clip, in the rest pose."""
         locals_ = [self._rest(node) for node in self.json["nodes"]]
         mesh = self.json["meshes"][self.json["nodes"][self.node]["mesh"]]
         morphs = self.json["nodes"][self.node].get("weights", mesh.get("weights"))

@@ -1,4 +1,4 @@
-"""A writer of .ksplat for tests, by the layout alone: one section, buckets of 256, the last of them partly filled."""
+"""A .ksplat writer for tests, from the format's layout: one section, buckets of 256, the last one partly filled."""
 
 import struct
 
@@ -9,7 +9,7 @@ BLOCK, CAPACITY, RANGE = 16.0, 256, 1.5
 
 
 def ksplat_bytes(scene, level):
-    """The bytes of a .ksplat; positions have to be within 8 m of the origin."""
+    """Bytes of a .ksplat; positions must be within 8 m of the origin."""
     count, degree = len(scene), scene.sh_degree
     kinds = [("<f4", "<f4", "<f4"), ("<u2", "<f2", "<f2"), ("<u2", "<f2", "u1")][level]
     num_rest = 3 * ((degree + 1) ** 2 - 1)

@@ -1,4 +1,4 @@
-"""Packages and programs of others that the tests of `make test-viewer` use. Where one is missing, its tests are skipped."""
+"""Foreign packages and programs used by the tests of `make test-viewer`. If one is missing, its tests are skipped."""
 
 import functools
 import importlib
@@ -14,13 +14,13 @@ _MODULES = Path(__file__).parents[1] / "outside" / "node_modules"
 
 
 def package(name: str) -> ModuleType:
-    """A Python package, or a skip that says why it does not load.
+    """Imports a Python package, or skips with the reason why it cannot be imported.
 
-    Its first import runs in a process of its own: a graphics library that is broken may end the process.
+    Its first import runs in a separate process, as a broken graphics library may crash it.
     """
     problem = _import_problem(name)
     if problem:
-        pytest.skip(f"{name} does not load: {problem}")
+        pytest.skip(f"{name} cannot be imported: {problem}")
     return importlib.import_module(name)
 
 
@@ -31,7 +31,7 @@ def _import_problem(name: str) -> str:
 
 
 def program(*names: str) -> str:
-    """Path of the first of these programs that is on PATH, or a skip."""
+    """Path of the first of these programs on PATH, or a skip."""
     for name in names:
         path = shutil.which(name)
         if path:

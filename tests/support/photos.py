@@ -1,4 +1,4 @@
-"""A small set of photographs with exact cameras: coloured Gaussians or a mesh, written as PNG with a transforms.json."""
+"""A small set of photos with exact cameras: colored Gaussians or a mesh, written as PNG with a transforms.json."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from vision3d.scene import Cameras, GaussianScene, Mesh
 
 
 def blobs(count: int = 40, seed: int = 0) -> GaussianScene:
-    """Soft coloured ellipsoids within 0.6 m of the origin."""
+    """Soft colored ellipsoids within 0.6 m of the origin."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -61,19 +61,19 @@ def write_photos(
     told: Cameras | None = None,
     with_points: bool = True,
 ) -> Path:
-    """Write a data set and return its folder.
+    """Writes a data set and returns its folder.
 
     Args:
-        folder: Where; must not exist.
-        scene: What the photographs show; a mesh without light.
-        cameras: From where.
-        background: Behind the scene.
-        with_alpha: Write RGBA pictures, with what is behind the scene transparent.
-        masks: One a view.
-        held_out: Views that are for testing.
-        change: Changes a picture before it is written.
-        told: Cameras that transforms.json tells, if others than the true ones.
-        with_points: Write the Gaussians' centres and colours as points; not those of a mesh.
+        folder: Output folder; must not exist.
+        scene: The photographed scene; a mesh is rendered without shading.
+        cameras: Cameras of the photos.
+        background: Background color.
+        with_alpha: Write RGBA images with a transparent background.
+        masks: One per view.
+        held_out: Held-out views.
+        change: Changes an image before it is written.
+        told: Cameras written to transforms.json, if not the true ones.
+        with_points: Write the Gaussians' centers and colors as points; not for a mesh.
     """
     scene, cameras = scene or blobs(), cameras or ring()
     names = tuple(f"images/{i:03d}.png" for i in range(len(cameras)))

@@ -1,4 +1,4 @@
-"""Worlds and particles that the engines of the material point method are compared in."""
+"""Worlds and particles for comparing the engines of the material point method."""
 
 from dataclasses import fields
 
@@ -11,7 +11,7 @@ from vision3d.stages.simulate.world.world import DistanceField, Motion, Wind, Wo
 H = 1 / 16
 GRID = Grid((0.1, -0.2, 0.3), H, (17, 18, 19))
 
-# No surface goes through a node, where rounding would decide on which side it is.
+# No surface passes through a node, where rounding would determine the side.
 SOLIDS = {
     "plane": {"shape": "plane", "center": (0.013, 0.02, 0.783), "normal": (0.1, 0.2, 3.0)},
     "box": {"shape": "box", "center": (0.517, 0.211, 0.703), "half_size": (0.1, 0.12, 0.14), "quat": (1.0, 0.2, 0.3, 0.0)},
@@ -23,7 +23,7 @@ SOLIDS = {
 
 
 def egg():
-    """Distances of an ellipsoid, roughly."""
+    """Approximate distance field of an ellipsoid."""
     axes = [torch.arange(n) * 0.031 - 0.2 for n in (13, 14, 15)]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     values = torch.linalg.vector_norm(points / torch.tensor([1.0, 1.2, 1.4]), dim=-1) - 0.11
@@ -44,7 +44,7 @@ def material(law):
 
 
 def particles(materials, count=300):
-    """Deformed particles in the middle of `GRID`, some of them inverted, with memories and velocities."""
+    """Deformed particles in the middle of `GRID`, some of them inverted, with internal variables and velocities."""
 
     def random(*shape):
         return torch.randn(*shape, dtype=torch.float64)
@@ -70,7 +70,7 @@ def as_type(found, dtype):
 
 
 def assert_same(got, want, tolerance):
-    """Every number within `tolerance` of the largest of its kind."""
+    """All values agree within `tolerance` relative to the largest of their kind."""
     for name in ("x", "v", "C", "F", "F_total", "memory"):
         a, b = getattr(got, name).double(), getattr(want, name).double()
         scale = max(float(b.abs().max()), 1e-3)

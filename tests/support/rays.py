@@ -1,4 +1,4 @@
-"""Meshes drawn by the rasterizer and met by the rays of other libraries, and why pixels differ where they do."""
+"""Compares meshes drawn by the rasterizer with ray casting of other libraries, and classifies differing pixels."""
 
 import math
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from vision3d.geometry import se3
 from vision3d.geometry.cameras import intrinsics, look_at, pixel_grid
 from vision3d.render.meshes import rasterize, screen_positions
 
-EDGE_PX = 1e-3  # a pixel centre nearer to an edge than this may go to either face
-TIE = 1e-5  # relative depth below which two surfaces are one
+EDGE_PX = 1e-3  # pixel centers closer to an edge may belong to either face
+TIE = 1e-5  # relative depth difference below which two surfaces coincide
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One view of a mesh in float64: what the pixels show, and the ray of each with depth as its length."""
+    """One view of a mesh in float64: the faces of the pixels, and the ray of each with depth as its parameter."""
 
     positions: Tensor
     faces: Tensor
@@ -46,26 +46,26 @@ def draw_view(mesh: Mesh, index: int, size: int) -> Drawn:
 
 @dataclass
 class Agreement:
-    """Pixels of pictures, by how the two programs agree."""
+    """Pixel counts by kind of agreement."""
 
     pixels: int = 0
     seen: int = 0
     """Pixels that show a face."""
     differ: int = 0
     edges: int = 0
-    """Of those that differ: at an edge of one of the two faces, within `EDGE_PX`."""
+    """Differing pixels at an edge of one of the two faces, within `EDGE_PX`."""
     ties: int = 0
-    """Of those that differ: surfaces at the same depth, within `TIE`."""
+    """Differing pixels with surfaces at the same depth, within `TIE`."""
     depth_error: float = 0.0
-    """Largest relative error of depth where both show the same face."""
+    """Maximum relative depth error where both show the same face."""
 
     @property
     def share(self) -> float:
-        """Share of the pixels with the same face."""
+        """Fraction of the pixels with the same face."""
         return 1 - self.differ / self.pixels
 
     def add(self, drawn: Drawn, face_ids: Tensor, depths: Tensor) -> None:
-        """Count the pixels of a picture (or some of its pixels) that another program drew."""
+        """Counts the pixels of an image (or some of its pixels) from the other program."""
         same = drawn.face_ids == face_ids
         hit = same & (face_ids >= 0)
         self.pixels += same.numel()
@@ -82,7 +82,7 @@ class Agreement:
 
 
 def _place(drawn: Drawn, face: int, x: float, y: float) -> tuple[float, float]:
-    """Distance of a pixel centre from the nearest edge of a face [px], and the depth of its plane there."""
+    """Distance of a pixel center from the nearest edge of a face [px], and the depth of the face's plane there."""
     corners = drawn.positions[drawn.faces[face]]
     pixels = corners[:, :2] / corners[:, 3:]
     point = torch.tensor([x, y], dtype=torch.float64)

@@ -13,9 +13,9 @@ from vision3d.scene.clip import Channel, Clip as Keys
 
 
 def rigged_worm() -> SkinnedMesh:
-    """The worm of `clips.worm` with a node that carries nothing, a root in its middle, and two chains of two joints.
+    """The worm of `clips.worm` with an unused node, a root joint in its middle, and two chains of two joints.
 
-    Parents are scaled and turned, as exporters leave them.
+    Parents are scaled and rotated, as in exported files.
     """
     mesh = worm().mesh
     names = ("armature", "root", "left", "left_end", "right", "right_end")
@@ -27,7 +27,7 @@ def rigged_worm() -> SkinnedMesh:
     quats[3] = rotvec_to_quat(torch.tensor([0.4, -0.2, 0.1]))
     scales = torch.ones(6, 3)
     scales[0] = 0.01
-    # Joints stand on the x axis at `places`; translations are in the frames of the parents.
+    # Joints are on the x axis at `places`; translations are in the parents' frames.
     unscaled = torch.tensor([0.0, 0.0, -0.3, -0.35, 0.3, 0.35])
     translations = torch.zeros(6, 3)
     back = rotvec_to_quat(torch.tensor([0.0, 0.0, -0.7]))
@@ -49,10 +49,10 @@ def rigged_worm() -> SkinnedMesh:
 
 
 def moving_worm(frames: int = 6, cameras: int = 3, size: int = 48, start: float = 0.0) -> tuple[SkinnedMesh, Clip, Tensor]:
-    """The rigged worm, a clip in which its ends turn by up to 0.9 rad and its root moves, and its vertices in all frames.
+    """The rigged worm, a clip in which its ends rotate by up to 0.9 rad and its root moves, and its vertices in all frames.
 
     Args:
-        start: How far the motion has come in the first frame, in [0, 1]; at 0 the worm is at rest there.
+        start: Progress of the motion in the first frame, in [0, 1]; at 0 the worm starts in its rest pose.
     """
     skin, plain = rigged_worm(), worm(frames=frames, cameras=cameras, size=size)
     amounts = torch.linspace(start, 1, frames)[:, None]
@@ -68,10 +68,10 @@ def moving_worm(frames: int = 6, cameras: int = 3, size: int = 48, start: float 
 
 
 def shorten_searches(monkeypatch):
-    """Searches for lost frames of a few steps, for tests of what surrounds them."""
+    """Shortens the searches for lost frames to a few steps."""
     from vision3d.stages.animate.dynamic import limb_search, pose_search
 
-    monkeypatch.setattr(pose_search, "_FEWEST_STEPS", 5)
+    monkeypatch.setattr(pose_search, "_MIN_STEPS", 5)
     for module, name in ((limb_search, "_FINE_STEPS"), (limb_search, "_SAMPLES"), (pose_search, "_EXCHANGED_STEPS")):
         monkeypatch.setattr(module, name, 3)
     monkeypatch.setattr(pose_search, "_SCOUTS", 2)

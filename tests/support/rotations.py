@@ -1,4 +1,4 @@
-"""Rotations and numbers that find what is wrong with a representation."""
+"""Rotations and parameters that expose problems of representations."""
 
 import math
 
@@ -20,12 +20,12 @@ def unit_axes(count: int) -> Tensor:
 
 
 def rotmats_at_all_angles(count: int = 100) -> Tensor:
-    """Turns about `count` axes by each of ANGLES, float64."""
+    """Rotations about `count` axes by each of ANGLES, float64."""
     return so3_exp((torch.tensor(ANGLES, dtype=torch.float64)[:, None, None] * unit_axes(count)).view(-1, 3))
 
 
 def hostile(count: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Rows of numbers: normal, zero, of sizes 1e-30 to 1e30 (a row or each entry), parallel triples, and -1, 0, 1."""
+    """Rows of parameters: normal, zero, of sizes 1e-30 to 1e30 (per row or per entry), parallel triples, and -1, 0, 1."""
     normal = torch.randn(count, width, dtype=dtype)
     scale = 10.0 ** torch.randint(-30, 31, (count, 1)).to(dtype)
     scales = 10.0 ** torch.randint(-30, 31, (count, width)).to(dtype)

@@ -1,4 +1,4 @@
-"""A small scene that looks like something: a striped ring over a chequered floor, z up."""
+"""A small recognizable scene: a striped ring over a checkered floor, z up."""
 
 import math
 
@@ -24,7 +24,7 @@ def ring_scene(count: int = 1500, sh_degree: int = 1) -> GaussianScene:
 
 
 def ring_cameras(count: int = 6, width: int = 48, height: int = 36) -> Cameras:
-    """Cameras round the ring, named like photographs of a data set."""
+    """Cameras around the ring, named like photos of a data set."""
     angle = torch.arange(count) * (2 * math.pi / count)
     eyes = torch.stack([4 * angle.cos(), 4 * angle.sin(), torch.full((count,), 2.0)], -1)
     poses = look_at(eyes, torch.tensor([0.0, 0.0, 0.4]), torch.tensor([0.0, 0.0, 1.0]))

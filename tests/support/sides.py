@@ -1,5 +1,5 @@
-"""Two programs that must agree: the bodies of the CUDA kernels as loops on the CPU, the CPU's own kernels, the torch
-reference, a device."""
+"""Pairs of implementations that must agree: the CUDA kernel bodies as loops on the CPU, the CPU kernels, the torch reference,
+a device."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ Case = Callable[[dict[str, Tensor], str], tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Side:
-    """One of two programs that must agree."""
+    """One of two implementations that must agree."""
 
     backend: str
     dtype: torch.dtype
@@ -38,7 +38,7 @@ class Side:
         return value.to(self.dtype) if value.is_floating_point() else value
 
     def run(self, case: Case, inputs: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        """Outputs of the case, and the gradients of a sum of its float outputs with fixed weights."""
+        """Outputs of the case, and gradients of a weighted sum of its float outputs with fixed weights."""
         given = {name: self.place(value) for name, value in inputs.items()}
         leaves = {name: value.requires_grad_() for name, value in given.items() if value.is_floating_point()}
         generator = torch.Generator().manual_seed(3)
@@ -61,7 +61,7 @@ SIDES = {
 
 
 def assert_same(case: Case, inputs: dict[str, Tensor], sides: tuple[Side, Side], *, atol: float = 1e-5) -> None:
-    """Outputs and all gradients agree as well as the precision allows: `atol` in float32, much better in float64."""
+    """Outputs and gradients agree within the precision: `atol` in float32, much better in float64."""
     (got, got_grads), (want, want_grads) = (side.run(case, inputs) for side in sides)
     assert len(got) == len(want)
     assert any(grad.any() for grad in want_grads.values())

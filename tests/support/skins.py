@@ -9,7 +9,7 @@ from vision3d.scene import Channel, Clip, Mesh, SkinnedMesh
 
 
 def hybrid(frames: int = 3) -> SkinnedMesh:
-    """A ball with a morph target a frame, 10 a second; its etas go from 0 to 1 along x, and down by 0.2 a frame."""
+    """A sphere with a morph target per frame, 10 per second; eta goes from 0 to 1 along x, and down by 0.2 per frame."""
     vertices, faces = shapes.icosphere(1)
     skin = SkinnedMesh.from_frames(Mesh(vertices, faces), vertices + torch.rand(frames, 1, 1), [i / 10 for i in range(frames)])
     etas = (vertices[:, 0] + 1) / 2
@@ -17,7 +17,7 @@ def hybrid(frames: int = 3) -> SkinnedMesh:
 
 
 def arm(joints: int = 3, *, seed: int = 0) -> SkinnedMesh:
-    """A closed tube along y with joints at 0, 1, 2, ..., that rest in frames of their own, and a clip "wave" of one second."""
+    """A closed tube along y with joints at 0, 1, 2, ... with rotated rest frames, and a clip "wave" of one second."""
     generator = torch.Generator().manual_seed(seed)
     sphere, faces = shapes.icosphere(3)
     vertices = sphere * torch.tensor([0.3, joints / 2, 0.3]) + torch.tensor([0.0, joints / 2, 0.0])

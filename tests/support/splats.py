@@ -1,4 +1,4 @@
-"""Scenes for tests of file formats, and how far two of them are apart."""
+"""Scenes for tests of file formats, and comparison of two scenes."""
 
 import gzip
 from dataclasses import replace
@@ -11,7 +11,7 @@ from vision3d.scene import GaussianScene
 
 
 def small_scene(degree=3, count=300, seed=0, **changes):
-    """Values of the size that real scenes have: within 4 m, scales of 1 mm to 1 m, harmonics within 0.9."""
+    """Values of realistic size: within 4 m, scales of 1 mm to 1 m, harmonics within 0.9."""
     generator = torch.Generator().manual_seed(seed + degree)
 
     def draw(*shape):
@@ -29,16 +29,16 @@ def small_scene(degree=3, count=300, seed=0, **changes):
 
 
 def paired(read, scene):
-    """`read` in the order of `scene`, both matched by their centres: writers may sort."""
+    """`read` in the order of `scene`, matched by centers, as writers may sort."""
     nearest = torch.cdist(scene.means.double(), read.means.double()).argmin(1)
     assert len(nearest.unique()) == len(scene)
     return read[nearest]
 
 
 def differences(read, scene):
-    """Largest absolute difference of each attribute; of rotations that of their matrices, up to axes turned round."""
+    """Maximum absolute difference of each attribute; for rotations, of their matrices up to flipped axes."""
     a, b = (quat_to_rotmat(s.quats.double()) for s in (read, scene))
-    cosines = torch.einsum("nij,nij->nj", a, b).abs()  # of the angles between the axes of the ellipsoids
+    cosines = torch.einsum("nij,nij->nj", a, b).abs()  # between the axes of the ellipsoids
     return {
         "means": float((read.means - scene.means).abs().max()),
         "angle": float(cosines.clamp(max=1).acos().max()),
@@ -50,7 +50,7 @@ def differences(read, scene):
 
 
 def assert_close(read, scene, **steps):
-    """Each attribute within its step; a mode and antialiasing that are the same."""
+    """Each attribute agrees within its step; mode and antialiasing are the same."""
     found = differences(read, scene)
     wrong = {name: (found[name], step) for name, step in steps.items() if not found[name] <= step}
     assert not wrong, f"found, step: {wrong}"
@@ -58,12 +58,12 @@ def assert_close(read, scene, **steps):
 
 
 def gunzipped(path):
-    """The unpacked bytes of a gzip file, to be changed."""
+    """Uncompressed bytes of a gzip file, to be changed."""
     return bytearray(gzip.decompress(path.read_bytes()))
 
 
 def put(path, data):
-    """Write bytes, gzip them where the name ends in .spz and they are not of version 4."""
+    """Writes bytes, compressed with gzip for .spz before version 4."""
     path.write_bytes(gzip.compress(bytes(data), 1) if path.suffix == ".spz" else bytes(data))
 
 

@@ -1,4 +1,4 @@
-"""Trainings that are stopped in the middle, and what their logs say."""
+"""Trainings that are stopped midway, and the contents of their logs."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from vision3d.training.network import NetworkTrainer
 
 
 def stop_after(steps, monkeypatch, module):
-    """Ask the loop whose `finish_step_on_interrupt` stands in `module` to stop after so many steps of networks."""
+    """Stops the loop whose `finish_step_on_interrupt` is in `module` after a number of training steps."""
 
     class Stop:
         requested = False
@@ -31,7 +31,7 @@ def stop_after(steps, monkeypatch, module):
 
 
 def interrupt_at(stop_at, task):
-    """A progress callback that sends this process Ctrl-C after a step of a task."""
+    """A progress callback that sends Ctrl-C to this process after a step of a task."""
 
     def stop(name, step, total, values):
         if name == task and step == stop_at:
@@ -41,6 +41,6 @@ def interrupt_at(stop_at, task):
 
 
 def lines(folder):
-    """The lines of metrics.jsonl without their times."""
+    """Lines of metrics.jsonl without times."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key != "wall_s"} for row in rows]

@@ -1,4 +1,4 @@
-"""Surfaces in closed form: exact depth maps, as if a scene had been rendered, and distances to them."""
+"""Analytic surfaces: exact depth maps, as if a scene had been rendered, and distances to them."""
 
 import math
 from collections.abc import Callable
@@ -20,18 +20,18 @@ def sphere(points: Tensor) -> Tensor:
 
 
 def torus(points: Tensor) -> Tensor:
-    """Signed distance to a ring about z of radius 1 with a tube of radius 0.4."""
+    """Signed distance to a torus about z of radius 1 with a tube of radius 0.4."""
     around = points[..., :2].norm(dim=-1) - 1
     return (around.square() + points[..., 2].square()).sqrt() - 0.4
 
 
 def colors(points: Tensor) -> Tensor:
-    """Smooth colours of places."""
+    """Smooth colors by position."""
     return 0.5 + 0.4 * torch.sin(3 * points + torch.tensor([0.0, 1.0, 2.0]))
 
 
 def cameras_around(count: int, size: int, distance: float = 4.0) -> Cameras:
-    """Cameras evenly on a sphere, looking at the origin."""
+    """Cameras spread evenly on a sphere, looking at the origin."""
     place = torch.arange(count) + 0.5
     height, turn = 1 - 2 * place / count, place * math.pi * (3 - 5**0.5)
     around = (1 - height.square()).sqrt()
@@ -41,12 +41,12 @@ def cameras_around(count: int, size: int, distance: float = 4.0) -> Cameras:
 
 
 def traced(distance: Distance, cameras: Cameras, index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Hits of the rays through the pixels of a camera, their places, and their depths along z (0 for a miss)."""
+    """Hits of the rays through the pixels of a camera, their positions, and their depths along z (0 for a miss)."""
     width, height = int(cameras.width[index]), int(cameras.height[index])
     pose, K = cameras.camtoworlds[index].double(), cameras.Ks[index].double()
     origins, directions = camera_rays(pose, K, width, height)
     along = torch.zeros(height, width, dtype=torch.float64)
-    for _ in range(150):  # a signed distance is a step that never goes too far
+    for _ in range(150):  # sphere tracing: steps by the signed distance never overshoot
         along = (along + distance(origins + along[..., None] * directions)).clamp(max=1e3)
     points = origins + along[..., None] * directions
     is_hit = (distance(points).abs() < 1e-6) & (along < 100)
@@ -55,7 +55,7 @@ def traced(distance: Distance, cameras: Cameras, index: int) -> tuple[Tensor, Te
 
 @dataclass
 class ExactViews(SceneViews):
-    """Views of a surface in place of those of a scene."""
+    """Views of an analytic surface instead of a scene."""
 
     distance: Distance = sphere
 
@@ -69,6 +69,6 @@ class ExactViews(SceneViews):
 
 
 def exact_views(distance: Distance, cameras: Cameras) -> ExactViews:
-    """Views with closed-form depths, normals and colours."""
+    """Views with analytic depths, normals and colors."""
     nothing = GaussianScene.from_points(torch.zeros(4, 3) + torch.arange(4.0)[:, None])
     return ExactViews(nothing, cameras, quantile=None, distance=distance)

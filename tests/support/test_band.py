@@ -9,7 +9,7 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
     return want.clone(), want
 
 
-def test_rounding_passes_and_a_small_shift_of_all_pixels_does_not():
+def test_rounding_passes_and_a_small_shift_of_all_pixels_fails():
     got, want = images()
     assert_close_outside_band(got + 5e-6, want)
     with pytest.raises(AssertionError, match=r"10000 of 10000 pixels differ by more than 1e-05 \(allowed 1\)"):
@@ -32,14 +32,14 @@ def test_small_images_have_no_band():
         assert_close_outside_band(got[:, :50, :50], want[:, :50, :50])
 
 
-def test_a_flip_is_no_excuse_for_a_wrong_pixel():
+def test_a_flip_does_not_hide_a_wrong_pixel():
     got, want = images()
     got[0, 3, 4] += 0.2
     with pytest.raises(AssertionError, match=r"worst 0\.2"):
         assert_close_outside_band(got, want)
 
 
-def test_nan_and_shapes_are_seen():
+def test_nan_and_shapes_are_checked():
     got, want = images()
     with pytest.raises(AssertionError, match="shape"):
         assert_close_outside_band(got[..., :2], want)

@@ -1,4 +1,4 @@
-"""The loop of everything that learns, on a network that learns a line in milliseconds."""
+"""The training loop of all networks, on a network that learns a line in milliseconds."""
 
 import math
 from pathlib import Path
@@ -31,7 +31,7 @@ class Trainer(NetworkTrainer):
         super().__init__(network, optimizer, self._loss, lambda p: one_cycle(1e-2, p), ema=Ema(network, 0.9), **options)
 
     def _loss(self, step):
-        x = torch.randn(16, 3)  # of the global generator, which a checkpoint has to keep
+        x = torch.randn(16, 3)  # from the global generator, whose state a checkpoint must store
         loss = (self.network(x)[:, 0] - x.sum(-1)).square().mean()
         loss = loss * math.nan if step == self.bad_at else loss
         return loss, {"drawn": float(x[0, 0]), "count": 1}
@@ -62,12 +62,12 @@ def numbers(trainer):
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 13, 19])
-def test_a_stopped_run_is_the_whole_one_to_the_bit(tmp_path, stop_at):
+def test_a_resumed_run_is_bitwise_equal_to_an_uninterrupted_one(tmp_path, stop_at):
     loop, whole = trained(opened(tmp_path / "whole"))
     assert loop.step == STEPS and loop.seconds > 0 and loop.cpu_s > 0
     with pytest.raises(Interrupted, match=f"fit: stopped after step {stop_at}"):
         trained(opened(tmp_path / "parts"), stop_at=stop_at)
-    torch.rand(100)  # no generator outside of the run counts
+    torch.rand(100)  # generators outside the run do not matter
     resumed, parts = trained(opened(tmp_path / "parts", resume=True))
     assert torch.equal(numbers(parts), numbers(whole))
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
@@ -83,7 +83,7 @@ def test_a_line_has_means_sums_and_the_latest(tmp_path):
     assert lines(tmp_path / "b")[0]["loss"] == row["loss"]
 
 
-def test_the_best_checkpoint_stays(tmp_path):
+def test_the_best_checkpoint_is_kept(tmp_path):
     values = iter([3.0, 5.0, math.nan, 4.0, 5.5])
     evaluation = Evaluation(4, lambda: {"psnr": next(values)}, best="psnr")
     loop, _ = trained(opened(tmp_path / "a"), evaluation=evaluation, steps=16)
@@ -96,14 +96,14 @@ def test_the_best_checkpoint_stays(tmp_path):
     assert loop.best == 2.0
 
 
-def test_a_loss_that_is_not_finite_leaves_the_state_before_it(tmp_path):
+def test_a_loss_that_is_not_finite_keeps_the_previous_state(tmp_path):
     with pytest.raises(NumericalError, match="step 9"):
         trained(opened(tmp_path / "a"), trainer=Trainer(bad_at=9))
     checkpoint = load_checkpoint(tmp_path / "a" / "checkpoints" / "step_000009.pt")
     assert all(value.isfinite().all() for value in checkpoint.state["trainee"]["network"].values())
 
 
-def test_minutes_end_a_run_and_count_over_sessions(tmp_path, monkeypatch):
+def test_minutes_limit_a_run_over_all_sessions(tmp_path, monkeypatch):
     looks = iter(range(10_000))
     monkeypatch.setattr(loop_module.Clock.__init__.__globals__["time"], "perf_counter", lambda: float(next(looks)))
     loop, _ = trained(opened(tmp_path / "a"), steps=None, minutes=0.5)
@@ -112,14 +112,14 @@ def test_minutes_end_a_run_and_count_over_sessions(tmp_path, monkeypatch):
     assert again.step == loop.step and again.clock.progress(again.step) == 1
 
 
-def test_minutes_that_are_over_before_the_first_step(monkeypatch):
+def test_minutes_exceeded_before_the_first_step(monkeypatch):
     looks = iter(range(0, 10_000, 100))
     monkeypatch.setattr(loop_module.Clock.__init__.__globals__["time"], "perf_counter", lambda: float(next(looks)))
     with pytest.raises(Vision3DError, match=r"trained 0 steps in --minutes 0\.1; give more minutes"):
         trained(None, steps=None, minutes=0.1)
 
 
-def test_other_sources_and_other_runs_are_refused(tmp_path):
+def test_other_sources_and_other_runs_are_rejected(tmp_path):
     trained(opened(tmp_path / "a"), steps=6)
     with pytest.raises(ConfigError, match=r"DATA: cannot resume .*a, which is a run on a line, with a circle"):
         trained(opened(tmp_path / "a", resume=True), source="a circle")
@@ -131,7 +131,7 @@ def test_other_sources_and_other_runs_are_refused(tmp_path):
         trained(None, tensorboard=True)
 
 
-def test_long_gradients_are_shortened():
+def test_large_gradients_are_clipped():
     free, limited = Trainer(), Trainer(clip_norm=1e-3)
     torch.manual_seed(1)
     free.step(0, 0.0)

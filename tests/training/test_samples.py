@@ -1,4 +1,4 @@
-"""Generated samples: the same on every machine, in whatever order and by however many processes they are made."""
+"""Generated samples: the same on every machine, in any order and with any number of processes."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_a_sample_follows_from_seed_and_index(tmp_path, workers):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     samples.prepare(silent)
-    assert torch.equal(torch.get_rng_state(), before), "generating draws nothing from the caller's generators"
+    assert torch.equal(torch.get_rng_state(), before), "generating does not use the caller's random state"
     rows = [19, 0, 7, 8, 0]
     batch = samples.take(rows)
     assert batch["index"].tolist() == rows and batch["image"].shape == (5, 2, 3)
@@ -30,13 +30,13 @@ def test_a_sample_follows_from_seed_and_index(tmp_path, workers):
     assert torch.equal(batch["image"][0], torch.rand(2, 3))
     other = GeneratedSamples(drawn, 20, name="noise", shard_size=5, folder=tmp_path / "other")
     other.prepare(silent)
-    assert torch.equal(other.take(rows)["image"], batch["image"]), "whatever the shards"
+    assert torch.equal(other.take(rows)["image"], batch["image"]), "for any shard size"
     seeded = made(tmp_path / "b", seed=1)
     seeded.prepare(silent)
     assert not torch.equal(seeded.take([0])["image"], batch["image"][1:2])
 
 
-def test_a_stopped_generation_continues_and_a_set_may_grow(tmp_path):
+def test_a_stopped_generation_is_resumed_and_a_set_may_grow(tmp_path):
     def failing(index):
         if index == 12:
             raise MemoryError
@@ -60,7 +60,7 @@ def test_a_stopped_generation_continues_and_a_set_may_grow(tmp_path):
     assert torch.equal(longer.take(range(20))["image"], whole["image"]) and longer.take([22])["index"] == 22
 
 
-def test_batches_go_over_all_samples_and_continue_anywhere(tmp_path):
+def test_batches_cover_all_samples_and_can_be_resumed(tmp_path):
     samples = made(tmp_path)
     steps = list(samples.batches(6, epochs=3, seed=2))
     assert [step for step, _ in steps] == list(range(9)) and all(len(rows) == 6 for _, rows in steps)
@@ -74,7 +74,7 @@ def test_batches_go_over_all_samples_and_continue_anywhere(tmp_path):
         next(samples.batches(21, epochs=1))
 
 
-def test_other_and_damaged_shards_are_refused(tmp_path):
+def test_other_and_damaged_shards_are_rejected(tmp_path):
     made(tmp_path).prepare(silent)
     with pytest.raises(FileFormatError, match="holds other samples"):
         made(tmp_path, version=2).prepare(silent)
@@ -88,7 +88,7 @@ def test_other_and_damaged_shards_are_refused(tmp_path):
         made(tmp_path, 0)
 
 
-def test_shards_lie_in_the_cache(tmp_path, monkeypatch):
+def test_shards_are_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VISION3D_CACHE", str(tmp_path))
     one, other = (GeneratedSamples(drawn, 3, name="noise", options={"size": size}) for size in (1, 2))
     assert one.folder.parent == tmp_path / "samples" and one.folder != other.folder

@@ -1,4 +1,4 @@
-"""Weights with a card: what comes back, what is refused."""
+"""Weights with a card: round trips and rejected files."""
 
 import json
 
@@ -13,7 +13,7 @@ from vision3d.training.weights import Card, bundled_weights, find_weights, load_
 CARD = Card("boxes", {"width": 4}, "10 rooms", 0, 0.5, "vision3d detect train", {"mAP": 61.2}, about={"classes": ["car"]})
 
 
-def test_card_and_tensors_come_back(tmp_path):
+def test_card_and_tensors_round_trip(tmp_path):
     network = nn.Linear(3, 4)
     save_weights(tmp_path / "a.safetensors", CARD, network.state_dict())
     card, tensors = load_weights(tmp_path / "a.safetensors", "boxes")
@@ -44,7 +44,7 @@ def test_differences_are_listed(tmp_path):
         load_strictly(nn.Linear(1, 1), {f"x{i}": torch.zeros(1) for i in range(8)}, "w")
 
 
-def test_what_is_no_file_of_weights_is_refused(tmp_path):
+def test_invalid_weights_files_are_rejected(tmp_path):
     path = tmp_path / "a.safetensors"
     save_weights(path, CARD, {"w": torch.zeros(1)})
     with pytest.raises(FileFormatError, match="holds weights of 'boxes', want 'hand'"):

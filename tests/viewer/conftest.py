@@ -1,4 +1,4 @@
-"""Fixtures of the viewer's tests."""
+"""Fixtures of the viewer tests."""
 
 import pytest
 
@@ -8,16 +8,16 @@ from tests.support.outside import package
 
 @pytest.fixture
 def browse(tmp_path):
-    """Serves layers, opens the page, does the steps: `visit = browse(layers, steps, while_open)`.
+    """Serves layers, opens the page, performs the steps: `visit = browse(layers, steps, while_open)`.
 
-    `while_open(viewer)` is called after every turn of the viewer's loop. Only addresses of this machine may be asked for.
+    `while_open(viewer)` is called after every iteration of the viewer's loop. Only addresses of this machine may be requested.
     """
     package("viser")
     from vision3d.viewer.web import WebViewer
 
     def run(layers, steps, while_open=lambda viewer: None) -> Visit:
         with WebViewer(layers, port=0, folder=tmp_path) as viewer:
-            browser = Browser(viewer.url, [["see", "Save picture"], *steps], tmp_path)
+            browser = Browser(viewer.url, [["see", "Save image"], *steps], tmp_path)
 
             def is_over():
                 while_open(viewer)

@@ -1,4 +1,4 @@
-"""Paths as layers: what they hold, names, times, frames, live folders, and wrong input."""
+"""Paths as layers: content, names, times, frames, live folders, and wrong input."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def sphere() -> Mesh:
 
 
 def drops(folder, times=(0.0, 0.5, 1.0)):
-    """A .zarr of five points that rise by one a second."""
+    """A .zarr of five points that rise by one per second."""
     writer = SequenceWriter(folder, PointCloud(torch.zeros(5, 3)))
     for time in times:
         writer.append(time, points=torch.full((5, 3), time))
@@ -48,7 +48,7 @@ def drops(folder, times=(0.0, 0.5, 1.0)):
 
 
 @pytest.mark.parametrize("up", ["z", "-y", "x"])
-def test_the_mesh_of_a_scene_lies_where_the_scene_is(tmp_path, up):
+def test_the_mesh_of_a_scene_is_at_the_position_of_the_scene(tmp_path, up):
     mesh = Mesh(*shapes.box((1.0, 2.0, 0.5)))
     mesh = replace(mesh, vertices=mesh.vertices + torch.tensor([3.0, 0.0, 1.0]))
     ring_scene().save(tmp_path / "scene.ply")
@@ -58,7 +58,7 @@ def test_the_mesh_of_a_scene_lies_where_the_scene_is(tmp_path, up):
     assert torch.equal(scene.transform, torch.eye(4)) and torch.equal(plain.transform, torch.eye(4))
     assert torch.allclose(se3.transform_points(ours.transform, ours.value.vertices), mesh.vertices, atol=1e-6)
     assert not torch.allclose(ours.value.vertices, mesh.vertices, atol=0.1)
-    # Alone it stands upright: up is what y of the file, the axis of the scene, points along.
+    # Without the scene it is upright: up is y of the file.
     alone = Layers.open([tmp_path / "mesh.glb"])
     sign, axis = (-1.0, up[1]) if up.startswith("-") else (1.0, up)
     assert torch.allclose(guess_up(alone), sign * torch.eye(3)["xyz".index(axis)])
@@ -97,7 +97,7 @@ def test_names_are_unique(tmp_path):
     assert [layer.name for layer in layers] == ["scene", "scene_2", "scene_3"]
 
 
-def test_objects_of_a_scene_have_their_places(tmp_path):
+def test_objects_of_a_scene_have_their_transforms(tmp_path):
     move = se3.similarity(torch.tensor(2.0), torch.eye(3), torch.tensor([10.0, 0, 0]))
     Scene(cameras=ring_cameras()).add("ball", sphere(), move).save(tmp_path / "room")
     layers = Layers.open([tmp_path / "room"])
@@ -107,7 +107,7 @@ def test_objects_of_a_scene_have_their_places(tmp_path):
     assert layers.bounds.radius == pytest.approx(2, rel=1e-4)
 
 
-def test_photographs_bring_their_points(tmp_path):
+def test_photos_include_their_points(tmp_path):
     images = PosedImages.load(write_ring_photographs(tmp_path / "photos"))
     replace(images, points=torch.rand(9, 3), point_colors=torch.rand(9, 3)).save(tmp_path / "again")
     layers = Layers.open([tmp_path / "again"])
@@ -122,7 +122,7 @@ def test_one_time_line_for_all_sequences(tmp_path):
     assert [frame["b"] for frame in shown] == [0.25, 0.25, 0.25, 0.25, 1, 3]
 
 
-def test_a_frame_shows_at_its_own_time_as_float32(tmp_path):
+def test_a_frame_is_shown_at_its_own_time_in_float32(tmp_path):
     layers = Layers.open([drops(tmp_path / "a.zarr", [i / 30 for i in range(40)])])
     for index, time in enumerate(layers.times):
         assert layers["a"].frame_index(float(f"{float(time):.12g}")) == index
@@ -143,7 +143,7 @@ def test_joints_of_motion_capture_move(tmp_path):
     torch.testing.assert_close(layers.frame("walk", 2.0).points, motion.positions()[2], atol=1e-5, rtol=0)
 
 
-def test_frames_are_read_once_and_only_some_are_kept():
+def test_frames_are_read_once_and_only_some_are_cached():
     read = []
 
     class Channel:
@@ -157,13 +157,13 @@ def test_frames_are_read_once_and_only_some_are_kept():
     cache = FrameCache(3 * 1200)
     for index in (0, 1, 2, 1, 0, 3, 2):
         cache.get(sequence, index)
-    assert read == [0, 1, 2, 3, 2]  # 3 pushed out 2, which was used the longest ago; colours are the base's and cost nothing
+    assert read == [0, 1, 2, 3, 2]  # 3 evicted 2, the least recently used; colors are shared with the base
     assert cache.num_bytes == 3 * 1200
     tiny = FrameCache(1)
     assert tiny.get(sequence, 0) is tiny.get(sequence, 0)
 
 
-def test_a_sequence_that_grows_is_followed(tmp_path):
+def test_a_growing_sequence_is_updated(tmp_path):
     writer = SequenceWriter(tmp_path / "a.zarr", PointCloud(torch.zeros(5, 3)))
     layers = Layers.open([tmp_path / "a.zarr"])
     layers.show("a", False)
@@ -185,7 +185,7 @@ def run(tmp_path_factory):
 
 
 def copied(run, folder, *names):
-    """The run folder as it was at some moment: the configuration and the files named."""
+    """The run folder at an earlier time: the configuration and the given files."""
     for name in ("config.yaml", *names):
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def test_a_finished_run_shows_its_scene_and_cameras(run):
     assert layers.note() == "ring: done"
 
 
-def test_the_scene_of_a_run_is_seen_as_its_cameras_saw_it(run, tmp_path):
+def test_the_scene_of_a_run_matches_its_cameras(run, tmp_path):
     layers = Layers.open([run.run_folder / "scene.ply"])
     assert [(layer.name, layer.visible) for layer in layers] == [("scene", True), ("scene.cameras", False)]
     whole = Layers.open([run.run_folder])
@@ -211,7 +211,7 @@ def test_the_scene_of_a_run_is_seen_as_its_cameras_saw_it(run, tmp_path):
     assert [layer.name for layer in Layers.open([folder / "scene.ply"])] == ["scene"]
 
 
-def test_a_run_is_followed_from_its_start_to_its_end(run, tmp_path):
+def test_a_run_is_updated_from_its_start_to_its_end(run, tmp_path):
     folder = copied(run, tmp_path / "ring")
     layers = Layers.open([folder])
     assert len(layers) == 0 and layers.note() == "ring: waiting for the first checkpoint"
@@ -224,9 +224,9 @@ def test_a_run_is_followed_from_its_start_to_its_end(run, tmp_path):
     assert layers.refresh() == ["ring", "ring.cameras"] and layers.note() == "ring: step 30"
     last = layers["ring"].value
     assert not torch.equal(last.means[:5], early.means[:5]) and last.mode == "2dgs"
-    # The last checkpoint holds what the run wrote at its end: the same world, cameras corrected alike.
+    # The last checkpoint equals the final output: the same world, cameras corrected equally.
     rows = (last.means[:, None] == run.scene.means).all(-1)
-    assert rows.any(0).all() and rows.sum() == len(run.scene)  # with some that no picture shows
+    assert rows.any(0).all() and rows.sum() == len(run.scene)  # including invisible ones
     assert torch.equal(last.log_scales[rows.any(1)], run.scene.log_scales)
     assert torch.equal(layers["ring.cameras"].value.viewmats, run.cameras.viewmats)
     assert layers["ring.cameras"].value.names == run.cameras.names
@@ -235,27 +235,27 @@ def test_a_run_is_followed_from_its_start_to_its_end(run, tmp_path):
     assert not layers["ring.cameras"].visible and layers.refresh() == []
 
 
-def test_a_checkpoint_that_cannot_be_read_leaves_the_one_before(run, tmp_path):
+def test_an_unreadable_checkpoint_keeps_the_previous_one(run, tmp_path):
     folder = copied(run, tmp_path / "ring", "checkpoints/step_000010.pt")
     layers = Layers.open([folder])
     (folder / "checkpoints/step_000020.pt").write_bytes(b"PK half a file")
     assert layers.refresh() == [] and layers.note() == "ring: step 10"
 
 
-def test_a_checkpoint_of_something_else(run, tmp_path):
+def test_a_checkpoint_of_another_kind(run, tmp_path):
     folder = copied(run, tmp_path / "other")
     save_checkpoint(folder / "checkpoints/step_000005.pt", Checkpoint(5, {}, {"weights": torch.zeros(2)}, {}))
     with pytest.raises(InputError, match=r"step_000005\.pt: is not a checkpoint of a fit \(KeyError: 'snapshot'\)$"):
         Layers.open([folder])
 
 
-def test_a_run_that_goes_on_after_its_end_shows_the_newer_checkpoint(run, tmp_path):
+def test_a_run_resumed_after_its_end_shows_the_newer_checkpoint(run, tmp_path):
     folder = copied(run, tmp_path / "ring", "scene.ply", "checkpoints/step_000030.pt")
     os.utime(folder / "scene.ply", ns=(0, 0))
     assert Layers.open([folder]).note() == "ring: step 30"
 
 
-def test_what_other_stages_leave_in_a_run_folder(run, tmp_path):
+def test_outputs_of_other_stages_in_a_run_folder(run, tmp_path):
     folder = copied(run, tmp_path / "run")
     drops(folder / "sequence.zarr")
     sphere().save(folder / "mesh.glb")
@@ -310,7 +310,7 @@ def test_wrong_paths_are_one_line(tmp_path, name, text):
 def test_a_path_given_twice(tmp_path, monkeypatch):
     ring_scene(5).save(tmp_path / "a.ply")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"a\.ply: given twice; name each file or folder once$"):
+    with pytest.raises(InputError, match=r"a\.ply: given twice; give each file or folder once$"):
         Layers.open([tmp_path / "a.ply", "a.ply"])
     with pytest.raises(InputError, match="got no file or folder to show; want a scene, "):
         Layers.open([])
@@ -325,7 +325,7 @@ def test_an_unknown_layer(tmp_path):
 def test_broken_objects_name_their_file(tmp_path):
     pytest.importorskip("trimesh")
     (tmp_path / "flat.obj").write_text("v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n")
-    with pytest.raises(InputError, match=r"flat\.obj: .*none of the 1 faces has an area"):
+    with pytest.raises(InputError, match=r"flat\.obj: .*all 1 faces have zero area"):
         Layers.open([tmp_path / "flat.obj"])
     header = "ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
     (tmp_path / "none.ply").write_text(header)

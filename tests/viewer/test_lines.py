@@ -14,7 +14,7 @@ from vision3d.viewer.lines import box_lines, frustum_depth, frustum_lines, image
 
 
 @pytest.mark.parametrize("model", ["pinhole", "fisheye"])
-def test_frusta_end_at_the_corners_of_the_pictures(model):
+def test_frusta_end_at_the_corners_of_the_images(model):
     cameras = replace(ring_cameras(), model=model)
     lines = frustum_lines(cameras, 0.5)
     assert lines.shape == (6, 10, 2, 3)
@@ -26,10 +26,10 @@ def test_frusta_end_at_the_corners_of_the_pictures(model):
     assert torch.allclose(pixels, want, atol=1e-3)
     assert torch.allclose(lines[:, 4:8, 1], corners.roll(-1, 1))
     tips = project(se3.transform_points(cameras.viewmats, lines[:, 8, 1:]), cameras.Ks, model)
-    assert bool((tips[..., 1] < 0).all())  # the roof stands on the upper edge
+    assert bool((tips[..., 1] < 0).all())  # the roof is on the upper edge
 
 
-def test_frusta_reach_the_asked_depth():
+def test_frusta_have_the_requested_depth():
     cameras = ring_cameras()
     ends = se3.transform_points(cameras.viewmats, frustum_lines(cameras, 0.7)[:, :4, 1])
     assert torch.allclose(ends[..., 2], torch.tensor(0.7), atol=1e-5)
@@ -42,7 +42,7 @@ def test_ortho_cameras_have_parallel_edges():
     assert torch.allclose(along, cameras.camtoworlds[:, None, :3, 2].expand_as(along), atol=1e-4)
 
 
-def test_frusta_of_neighbours_hardly_touch():
+def test_frusta_of_neighbors_hardly_touch():
     cameras = ring_cameras(60)
     apart = float(torch.linalg.vector_norm(cameras.centers[0] - cameras.centers[1]))
     assert frustum_depth(cameras, 10.0) == pytest.approx(apart / 2, rel=1e-4)
@@ -63,7 +63,7 @@ def test_edges_of_boxes():
     assert box_lines(boxes[torch.tensor([], dtype=torch.int64)]).shape == (0, 14, 2, 3)
 
 
-def test_edges_of_regions_lie_on_their_borders():
+def test_edges_of_regions_are_on_their_borders():
     box = Region.box(torch.tensor([1.0, 2, 3]), torch.tensor([1.0, 2, 3]), torch.tensor([2.0, 1, 0, 0]))
     sphere = Region.sphere(torch.tensor([1.0, 2, 3]), 2.0)
     for region in (box, sphere):

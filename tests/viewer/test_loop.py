@@ -1,4 +1,4 @@
-"""The thread that draws: pace, coarse first and whole at rest, nothing stale, errors that do not end it."""
+"""The rendering thread: pace, coarse first and full quality at rest, nothing stale, errors that do not stop it."""
 
 import threading
 import time
@@ -32,7 +32,7 @@ def request(camera=0, is_moving=True, finish=None, models=None):
     return Request(models or (lambda: [splats]), camera, (0.0, 0.0, 0.0), is_moving, finish)
 
 
-def test_the_ladder_goes_from_coarse_to_whole_and_never_below_a_quarter():
+def test_the_ladder_goes_from_coarse_to_full_and_never_below_a_quarter():
     assert LADDER[-1] == (1.0, 1.0, None)
     assert min(quality.scale for quality in LADDER) == SMALLEST_SCALE == 0.25  # 320x180 of 1280x720
     work = [quality.scale**2 + 0.5 * quality.share for quality in LADDER]
@@ -41,7 +41,7 @@ def test_the_ladder_goes_from_coarse_to_whole_and_never_below_a_quarter():
 
 @pytest.mark.parametrize("work_s", [0.02, 0.2, 2.0])
 def test_the_pace_finds_the_best_quality_that_is_in_time(work_s):
-    """A machine whose time goes with the pixels and the Gaussians."""
+    """A machine whose time is linear in the pixels and the Gaussians."""
     pace = Pace(0.1)
     cost = lambda step: work_s * (LADDER[step].scale ** 2 + 0.5 * LADDER[step].share)  # noqa: E731
     for _ in range(40):
@@ -57,7 +57,7 @@ def test_the_pace_finds_the_best_quality_that_is_in_time(work_s):
     assert np.mean([cost(step) > 0.1 for step in steps]) < 0.2 or not in_time
 
 
-def test_one_slow_picture_is_forgiven():
+def test_one_slow_image_is_ignored():
     pace = Pace(0.1)
     for _ in range(20):
         pace.took(0.01)
@@ -67,31 +67,31 @@ def test_one_slow_picture_is_forgiven():
     assert pace.step >= before - 1
 
 
-def test_a_moving_picture_is_coarse_and_a_resting_one_whole(loop, shown):
+def test_images_are_coarse_while_moving_and_in_full_quality_at_rest(loop, shown):
     loop.request(request())
     assert loop.wait(WAIT)
-    assert [picture.is_whole for picture in shown] == [False, True]
-    assert all(picture.pixels.shape == (48, 64, 3) for picture in shown)  # the window's size, whatever was drawn
+    assert [image.is_whole for image in shown] == [False, True]
+    assert all(image.pixels.shape == (48, 64, 3) for image in shown)  # the window's size at any quality
     assert shown[0].picture.image.shape[0] < 48
 
 
-def test_a_request_at_rest_is_drawn_whole_at_once(loop, shown):
+def test_a_request_at_rest_is_drawn_in_full_quality_at_once(loop, shown):
     loop.request(request(is_moving=False))
     assert loop.wait(WAIT)
-    assert [picture.is_whole for picture in shown] == [True]
+    assert [image.is_whole for image in shown] == [True]
 
 
-def test_only_the_newest_request_is_drawn_whole(loop, shown):
+def test_only_the_newest_request_is_drawn_in_full_quality(loop, shown):
     requests = [request(i % 6) for i in range(12)]
     for one in requests:
         loop.request(one)
     assert loop.wait(WAIT)
-    assert [picture.request for picture in shown if picture.is_whole] == [requests[-1]]
+    assert [image.request for image in shown if image.is_whole] == [requests[-1]]
     assert len(shown) < 12
 
 
-def test_a_whole_picture_is_given_up_when_another_is_asked_for(loop, shown):
-    """The second request comes while the first is being drawn."""
+def test_a_full_image_is_canceled_by_a_new_request(loop, shown):
+    """The second request arrives while the first is being drawn."""
     entered, go_on = threading.Event(), threading.Event()
     splats = Splats.of(ring_scene(100))
 
@@ -106,10 +106,10 @@ def test_a_whole_picture_is_given_up_when_another_is_asked_for(loop, shown):
     loop.request(second)
     go_on.set()
     assert loop.wait(WAIT)
-    assert [picture.request for picture in shown] == [second]
+    assert [image.request for image in shown] == [second]
 
 
-def test_a_camera_that_moves_all_the_time_is_seen(loop, shown):
+def test_a_constantly_moving_camera_is_visible(loop, shown):
     end = time.perf_counter() + 1.0
     number = 0
     while time.perf_counter() < end:
@@ -119,13 +119,13 @@ def test_a_camera_that_moves_all_the_time_is_seen(loop, shown):
     assert len(shown) > 2
 
 
-def test_the_last_touch_is_put_on_pictures_of_full_size(loop, shown):
+def test_postprocessing_of_full_size_images(loop, shown):
     loop.request(request(finish=lambda pixels: np.full_like(pixels, 7)))
     assert loop.wait(WAIT)
-    assert {int(value) for picture in shown for value in np.unique(picture.pixels)} == {7}
+    assert {int(value) for image in shown for value in np.unique(image.pixels)} == {7}
 
 
-def test_an_error_is_told_and_the_loop_goes_on(shown):
+def test_an_error_is_reported_and_the_loop_continues(shown):
     errors = []
     loop = PictureLoop(shown.append, on_error=errors.append)
 
@@ -148,7 +148,7 @@ def test_closing_ends_the_thread(shown):
     assert not any(thread.name == "pictures" and thread.is_alive() for thread in threading.enumerate())
 
 
-def test_pictures_are_those_of_the_camera(loop, shown):
+def test_images_are_those_of_the_camera(loop, shown):
     loop.request(request(2, is_moving=False))
     assert loop.wait(WAIT)
     from vision3d.render import render_views

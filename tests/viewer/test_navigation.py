@@ -1,4 +1,4 @@
-"""The free camera: closed forms of its moves, and that a camera's whole picture fits into the window."""
+"""The free camera: closed forms of its moves, and fitting a camera's whole image into the window."""
 
 import math
 
@@ -23,26 +23,26 @@ def close(a, b, tolerance=1e-9):
     return torch.allclose(a, torch.as_tensor(b, dtype=a.dtype), atol=tolerance)
 
 
-def test_it_begins_where_the_viewpoint_is(view):
+def test_it_starts_at_the_viewpoint(view):
     assert close(view.position, [0, -4, 1])
     assert close(view.pivot, [0, 0, 1])
     assert view.distance == pytest.approx(4)
     assert close(view.camtoworld[:3, 1], [0, 0, -1])  # down
 
 
-def test_a_quarter_turn_goes_round_the_pivot(view):
+def test_an_orbit_by_90_degrees(view):
     turned = view.orbited(math.radians(90), 0.0)
     assert close(turned.position, [4, 0, 1])
     assert close(turned.pivot, view.pivot)
 
 
-def test_looking_up_while_orbiting_takes_the_camera_down(view):
+def test_orbiting_upwards_moves_the_camera_down(view):
     turned = view.orbited(0.0, math.radians(30))
     assert close(turned.position, [0, -4 * math.cos(math.radians(30)), 1 - 2.0])
     assert float(turned.camtoworld[2, 2]) == pytest.approx(0.5)
 
 
-def test_an_orbit_stops_at_the_poles_and_comes_back(view):
+def test_an_orbit_stops_at_the_poles_and_can_return(view):
     high = view
     for _ in range(50):
         high = high.orbited(0.1, -0.2)
@@ -52,13 +52,13 @@ def test_an_orbit_stops_at_the_poles_and_comes_back(view):
     assert float(back.camtoworld[2, 2]) == pytest.approx(0, abs=1e-6)
 
 
-def test_looking_round_keeps_the_place(view):
+def test_looking_around_keeps_the_position(view):
     turned = view.looked(math.radians(90), 0.0)
     assert close(turned.position, view.position)
     assert close(turned.pivot, [-4, -4, 1])
 
 
-def test_what_is_at_the_pivot_follows_the_mouse(view):
+def test_points_at_the_pivot_follow_the_mouse(view):
     before = project_point(view, view.pivot)
     after = project_point(view.panned(37.0, -21.0, 720), view.pivot)
     assert close(after - before, [37.0, -21.0], 1e-3)
@@ -85,7 +85,7 @@ def test_another_direction_up(view, axis):
     assert float(-turned.camtoworld[:3, 1] @ torch.tensor(axis, dtype=torch.float64)) > 0.1
 
 
-def test_the_view_of_a_camera_shows_its_whole_picture_at_its_place():
+def test_the_view_of_a_camera_shows_its_whole_image_at_its_position():
     pose = look_at(torch.tensor([1.0, 2.0, 3.0]), torch.zeros(3), UP)
     K = intrinsics(300.0, 320.0, 130.0, 90.0)
     camera = Cameras.from_camtoworlds(pose[None], K, 200, 200)

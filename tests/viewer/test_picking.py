@@ -1,4 +1,4 @@
-"""Picking against what was put there."""
+"""Picking against known objects."""
 
 from dataclasses import replace
 
@@ -35,15 +35,15 @@ def test_the_gaussian_under_the_mouse_with_its_values():
 
 
 @pytest.mark.parametrize(("opacity", "index"), [(0.9, 0), (0.05, 1)])
-def test_a_faint_gaussian_in_front_lets_the_one_behind_be_picked(opacity, index):
+def test_a_gaussian_behind_a_transparent_one_can_be_picked(opacity, index):
     scene = gaussians([[0.0, 0.0, 1.0], [0.0, 0.0, 2.0]])
     logits = torch.logit(torch.tensor([opacity, 0.9]))
     assert pick([("two", Splats.of(replace(scene, opacity_logits=logits)))], lens(), 64, 48).index == index
 
 
 @pytest.mark.parametrize("antialiased", [False, True])
-def test_what_is_picked_is_what_the_picture_shows_most_of(antialiased):
-    """Each Gaussian has its number as colour: the picked one has the largest weight of the rendered weights."""
+def test_the_picked_gaussian_has_the_largest_weight(antialiased):
+    """Each Gaussian has its number as its color: the picked one has the largest rendered weight."""
     scene = replace(ring_scene(60), antialiased=antialiased)
     camera = ring_cameras(3, 60, 50)[0]
     one_each = torch.eye(scene.num_gaussians)
@@ -81,7 +81,7 @@ def test_a_point_near_the_mouse_with_its_attributes():
     assert pick(models, lens(), 64 + 40, 48) is None
 
 
-def test_of_several_layers_the_nearest_counts():
+def test_the_nearest_of_several_layers_is_picked():
     ball = Mesh(0.5 * shapes.icosphere(2)[0] + torch.tensor([0.0, 0.0, 3.0]), shapes.icosphere(2)[1])
     models = [("ball", Surface.of(ball)), ("dust", Splats.of(gaussians([[0.0, 0.0, 2.0]])))]
     assert pick(models, lens(), 64, 48).layer == "dust"
@@ -89,7 +89,7 @@ def test_of_several_layers_the_nearest_counts():
     assert pick([], lens(), 64, 48) is None
 
 
-def test_every_gaussian_of_a_spread_scene_can_be_picked_where_it_is_seen():
+def test_every_gaussian_of_a_sparse_scene_can_be_picked():
     generator = torch.Generator().manual_seed(1)
     grid = torch.cartesian_prod(torch.linspace(-0.8, 0.8, 6), torch.linspace(-0.6, 0.6, 5))
     depth = 2 + torch.rand(len(grid), 1, generator=generator)

@@ -1,4 +1,4 @@
-"""What is said where no window can be opened: each cause by a stand-in for open3d or a missing display."""
+"""Errors where no window can be opened: each cause with a stand-in for open3d or a missing display."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ __version__ = "9.9"
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """Puts a module `open3d` of this code before the real one, for this process and those that it starts."""
+    """Creates a module `open3d` of this code that shadows the real one, for this process and its children."""
 
     def write(code):
         (tmp_path / "open3d.py").write_text(code)
@@ -52,13 +52,13 @@ def problem():
 )
 def test_a_missing_library_is_named_with_its_package(stand_in, library, package):
     stand_in(f'raise ImportError("{library}: cannot open shared object file: No such file or directory")')
-    want = f"Open3D does not load: {library} is missing; apt install {package}; without a window: --web or --offscreen OUT.png"
-    assert problem() == want
+    fix = f"apt install {package}; without a window: --web or --offscreen OUT.png"
+    assert problem() == f"Open3D cannot be loaded: {library} is missing; {fix}"
 
 
-def test_a_library_that_nobody_knows(stand_in):
+def test_an_unknown_library(stand_in):
     stand_in('raise OSError("libstrange.so.7: cannot open shared object file: No such file or directory")')
-    assert "libstrange.so.7 is missing; install the package of your system that has libstrange.so.7" in problem()
+    assert "libstrange.so.7 is missing; install the package of your system that contains libstrange.so.7" in problem()
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT"])
@@ -70,17 +70,17 @@ def test_a_crash_is_one_line(stand_in, name):
     )
 
 
-def test_a_crash_at_the_first_picture(stand_in):
+def test_a_crash_at_the_first_image(stand_in):
     stand_in(APP.replace("def run_one_tick(self): pass", "def run_one_tick(self):\n        import os; os.abort()"))
     assert "crashes here (SIGABRT)" in problem()
 
 
-def test_any_other_failure_is_told(stand_in):
+def test_any_other_failure_is_reported(stand_in):
     stand_in('raise RuntimeError("[Open3D Error] no luck\\ntoday")')
-    assert problem().startswith("Open3D does not open a window: today; apt install")
+    assert problem().startswith("Open3D cannot open a window: today; apt install")
 
 
-def test_a_display_that_does_not_answer(stand_in):
+def test_a_display_that_does_not_respond(stand_in):
     stand_in('raise RuntimeError("GLFW Error: X11: Failed to open display :17")')
     assert problem().startswith("the display :17 cannot be opened; for a virtual one: apt install xvfb xauth && xvfb-run -a")
 

@@ -1,4 +1,4 @@
-"""Names of files that are written, and how long pictures last in a recording."""
+"""Names of written files, and duration of images in a recording."""
 
 import numpy as np
 import pytest
@@ -18,18 +18,18 @@ def test_the_next_name_is_one_more_than_the_highest(tmp_path):
     assert next_path(tmp_path, "view", ".png").name == "view_008.png"
 
 
-def test_each_picture_lasts_as_long_as_it_was_seen(tmp_path):
+def test_each_image_lasts_as_long_as_it_was_visible(tmp_path):
     now = [100.0]
     recorder = Recorder(tmp_path / "a.mp4", fps=10, clock=lambda: now[0])
     for value, seconds in ((40, 0.5), (120, 0.3), (220, 0.25)):
         recorder.append(gray(value))
         now[0] += seconds
-    assert recorder.close() == 11  # 1.05 s and the last picture
+    assert recorder.close() == 11  # 1.05 s and the last image
     levels = [round(float(frame.mean()) * 255) for frame in read_video(tmp_path / "a.mp4")]
     assert [min((40, 120, 220), key=lambda want: abs(want - level)) for level in levels] == [40] * 5 + [120] * 3 + [220] * 3
 
 
-def test_pictures_of_another_size_are_left_out_and_nothing_is_no_file(tmp_path):
+def test_images_of_another_size_are_skipped_and_an_empty_recording_has_no_file(tmp_path):
     recorder = Recorder(tmp_path / "b.mp4", fps=10, clock=lambda: 0.0)
     assert recorder.close() == 0
     assert not (tmp_path / "b.mp4").exists()
@@ -40,7 +40,7 @@ def test_pictures_of_another_size_are_left_out_and_nothing_is_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("last", [3, 99])
-def test_a_video_is_whole_or_not_there(tmp_path, last):
+def test_a_video_is_complete_or_absent(tmp_path, last):
     count = write_video(tmp_path / "d.mp4", (gray(20 * i) for i in range(5)), 10, lambda number: number < last)
     assert count == (0 if last == 3 else 5)
     assert (tmp_path / "d.mp4").exists() == (last == 99)

@@ -1,4 +1,4 @@
-"""Meshes with joints in the viewers: clips, colours, bones, and that bones are seen through all else."""
+"""Skinned meshes in the viewers: clips, colorings, and bones drawn on top."""
 
 from dataclasses import replace
 from time import monotonic, sleep
@@ -28,7 +28,7 @@ def layers(tmp_path):
     return Layers.open([tmp_path / "arm.glb"])
 
 
-def test_a_skin_is_a_mesh_that_moves_and_its_skeleton(layers):
+def test_a_skinned_mesh_is_an_animated_mesh_and_its_skeleton(layers):
     assert {layer.name: layer.kind for layer in layers} == {"arm": "mesh", "arm.skeleton": "skeleton"}
     assert list(layers.rigs) == ["arm"] and layers.rigs["arm"].clips == ("wave", "still", REST)
     skin = layers.rigs["arm"].skin
@@ -43,7 +43,7 @@ def test_a_skin_is_a_mesh_that_moves_and_its_skeleton(layers):
     assert texts == ["1 280 faces, 31 frames", "3 joints, 31 frames"]
 
 
-def test_clips_are_chosen(layers):
+def test_clips_are_selected(layers):
     layers.change_rig("arm.skeleton", clip=REST)
     assert isinstance(layers["arm"].value, Mesh) and isinstance(layers["arm.skeleton"].value, PointCloud)
     assert len(layers.times) == 0 and layers.nearest_time(0.4) == 0
@@ -63,7 +63,7 @@ def test_the_frames_of_the_file_are_among_those_shown(tmp_path):
         torch.testing.assert_close(times, torch.arange(shown + 1, dtype=torch.float64) / shown)
 
 
-def test_colours(layers):
+def test_colorings(layers):
     skin = layers.rigs["arm"].skin
     dense = torch.zeros(len(skin.weights), 3).scatter_add_(1, skin.indices, skin.weights)
     own = layers.frame("arm").vertex_colors
@@ -83,8 +83,8 @@ def test_colours(layers):
         layers.change_rig("arm", colors="joint_9")
 
 
-def test_etas_as_colours(tmp_path, layers):
-    """From blue (dual quaternions) over white to orange (linear), as the frames go; what has none has no such colours."""
+def test_eta_coloring(tmp_path, layers):
+    """From blue (dual quaternions) over white to orange (linear), for each frame; meshes without eta have no such coloring."""
     hybrid().save(tmp_path / "ball.glb")
     both = Layers.open([tmp_path / "ball.glb", tmp_path / "arm.glb"])
     rig = both.rigs["ball"]
@@ -100,11 +100,11 @@ def test_etas_as_colours(tmp_path, layers):
     assert blue[2] > 2 * blue[0] and white.min() > 0.85 and orange[0] > 2 * orange[2]
     steps = eta_colors(torch.linspace(-0.1, 1.1, 200)).diff(dim=0)
     assert steps.abs().max() < 0.02 and (steps[:, 0] >= -1e-6)[:100].all()
-    with pytest.raises(InputError, match="colours: got 'eta'"):
+    with pytest.raises(InputError, match="colors: got 'eta'"):
         both.change_rig("arm", colors="eta")
 
 
-def test_what_is_no_skin_has_no_clips(tmp_path):
+def test_static_meshes_have_no_clips(tmp_path):
     arm().mesh.save(tmp_path / "still.glb")
     layers = Layers.open([tmp_path / "still.glb"])
     assert [layer.kind for layer in layers] == ["mesh"] and layers.rigs == {}
@@ -112,7 +112,7 @@ def test_what_is_no_skin_has_no_clips(tmp_path):
         layers.change_rig("still", clip="wave")
 
 
-def test_a_skin_that_cannot_be_read_is_shown_at_rest(tmp_path, caplog):
+def test_a_skinned_mesh_that_cannot_be_read_is_shown_in_its_rest_pose(tmp_path, caplog):
     path = tmp_path / "arm.glb"
     arm().save(path)
     whole = path.read_bytes()
@@ -124,7 +124,7 @@ def test_a_skin_that_cannot_be_read_is_shown_at_rest(tmp_path, caplog):
         Layers.open([path])
 
 
-def test_morphs_alone_have_no_skeleton(tmp_path):
+def test_morphs_without_joints_have_no_skeleton(tmp_path):
     mesh = arm().mesh
     frames = torch.stack([mesh.vertices, mesh.vertices + 1])
     SkinnedMesh.from_frames(mesh, frames, [0.0, 1.0]).save(tmp_path / "wobble.glb")
@@ -160,7 +160,7 @@ def test_runs_of_rig_are_shown_and_keep_their_choice(tmp_path):
 def test_bones_are_closed_shapes_between_joints():
     places = torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 1, 0], [2, 1, 0]])
     lines, joints = bone_lines(places, (-1, 0, 1, 1))
-    assert lines.shape == (12 * 2 + 12 * 4, 2, 3)  # a bone without length is left out
+    assert lines.shape == (12 * 2 + 12 * 4, 2, 3)  # a bone of zero length is skipped
     assert joints.tolist() == [0] * 12 + [1] * 12 + [joint for joint in range(4) for _ in range(12)]
     ends = torch.cat([lines[:12, 0], lines[:12, 1]])
     assert (ends == places[0]).all(-1).sum() == 4 and (ends == places[1]).all(-1).sum() == 4
@@ -170,7 +170,7 @@ def test_bones_are_closed_shapes_between_joints():
     assert together.isfinite().all()
 
 
-def test_bones_are_seen_through_the_mesh(layers):
+def test_bones_are_visible_through_the_mesh(layers):
     content = Content(layers)
     camera = layers.start.camera(96, 72)
     models = content.models(0.0)
@@ -183,21 +183,21 @@ def test_bones_are_seen_through_the_mesh(layers):
     assert content.named(0.0)[0][0] == "arm" and len(content.named(0.0)) == 1
 
 
-def test_bones_do_not_move_the_bounds(layers):
+def test_bones_do_not_change_the_bounds(layers):
     with_bones = layers.bounds
     far = replace(layers["arm.skeleton"], value=PointCloud(torch.full((3, 3), 99.0)))
     layers._layers["arm.skeleton"] = far
     assert layers.bounds.radius == with_bones.radius
 
 
-def test_rig_choices_carry_over_as_far_as_they_can():
+def test_rig_choices_are_kept_if_possible():
     chosen = Rig.of(arm(3)).changed("still", "joint_2")
     assert (Rig.of(arm(4)).like(chosen).clip, Rig.of(arm(4)).like(chosen).colors) == ("still", "joint_2")
     bare = Rig.of(replace(arm(2), clips=())).like(chosen)
     assert (bare.clip, bare.colors) == (REST, "own")
 
 
-def test_offscreen_picture_of_a_skin(cli, tmp_path):
+def test_offscreen_image_of_a_skinned_mesh(cli, tmp_path):
     arm().save(tmp_path / "arm.glb")
     out = tmp_path / "a.png"
     options = ("--clip", "wave", "--colors", "dominant", "--time", "0.5", "--size", "64x48", "--json")
@@ -224,7 +224,7 @@ class Node:
 
 
 class Server:
-    """Takes what would be sent to a page."""
+    """Records what would be sent to a page."""
 
     def __init__(self):
         self.scene, self.sent = self, []
@@ -243,7 +243,7 @@ class Server:
         return self.sent[-1]
 
 
-def test_what_a_page_gets(layers, tmp_path):
+def test_data_sent_to_a_page(layers, tmp_path):
     server = Server()
     drawer = Drawer(server, layers, lambda *_: None)
     drawer.draw(0.0)
@@ -255,7 +255,7 @@ def test_what_a_page_gets(layers, tmp_path):
         colors = Mesh.load(tmp_path / "sent.glb").vertex_colors
         return 1.0 if colors.shape[1] == 3 else float(colors[:, 3].max())
 
-    assert alpha_of(server.sent[0]) < 0.5  # bones are seen through it
+    assert alpha_of(server.sent[0]) < 0.5  # bones are visible through it
     drawer.draw(0.0)
     assert len(server.sent) == 2
     drawer.show("arm.skeleton", False)
@@ -267,7 +267,7 @@ def test_what_a_page_gets(layers, tmp_path):
 
 @pytest.mark.viewer
 @pytest.mark.slow
-def test_the_page_says_which_end_of_the_colours_is_which(tmp_path, monkeypatch):
+def test_the_page_shows_the_legend_of_a_coloring(tmp_path, monkeypatch):
     viser = package("viser")
     from vision3d.viewer.web import WebViewer
 
@@ -280,7 +280,7 @@ def test_the_page_says_which_end_of_the_colours_is_which(tmp_path, monkeypatch):
     with WebViewer(layers, port=0) as viewer:
         colors = next(handle for handle in added if getattr(handle, "label", "") == "Colours")
         legend = added[added.index(colors) + 1]
-        assert colors.options == ("own colours", "eta of hybrid skinning") and not legend.visible
+        assert colors.options == ("own colors", "eta of hybrid skinning") and not legend.visible
         colors.value = "eta of hybrid skinning"
         end = monotonic() + 10
         while not legend.visible and monotonic() < end:
@@ -291,7 +291,7 @@ def test_the_page_says_which_end_of_the_colours_is_which(tmp_path, monkeypatch):
 
 @pytest.mark.viewer
 @pytest.mark.slow
-def test_the_page_lets_clips_and_colours_be_chosen(layers):
+def test_clips_and_colorings_can_be_selected_on_the_page(layers):
     package("viser")
     from vision3d.viewer.web import WebViewer
 

@@ -1,4 +1,4 @@
-"""The viewer without its window: what each action does to the picture, and what it writes."""
+"""The viewer without its window: effect of each action on the image, and written files."""
 
 import json
 import time
@@ -56,7 +56,7 @@ def open_session(tmp_path):
 
 
 def picture(session):
-    """The whole picture of the state as it is."""
+    """The full-quality image of the current state."""
     session.request(is_moving=False)
     assert session.loop.wait(WAIT)
     return session.last.pixels
@@ -97,7 +97,7 @@ def test_gaussians_of_several_layers_are_one_model(tmp_path, ring):
     assert len(content.models()[0]) == 600
 
 
-def test_the_bounds_of_a_thing_without_surroundings_hold_all_of_it(tmp_path):
+def test_the_bounds_of_an_object_without_surroundings_contain_all_of_it(tmp_path):
     scene = ring_scene(2000)
     scene = scene[scene.means[:, 2] > 0.2]  # the ring without its floor
     scene.save(tmp_path / "ring.ply")
@@ -106,7 +106,7 @@ def test_the_bounds_of_a_thing_without_surroundings_hold_all_of_it(tmp_path):
     assert float((away > bounds.radius).float().mean()) < 0.01
 
 
-def test_a_scene_is_seen_at_once(open_session, ring):
+def test_a_scene_is_visible_at_once(open_session, ring):
     session = open_session(ring)
     want = next(render_views(ring_scene(400), session.camera())).image.clamp(0, 1)
     got = torch.from_numpy(picture(session).copy()).float() / 255
@@ -120,10 +120,10 @@ def test_hiding_a_layer_and_another_background(open_session, ring):
     assert np.unique(picture(session).reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
 
 
-def test_the_first_view_is_that_of_the_first_camera_with_its_photograph(open_session, photographs, ring):
+def test_the_first_view_is_that_of_the_first_camera_with_its_photo(open_session, photographs, ring):
     session = open_session(photographs, ring)
     assert session.chosen == ("photographs", 0) and session.is_at_camera
-    # The window is as much wider as the camera's picture fits: 96 x 64 for 48 x 36, height 64.
+    # The camera's image is fitted into the window: 96 x 64 for 48 x 36, height 64.
     assert torch.allclose(session.camera().viewmats, ring_cameras(8).viewmats[:1], atol=1e-5)
     end = time.monotonic() + WAIT
     while session._photograph.placed is None and time.monotonic() < end:
@@ -132,12 +132,12 @@ def test_the_first_view_is_that_of_the_first_camera_with_its_photograph(open_ses
     without = picture(session).astype(float)
     session.photograph_weight = 1.0
     over = picture(session)
-    photograph = torch.nn.functional.interpolate(
+    photo = torch.nn.functional.interpolate(
         read_image(photographs / "images" / "000.png").permute(2, 0, 1)[None], size=(64, 85), mode="bilinear", antialias=True
     )[0].permute(1, 2, 0)
     middle = torch.from_numpy(over[:, 6:-5].copy()).float() / 255
-    assert psnr(middle, photograph) > 22
-    assert np.array_equal(over[:, :4], without[:, :4])  # beside the photograph
+    assert psnr(middle, photo) > 22
+    assert np.array_equal(over[:, :4], without[:, :4])  # outside the photo
     session.photograph_weight = 0.5
     assert np.abs(picture(session) - (0.5 * without + 0.5 * over)).max() <= 1.01
 
@@ -168,13 +168,13 @@ def test_thumbnails_fill_the_frusta(open_session, photographs):
     assert (after.astype(int).sum(-1) > 0).sum() > (before.astype(int).sum(-1) > 0).sum()
 
 
-def test_no_such_camera(open_session, photographs):
+def test_missing_camera(open_session, photographs):
     session = open_session(photographs)
     with pytest.raises(InputError, match=r"no camera 8 in photographs; it has 8"):
         session.choose_camera("photographs", 8)
 
 
-def test_the_time_changes_the_picture_and_plays(open_session, tmp_path):
+def test_the_time_changes_the_image_and_plays(open_session, tmp_path):
     session = open_session(moving(tmp_path))
     first = picture(session)
     session.set_time(2.0)
@@ -189,7 +189,7 @@ def test_the_time_changes_the_picture_and_plays(open_session, tmp_path):
     session._ticked -= 0.6
     session.tick()
     assert 0.6 <= session.time < 1.5
-    session.time, session._ticked = 2.4, session._ticked - 0.3  # the last frame lasts as long as the others: then anew
+    session.time, session._ticked = 2.4, session._ticked - 0.3  # the last frame lasts as long as the others; then it loops
     session.tick()
     assert 0.1 <= session.time < 1.5
 
@@ -227,7 +227,7 @@ def test_a_click_selects_and_the_selection_is_written(open_session, ring, kind):
         session.save_selection()
 
 
-def test_what_is_selected_is_shown_in_another_colour(open_session, ring):
+def test_the_selection_is_shown_in_another_color(open_session, ring):
     session = open_session(ring)
     session.region_kind = "sphere"
     session.put_region(torch.tensor([0.0, 0.0, 0.5]))
@@ -237,7 +237,7 @@ def test_what_is_selected_is_shown_in_another_colour(open_session, ring):
     assert float((colors - 0.4 * plain).sub(0.6 * torch.tensor([1.0, 0.55, 0.1])).abs().max()) < 1e-6
 
 
-def test_a_camera_path_is_kept_flown_saved_and_loaded(open_session, ring):
+def test_a_camera_path_is_recorded_played_saved_and_loaded(open_session, ring):
     session = open_session(ring)
     with pytest.raises(InputError, match=r"the camera path has 0 keys; add at least two views"):
         session.fly(True)
@@ -266,7 +266,7 @@ def test_a_camera_path_is_kept_flown_saved_and_loaded(open_session, ring):
         session.load_path(ring)
 
 
-def test_a_screenshot_is_the_whole_picture(open_session, ring, tmp_path):
+def test_a_screenshot_is_the_full_image(open_session, ring, tmp_path):
     session = open_session(ring)
     path = session.save_screenshot()
     assert path == tmp_path / "out" / "view_001.png"
@@ -289,7 +289,7 @@ def test_a_recording_is_a_video(open_session, ring, tmp_path):
     assert f"{tmp_path / 'out' / 'recording_001.mp4'}: " in session.said[-1]
 
 
-def test_another_renderer_takes_requests_and_recordings_go_on(open_session, ring, tmp_path):
+def test_another_renderer_gets_requests_and_recordings_continue(open_session, ring, tmp_path):
     session = open_session(ring)
     assert session.loop.wait(WAIT)
     taken, before = [], len(session.shown)
@@ -303,7 +303,7 @@ def test_another_renderer_takes_requests_and_recordings_go_on(open_session, ring
     assert (tmp_path / "out" / "recording_001.mp4").is_file()
 
 
-def test_a_video_of_what_moves(open_session, tmp_path):
+def test_a_video_of_an_animation(open_session, tmp_path):
     session = open_session(moving(tmp_path))
     path = session.render_path()
     session._video.join(WAIT)
@@ -313,21 +313,21 @@ def test_a_video_of_what_moves(open_session, tmp_path):
     assert session.said[-1] == f"{path}: 60 frames"
 
 
-def test_a_video_is_given_up_by_asking_again(open_session, tmp_path):
+def test_a_video_is_canceled_by_a_second_call(open_session, tmp_path):
     session = open_session(moving(tmp_path))
     path = session.render_path()
     thread = session._video
     assert session.render_path() is None
     thread.join(WAIT)
-    assert not path.exists() and session.said[-1] == "the video was cancelled"
+    assert not path.exists() and session.said[-1] == "the video was canceled"
 
 
-def test_there_must_be_something_to_film(open_session, ring):
+def test_a_video_needs_a_path_or_an_animation(open_session, ring):
     with pytest.raises(InputError, match=r"no camera path with two keys and no animation"):
         open_session(ring).render_path()
 
 
-def test_a_file_that_is_written_again_is_followed(open_session, tmp_path):
+def test_a_rewritten_file_is_updated(open_session, tmp_path):
     from vision3d.io.zarr_store import SequenceWriter
 
     writer = SequenceWriter(tmp_path / "drops.zarr", PointCloud(torch.zeros(5, 3)))

@@ -1,4 +1,4 @@
-"""`vision3d.view`: objects of Python on a page; windows and notebooks have stand-ins."""
+"""`vision3d.view`: Python objects on a page; windows and notebooks are replaced by stand-ins."""
 
 import sys
 from types import ModuleType
@@ -46,7 +46,7 @@ def test_values_and_paths_become_layers(monkeypatch, tmp_path):
     assert layers.times[[0, -1]].tolist() == [0, 1] and layers.up.tolist() == [0, 0, 1]
 
 
-def test_what_cannot_be_shown_is_named():
+def test_values_that_cannot_be_shown_are_named():
     with pytest.raises(InputError, match=r"tensor: got Tensor, want a path or one of the types of vision3d\.scene"):
         vision3d.view(torch.zeros(3), web=False)
     with pytest.raises(InputError, match="is an empty scene"):
@@ -55,7 +55,7 @@ def test_what_cannot_be_shown_is_named():
         vision3d.view(PointCloud(torch.rand(4, 3)), up="w")
 
 
-def test_a_page_is_served_beside_the_program():
+def test_a_page_is_served_in_the_background():
     pytest.importorskip("viser")
     viewer = vision3d.view(ball_mesh(), web=True, wait=False)
     try:

@@ -1,4 +1,4 @@
-"""Bounds, up and the first view."""
+"""Bounds, up direction and the first view."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def layer(kind, value, name="a.ply", transform=I):
     return Layer("a", kind, value, transform, True, Path(name))
 
 
-def test_strays_do_not_move_the_bounds():
+def test_stray_points_do_not_change_the_bounds():
     ball = torch.nn.functional.normalize(torch.randn(2000, 3), dim=-1)
     strays = torch.cat([ball, torch.full((20, 3), 1e6)])
     for value in (PointCloud(strays), GaussianScene.from_points(strays)):
@@ -36,7 +36,7 @@ def test_bounds_of_a_sphere_follow_its_transform():
     assert bounds.radius == pytest.approx(3, rel=1e-3)
 
 
-def test_bounds_hold_all_things():
+def test_bounds_contain_all_objects():
     mesh = Mesh(*(shapes.icosphere(3)[:2]))
     shifts = [se3.similarity(torch.tensor(1.0), torch.eye(3), torch.tensor([x, 0, 0])) for x in (-4.0, 4.0)]
     bounds = bounds_of([(mesh, shift) for shift in shifts])
@@ -44,7 +44,7 @@ def test_bounds_hold_all_things():
     assert bounds.radius == pytest.approx(5, rel=1e-2)
 
 
-def test_cameras_and_selections_count_only_alone():
+def test_cameras_and_selections_count_only_without_other_objects():
     selection = Selection((Region.sphere(torch.tensor([1.0, 0, 0]), 2.0), Region.plane(torch.zeros(3), torch.ones(3))))
     alone = bounds_of([(selection, I)])
     assert alone.center.tolist() == pytest.approx([1, 0, 0]) and alone.radius == pytest.approx(2)
@@ -55,7 +55,7 @@ def test_cameras_and_selections_count_only_alone():
     assert bounds_of([]).center.tolist() == [0, 0, 0] and bounds_of([]).radius == 1
 
 
-def test_up_is_that_of_the_cameras_else_of_the_file():
+def test_up_is_that_of_the_cameras_or_of_the_file():
     scene, mesh = layer("gaussians", ring_scene(20)), layer("mesh", Mesh(*shapes.icosphere(0)), "a.glb")
     cloud, boxes = layer("points", PointCloud(torch.rand(5, 3))), layer("boxes", Boxes(torch.ones(1, 7)))
     cameras = layer("cameras", ring_cameras())
@@ -69,7 +69,7 @@ def test_up_is_that_of_the_cameras_else_of_the_file():
 
 
 @pytest.mark.parametrize("up", [(0.0, 0, 1), (0.0, -1, 0), (0.0, 1, 0), (1.0, 0, 0), (1.0, 2, 3)])
-def test_the_framed_ball_is_in_the_picture(up):
+def test_the_framed_sphere_is_in_the_image(up):
     bounds = Bounds(torch.tensor([1.0, 2, 3]), 2.0)
     view = start_viewpoint([layer("points", PointCloud(torch.rand(5, 3)))], bounds, torch.tensor(up))
     camera = view.camera(200, 100)
@@ -82,7 +82,7 @@ def test_the_framed_ball_is_in_the_picture(up):
     assert above[0, 1] < 50 and above[0, 0] == pytest.approx(100, abs=1e-3)
 
 
-def test_the_view_of_a_photograph_sees_the_same():
+def test_the_view_of_a_photo_matches_its_camera():
     cameras = ring_cameras()
     bounds = Bounds(torch.tensor([0.0, 0, 0.4]), 1.0)
     for index in (0, 4):

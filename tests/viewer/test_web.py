@@ -1,4 +1,4 @@
-"""The web viewer without a browser: what is sent, the port, the verb and its errors."""
+"""The web viewer without a browser: data sent, the port, the command and its errors."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from vision3d.viewer.web_select import count_selected
 
 @pytest.fixture
 def taken():
-    """A port that someone listens on."""
+    """A port in use."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -37,7 +37,7 @@ def taken():
 
 
 def test_a_port_in_use(taken):
-    with pytest.raises(ConfigError, match=f"^port: {taken} is in use on 127.0.0.1; give another --port, or --port 0 ") as found:
+    with pytest.raises(ConfigError, match=f"^port: {taken} is in use on 127.0.0.1; use another --port, or --port 0 ") as found:
         free_port("127.0.0.1", taken)
     assert found.value.exit_code == 2
     assert free_port("127.0.0.1", 0) not in (0, taken)
@@ -65,15 +65,15 @@ def test_viser_is_missing(monkeypatch):
     assert found.value.exit_code == 4
 
 
-def test_an_address_for_all_is_said(caplog):
+def test_a_warning_for_a_public_address(caplog):
     warn_if_public("127.0.0.1")
     assert caplog.text == ""
     warn_if_public("0.0.0.0")
     assert "0.0.0.0: anyone with the printed address and its token sees the scene and can write selections" in caplog.text
 
 
-def test_gaussians_survive_half_floats():
-    """In metres, the covariance of Gaussians below a millimetre would be lost."""
+def test_gaussians_are_precise_in_half_floats():
+    """In meters, the covariance of Gaussians below a millimeter would be lost."""
     ring = ring_scene()
     for size in (1e-5, 1e-3, 1.0, 1e3):
         scene = replace(ring, means=ring.means * size, log_scales=ring.log_scales + float(np.log(size)))
@@ -96,14 +96,14 @@ def test_parts_of_a_layer_in_few_words(tmp_path):
     assert [layer_text(layer) for layer in layers] == ["2,250 gaussians", "6 cameras", "20 faces", "2 boxes"]
 
 
-def test_a_picture_is_put_on_white():
+def test_an_image_is_composited_on_white():
     from io import BytesIO
 
     from PIL import Image
 
-    picture = np.zeros((2, 3, 4), np.uint8)
-    picture[0, :, 3] = 255
-    assert np.asarray(Image.open(BytesIO(png_of(picture)))).tolist() == [[[0, 0, 0]] * 3, [[255, 255, 255]] * 3]
+    image = np.zeros((2, 3, 4), np.uint8)
+    image[0, :, 3] = 255
+    assert np.asarray(Image.open(BytesIO(png_of(image)))).tolist() == [[[0, 0, 0]] * 3, [[255, 255, 255]] * 3]
 
 
 def test_selected_points_are_counted_in_the_world(tmp_path):
@@ -116,7 +116,7 @@ def test_selected_points_are_counted_in_the_world(tmp_path):
     assert count_selected(selection, layers) == {"cloud": (2, 3)}
 
 
-def test_the_bytes_of_a_mesh_are_those_of_its_file(tmp_path):
+def test_the_bytes_of_a_mesh_equal_its_file(tmp_path):
     mesh = Mesh(*shapes.icosphere(1))
     mesh.save(tmp_path / "ball.glb")
     assert mesh_bytes(mesh) == (tmp_path / "ball.glb").read_bytes()
@@ -130,7 +130,7 @@ def test_far_gaussians_fit_into_half_floats():
 
 
 @pytest.mark.viewer
-def test_the_buffer_is_visers_own():
+def test_the_buffer_equals_visers():
     viser = package("viser")
     scene = ring_scene()[:100]
     server = viser.ViserServer("127.0.0.1", free_port("127.0.0.1", 0), verbose=False)
@@ -155,7 +155,7 @@ def viewer(tmp_path):
 
 
 @pytest.mark.viewer
-def test_selections_are_written_into_their_folder_alone(viewer, tmp_path):
+def test_selections_are_written_only_into_their_folder(viewer, tmp_path):
     tool = viewer.selection
     with pytest.raises(InputError, match=r"^selection: got no region; add a box or a sphere first$"):
         tool.write("a")
@@ -182,7 +182,7 @@ def test_a_region_follows_its_gizmo_and_its_size(viewer):
     gizmo.position, gizmo.wxyz = (1.0, 2.0, 3.0), (0.0, 1.0, 0.0, 0.0)
     tool._moved(0)
     tool._size.value = (0.5, float(tool._regions[1][0].size[0]), float(tool._regions[1][0].size[0]))
-    tool._resized()  # one radius: the number that was changed counts for all three
+    tool._resized()  # one radius: the changed number applies to all three
     box, sphere = tool.selection.regions
     assert box.center.tolist() == [1, 2, 3] and box.quat.tolist() == [0, 1, 0, 0]
     assert sphere.size.tolist() == [0.5, 0.5, 0.5] and tuple(tool._size.value) == (0.5, 0.5, 0.5)
@@ -190,7 +190,7 @@ def test_a_region_follows_its_gizmo_and_its_size(viewer):
 
 @pytest.mark.viewer
 def test_a_damaged_frame(tmp_path, caplog):
-    """At the start it is an error, which leaves no server; later the frame before stays."""
+    """On startup it is an error, and no server remains; later the previous frame is kept."""
     package("viser")
     moving = FrameSequence(PointCloud(torch.zeros(5, 3)), torch.arange(4.0), {"points": torch.rand(4, 5, 3)})
     moving.save(tmp_path / "a.zarr")
@@ -238,7 +238,7 @@ def test_ctrl_c_ends_the_program(tmp_path):
     process = program(str(tmp_path / "a.ply"), "--web", "--port", "0", "--no-open", "--json")
     lines = [process.stdout.readline(), process.stdout.readline()]
     url = json.loads(lines[1])["url"]
-    assert lines[0] == f"{url}  (Ctrl-C ends)\n" and json.loads(lines[1])["layers"] == ["a"]
+    assert lines[0] == f"{url}  (Ctrl-C to stop)\n" and json.loads(lines[1])["layers"] == ["a"]
     import urllib.request
 
     with urllib.request.urlopen(url) as page:
@@ -249,15 +249,15 @@ def test_ctrl_c_ends_the_program(tmp_path):
 
 
 @pytest.mark.viewer
-def test_the_verb_names_a_port_in_use(cli, taken, tmp_path):
+def test_the_command_names_a_port_in_use(cli, taken, tmp_path):
     package("viser")
     ring_scene(10).save(tmp_path / "a.ply")
     code, out, err = cli("view", tmp_path / "a.ply", "--web", "--port", taken, "--no-open")
     assert (code, out) == (2, "")
-    assert err == f"error: port: {taken} is in use on 127.0.0.1; give another --port, or --port 0 for a free one\n"
+    assert err == f"error: port: {taken} is in use on 127.0.0.1; use another --port, or --port 0 for a free one\n"
 
 
-def test_the_verb_names_what_is_missing(cli, tmp_path, monkeypatch):
+def test_the_command_names_what_is_missing(cli, tmp_path, monkeypatch):
     ring_scene(10).save(tmp_path / "a.ply")
     monkeypatch.setitem(sys.modules, "viser", None)
     code, out, err = cli("view", tmp_path / "a.ply", "--web", "--no-open")

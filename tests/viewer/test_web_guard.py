@@ -1,4 +1,4 @@
-"""Requests to the web viewer as other sites' pages and other machines would send them."""
+"""Requests to the web viewer as sent by other sites' pages and other machines."""
 
 import socket
 import urllib.parse
@@ -21,7 +21,7 @@ def layers(tmp_path):
 
 
 def ask(port, path="/", websocket=False, **headers):
-    """The head of the answer to a request with these headers, sent as they are."""
+    """The head of the response to a request with exactly these headers."""
     import viser
 
     lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
@@ -40,7 +40,7 @@ def status(port, path="/", websocket=False, **headers):
     return int(ask(port, path, websocket, **headers).split()[1])
 
 
-def test_only_pages_of_this_machine_use_a_server_on_loopback(layers):
+def test_only_pages_of_this_machine_can_use_a_server_on_loopback(layers):
     with WebViewer(layers, port=0) as viewer:
         port = viewer.server.get_port()
         here = f"127.0.0.1:{port}"
@@ -49,7 +49,7 @@ def test_only_pages_of_this_machine_use_a_server_on_loopback(layers):
             for host in (here, f"localhost:{port}", f"[::1]:{port}", "localhost:9000"):  # the last through a tunnel
                 assert status(port, "/", websocket, Host=host) == done
                 assert status(port, "/", websocket, Host=host, Origin=f"http://{host}") == done
-            # A site that has its own name point at this machine, and pages of other sites, ports and files.
+            # A site whose own name resolves to this machine, and pages of other sites, ports and files.
             for host, origin in (
                 (f"evil.example:{port}", f"http://evil.example:{port}"),
                 (f"evil.example:{port}", None),
@@ -62,7 +62,7 @@ def test_only_pages_of_this_machine_use_a_server_on_loopback(layers):
             ):
                 headers = {"Host": host} | ({} if origin is None else {"Origin": origin})
                 assert status(port, "/", websocket, **headers) == 403
-        assert "frame-ancestors 'self'" in ask(port, Host=here)  # no other site's page shows it in a frame
+        assert "frame-ancestors 'self'" in ask(port, Host=here)  # no other site's page can embed it in a frame
         assert status(port, "/../../secret", Host=here) == 404
 
 
@@ -81,7 +81,7 @@ def test_other_machines_need_the_token(layers):
         assert viewer.url.startswith(f"http://{socket.gethostname()}:{port}/")
         host = f"machine.example:{port}"
         for websocket, done in ((False, 200), (True, 101)):
-            # viser's page connects to the address that it was opened at, without what follows a "?" and the last "/".
+            # viser's page connects to the address it was opened at, without the part after "?" and the last "/".
             for right in (path, path[:-1], f"{path}?x=1", f"{path[:-1]}?x=1"):
                 assert status(port, right, websocket, Host=host, Origin=f"http://{host}") == done
             for wrong in ("/", "/index.html", path[:-2], f"/x{path[1:]}", f"/?token={path[1:-1]}", "/é"):
@@ -97,7 +97,7 @@ def test_each_server_has_its_own_token():
 
 
 def test_a_viser_that_cannot_be_guarded_is_not_served(layers, monkeypatch):
-    """If a later version starts its server in another way, there is an error and no open server."""
+    """If a later version starts its server differently, there is an error and no open server."""
     monkeypatch.setattr(Guard, "_guarded", lambda self, args, options: options)
     port = free_port("127.0.0.1", 0)
     with pytest.raises(BackendError, match=r"this version of viser cannot reject requests of other sites; want viser 1\.0"):
@@ -107,7 +107,7 @@ def test_a_viser_that_cannot_be_guarded_is_not_served(layers, monkeypatch):
         ask(port, Host="127.0.0.1")
 
 
-def test_servers_of_others_are_left_alone():
+def test_servers_of_others_are_not_changed():
     package("viser")
     from websockets.asyncio import server
 

@@ -1,4 +1,4 @@
-"""The web page in headless Chromium, held against our own pictures."""
+"""The web page in headless Chromium, compared to our own images."""
 
 import math
 import socket
@@ -23,7 +23,7 @@ from vision3d.viewer.layers import Layers
 
 pytestmark = [pytest.mark.viewer, pytest.mark.slow]
 
-SIZE = (900, 600)  # of the browser's window
+SIZE = (900, 600)  # browser window
 
 
 def rise(folder):
@@ -36,7 +36,7 @@ def rise(folder):
 
 
 def our_picture(layers, name, time=0.0):
-    """What our rasterizer shows of a layer at the start, in the colours that the page has."""
+    """Our render of a layer from the initial view, in the colors of the page."""
     scene = layers.frame(name, time)
     flat = replace(scene, sh=scene.sh[:, :1])
     return next(iter(render_views(flat, layers.start.camera(*SIZE), backgrounds=(1.0, 1.0, 1.0)))).image
@@ -50,16 +50,16 @@ def picture(path):
     return read_image(path)[..., :3]
 
 
-def test_the_picture_is_ours(browse, tmp_path):
-    """A second rasterizer, with its own cuts: Gaussians end at 2.8 standard deviations there."""
+def test_the_image_matches_ours(browse, tmp_path):
+    """A second rasterizer with its own thresholds: Gaussians end at 2.8 standard deviations there."""
     ring_cameras().save(tmp_path / "cameras.json")
     layers = Layers.open([rise(tmp_path / "rise.zarr"), tmp_path / "cameras.json"])
     layers.show("cameras", False)
     first, last, hidden = (tmp_path / f"{name}.png" for name in ("first", "last", "hidden"))
     browse(layers, [
-        ["settle"], ["download", "Save picture", str(first)],
-        ["fill", "Frame", "3"], ["see", "0.75 s"], ["settle"], ["download", "Save picture", str(last)],
-        ["tick", "rise ("], ["settle"], ["download", "Save picture", str(hidden)],
+        ["settle"], ["download", "Save image", str(first)],
+        ["fill", "Frame", "3"], ["see", "0.75 s"], ["settle"], ["download", "Save image", str(last)],
+        ["tick", "rise ("], ["settle"], ["download", "Save image", str(hidden)],
     ])  # fmt: skip
     for path, time in ((first, 0.0), (last, 0.75)):
         ours, theirs = our_picture(layers, "rise", time), picture(path)
@@ -68,10 +68,10 @@ def test_the_picture_is_ours(browse, tmp_path):
         assert torch.allclose(theirs.mean((0, 1)), ours.mean((0, 1)), atol=0.02)
         assert psnr(theirs, ours) > 28
     assert psnr(picture(first), picture(last)) < 15  # the scene moved
-    assert float((picture(hidden) - 1).abs().max()) == 0  # nothing but the background
+    assert float((picture(hidden) - 1).abs().max()) == 0  # only the background
 
 
-def test_a_slow_turn_of_the_clock_plays_all_frames(browse, tmp_path):
+def test_playing_shows_all_frames(browse, tmp_path):
     layers = Layers.open([rise(tmp_path / "rise.zarr")])
     seen = []
     browse(layers, [["tick", "Play"], ["wait", 3000]], lambda viewer: seen.append(viewer.panel.time_s))
@@ -107,12 +107,12 @@ def test_a_camera_is_looked_through(browse, tmp_path):
         places.extend(torch.tensor(client.camera.position) for client in viewer.server.get_clients().values())
 
     path = tmp_path / "photo.png"
-    steps = [["wait", 2000], ["fill", "Camera", "5"], ["wait", 2000], ["settle"], ["download", "Save picture", str(path)]]
+    steps = [["wait", 2000], ["fill", "Camera", "5"], ["wait", 2000], ["settle"], ["download", "Save image", str(path)]]
     browse(layers, steps, note)
     centers = layers["photos"].cameras.centers.double()
     assert any(torch.allclose(place, centers[0], atol=1e-4) for place in places)  # the start
     assert torch.allclose(places[-1], centers[5], atol=1e-4)
-    # The photograph of the camera that one stands in is not in the way; the picture shows the scene as the photograph does.
+    # The photo of the current camera does not cover the view; the image shows the scene like the photo.
     camera = layers["photos"].cameras[5]
     scene = layers["ring"].value
     ours = next(iter(render_views(scene, camera, backgrounds=(1.0, 1.0, 1.0)))).image
@@ -121,7 +121,7 @@ def test_a_camera_is_looked_through(browse, tmp_path):
     assert psnr(small[2:], ours[2:]) > 20
 
 
-def test_a_textured_mesh_covers_what_it_should(browse, tmp_path):
+def test_a_textured_mesh_covers_the_right_pixels(browse, tmp_path):
     vertices, faces = shapes.icosphere(3)
     uvs = vertices[:, :2] * 0.4 + 0.5
     texture = torch.zeros(64, 64, 3)
@@ -129,7 +129,7 @@ def test_a_textured_mesh_covers_what_it_should(browse, tmp_path):
     Mesh(vertices, faces, uvs=uvs, texture=texture).save(tmp_path / "ball.glb")
     layers = Layers.open([tmp_path / "ball.glb"])
     path = tmp_path / "ball.png"
-    browse(layers, [["wait", 1500], ["settle"], ["download", "Save picture", str(path)]])
+    browse(layers, [["wait", 1500], ["settle"], ["download", "Save image", str(path)]])
     seen = picture(path)
     covered = (seen - 1).abs().amax(-1) > 0.05
     camera = layers.start.camera(*SIZE)
@@ -141,13 +141,13 @@ def test_a_textured_mesh_covers_what_it_should(browse, tmp_path):
     assert int(is_red.sum()) > 2000 and int(is_blue.sum()) > 2000
 
 
-def test_points_and_boxes_are_where_they_should(browse, tmp_path):
+def test_points_and_boxes_are_at_the_right_pixels(browse, tmp_path):
     points = torch.rand(400, 3) * torch.tensor([4.0, 2, 1])
     PointCloud(points, torch.tensor([1.0, 0, 0]).repeat(400, 1)).save(tmp_path / "cloud.ply")
     Boxes(torch.tensor([[2.0, 1, 0.5, 4, 2, 1, 0]]), torch.tensor([2])).save(tmp_path / "around.boxes.json")
     layers = Layers.open([tmp_path / "cloud.ply", tmp_path / "around.boxes.json"])
     path = tmp_path / "points.png"
-    browse(layers, [["settle"], ["download", "Save picture", str(path)]])
+    browse(layers, [["settle"], ["download", "Save image", str(path)]])
     seen = picture(path)
     camera = layers.start.camera(*SIZE)
 
@@ -157,7 +157,7 @@ def test_points_and_boxes_are_where_they_should(browse, tmp_path):
 
     is_red = torch.nn.functional.max_pool2d((seen[..., 0] > seen[..., 1] + 0.5).float()[None], 3, 1, 1)[0]
     columns, rows = at(points).long().T
-    assert float(is_red[rows, columns].mean()) > 0.97  # some lie behind an edge of the box
+    assert float(is_red[rows, columns].mean()) > 0.97  # some are behind an edge of the box
     assert float(is_red.mean()) < 0.1
     corners = at(layers["around"].value.corners[0])
     rows, columns = ((seen[..., 1] > seen[..., 0] + 0.2) & (seen[..., 1] > seen[..., 2] + 0.2)).nonzero().T  # green
@@ -166,7 +166,7 @@ def test_points_and_boxes_are_where_they_should(browse, tmp_path):
     assert [float(v) for v in spans] == pytest.approx([float(v) for v in want], abs=3)
 
 
-def test_a_running_fit_is_followed(browse, tmp_path):
+def test_a_running_fit_is_updated(browse, tmp_path):
     photos = write_ring_photographs(tmp_path / "photos")
     config = FitConfig(steps=20, max_gaussians=300, sh_degree=0, checkpoint_every=10)
     done = fit(config, photos, run_folder=tmp_path / "done", progress=silent)
@@ -186,18 +186,18 @@ def test_a_running_fit_is_followed(browse, tmp_path):
     browse(layers, [
         ["see", "live: waiting for the first checkpoint"], ["touch", str(seen)],
         ["see", "live: step 10"], ["wait", 2000], ["settle"],
-        ["download", "Save picture", str(path)],
+        ["download", "Save image", str(path)],
     ], go_on)  # fmt: skip
     assert [layer.name for layer in layers] == ["live", "live.cameras"]
     layers.show("live.cameras", False)
-    # After ten steps all is haze of faint Gaussians, whose tails the page cuts off below an alpha of 0.01.
+    # After ten steps, everything is a haze of transparent Gaussians, whose tails the page cuts off below an alpha of 0.01.
     ours, theirs = our_picture(layers, "live"), picture(path)
     assert torch.allclose(theirs.mean((0, 1)), ours.mean((0, 1)), atol=0.1)
     assert float(torch.corrcoef(torch.stack([theirs.flatten(), ours.flatten()]))[0, 1]) > 0.9
 
 
 def test_the_page_of_another_machines_address_works_with_its_token(tmp_path):
-    """The page finds its own WebSocket below the token, and stays connected."""
+    """The page finds its own WebSocket below the token and stays connected."""
     ring_scene().save(tmp_path / "ring.ply")
     package("viser")
     from vision3d.viewer.web import WebViewer
@@ -205,7 +205,7 @@ def test_the_page_of_another_machines_address_works_with_its_token(tmp_path):
     with WebViewer(Layers.open([tmp_path / "ring.ply"]), host="0.0.0.0", port=0, folder=tmp_path) as viewer:
         url = viewer.url.replace(socket.gethostname(), "127.0.0.1")
         browser = Browser(
-            url, [["see", "Save picture"], ["settle"], ["download", "Save picture", str(tmp_path / "a.png")]], tmp_path
+            url, [["see", "Save image"], ["settle"], ["download", "Save picture", str(tmp_path / "a.png")]], tmp_path
         )
         viewer.run(until=browser.has_ended)
         visit = browser.visit()

@@ -1,10 +1,10 @@
-"""Callbacks of the window never let an exception into Open3D's loop."""
+"""Callbacks of the window never raise into Open3D's loop."""
 
 from vision3d.core.errors import InputError
 from vision3d.viewer.widgets import guarded
 
 
-def test_what_goes_wrong_in_a_callback_is_said():
+def test_errors_in_a_callback_are_reported():
     said = []
 
     def fail(error):

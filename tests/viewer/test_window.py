@@ -1,4 +1,4 @@
-"""The real window on a virtual display: what it shows against the renderer, mouse and keys, the slider, the selection."""
+"""The real window on a virtual display: comparison with the renderer, mouse and keys, the slider, the selection."""
 
 import contextlib
 import os
@@ -55,7 +55,7 @@ def display():
 
 
 class Screen:
-    """A window of `vision3d view` on the display, and hands."""
+    """A window of `vision3d view` on the display, with simulated input."""
 
     def __init__(self, display, folder, arguments):
         self.environment = {**os.environ, "DISPLAY": display, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.getcwd()}
@@ -70,7 +70,7 @@ class Screen:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False).stdout.strip()
 
     def find(self):
-        """The title tells the size of the picture once there is one."""
+        """The title contains the size of the image once there is one."""
         self.window = self.do("xdotool", "search", "--name", "vision3d   [0-9]+ x [0-9]+").partition("\n")[0]
         return bool(self.window)
 
@@ -86,20 +86,20 @@ class Screen:
         return self.do("xdotool", "getwindowname", self.window)
 
     def rest(self):
-        """Wait until the picture is whole and does not change any more; the picture beside the panel, in [0, 1]."""
+        """Waits until the image is in full quality and stable; returns the image next to the panel, in [0, 1]."""
         before = None
         end = time.monotonic() + WAIT
         while time.monotonic() < end:
             time.sleep(0.7)
-            picture = self.grab()
-            is_whole = self.title().startswith(f"vision3d   {picture.shape[1]} x ")
-            if is_whole and before is not None and before.shape == picture.shape and bool((before == picture).all()):
-                return picture
-            before = picture
-        pytest.fail(f"the picture never rests: {self.title()}")
+            image = self.grab()
+            is_whole = self.title().startswith(f"vision3d   {image.shape[1]} x ")
+            if is_whole and before is not None and before.shape == image.shape and bool((before == image).all()):
+                return image
+            before = image
+        pytest.fail(f"the image does not become stable: {self.title()}")
 
     def changed(self, before):
-        """Wait until the picture differs, and then until it rests."""
+        """Waits until the image differs and is stable again."""
         self.until(lambda: not torch.equal(self.grab(), before), "change")
         return self.rest()
 
@@ -162,29 +162,29 @@ def files(tmp_path):
 
 
 def rendered(camera=1):
-    """The renderer's picture for the same camera."""
+    """The renderer's image for the same camera."""
     view = refit_cameras(ring_cameras()[camera], SIZE)
     return next(render_views(ring_scene(800), view, backgrounds=(0.1, 0.2, 0.4))).image.clamp(0, 1)
 
 
-def test_the_window_shows_what_the_renderer_draws(show, files):
+def test_the_window_matches_the_renderer(show, files):
     screen = show(*files)
-    picture, want = screen.rest(), rendered()
-    assert picture.shape == want.shape
-    assert psnr(picture, want) > 50  # bytes on the screen, which round by at most 1 / 510: 59 dB
-    # What it would be if something were wrong:
+    image, want = screen.rest(), rendered()
+    assert image.shape == want.shape
+    assert psnr(image, want) > 50  # bytes on the screen are rounded by at most 1 / 510: 59 dB
+    # The image with possible errors:
     wrong = {
         "upside down": want.flip(0), "mirrored": want.flip(1), "red and blue swapped": want.flip(2),
         "another camera": rendered(2), "a row lower": want.roll(1, 0), "a column farther": want.roll(1, 1),
         "linear light": want**2.2,
     }  # fmt: skip
-    assert {name: value for name, other in wrong.items() if (value := psnr(picture, other)) > 42} == {}
+    assert {name: value for name, other in wrong.items() if (value := psnr(image, other)) > 42} == {}
     assert screen.close() == 0
 
 
 @pytest.mark.parametrize("renderer", ["open3d"])
 def test_open3ds_renderer_shows_the_same(show, files, renderer):
-    """Its splats are cut and filtered in other ways, so the colours differ a little, but not the camera."""
+    """Its splats are truncated and filtered differently, so the colors differ slightly, but not the camera."""
     screen = show(*files, "--renderer", renderer)
     end = time.monotonic() + 60
     want, best = rendered(), 0.0
@@ -192,13 +192,13 @@ def test_open3ds_renderer_shows_the_same(show, files, renderer):
         time.sleep(1)
         best = psnr(screen.grab(), want)
     assert best > 22
-    picture = screen.grab()
+    image = screen.grab()
     for other in (want.flip(0), want.flip(1), want.flip(2), rendered(2)):
-        assert psnr(picture, other) < best - 4
+        assert psnr(image, other) < best - 4
     assert screen.close() == 0
 
 
-def test_open3ds_renderer_shows_textures_and_vertex_colours(show, tmp_path):
+def test_open3ds_renderer_shows_textures_and_vertex_colors(show, tmp_path):
     corners = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
     texture = torch.zeros(8, 8, 3)
@@ -214,8 +214,8 @@ def test_open3ds_renderer_shows_textures_and_vertex_colours(show, tmp_path):
         while not is_right and time.monotonic() < end:  # a window is white at first
             screen.drag((300, 200), (306, 200))
             time.sleep(1)
-            picture = screen.grab()
-            middle = picture[:, picture.shape[1] // 2]
+            image = screen.grab()
+            middle = image[:, image.shape[1] // 2]
             upper, lower = (middle[round(share * len(middle))] for share in (0.4, 0.6))
             is_right = bool(upper[0] > upper[1] + 0.2 and lower[1] > lower[0] + 0.2)
         assert is_right, name
@@ -250,7 +250,7 @@ def test_a_click_picks_and_selects_and_the_files_are_written(show, files):
 
 
 def test_the_selection_tool(show, files):
-    """Choose sphere in the panel with the mouse, click into the picture, save."""
+    """Select sphere in the panel with the mouse, click into the image, save."""
     screen = show(*files)
     screen.rest()
     panel = Panel(screen)
@@ -267,7 +267,7 @@ def test_the_selection_tool(show, files):
 
 
 class Panel:
-    """Where the widgets are, from the left edge of the panel and the top [px], for a window with one layer and no cameras."""
+    """Positions of the widgets, from the left edge of the panel and the top [px], for one layer and no cameras."""
 
     COMBO, SPHERE, SAVE = (184, 229), (150, 273), (46, 290)
 
@@ -284,7 +284,7 @@ class Panel:
         self.screen.click(self.left + self.SAVE[0], self.SAVE[1])
 
 
-def test_the_slider_changes_the_picture(show, tmp_path):
+def test_the_slider_changes_the_image(show, tmp_path):
     vertices, faces = shapes.icosphere(2)
     shift = torch.linspace(-1, 1, 5)[:, None, None] * torch.tensor([1.0, 0, 0])
     FrameSequence(Mesh(0.5 * vertices, faces), 0.5 * torch.arange(5), {"vertices": 0.5 * vertices + shift}).save(
@@ -301,18 +301,18 @@ def test_the_slider_changes_the_picture(show, tmp_path):
     assert psnr(later[: y - 30], earlier[: y - 30]) < 30
 
 
-def test_it_begins_at_the_first_camera_and_goes_to_the_next(show, tmp_path):
+def test_it_starts_at_the_first_camera_and_moves_to_the_next(show, tmp_path):
     data = write_ring_photographs(tmp_path / "photographs")
     ring_scene(800).save(tmp_path / "ring.ply")
     screen = show(tmp_path / "ring.ply", data, "--background", "0.1,0.2,0.4")
-    time.sleep(5)  # the photograph comes a little later than the picture
+    time.sleep(5)  # the photo appears a little later than the image
     first = screen.rest()
     screen.key("n")
     second = screen.changed(first)
     assert psnr(first, second) < 25
     screen.key("p")
     screen.changed(second)
-    screen.until(lambda: psnr(first, screen.grab()) > 35, "return to the first camera, whose photograph comes a little later")
+    screen.until(lambda: psnr(first, screen.grab()) > 35, "return to the first camera, whose photo appears a little later")
 
 
 def test_ctrl_c_closes_the_window(show, files):
@@ -323,7 +323,7 @@ def test_ctrl_c_closes_the_window(show, files):
     assert screen.log.read() == ""
 
 
-def test_a_window_that_is_closed_leaves_no_process_and_no_words(show, files):
+def test_a_closed_window_leaves_no_process_and_no_output(show, files):
     screen = show(*files, "--quiet")
     screen.rest()
     assert screen.close() == 0

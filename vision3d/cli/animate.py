@@ -1,4 +1,4 @@
-"""`vision3d animate TASK`: objects that move by skinning, one row each."""
+"""`vision3d animate TASK`: animation by skinning, one row per task."""
 
 import importlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "rig": ("vision3d.cli.animate_rig", "pose or play a mesh with joints: files, splats, videos"),
     "eval": ("vision3d.cli.animate_eval", "evaluate videos of moving objects against the true ones"),
 }
-"""Name -> (module with `run(arguments)`, what it does)."""
+"""Name -> (module with `run(arguments)`, description)."""
 
 
 def _choose(name: str, arguments: Sequence[str]) -> int | None:

@@ -1,4 +1,4 @@
-"""`vision3d animate eval`: videos of moving objects against the true ones."""
+"""`vision3d animate eval`: compare videos of moving objects with the ground truth."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalClipsOptions(RunOptions):
-    """Measure rendered videos of moving objects against the true ones by the protocol of Consistent4D. With --resume views that
-    were measured are not measured again."""
+    """Measure rendered videos of moving objects against the true ones by the protocol of Consistent4D. With --resume, views
+    that were measured before are skipped."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Images as {gt,pred}/OBJECT/eval_VIEW/NUMBER.png, with or without alpha."""
@@ -39,8 +39,8 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     width = max(len("all objects"), *(len(row["object"]) for row in results["objects"]))
     lines = [" " * width + "".join(f"{name:>10}" for name in shown)]
     for row in (*results["objects"], {"object": "all objects", **results}):
-        figures = (f"{row[name]:10.4f}" if row.get(name) is not None else f"{'-':>10}" for name in shown)
-        lines.append(f"{row['object']:{width}}" + "".join(figures))
+        metrics = (f"{row[name]:10.4f}" if row.get(name) is not None else f"{'-':>10}" for name in shown)
+        lines.append(f"{row['object']:{width}}" + "".join(metrics))
     lines += ["", *results["not_computed"]]
     if results["missing"]:
         lines.append(f"skipped, missing in gt or pred: {len(results['missing'])}, listed in {out / 'eval.json'}")

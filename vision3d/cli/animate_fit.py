@@ -32,7 +32,7 @@ class AnimateFitOptions(RunOptions):
     }
 
     clip: Annotated[Path, tyro.conf.Positional]
-    """Folder of RGBA frames (or of folders, one a camera, with a cameras.json that names them), or a video with --masks."""
+    """Folder of RGBA frames (or of folders, one per camera, with a cameras.json that names them), or a video with --masks."""
     mesh: Path
     """Mesh in its rest pose (.glb with or without joints, .obj), or Gaussians on a mesh (.safetensors)."""
     cameras: Path | None = None

@@ -1,4 +1,4 @@
-"""`vision3d animate rig`: a mesh with joints is posed or played."""
+"""`vision3d animate rig`: pose a mesh with joints or play an animation on it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ class RigOptions(RunOptions):
     bvh: Path | None = None
     """Motion capture (.bvh) whose joints have the same names (prefixes and case may differ), instead of a clip."""
     cameras: Path | None = None
-    """Cameras of the video: cameras.json, transforms.json or a data set folder; one video each [default: one that stands
-    before it, or goes round a still pose]."""
+    """Cameras of the video: cameras.json, transforms.json or a data set folder; one video each [default: a camera in front of
+    it, or an orbit around a still pose]."""
     settings: Settings[RigConfig] = dataclasses.field(default_factory=RigConfig)
 
 

@@ -1,4 +1,4 @@
-"""`vision3d animate static`: a mesh -> Gaussians on its faces that look like pictures of it."""
+"""`vision3d animate static`: a mesh -> Gaussians on its faces that reproduce its images."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The program `vision3d`: finds the verb, runs it, and turns every failure into one line and an exit code."""
+"""The program `vision3d`: finds the verb, runs it, and reports every failure as one line and an exit code."""
 
 import contextlib
 import errno
@@ -20,15 +20,15 @@ EXIT_CODES = """exit codes: 0 done, 1 the run failed, 2 usage, 3 input wrong, 4 
 
 
 class UsageError(Vision3DError):
-    """The command line makes no sense."""
+    """The command line is invalid."""
 
     exit_code = 2
 
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    # torch's threads and those of the native kernels share the cores: threads that spin while they wait for work take
-    # them from the others, on a busy machine several times over.
+    # torch's threads and those of the native kernels share the cores: threads that spin while waiting for work slow the
+    # others down, on a busy machine several times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(execute(sys.argv[1:]))
 
@@ -42,7 +42,7 @@ def execute(arguments: Sequence[str]) -> int:
     try:
         code = _guarded(list(arguments))
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has gone: `vision3d doctor | head -1`
+    except BrokenPipeError:  # the reader of the output closed it: `vision3d doctor | head -1`
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
@@ -50,7 +50,7 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def help_text() -> str:
-    """What `vision3d --help` prints."""
+    """The text of `vision3d --help`."""
     plugged = {name: f"from {point.module.split('.')[0]}" for name, point in plugins.names("vision3d.stages").items()}
     rows = {**plugged, **{name: text for name, (_, text) in VERBS.items()}}
     width = max(map(len, rows))
@@ -70,7 +70,7 @@ options:
 
 
 def _guarded(arguments: list[str]) -> int:
-    """Run, and report what goes wrong unless the traceback was asked for."""
+    """Run, and report errors unless the traceback was requested."""
     try:
         return _run(arguments)
     except BrokenPipeError:
@@ -128,7 +128,7 @@ def _fail(arguments: list[str], text: str, code: int, error: BaseException) -> i
 
 
 def _runtime_error_text(error: RuntimeError) -> str:
-    """torch has no class of its own for exhausted CPU memory, and one below RuntimeError for that of a GPU."""
+    """torch has no class of its own for exhausted CPU memory, and a subclass of RuntimeError for GPU memory."""
     text = str(error)
     is_full = "can't allocate memory" in text or "out of memory" in text
     return "out of memory; use smaller images or fewer Gaussians" if is_full else _internal(error)

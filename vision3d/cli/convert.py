@@ -1,4 +1,4 @@
-"""`vision3d convert`: scenes of Gaussians, meshes and point clouds from one file format to another."""
+"""`vision3d convert`: convert Gaussian scenes, meshes and point clouds between file formats."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ _WORDS = {
     "Mesh": "a mesh",
     "PointCloud": "points",
     "FrameSequence": "frames",
-    "SkinnedMesh": "a mesh that moves",
+    "SkinnedMesh": "an animated mesh",
     "Scene": "a scene",
 }
 _SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in _WRITTEN.values() for suffix in suffixes))
@@ -47,9 +47,9 @@ _SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in _WRITTEN.values() for suf
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertOptions(VerbOptions):
     """Write files in other formats: Gaussians as .ply, .compressed.ply, .spz, .sog, .splat, .glb, .gltf (.ksplat is read),
-    meshes as .glb, .gltf, .obj, .ply, .stl, point clouds as .ply, .bin. Meshes that move (.zarr, .npz, animated .glb, folders
-    of frames) as .glb, .gltf, .npz, .zarr, .usd, .usda, .usdc, or one file a frame. A folder with scene.json as one .glb with
-    all of its objects, cameras and clips. What a format does not hold is listed in a warning."""
+    meshes as .glb, .gltf, .obj, .ply, .stl, point clouds as .ply, .bin. Animated meshes (.zarr, .npz, animated .glb,
+    folders of frames) as .glb, .gltf, .npz, .zarr, .usd, .usda, .usdc, or one file per frame. A folder with scene.json as one
+    .glb with all of its objects, cameras and clips. A warning lists what a format cannot store."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("to", "transform", "crop", "max_sh", "motion"),
@@ -63,18 +63,18 @@ class ConvertOptions(VerbOptions):
     to: str | None = None
     """Suffix, such as .spz, of the files written into the folder OUT."""
     max_sh: int | None = None
-    """Maximum degree of the view-dependent colours of Gaussians to keep."""
+    """Maximum degree of the view-dependent colors of Gaussians to keep."""
     crop: tuple[float, float, float, float, float, float] | None = None
     """Lower corner x y z and upper corner x y z [m] of the box to keep, applied before --transform."""
     transform: str | None = None
-    """Similarity that moves the scene: .json, .npy or .txt file of a 4x4 matrix, or its 16 numbers row by row in quotes."""
+    """Similarity transform of the scene: .json, .npy or .txt file of a 4x4 matrix, or its 16 numbers row by row in quotes."""
     filter_nan: Flag = False
     """Drop Gaussians and points that are not finite, instead of an error."""
     spz_version: Literal[2, 4] = 4
     """Version of .spz: 4 needs the package zstandard, 2 has coarser rotations and is read by older programs."""
     motion: Literal["keep", "morph", "pca", "skin"] | None = None
-    """How a clip is written into a .glb: as the file has it, a morph target a frame (exact), principal components of them, or
-    joints found in the motion with corrective morph targets [default: keep, and morph for frames]."""
+    """How a clip is written to a .glb: as in the file, as one morph target per frame (exact), as principal components of them,
+    or as joints found in the motion with corrective morph targets [default: keep, and morph for frames]."""
     clip: str | None = None
     """Clip of an animated .glb to convert [default: its first]."""
     rate: float | None = None
@@ -87,10 +87,10 @@ class ConvertOptions(VerbOptions):
     tolerance: float = 1e-4
     """Maximum error of --motion pca and skin in any frame, as a fraction of the mesh's diagonal."""
     frames: Literal["obj", "ply", "sog"] | None = None
-    """Write a folder OUT with one file a frame; as ply or sog also Gaussians, alone or on a mesh, which SuperSplat plays."""
+    """Write a folder OUT with one file per frame; ply and sog also take Gaussians, alone or on a mesh, for SuperSplat."""
     texture_size: int = 0
-    """Side of the texture [texels] for the colours of Gaussians on a mesh that is written without them; 0 writes vertex
-    colours. A mesh without UVs is unwrapped (extra `mesh`)."""
+    """Side length of the texture [texels] for the colors of Gaussians on a mesh that is written without them; 0 writes vertex
+    colors. A mesh without UVs is unwrapped (extra `mesh`)."""
     overwrite: Flag = False
     """Replace existing files."""
 
@@ -107,15 +107,15 @@ def run(arguments: Sequence[str]) -> None:
         value = _read_scene(source, target) or moving.read_moving(source, target, options, is_still=is_still)
         value = value or _read(source, drop_nan=options.filter_nan)
         _check(value, source, target, options)
-        before, figures = _counts(value), {}
+        before, metrics = _counts(value), {}
         if _kind(value) in ("FrameSequence", "SkinnedMesh"):
-            figures = moving.write_moving(target, cast("FrameSequence | SkinnedMesh", value), options)
+            metrics = moving.write_moving(target, cast("FrameSequence | SkinnedMesh", value), options)
         elif _kind(value) == "Scene":
             _write(target, value, options.spz_version)
         else:
             value = _changed(cast("GaussianScene | Mesh | PointCloud", value), options, matrix, source)
             _write(target, value, options.spz_version)
-        size, counts = _size(target), {**_counts(value), **figures}
+        size, counts = _size(target), {**_counts(value), **metrics}
         values = {"in": str(source), "out": str(target), **{f"{name}_in": count for name, count in before.items()}, **counts}
         degree = {"sh_degree": cast("GaussianScene", value).sh_degree} if _kind(value) == "GaussianScene" else {}
         done.append({**values, **degree, "bytes": size})
@@ -126,12 +126,12 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def parse_matrix(text: str) -> "Tensor":
-    """A 4x4 matrix out of 16 numbers, or of a .json, .npy or text file.
+    """A 4x4 matrix from 16 numbers, or from a .json, .npy or text file.
 
     Raises:
         ConfigError: They are not 16 numbers.
-        MissingFileError: There is no such file.
-        FileFormatError: The file holds something else.
+        MissingFileError: The file does not exist.
+        FileFormatError: The file contains something else.
     """
     import numpy as np
     import torch
@@ -163,7 +163,7 @@ def parse_matrix(text: str) -> "Tensor":
 
 
 def _pairs(options: ConvertOptions) -> list[tuple[Path, Path]]:
-    """Every input and its output, after all has been checked that can be without reading."""
+    """Every input and its output, after all checks that are possible without reading."""
     if len(options.paths) < 2:
         raise ConfigError("paths", f"got {len(options.paths)}, want IN OUT, or IN... FOLDER --to .spz")
     *sources, out = options.paths
@@ -205,7 +205,7 @@ def _pairs(options: ConvertOptions) -> list[tuple[Path, Path]]:
 
 
 def _files(source: Path) -> list[tuple[Path, Path]]:
-    """A source, or all files of a folder that is no scene by itself, each with its name from there and without suffix."""
+    """A source, or all files of a folder that is not itself a scene, each with its relative name without suffix."""
 
     def plain(path: Path) -> Path:
         stem = path.parent.name if path.name.lower() == _SOG else path.name if path.is_dir() else path.stem
@@ -255,7 +255,7 @@ def _read(path: Path, *, drop_nan: bool) -> "GaussianScene | Mesh | PointCloud":
 
 
 def _read_scene(path: Path, target: Path) -> "Scene | None":
-    """All objects of a folder with scene.json, where they are wanted in one file; Gaussians alone are as any Gaussians."""
+    """All objects of a folder with scene.json, for a single output file; Gaussians alone are handled like other Gaussians."""
     from vision3d.scene import GaussianScene, Scene
 
     if target.suffix.lower() not in _WRITTEN["Scene"] or not (path / "scene.json").is_file():
@@ -293,19 +293,19 @@ def _size(path: Path) -> int:
 
 
 def _check(value: object, source: Path, target: Path, options: ConvertOptions) -> None:
-    """Refuse a format for something else, and options for something else."""
+    """Raise an error for formats and options that do not match the type of the value."""
     kind = _kind(value)
     what = _WORDS[kind]
     if kind in ("FrameSequence", "SkinnedMesh", "Scene"):
         if options.crop is not None or options.transform is not None or options.max_sh is not None:
-            raise ConfigError("--crop", f"(or --transform, --max-sh) is for what stands still, and {source} holds {what}")
+            raise ConfigError("--crop", f"(or --transform, --max-sh) is for static objects, but {source} holds {what}")
         if options.frames is not None and kind != "Scene":
             return
     suffix = _SOG if target.name.lower() == _SOG else target.suffix.lower()
     if suffix not in _WRITTEN[kind] or (target.name.lower().endswith(".compressed.ply") and kind != "GaussianScene"):
         raise InputError(f"{source}: holds {what}, which {target.name} cannot hold; want {', '.join(_WRITTEN[kind])}")
     if options.max_sh is not None and kind != "GaussianScene":
-        raise ConfigError("--max-sh", f"is for Gaussians, and {source} holds {what}")
+        raise ConfigError("--max-sh", f"is for Gaussians, but {source} holds {what}")
 
 
 def _changed(

@@ -1,4 +1,4 @@
-"""What `vision3d convert` does with things that move: sequences, and animated .glb files."""
+"""The part of `vision3d convert` for animated objects: sequences, and animated .glb files."""
 
 import logging
 import math
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vision3d")
 
 STORES = (".npz", ".zarr", ".usd", ".usda", ".usdc")
-"""Suffixes that hold nothing but motion."""
+"""Suffixes of formats that only store motion."""
 WRITTEN = (".glb", ".gltf", *STORES)
 _INDEX = "frames.json"
-_PADDING = 2  # texels round each chart
+_PADDING = 2  # texels around each chart
 
 
 class MotionOptions(Protocol):
-    """The options of `vision3d convert` that are looked at here."""
+    """The options of `vision3d convert` used here."""
 
     @property
     def motion(self) -> str | None: ...
@@ -42,12 +42,12 @@ class MotionOptions(Protocol):
 
 
 def check_options(options: MotionOptions) -> None:
-    """Raise a ConfigError that names the option whose number cannot be."""
+    """Raise a ConfigError that names the option with an invalid value."""
     wants = {
         "--joints": (options.joints, options.joints >= 1, "1 or more"),
         "--morphs": (options.morphs, (options.morphs or 0) >= 0, "0 or more"),
         "--tolerance": (options.tolerance, options.tolerance >= 0, "0 or more"),
-        "--rate": (options.rate, options.rate is None or 0 < options.rate < math.inf, "frames a second"),
+        "--rate": (options.rate, options.rate is None or 0 < options.rate < math.inf, "frames per second"),
         "--texture-size": (options.texture_size, 0 <= options.texture_size <= 16384, "0 to 16384 texels"),
     }
     for name, (value, is_right, want) in wants.items():
@@ -56,21 +56,21 @@ def check_options(options: MotionOptions) -> None:
 
 
 def is_sequence(path: Path) -> bool:
-    """Whether a path holds frames: a .npz, or a folder of ours."""
+    """Whether a path contains frames: a .npz, or a folder of ours."""
     return path.suffix.lower() == ".npz" or any((path / name).is_file() for name in (".zgroup", _INDEX))
 
 
 def read_moving(source: Path, target: Path, options: MotionOptions, *, is_still: bool) -> "FrameSequence | SkinnedMesh | None":
-    """What moves in a file or folder; None where nothing does, or nothing that moves is wanted.
+    """The animated object in a file or folder; None if there is none, or if motion is not requested.
 
     Args:
-        source: What is read.
-        target: What is going to be written.
-        options: Those of the verb.
-        is_still: Whether other options are given that are for things that stand still.
+        source: The input.
+        target: The output.
+        options: Options of the verb.
+        is_still: Whether options are given that only apply to static objects.
 
     Raises:
-        InputError: Motion is wanted and not there, or cannot be read.
+        InputError: Motion is requested but missing, or cannot be read.
     """
     from vision3d.io import gltf
     from vision3d.io.mesh_frames import read_frames
@@ -104,7 +104,7 @@ def read_moving(source: Path, target: Path, options: MotionOptions, *, is_still:
 
 
 def write_moving(path: Path, value: "FrameSequence | SkinnedMesh", options: MotionOptions) -> dict[str, Any]:
-    """Write what moves in the format of the suffix of `path`, or as a folder of frames; returns figures of it."""
+    """Write an animated object in the format of the suffix of `path`, or as a folder of frames; returns statistics."""
     from vision3d.scene import SkinnedMesh, codecs
 
     if options.frames is not None:
@@ -120,9 +120,9 @@ def write_moving(path: Path, value: "FrameSequence | SkinnedMesh", options: Moti
     if isinstance(value, SkinnedMesh) and options.motion in (None, "keep"):
         value.save(path)
         return {"joints": len(value), "morphs": value.num_morphs, "clips": len(value.clips)}
-    skin, figures = _as_skin(_colored(_as_sequence(value, options), options), options)
+    skin, metrics = _as_skin(_colored(_as_sequence(value, options), options), options)
     skin.save(path)
-    return {"joints": len(skin), "morphs": skin.num_morphs, **figures}
+    return {"joints": len(skin), "morphs": skin.num_morphs, **metrics}
 
 
 def _as_sequence(value: "FrameSequence | SkinnedMesh", options: MotionOptions) -> "FrameSequence":
@@ -143,12 +143,12 @@ def _clip(skin: "SkinnedMesh", options: MotionOptions) -> "Clip":
     if first is None:
         raise InputError("the file has no clips; want one with animations")
     if others:
-        logger.warning("the clip %s is taken; --clip may name %s", first.name, ", ".join(clip.name for clip in others if clip))
+        logger.warning("using the clip %s; --clip can select %s", first.name, ", ".join(clip.name for clip in others if clip))
     return first
 
 
 def _as_skin(sequence: "FrameSequence", options: MotionOptions) -> "tuple[SkinnedMesh, dict[str, float]]":
-    """A clip of the frames as --motion wants it, and its largest and mean error."""
+    """A clip of the frames in the representation of --motion, and its maximum and mean error."""
     from vision3d.optim.motion.skin_fit import fit_joints, fit_morphs
     from vision3d.scene import SkinnedMesh
 
@@ -172,7 +172,7 @@ def _as_skin(sequence: "FrameSequence", options: MotionOptions) -> "tuple[Skinne
 
 
 def _colored(sequence: "FrameSequence", options: MotionOptions) -> "FrameSequence":
-    """Frames of the mesh alone, where there are Gaussians on it with their colours."""
+    """Frames of the mesh with the colors of its Gaussians, if there are any."""
     from vision3d.render.meshes.gaussian_colors import bake_texture, bake_vertex_colors
     from vision3d.scene import MeshGaussians
 

@@ -1,4 +1,4 @@
-"""`vision3d demo`: the main job, from photographs to a scene, on the bundled photo set."""
+"""`vision3d demo`: train on the bundled photos and report held-out quality."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def photo_set() -> Path:
     """The folder of the bundled photos.
 
     Raises:
-        MissingFileError: They were left out of this installation.
+        MissingFileError: This installation does not include them.
     """
     folder = Path(str(files("vision3d") / "assets" / "demo"))
     if not (folder / "transforms.json").is_file():

@@ -1,4 +1,4 @@
-"""`vision3d doctor`: what works on this machine, and the command that mends what does not."""
+"""`vision3d doctor`: check the installation and print fixes."""
 
 import contextlib
 import dataclasses
@@ -52,7 +52,7 @@ class Finding:
     text: str
     repair: str | None = None
     is_needed: bool = False
-    """The main job does not run without it."""
+    """Whether `fit` needs it."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -81,7 +81,7 @@ def _interpreter() -> Iterator[Finding]:
     yield Finding("vision3d", "ok", f"{__version__} in {Path(__file__).parents[1]}")
     other = other_vision3d()
     if other is not None:
-        text = f"{other} is installed beside {DISTRIBUTION}, with files of the same names; on PyPI it is a different project"
+        text = f"{other} is installed next to {DISTRIBUTION}, with files of the same names; on PyPI it is a different project"
         repair = f"{pip_command()} uninstall -y vision3d && {reinstall_command()}"
         yield Finding("distribution vision3d", "broken", text, repair)
     is_supported = sys.version_info >= (3, 11)
@@ -128,7 +128,7 @@ def _native() -> Iterator[Finding]:
 
 
 def _engines() -> Iterator[Finding]:
-    """What `vision3d simulate` runs on."""
+    """Engines available for `vision3d simulate`."""
     if importlib.util.find_spec("torch") is None:
         return
     from vision3d.core.errors import Vision3DError
@@ -152,7 +152,7 @@ def _packages() -> Iterator[Finding]:
 
 def _package(name: str, purpose: str, *, is_needed: bool, repair: str) -> Finding:
     suffix = f" ({purpose})" if purpose else ""
-    for package in (name, f"{name}-cpu"):  # Open3D has two
+    for package in (name, f"{name}-cpu"):  # Open3D has two names
         try:
             return Finding(name, "ok", importlib.metadata.version(package) + suffix, is_needed=is_needed)
         except importlib.metadata.PackageNotFoundError:
@@ -161,7 +161,7 @@ def _package(name: str, purpose: str, *, is_needed: bool, repair: str) -> Findin
 
 
 def _window() -> Iterator[Finding]:
-    """Open3D, whose package has two names, and whether a window opens."""
+    """Open3D, whose package has two names, and whether a window can be opened."""
     versions = [version for name in ("open3d", "open3d-cpu") if (version := _version(name)) is not None]
     if not versions and importlib.util.find_spec("open3d") is None:
         yield Finding("open3d", "missing", "not installed (the window of vision3d view)", install_command("viewer"))
@@ -215,7 +215,7 @@ def _ffmpeg() -> Finding:
 def _hard_dependencies() -> list[str]:
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
-    except importlib.metadata.PackageNotFoundError:  # runs from a checkout that is not installed
+    except importlib.metadata.PackageNotFoundError:  # running from a checkout that is not installed
         return ["numpy", "scipy", "tyro", "PyYAML", "rich", "pillow", "imageio", "safetensors", "jaxtyping"]
     return [re.split(r"[\s<>=!~;\[]", text)[0] for text in requirements if "extra ==" not in text]
 

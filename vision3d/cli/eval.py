@@ -1,4 +1,4 @@
-"""`vision3d eval`: how good a scene is on photographs that were held out."""
+"""`vision3d eval`: evaluate a scene on held-out photos."""
 
 import contextlib
 import dataclasses
@@ -48,7 +48,7 @@ class EvalOptions(VerbOptions):
     masks: bool = True
     """Ignore the pixels that the masks of the data set mark black."""
     exposed: bool = False
-    """Also measure each right half after a colour transform fitted on the left half."""
+    """Also measure each right half after a color transform fitted to the left half."""
     alpha_max: float = 0.99
     """Maximum alpha of a Gaussian: 0.99 for scenes of vision3d, 0.999 for those of gsplat 1.5.3 and OpenSplat."""
     lpips_weights: Path | None = None
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> None:
     from vision3d.stages.fit.run import SFM_FOLDER
 
     scene = load_gaussians(options.scene)
-    cameras = options.scene / SFM_FOLDER  # of a run with --sfm
+    cameras = options.scene / SFM_FOLDER  # written by --sfm
     images = load_dataset(
         options.data, sfm=cameras.is_dir(), sfm_folder=cameras,
         split_every=options.split_every, downscale=options.downscale, skip_missing=options.skip_missing,
@@ -106,13 +106,13 @@ def run(arguments: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _dropped_on_wrong_input(made: list[Path]) -> Iterator[None]:
-    """Removes the folders that this command made, renders first, so that it can be given again."""
+    """Remove the folders that this command created, renders first, so that it can be repeated after an error."""
     try:
         yield
     except InputError:
-        with contextlib.suppress(OSError):  # something else is in them by now
+        with contextlib.suppress(OSError):  # they contain something else by now
             for folder in made:
-                for picture in folder.glob("*.png"):
-                    picture.unlink()
+                for image in folder.glob("*.png"):
+                    image.unlink()
                 folder.rmdir()
         raise

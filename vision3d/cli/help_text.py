@@ -25,7 +25,7 @@ MAIN_GROUP = "main options"
 
 @dataclasses.dataclass(frozen=True)
 class _Option:
-    """A row of the help."""
+    """One row of the help."""
 
     key: str  # dotted, without the prefix of the settings
     left: str
@@ -35,16 +35,16 @@ class _Option:
 
 
 def write_help(cls: type, verb: str, defaults: Mapping[str, Any], common: Sequence[str]) -> str:
-    """The help of a verb.
+    """The help text of a verb.
 
     Groups come from class variables `HELP_GROUPS` of the options and of their settings: title -> names, in order; the first is
-    `MAIN_GROUP`. Settings with options of their own are a group each; what is in no group goes to "other options".
+    `MAIN_GROUP`. Settings with options of their own form a group each; options in no group go to "other options".
 
     Args:
         cls: Dataclass of the options; a field `settings` holds the configuration of a stage.
         verb: For the first line.
-        defaults: Values that take the place of those of the fields, such as those of a file.
-        common: Fields that verbs share, in order; they are the last group.
+        defaults: Values that replace the defaults of the fields, such as those of a file.
+        common: Fields shared by all verbs, in order; they form the last group.
     """
     groups = help_groups(cls) | {RUN_GROUP: tuple(common)}
     of = {name: title for title, names in groups.items() for name in names}
@@ -85,7 +85,7 @@ def help_groups(cls: type) -> dict[str, tuple[str, ...]]:
 def _rows(
     cls: type, prefix: str, group: str, values: Mapping[str, Any], of: Mapping[str, str], texts: dict[str, str]
 ) -> Iterator[_Option]:
-    """The options of a dataclass and of those in it. `texts` gets what is said of each group of nested options."""
+    """The options of a dataclass and of nested dataclasses. `texts` receives the description of each group."""
     hints, documented = typing.get_type_hints(cls, include_extras=True), _docstrings(cls)
     for field in dataclasses.fields(cls):
         kind, key = hints[field.name], prefix + field.name
@@ -114,7 +114,7 @@ def _rows(
 
 
 def _left(key: str, kind: Any, marks: tuple[Any, ...]) -> str:
-    """What is typed: `--size FLOAT`."""
+    """The option as it is typed: `--size FLOAT`."""
     name = key.replace("_", "-")
     if tyro.conf.Positional in marks:
         return f"{name.upper()}{' ...' if typing.get_origin(kind) in (tuple, list) else ''}"
@@ -145,7 +145,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _right(words: str, value: Any, own: Any, marks: tuple[Any, ...], is_positional: bool) -> str:
-    """A sentence, and the default behind it."""
+    """A sentence followed by the default."""
     text = " ".join(words.split())
     told = re.search(r"\s*\[default: ((?:[^\[\]]|\[[^\]]*\])*)\]", text)
     if told:
@@ -161,7 +161,7 @@ def _right(words: str, value: Any, own: Any, marks: tuple[Any, ...], is_position
 
 
 def _shown(value: Any) -> str:
-    """A default as it would be typed; empty where there is nothing to say."""
+    """A default as it would be typed; empty if there is none to show."""
     if value is None or value is False or value is dataclasses.MISSING:
         return ""
     if value is True:
@@ -172,13 +172,13 @@ def _shown(value: Any) -> str:
 
 
 def number_text(value: float) -> str:
-    """A float in a few characters, as a fraction where it is one: 0.0333... is 1/30."""
+    """A float in a few characters, as a fraction if it is one: 0.0333... is 1/30."""
     if math.isfinite(value) and value == int(value) and abs(value) < 1e7:
         return str(int(value))
     short = repr(value)
     if len(short) <= 9:
         return short
-    from fractions import Fraction  # decimal comes with it, which few options need
+    from fractions import Fraction  # it imports decimal, which few options need
 
     fraction = Fraction(value).limit_denominator(100)
     return str(fraction) if fraction and abs(float(fraction) / value - 1) < 1e-12 else f"{value:.4g}"
@@ -191,7 +191,7 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 
 
 def _docstrings(cls: type) -> dict[str, str]:
-    """The texts below the fields of a dataclass, with those of its base classes."""
+    """The docstrings below the fields of a dataclass, including those of its base classes."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         node = _class_nodes(base.__module__).get(base.__qualname__)
@@ -206,7 +206,7 @@ _PARSED: dict[str, dict[str, ast.ClassDef]] = {}
 
 
 def _class_nodes(module: str) -> dict[str, ast.ClassDef]:
-    """The classes of a module's source, parsed once."""
+    """The classes in a module's source, parsed once."""
     if module not in _PARSED:
         _PARSED[module] = {}
         file = getattr(sys.modules.get(module), "__file__", None)
@@ -218,7 +218,7 @@ def _class_nodes(module: str) -> dict[str, ast.ClassDef]:
 
 
 def _block(heading: str, rows: list[_Option], width: int) -> str:
-    """A heading and its rows: names to the left, sentences to the right, wrapped."""
+    """A heading and its rows: names on the left, sentences on the right, wrapped."""
     lines = [f"{heading}:"]
     column = 4 + min(max(len(row.left) for row in rows), 26)
     for row in rows:

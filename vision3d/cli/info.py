@@ -1,4 +1,4 @@
-"""`vision3d info`: what is in a file or folder."""
+"""`vision3d info`: describe the contents of a file or folder."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -40,11 +40,11 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def describe(path: Path) -> Values:
-    """Plain figures of what is in a file or folder, `kind` first.
+    """Statistics of a file or folder as plain values, `kind` first.
 
     Raises:
-        MissingFileError: There is nothing.
-        InputError: It is none of the things that vision3d reads.
+        MissingFileError: The path does not exist.
+        InputError: It is not a type that vision3d reads.
     """
     from vision3d.cli.info_types import describe_more
     from vision3d.io.dataset import load_dataset
@@ -76,7 +76,7 @@ def describe(path: Path) -> Values:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, of all files of a folder, or of those beside the meta.json of SOG."""
+    """Bytes of a file, of all files of a folder, or of those next to the meta.json of SOG."""
     folder = path.parent if path.name.lower() == "meta.json" else path
     return path.stat().st_size if folder.is_file() else sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
@@ -103,7 +103,7 @@ def _of_ply(path: Path) -> Values:
 
 
 def _of_gltf(path: Path) -> Values:
-    """Gaussians, or a mesh with what moves it."""
+    """Gaussians, or a mesh with its animation."""
     from vision3d.cli.info_types import describe_more
     from vision3d.io import gltf
     from vision3d.scene import GaussianScene, load
@@ -205,7 +205,7 @@ def _bounds(points: "Tensor", prefix: str = "") -> Values:
 
 
 def _quantiles(values: "Tensor") -> dict[str, float]:
-    """At 1, 50 and 99 %; by sorting, as torch.quantile takes no more than 16 million values."""
+    """Quantiles at 1, 50 and 99 %; by sorting, since torch.quantile is limited to 16 million values."""
     ordered = values.flatten().sort().values
     return {f"{share}%": _round(float(ordered[round(share / 100 * (len(ordered) - 1))])) for share in (1, 50, 99)}
 
@@ -222,7 +222,7 @@ def _table(values: Mapping[str, Any], indent: str = "") -> str:
     width = max(map(len, values))
     lines = []
     for name, value in values.items():
-        if name == "configuration":  # a page by itself: config.yaml
+        if name == "configuration":  # too long; see config.yaml
             continue
         if isinstance(value, Mapping) and name in ("results", "scene", "objects", "clips") and value:
             lines.append(f"{indent}{name}:")

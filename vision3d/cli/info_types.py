@@ -1,4 +1,4 @@
-"""What `vision3d info` says of meshes, skins, point clouds, boxes, selections and sequences."""
+"""The part of `vision3d info` for meshes, skins, point clouds, boxes, selections and sequences."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ Values = dict[str, Any]
 
 
 def describe_more(value: object) -> Values | None:
-    """Plain figures of a value, `kind` first; None for types that are described elsewhere."""
+    """Statistics of a value as plain values, `kind` first; None for types that are described elsewhere."""
     from vision3d.scene import Boxes, FrameSequence, Mesh, MeshGaussians, Motion, PointCloud, Selection, SkinnedMesh
 
     if isinstance(value, Mesh):
@@ -57,7 +57,7 @@ def _of_mesh(mesh: "Mesh") -> Values:
 
 
 def _of_skin(skin: "SkinnedMesh") -> Values:
-    """Joints, morph targets, and the clips: when each begins and ends, and its channels by what they move."""
+    """Joints, morph targets, and clips: start and end of each, and the number of its channels by property."""
     clips: Values = {}
     for clip in skin.clips:
         counts: dict[str, int] = {}

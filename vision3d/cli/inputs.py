@@ -1,4 +1,4 @@
-"""What verbs are given: scenes, cameras, and values written as text."""
+"""Parsing of inputs of verbs: scenes, cameras, and values given as text."""
 
 import logging
 import re
@@ -19,7 +19,7 @@ def load_gaussians(path: Path) -> "GaussianScene":
 
     Raises:
         MissingFileError: The path does not exist.
-        InputError: It holds something else.
+        InputError: It contains something else.
     """
     from vision3d.scene import GaussianScene, Scene
 
@@ -37,11 +37,11 @@ def load_gaussians(path: Path) -> "GaussianScene":
 
 
 def load_moving(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene | FrameSequence | SkinnedMesh":
-    """As `load_objects`; a .glb or .gltf with clips is a `SkinnedMesh`, frames (.zarr or their run folder) a `FrameSequence`.
+    """Like `load_objects`; a .glb or .gltf with clips is a `SkinnedMesh`, frames (.zarr or their run folder) a `FrameSequence`.
 
     Raises:
         MissingFileError: The path does not exist.
-        InputError: It holds something else, or nothing that can be rendered.
+        InputError: It contains something else, or nothing that can be rendered.
     """
     from vision3d.scene import FrameSequence
 
@@ -53,13 +53,13 @@ def load_moving(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene | F
 
 
 def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
-    """What can be rendered of a file, of a run folder with scene.ply, or of a folder with scene.json.
+    """Everything that can be rendered in a file, a run folder with scene.ply, or a folder with scene.json.
 
-    The mesh of a .glb of `vision3d mesh` has the axes of its scene, so that it lines up with it and its cameras.
+    The mesh of a .glb written by `vision3d mesh` is returned in the axes of its scene, so that it matches the scene's cameras.
 
     Raises:
         MissingFileError: The path does not exist.
-        InputError: It holds something else, or nothing that can be rendered.
+        InputError: It contains something else, or nothing that can be rendered.
     """
     from vision3d.scene import FrameSequence, GaussianScene, Mesh, MeshGaussians, Scene, SkinnedMesh, load
     from vision3d.scene.codecs import kind_of
@@ -86,7 +86,7 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
 
 
 def _moving_skin(path: Path) -> "SkinnedMesh | None":
-    """A mesh with clips; None where the file holds none."""
+    """A mesh with clips; None if the file has none."""
     from vision3d.scene import SkinnedMesh
 
     if path.suffix.lower() not in (".glb", ".gltf") or not path.is_file():
@@ -94,7 +94,7 @@ def _moving_skin(path: Path) -> "SkinnedMesh | None":
     try:
         skin = SkinnedMesh.load(path)
     except InputError:
-        return None  # nothing in it moves, or it cannot be read, which reading the mesh says
+        return None  # it is static, or unreadable, which loading the mesh reports
     return skin.validate() if skin.clips else None
 
 
@@ -122,7 +122,7 @@ def load_cameras(path: Path) -> "Cameras":
 
 
 def cameras_beside(scene: Path) -> "Cameras | None":
-    """The cameras.json of a run folder or beside a scene file, unless another program wrote it."""
+    """The cameras.json of a run folder or next to a scene file, unless written by another program."""
     path = (scene if scene.is_dir() else scene.parent) / "cameras.json"
     if not path.is_file():
         return None
@@ -136,10 +136,10 @@ def cameras_beside(scene: Path) -> "Cameras | None":
 
 
 def parse_size(option: str, text: str) -> tuple[int, int]:
-    """Width and height out of WIDTHxHEIGHT.
+    """Parse width and height from WIDTHxHEIGHT.
 
     Raises:
-        ConfigError: It is something else, or has more than `vision3d.io.guards.MAX_PIXELS` pixels.
+        ConfigError: The syntax is wrong, or there are more than `vision3d.io.guards.MAX_PIXELS` pixels.
     """
     from vision3d.io.guards import MAX_PIXELS
 
@@ -153,10 +153,10 @@ def parse_size(option: str, text: str) -> tuple[int, int]:
 
 
 def parse_color(option: str, text: str) -> tuple[float, float, float]:
-    """A colour in [0, 1] out of a name, #rrggbb, or r,g,b in [0, 1].
+    """Parse a color in [0, 1] from a name, #rrggbb, or r,g,b in [0, 1].
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: The syntax is wrong.
     """
     text = text.strip().lower()
     if text in _COLORS:

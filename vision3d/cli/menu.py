@@ -1,4 +1,4 @@
-"""Verbs that only choose among others: `vision3d reproduce EXPERIMENT`."""
+"""Verbs with subcommands: `vision3d reproduce EXPERIMENT`."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,11 +12,11 @@ def menu(
     """The `run` function of such a verb.
 
     Args:
-        verb: What stands before the name that is chosen, such as `reproduce`.
-        word: Stands for the name in texts, such as EXPERIMENT.
-        intro: What the verb is for.
-        rows: Name -> what it does.
-        choose: Runs the one of that name with the arguments after it.
+        verb: The part before the subcommand, such as `reproduce`.
+        word: Placeholder of the subcommand, such as EXPERIMENT.
+        intro: Description of the verb.
+        rows: Name -> description.
+        choose: Runs a subcommand with the remaining arguments.
     """
     kind = word.lower()
 

@@ -30,20 +30,20 @@ class MeshOptions(ConfigOptions):
     scene: tyro.conf.Positional[Path]
     """Gaussian scene (.ply, .spz, .sog, .splat, ...), run folder with scene.ply, or folder with scene.json."""
     out: Path | None = None
-    """Mesh to write: .glb with the texture; .obj, .ply, .stl need trimesh [default: mesh.glb beside the scene]."""
+    """Mesh to write: .glb with the texture; .obj, .ply, .stl need trimesh [default: mesh.glb next to the scene]."""
     cameras: Path | None = None
-    """Cameras of the photos: cameras.json, transforms.json or a data set folder [default: cameras.json beside the
-    scene, else cameras all round it]."""
+    """Cameras of the photos: cameras.json, transforms.json or a data set folder [default: cameras.json next to the
+    scene, else cameras all around it]."""
     up: Literal["auto", "x", "-x", "y", "-y", "z", "-z"] = "auto"
-    """Axis of the scene that points up. A .glb is turned so that it becomes y; other files keep the axes of the scene
-    [auto: the axis nearest to up in the images of the cameras; y, which turns nothing, without cameras]."""
+    """Up axis of the scene. A .glb is rotated so that it becomes y; other files keep the axes of the scene
+    [auto: the axis nearest to up in the images of the cameras; y, without rotation, if there are no cameras]."""
     overwrite: Flag = False
-    """Replace the file if it is there."""
+    """Replace an existing file."""
     settings: Settings[MeshConfig] = dataclasses.field(default_factory=MeshConfig)
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Make a mesh and write it."""
+    """Extract a mesh and write it."""
     options = parse(MeshOptions, arguments, "mesh", stage="mesh")
     set_up_output(options)
     if options.print_config:
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _hint(path: Path, mode: str) -> str:
-    """A line that offers a 2dgs fit, for a run folder whose Gaussians need not lie on surfaces."""
+    """A line that suggests a 2dgs fit, for a run folder whose Gaussians need not be on surfaces."""
     if mode == "2dgs" or not ((path if path.is_dir() else path.parent) / "config.yaml").is_file():
         return ""
     return "\na fit with `vision3d fit PHOTOS --config surface` may give a better mesh of a single object (docs/mesh.md)"
@@ -88,7 +88,7 @@ def _hint(path: Path, mode: str) -> str:
 
 def _text(out: Path, values: dict[str, Any]) -> str:
     size, state = values["texture_size"], "closed" if values["is_closed"] else "open"
-    colors = f"a texture of {size}x{size}" if size else "vertex colours"
+    colors = f"a texture of {size}x{size}" if size else "vertex colors"
     return (
         f"{out}: {values['faces']:,} faces, {state}, {colors}, {values['bytes']:,} bytes\n"
         f"{values['method']} with voxels of {values['voxel']:.4g} m ({values['resolution']} along the longest side), "

@@ -1,4 +1,4 @@
-"""Options that verbs share, and how a command line becomes a dataclass: command line > --config > default."""
+"""Options shared by verbs, and parsing of a command line to a dataclass: command line > --config > default."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from vision3d.core.run_files import CONFIG_FILE, RunInputs, is_run_folder
 
 T = TypeVar("T")
 Flag = tyro.conf.FlagCreatePairsOff[bool]
-"""A switch that is off unless it is named."""
+"""A flag that is off by default."""
 Settings = Annotated[T, tyro.conf.arg(name="")]
 """The configuration of a stage as a field of a verb's options: its keys become options without a prefix."""
 
@@ -50,7 +50,7 @@ class ConfigOptions(VerbOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions(ConfigOptions):
-    """Options of verbs that make a run folder."""
+    """Options of verbs that create a run folder."""
 
     out: Path | None = None
     """Run folder [default: runs/VERB_DATE]."""
@@ -62,7 +62,7 @@ class RunOptions(ConfigOptions):
 
 _RUN_FIELDS = frozenset(field.name for field in dataclasses.fields(RunOptions))
 _COMMON = ("out", "config", "print_config", "resume", "overwrite", "quiet", "verbose", "json", "traceback")
-"""Options of the last group of every help, in order."""
+"""Options of the last group of every help text, in order."""
 
 
 def parse(
@@ -73,20 +73,20 @@ def parse(
     stage: str | None = None,
     bases: Mapping[str, Callable[[Any, str | None], Any]] | None = None,
 ) -> T:
-    """The options dataclass `cls` of `verb` from its command line.
+    """Parse the command line of `verb` to the options dataclass `cls`.
 
     Args:
         cls: `VerbOptions`, `ConfigOptions`, `RunOptions` or a subclass.
         arguments: The command line after the verb.
-        verb: For the texts.
+        verb: For messages.
         stage: Where `--config NAME` looks for presets.
-        bases: Options that change several settings at once, before others do: from the settings and the option's value (None:
-            it was not given) to the new settings.
+        bases: Options that change several settings at once and are applied first: functions from the settings and the option's
+            value (None if not given) to the new settings.
 
     Raises:
-        UsageError: An option is unknown or missing, or has a value that is not allowed.
-        ConfigError, MissingFileError, FileFormatError: The file of `--config`, or what the run folder of `--resume` says,
-            cannot be used.
+        UsageError: An option is unknown or missing, or has an invalid value.
+        ConfigError, MissingFileError, FileFormatError: The file of `--config`, or the configuration in the run folder of
+            `--resume`, is invalid.
     """
     arguments = list(arguments)
     flags = option_names(cls)
@@ -128,18 +128,18 @@ def option_names(cls: type) -> list[str]:
 
 
 def input_names(cls: type) -> list[str]:
-    """The fields of a verb's options that say what it works on."""
+    """The fields of a verb's options that are inputs."""
     return [field.name for field in dataclasses.fields(cls) if field.name not in {*_RUN_FIELDS, "settings"}]
 
 
 def shown_name(cls: type, name: str) -> str:
-    """A field as people type it: DATA where it has no name on the command line, else --data."""
+    """A field as users type it: DATA for positional ones, else --data."""
     kind = typing.get_type_hints(cls, include_extras=True)[name]
     return name.upper() if _marker(kind, tyro.conf.Positional) else f"--{name.replace('_', '-')}"
 
 
 def _defaults(cls: type, arguments: list[str], verb: str, stage: str | None) -> dict[str, Any]:
-    """Fields of the options that `--config`, or the run folder of `--resume`, fills in."""
+    """Values of the options set by `--config`, or by the run folder of `--resume`."""
     hints, values = typing.get_type_hints(cls, include_extras=True), {}
     folder = _resumed_folder(cls, arguments)
     if folder is not None:
@@ -152,7 +152,7 @@ def _defaults(cls: type, arguments: list[str], verb: str, stage: str | None) -> 
 
 
 def _resumed_folder(cls: type, arguments: list[str]) -> Path | None:
-    """The run folder that is to be resumed, where there is one."""
+    """The run folder to be resumed, if any."""
     if not issubclass(cls, RunOptions) or "--resume" not in _before_separator(arguments):
         return None
     default = next(field.default for field in dataclasses.fields(cls) if field.name == "out")
@@ -170,16 +170,16 @@ def _inputs_of(cls: type, folder: Path, verb: str, hints: Mapping[str, Any]) -> 
 
 
 def _cli_in_one_line(cls: type[T], arguments: list[str], verb: str, options: dict[str, Any]) -> T:
-    """tyro's answer, with its framed error text turned into the one line of a UsageError."""
+    """Parse with tyro; its framed error text becomes a one-line UsageError."""
     text, columns = io.StringIO(), os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "100000"  # so that no line of the frame is wrapped
+    os.environ["COLUMNS"] = "100000"  # to prevent wrapping in the frame
     try:
         with contextlib.redirect_stderr(text):
             return tyro.cli(cls, args=arguments, **options)
     except SystemExit as stop:
         if stop.code != 2:
             raise
-        # Title, perhaps a rule, the message, a rule, a hint: inside a frame, or without one where there is no UTF-8.
+        # Title, optional rule, message, rule, hint: inside a frame, or without one if UTF-8 is not available.
         inner = [line.strip("│| ") for line in text.getvalue().splitlines()[1:]]
         parts = " ".join(line if line.strip("─-+╰╯") else "\n" for line in inner).split("\n")
         lines = [part.strip() for part in parts if part.strip()]

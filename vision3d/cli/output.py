@@ -1,4 +1,4 @@
-"""What a verb says: log lines on the error stream, the final summary on the output stream."""
+"""Output of a verb: log lines on standard error, the final summary on standard output."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from vision3d.core.plain import to_json
 
 
 def set_up_output(options: VerbOptions) -> None:
-    """Show the library's log lines and warnings as --quiet and --verbose want them."""
+    """Show the library's log lines and warnings according to --quiet and --verbose."""
     logger = logging.getLogger("vision3d")
     logger.handlers = [_Handler()]
     logger.propagate = False
@@ -26,7 +26,7 @@ def set_up_output(options: VerbOptions) -> None:
 
 
 def print_summary(options: VerbOptions, text: str, values: Mapping[str, Any]) -> None:
-    """Print the summary of a verb: `text` for people unless --quiet, and `values` as a line of JSON with --json."""
+    """Print the summary of a verb: `text` unless --quiet, and `values` as a line of JSON with --json."""
     if not options.quiet:
         print(text)
     if options.json:
@@ -34,14 +34,14 @@ def print_summary(options: VerbOptions, text: str, values: Mapping[str, Any]) ->
 
 
 def now_open(out: Path, names: Mapping[str, str]) -> list[str]:
-    """The end of a summary: what is in a run folder to be looked at, of `names` what is there."""
+    """The end of a summary: those files of `names` that exist in a run folder."""
     found = {str(out / name): text for name, text in names.items() if (out / name).exists()}
     width = max(map(len, found), default=0)
     return ["", "now open", *(f"  {path:{width}}  {text}" for path, text in found.items())]
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes to whatever `sys.stderr` is at that moment, since a progress bar puts itself in its place."""
+    """Writes to the current `sys.stderr`, since a progress bar replaces it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

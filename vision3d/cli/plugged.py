@@ -1,4 +1,4 @@
-"""Verbs of stages from other packages: the options come from the signature and the docstring of the stage's function."""
+"""Verbs of stages from other packages: options from the signature and docstring of the stage's function."""
 
 import dataclasses
 import inspect
@@ -21,18 +21,18 @@ from vision3d.stage import StageSpec
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Run the stage that another package registered as `verb`."""
     function = plugins.load("vision3d.stages", verb, FunctionType)
-    assert function is not None  # the program found the name
+    assert function is not None  # the caller found the name
     run_stage(function, arguments)
 
 
 def run_stage(function: Callable[..., Any], arguments: Sequence[str]) -> None:
     """Run a function with `@stage` as a verb.
 
-    Arguments that stand before the `*` are typed by their place, the others are options: a path each, or a switch where the
-    default is False.
+    Arguments before the `*` are positional, the others are options: a path each, or a flag if the default is
+    False.
 
     Raises:
-        PluginError: It has no `@stage`, or no argument `config` of a dataclass.
+        PluginError: It has no `@stage`, or no argument `config` whose type is a dataclass.
     """
     spec = getattr(function, "spec", None)
     hints, signature = typing.get_type_hints(function), inspect.signature(function)
@@ -70,7 +70,7 @@ def run_stage(function: Callable[..., Any], arguments: Sequence[str]) -> None:
 
 
 def _described(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """The first paragraph of a docstring, and what it says of each argument."""
+    """The first paragraph of a docstring, and the description of each argument."""
     text = inspect.getdoc(function) or ""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", text, re.MULTILINE)
     found: dict[str, str] = {}

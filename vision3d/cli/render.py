@@ -1,4 +1,4 @@
-"""`vision3d render`: pictures and videos of a scene."""
+"""`vision3d render`: render images and videos of a scene."""
 
 import dataclasses
 import math
@@ -41,10 +41,10 @@ class RenderVerbOptions(VerbOptions):
     """Gaussian scene (.ply, .spz, ...), mesh (.glb, .obj, .ply, .stl), run folder, frames (.zarr), or folder with scene.json,
     whose objects are rendered together. Moving scenes give one image per frame."""
     out: Path | None = None
-    """Folder of images, video (.mp4, .mkv, .mov), or one image (.png, .jpg, ...) [default: beside the scene]."""
+    """Folder of images, video (.mp4, .mkv, .mov), or one image (.png, .jpg, ...) [default: next to the scene]."""
     cameras: Path | None = None
     """Cameras: cameras.json, transforms.json or a data set folder. Without --path one image is rendered from each [default: for
-    paths, cameras.json beside the scene]."""
+    paths, cameras.json next to the scene]."""
     path: Literal["orbit", "spiral", "flythrough"] | None = None
     """Camera path: around the scene (orbit), around one photo (spiral), or from photo to photo (flythrough) [default: orbit
     without --cameras]."""
@@ -61,22 +61,22 @@ class RenderVerbOptions(VerbOptions):
     up: Literal["x", "-x", "y", "-y", "z", "-z"] | None = None
     """Upward axis of the world for a path [default: the mean of the cameras, or y for .glb and .obj, or z]."""
     elevation: float | None = None
-    """Height of an orbit above the centre, seen from there [degrees] [default: the median of the cameras, or 20]."""
+    """Elevation of an orbit above the center [degrees] [default: the median of the cameras, or 20]."""
     zoom: float = 1.0
     """Divide the distance of an orbit by this."""
     turns: float = 1.0
-    """Turns of an orbit; negative ones run the other way."""
+    """Revolutions of an orbit; negative ones reverse the direction."""
     background: str = "black"
-    """Colour behind the scene: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
+    """Background color: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
     shading: Literal["smooth", "flat", "none", "normals", "uvs", "depth"] = "smooth"
-    """Shading of meshes: with vertex normals (smooth), face normals (flat), unlit (none), or a view of their normals, texture
-    coordinates or depth."""
+    """Shading of meshes: with vertex normals (smooth), face normals (flat), unlit (none), or a visualization of their normals,
+    texture coordinates or depth."""
     depth: Flag = False
-    """Also write depth [m], as colours, and as .npy for folders and single images."""
+    """Also write depth [m], as colors, and as .npy for folders and single images."""
     normals: Flag = False
-    """Also write normals in camera axes, as colours."""
+    """Also write normals in camera axes, as colors."""
     sh_degree: int | None = None
-    """Maximum degree of view-dependent colours to use [default: all]."""
+    """Maximum degree of view-dependent colors to use [default: all]."""
     alpha_max: float = 0.99
     """Maximum alpha of a Gaussian."""
     backend: BackendName = "auto"
@@ -109,20 +109,20 @@ def run(arguments: Sequence[str]) -> None:
     kind = output_kind(options.out) if options.out is not None else "video"
     timeline = _timeline(scene, options, kind)
     shown = at_moment(scene, options.at) if options.at is not None else timeline or scene
-    photographs = None if options.cameras is None else load_cameras(options.cameras)
-    path = options.path or ("orbit" if photographs is None else None)
+    photos = None if options.cameras is None else load_cameras(options.cameras)
+    path = options.path or ("orbit" if photos is None else None)
     out = options.out or _default_out(options.scene, path)
     if path is None:
-        assert photographs is not None
-        cameras = refit_cameras(photographs, size, options.fov)
+        assert photos is not None
+        cameras = refit_cameras(photos, size, options.fov)
     else:
-        photographs = photographs or cameras_beside(options.scene)
-        is_y_up = photographs is None and options.scene.suffix.lower() in (".glb", ".obj")
+        photos = photos or cameras_beside(options.scene)
+        is_y_up = photos is None and options.scene.suffix.lower() in (".glb", ".obj")
         up = options.up or (scene_up(options.scene) or "y" if is_y_up else None)
         cameras = path_cameras(
             timeline or scene,
             path,
-            photographs,
+            photos,
             num=options.frames
             or (1 if output_kind(out) == "picture" else 120 if timeline is None or options.at is not None else len(timeline)),
             size=size,
@@ -159,7 +159,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _timeline(scene: Any, options: RenderVerbOptions, kind: str) -> "Timeline | None":
-    """The frames of what moves; None where nothing does."""
+    """The frames of animated objects; None if there are none."""
     from vision3d.render.timeline import Timeline
 
     timeline = Timeline.of(scene)

@@ -1,4 +1,4 @@
-"""`vision3d reproduce EXPERIMENT`: the experiments of papers, one row each."""
+"""`vision3d reproduce EXPERIMENT`: experiments from papers, one row each."""
 
 import importlib
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from vision3d.cli.menu import menu
 
 EXPERIMENTS: dict[str, tuple[str, str]] = {
-    "affnist": ("vision3d.cli.reproduce_affnist", "train on upright digits, measure on affinely warped ones"),
-    "rotation": ("vision3d.cli.reproduce_rotation", "which representation a network should give rotations in"),
+    "affnist": ("vision3d.cli.reproduce_affnist", "train on upright digits, evaluate on affinely warped ones"),
+    "rotation": ("vision3d.cli.reproduce_rotation", "compare rotation representations for networks"),
 }
-"""Name -> (module with `run(arguments)`, what it does)."""
+"""Name -> (module with `run(arguments)`, description)."""
 
 
 def _choose(name: str, arguments: Sequence[str]) -> int | None:

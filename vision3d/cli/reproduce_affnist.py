@@ -1,4 +1,4 @@
-"""`vision3d reproduce affnist`: train on upright digits, measure on warped ones."""
+"""`vision3d reproduce affnist`: train on upright digits, evaluate on warped ones."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AffnistOptions(RunOptions):
-    """Train a classifier on upright digits without augmentation, and measure it on affinely warped copies of digits that it
-    has not seen. Where no file of affNIST is given the warped set is generated (docs/equivariant.md), and the report says
-    so."""
+    """Train a classifier on upright digits without augmentation, and evaluate it on affinely warped copies of unseen digits. If
+    no affNIST file is given, the warped set is generated (docs/equivariant.md), and the report says so."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("evaluate", "test", "classifier"),
@@ -56,8 +55,8 @@ def _affnist(options: AffnistOptions, run_folder: "RunFolder | None", progress: 
 
 def _text(out: Path, results: Mapping[str, Any]) -> str:
     lines = [
-        f"upright digits: {results['accuracy_centred']:.2f} % right",
-        f"warped digits: {results['accuracy_warped']:.2f} % of {results['test_images']:,} right ({results['test_set']})",
+        f"upright digits: {results['accuracy_centred']:.2f} % correct",
+        f"warped digits: {results['accuracy_warped']:.2f} % of {results['test_images']:,} correct ({results['test_set']})",
     ]
     if "all_angles_accuracy_warped" in results:
         centred, warped = results["all_angles_accuracy_centred"], results["all_angles_accuracy_warped"]

@@ -1,4 +1,4 @@
-"""`vision3d reproduce rotation {sanity,pointcloud,ik}`: which representation networks should give rotations in."""
+"""`vision3d reproduce rotation {sanity,pointcloud,ik}`: compare rotation representations for networks."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SanityOptions(RunOptions):
-    """Train a small network for every representation and seed to give back the rotation that it is given, and measure it on
-    uniform rotations. With --resume trainings that are done are not done again, and representations or seeds can be added."""
+    """Train a small network for every representation and seed to reproduce its input rotation, and evaluate it on uniform
+    rotations. With --resume, finished trainings are skipped, and representations or seeds can be added."""
 
     settings: Settings[SanityConfig] = dataclasses.field(default_factory=SanityConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PointCloudOptions(RunOptions):
-    """Train a PointNet for every representation and seed to find the rotation between a cloud of points and its rotated copy,
-    and measure it on clouds that it has not seen. With --resume trainings that are done are not done again, and representations
-    or seeds can be added."""
+    """Train a PointNet for every representation and seed to estimate the rotation between a point cloud and its rotated copy,
+    and evaluate it on unseen clouds. With --resume, finished trainings are skipped, and representations or seeds can be
+    added."""
 
     data: Annotated[Path, tyro.conf.Positional]
     """An .npz with train and test (clouds, points, 3), or a folder with points/ and points_test/ of .pts or .xyz files."""
@@ -39,9 +39,9 @@ class PointCloudOptions(RunOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IkOptions(RunOptions):
-    """Train a network for every representation and seed to find the rotations of joints from their places, and measure on clips
-    that it has not seen how far from their places the joints come to be. With --resume trainings that are done are not done
-    again, and representations or seeds can be added."""
+    """Train a network for every representation and seed to estimate joint rotations from joint positions, and evaluate the
+    position errors on unseen clips. With --resume, finished trainings are skipped, and representations or seeds can be
+    added."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("test",),
@@ -50,7 +50,7 @@ class IkOptions(RunOptions):
     clips: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Motion to train on, .bvh files of one skeleton."""
     test: tuple[Path, ...]
-    """Motion of the same skeleton to measure on."""
+    """Motion of the same skeleton to evaluate on."""
     settings: Settings[IkConfig] = dataclasses.field(default_factory=IkConfig)
 
 
@@ -93,14 +93,14 @@ def _verb(name: str, options: type[Any], execute: Callable[..., Mapping[str, Any
 
 
 PARTS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
-    "sanity": (_verb("sanity", SanityOptions, _sanity), "give back the rotation that is put in; half a minute a training"),
+    "sanity": (_verb("sanity", SanityOptions, _sanity), "reproduce the input rotation; half a minute per training"),
     "pointcloud": (
         _verb("pointcloud", PointCloudOptions, _pointcloud),
-        "find the rotation between two clouds; 25 minutes a training",
+        "estimate the rotation between two clouds; 25 minutes per training",
     ),
-    "ik": (_verb("ik", IkOptions, _ik), "find the rotations of joints from their places; three minutes a training"),
+    "ik": (_verb("ik", IkOptions, _ik), "estimate joint rotations from joint positions; three minutes per training"),
 }
-"""Name -> (its `run`, what it does)."""
+"""Name -> (its `run`, description)."""
 
 
 def _choose(name: str, arguments: Sequence[str]) -> None:
@@ -110,7 +110,7 @@ def _choose(name: str, arguments: Sequence[str]) -> None:
 run = menu(
     "reproduce rotation",
     "PART",
-    "Which representation a network should give rotations in (Zhou et al. 2019).",
+    "Compare rotation representations for networks (Zhou et al. 2019).",
     {name: text for name, (_, text) in PARTS.items()},
     _choose,
 )

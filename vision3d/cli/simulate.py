@@ -1,4 +1,4 @@
-"""`vision3d simulate`: a scene, or parts of it, moves by physics."""
+"""`vision3d simulate`: simulate a scene, or parts of it, by physics."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _UP = {".glb": (0.0, 1.0, 0.0), ".gltf": (0.0, 1.0, 0.0), ".obj": (0.0, 1.0, 0.0)} | dict.fromkeys(
     (".spz", ".sog", ".splat", ".ksplat"), (0.0, -1.0, 0.0)
 )
-"""Upward direction by the format, where nothing else tells; others z. Splats of phones and COLMAP have y down."""
+"""Default up direction by format; z for others. Splats of phones and COLMAP have y down."""
 _TELLS = (".glb", ".gltf")
-"""Formats whose standard defines the upward direction; that of others is what most of their files have."""
+"""Formats whose standard defines the up direction; for others it is the most common one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class SimulateOptions(RunOptions):
 
 
 def _with_preset(settings: SimulateConfig, value: str | None) -> SimulateConfig:
-    """The settings with the material of --preset in place of theirs."""
+    """The settings with the material of --preset."""
     return settings if value is None else dataclasses.replace(settings, material=_material(value))
 
 
@@ -61,7 +61,7 @@ def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: Progr
     if isinstance(scene, Scene):
         scene = scene.gaussians()
     if options.settings.bodies and options.preset is not None:
-        raise InputError("--preset is for one body; with `bodies` in --config each has its own material")
+        raise InputError("--preset is for a single body; with `bodies` in --config each has its own material")
     up, source = _up_of(options.scene), "format" if options.scene.suffix.lower() in _TELLS else "guess"
     cameras = cameras_beside(options.scene)
     given: dict[str, Any] = {"cameras": cameras, "default_up": up, "up_from": source}
@@ -69,7 +69,7 @@ def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: Progr
 
 
 def _up_of(path: Path) -> tuple[float, float, float]:
-    """Upward direction: as the file of a mesh of a scene notes it, else by format.
+    """Up direction: as recorded in the mesh file of a scene, else by format.
 
     Folders with the meta.json of SOG and .compressed.ply count as .sog (SuperSplat).
     """

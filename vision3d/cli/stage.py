@@ -1,4 +1,4 @@
-"""A verb out of a stage: options, run folder, progress and summary around the stage's own `run`."""
+"""Verbs for stages: options, run folder, progress and summary around the stage's function."""
 
 import dataclasses
 import os
@@ -34,20 +34,19 @@ def stage_verb(
     bases: Mapping[str, Callable[[Any, str | None], Any]] | None = None,
     is_distributed: bool = False,
 ) -> Callable[[Sequence[str]], None]:
-    """The `run` function of a verb module that runs a stage.
+    """The `run` function of a verb module for a stage.
 
     Args:
         verb: Name of the verb.
         options_class: Subclass of `RunOptions` with a field `settings: Settings[TheirConfig]`.
-        execute: Calls the stage with the options, the run folder (None in the other processes of torchrun) and the progress;
-            returns the results.
+        execute: Calls the stage with the options, the run folder (None in the other processes of torchrun) and the progress
+            callback; returns the results.
         stage: Folder of its presets below `configs/`.
         resumable: Dotted keys of the settings that may change when a run is resumed.
-        grows: Dotted keys that may become larger when a run is resumed.
-        text_of: Makes the summary for people out of the run folder's path and the results; None lists them.
+        grows: Dotted keys that may be larger when a run is resumed.
+        text_of: Formats the summary from the run folder's path and the results; None lists them.
         bases: Options that change several settings at once (`options.parse`).
-        is_distributed: Whether processes that torchrun started work together; the first writes and prints.
-
+        is_distributed: Whether processes started by torchrun work together; the first writes and prints.
     Example:
         def _fit(options, run_folder, progress):
             from vision3d.stages.fit import fit
@@ -80,7 +79,7 @@ def stage_verb(
         if options.resume and options.overwrite:
             raise UsageError("--resume and --overwrite are mutually exclusive: one resumes the run, the other deletes it")
         out = options.out or Path("runs") / f"{verb.replace(' ', '_')}_{time.strftime('%Y%m%d-%H%M%S')}"
-        changes = {flag.removeprefix("--").replace("-", "_") for flag in bases or {}}  # what they do is in the settings
+        changes = {flag.removeprefix("--").replace("-", "_") for flag in bases or {}}  # their effect is in the settings
         inputs = {name: getattr(options, name) for name in input_names(options_class) if name not in changes}
         from vision3d.core.runs import Interrupted, RunFolder
         from vision3d.stage import session
@@ -105,7 +104,7 @@ def stage_verb(
 
 
 def _check_inputs(cls: type, out: Path, verb: str, given: Mapping[str, Any]) -> None:
-    """Refuse other inputs than those of the run to be resumed, unless they have been moved: then the stage compares them."""
+    """Raise an error for other inputs than those of the resumed run, unless they were moved: then the stage compares them."""
     known = RunInputs.read(out).values
     for name, new in RunInputs.of(verb, given).values.items():
         old = known.get(name, new)

@@ -1,4 +1,4 @@
-"""The verbs of the program, one row each: name -> (module, what it does). A module is imported when its verb runs."""
+"""The verbs of the program, one row each: name -> (module, description). A module is imported when its verb runs."""
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("vision3d.cli.fit", "fit a Gaussian scene to photos with cameras"),

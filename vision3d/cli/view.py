@@ -1,4 +1,4 @@
-"""`vision3d view`: scenes, meshes, points, boxes, cameras, sequences and runs in a window, in a browser, or as one picture."""
+"""`vision3d view`: show scenes, meshes, points, boxes, cameras, sequences and runs in a window, a browser, or an image."""
 
 import dataclasses
 import math
@@ -25,8 +25,8 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewOptions(VerbOptions):
-    """Look at what is in files and folders, together in one world: scenes of Gaussians, meshes, points, boxes, cameras with
-    their photos, selections, sequences, scene folders, and runs, followed while they run."""
+    """Show files and folders together in one world: scenes of Gaussians, meshes, points, boxes, cameras with their photos,
+    selections, sequences, scene folders, and runs, which are followed while they run."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("web", "offscreen", "size", "colors", "time"),
@@ -48,9 +48,9 @@ class ViewOptions(VerbOptions):
     up: Literal["x", "-x", "y", "-y", "z", "-z"] | None = None
     """Upward axis of the world [default: the mean of the cameras, otherwise that of the file format]."""
     azimuth: float | None = None
-    """Angle of the first view about the centre, counter-clockwise from above [degrees]."""
+    """Azimuth of the first view, counter-clockwise from above [degrees]."""
     elevation: float | None = None
-    """Height of the first view above the centre, seen from there [degrees]."""
+    """Elevation of the first view above the center [degrees]."""
     zoom: float = 1.0
     """Divide the distance of the first view by this."""
     fov: float | None = None
@@ -60,14 +60,14 @@ class ViewOptions(VerbOptions):
     clip: str | None = None
     """Clip of meshes with joints, or rest [default: the first]."""
     colors: str = "own"
-    """Of meshes with joints: their own, blend weights in the colours of the joints (weights), that of the joint that moves most
-    (dominant), or the weights of one joint, by its name. Of what `animate fit` wrote: eta, from dual quaternions (0, blue) to
-    linear skinning (1, orange)."""
+    """Colors of meshes with joints: their own, blend weights in the colors of the joints (weights), the joint with the largest
+    weight (dominant), or the weights of one joint, by its name. For results of `animate fit`: eta, from dual quaternions (0,
+    blue) to linear skinning (1, orange)."""
     skeleton: Literal["auto", "on", "off"] = "auto"
-    """Draw the joints and bones of meshes and motion capture over them; in a browser, where the mesh then lets light pass, they
-    are off at first."""
+    """Draw the joints and bones of meshes and motion capture over them; in a browser, where the mesh then becomes transparent,
+    they are off at first."""
     background: str = "black"
-    """Background colour: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
+    """Background color: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
     renderer: Literal["auto", "cpu", "open3d"] = "auto"
     """Renderer of the window: the CPU, or Open3D on a GPU [default: Open3D if there is a GPU]."""
     out: Path = Path()
@@ -86,7 +86,7 @@ class ViewOptions(VerbOptions):
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Open a window, serve a page, or write a picture."""
+    """Open a window, serve a page, or write an image."""
     options = parse(ViewOptions, arguments, "view")
     set_up_output(options)
     _check(options)
@@ -114,7 +114,7 @@ def _picture(options: ViewOptions, size: tuple[int, int], background: tuple[floa
 def _window(options: ViewOptions, size: tuple[int, int], background: tuple[float, float, float]) -> int:
     from vision3d.viewer.probe import Probe
 
-    probe = Probe()  # works while the files are read
+    probe = Probe()  # runs while the files are read
     try:
         from vision3d.viewer.window import leave, open_window
 
@@ -138,18 +138,18 @@ def _serve(options: ViewOptions, layers: "Layers") -> int:
     try:
         with WebViewer(layers, host=options.host, port=options.port, folder=options.out) as viewer:
             names = [layer.name for layer in layers]
-            print_summary(options, f"{viewer.url}  (Ctrl-C ends)", {"url": viewer.url, "layers": names})
+            print_summary(options, f"{viewer.url}  (Ctrl-C to stop)", {"url": viewer.url, "layers": names})
             sys.stdout.flush()
             if options.open:
                 open_browser(viewer.url)
-            # A flag, since an exception is lost where it comes up in a finalizer.
+            # A flag, since an exception raised in a finalizer is lost.
             stop = threading.Event()
             before = signal.signal(signal.SIGINT, lambda *_: stop.set())
             try:
                 viewer.run(stop.is_set)
             finally:
                 signal.signal(signal.SIGINT, before)
-    except KeyboardInterrupt:  # while the page was made
+    except KeyboardInterrupt:  # while the page was created
         pass
     return 0
 
@@ -166,7 +166,7 @@ def _open(options: ViewOptions) -> "Layers":
         raise ConfigError(name, "is for meshes with joints or clips, and none is shown")
     has_none = not any(options.colors in rig.colorings for rig in layers.rigs.values())
     for name, rig in layers.rigs.items():
-        # Where there are several, each has what it can show; where none can, the first says what there is.
+        # If there are several, each shows what it can; if none can, the first one raises the error.
         colors = options.colors if has_none or options.colors in rig.colorings else None
         layers.change_rig(name, clip=options.clip, colors=colors)
     for layer in layers:
@@ -176,7 +176,7 @@ def _open(options: ViewOptions) -> "Layers":
 
 
 def _start(options: ViewOptions, layers: "Layers", size: tuple[int, int]) -> Any:
-    """The first view, or None for that of the layers."""
+    """The first view, or None for the default of the layers."""
     from vision3d.viewer.navigation import FreeCamera
     from vision3d.viewer.offscreen import placed_view
 
@@ -220,4 +220,4 @@ def _check(options: ViewOptions) -> None:
     if options.cameras is not None or options.camera is not None:
         for name, value in (("--azimuth", options.azimuth), ("--elevation", options.elevation)):
             if value is not None:
-                raise ConfigError(name, "rotates the view about the centre; give either it or --camera and --cameras")
+                raise ConfigError(name, "rotates the view about the center; give either it or --camera and --cameras")

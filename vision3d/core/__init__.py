@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, configuration, runs, devices, the native module."""
+"""Foundations of all other packages: errors, configuration, runs, devices, the native module."""

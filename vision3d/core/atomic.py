@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under another name in the same folder, then renamed."""
+"""Atomic writes of files and folders: written under a temporary name in the same folder, then renamed."""
 
 import contextlib
 import errno
@@ -19,21 +19,21 @@ _LEFTOVER = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{8}\.(?P<kind>tmp|old)(?P<suffi
 
 @contextlib.contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place when the block ends well and vanishes otherwise.
+    """Yield a temporary path next to `path`; it replaces `path` if the block succeeds and is removed otherwise.
 
-    Whoever opens `path` finds the earlier file or the new one, whole, also after a crash: the data is on the disk
-    before the name changes. The temporary name keeps the suffix, by which some writers choose their format. Missing
-    parent folders are made.
+    Readers of `path` see either the old file or the complete new one, even after a crash: the data is flushed to disk before
+    the rename. The temporary name keeps the suffix, since some writers choose the format by it. Missing parent folders are
+    created.
 
     Args:
-        path: The file to make or to replace.
+        path: The file to create or replace.
 
     Yields:
-        Where the block writes.
+        The path that the block writes to.
 
     Raises:
-        Vision3DError: The disk is full, broken or read-only, the folder may not be written, or a folder is in the way; an
-            earlier file stays.
+        Vision3DError: The disk is full, broken or read-only, the folder is not writable, or a folder has that name; the old
+            file is unchanged.
 
     Example:
         >>> with atomic_write("runs/summary.json") as temporary:
@@ -47,7 +47,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         _flush(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in {*_DISK_ERRORS, None}:  # numpy and Pillow have no number for a write that came to an end
+        if error.errno not in {*_DISK_ERRORS, None}:  # numpy and Pillow set no errno for an incomplete write
             raise
         state = "the previous file is unchanged" if path.exists() else "no file was left behind"
         reason = str(error) if error.errno is None else os.strerror(error.errno)
@@ -59,15 +59,15 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """A temporary folder beside `path`, which takes its place when the block ends well and vanishes otherwise.
+    """Yield a temporary folder next to `path`; it replaces `path` if the block succeeds and is removed otherwise.
 
-    An earlier folder stays until the new one is whole; the caller has seen to it that it may be replaced.
+    An existing folder stays until the new one is complete; the caller must have checked that it may be replaced.
 
     Args:
-        path: The folder to make or to replace.
+        path: The folder to create or replace.
 
     Yields:
-        Where the block writes; the folder is not there yet.
+        The path of the folder to write; it does not exist yet.
     """
     path = Path(path)
     name = uuid.uuid4().hex[:8]
@@ -88,12 +88,12 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path | str) -> int:
-    """Remove the temporary files and folders that killed processes have left in `folder` and below.
+    """Remove the temporary files and folders that killed processes left in `folder` and its subfolders.
 
-    Nobody else may be writing there. A folder that was being replaced when the process was killed gets its name back.
+    No other process may be writing there. A folder that was being replaced when the process was killed gets its name back.
 
     Returns:
-        How many were removed or renamed.
+        The number of files and folders removed or renamed.
     """
     count = 0
     for parent, folders, files in os.walk(folder):
@@ -114,15 +114,15 @@ def remove_leftovers(folder: Path | str) -> int:
 
 
 def make_folder(path: Path | str) -> None:
-    """Make a folder for output and its parents, where they are not there.
+    """Create an output folder and its parents if they do not exist.
 
     Raises:
-        Vision3DError: A file is in the way, or the disk is full or may not be written.
+        Vision3DError: A file has that name, the disk is full, or the folder is not writable.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Vision3DError(f"{path}: the folder could not be made ({os.strerror(error.errno or 0)})") from error
+        raise Vision3DError(f"{path}: the folder could not be created ({os.strerror(error.errno or 0)})") from error
 
 
 def _flush(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain values in one file, whole or not there, and never code."""
+"""Checkpoints: tensors and plain values in one file, written atomically, never code."""
 
 import dataclasses
 import logging
@@ -24,25 +24,25 @@ BEST_FILE = "best.pt"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to resume where it stopped."""
+    """The state that a run needs to resume where it stopped."""
 
     step: int
-    """Steps that were done."""
+    """Number of steps done."""
     config: dict[str, Any]
     """The resolved configuration of the run."""
     state: dict[str, Any]
-    """Parameters, optimiser state, counters: nested dicts and lists of tensors and plain values."""
+    """Parameters, optimizer state, counters: nested dicts and lists of tensors and plain values."""
     rng: dict[str, Any]
     """States of the random generators, for `restore_rng`."""
     wall_s: float = 0.0
-    """Seconds that the run took up to here."""
+    """Seconds that the run has taken so far."""
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint`; an earlier file of that name stays whole until the new one is complete.
+    """Write `checkpoint` atomically; an existing file of that name stays until the new one is complete.
 
     Raises:
-        TypeError: The state holds something other than tensors and plain values; names it.
+        TypeError: The state contains something other than tensors and plain values; the message names it.
         Vision3DError: The disk is full, broken or read-only.
     """
     payload = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
@@ -52,22 +52,22 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         try:
             torch.save(payload, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # a full disk, which torch turns into an error about positions
+            if isinstance(error.__context__, OSError):  # a full disk, which torch reports as an error about positions
                 raise error.__context__ from None
             raise
 
 
 def load_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint without executing anything that the file holds.
+    """Read a checkpoint without executing any code in the file.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: The file is damaged, is no checkpoint of vision3d, or holds objects that would run code.
+        MissingFileError: The file does not exist.
+        FileFormatError: The file is damaged, is not a vision3d checkpoint, or contains objects that would run code.
     """
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(path, "a checkpoint")
-    if not zipfile.is_zipfile(path):  # also keeps torch from its old format, a bare pickle
+    if not zipfile.is_zipfile(path):  # also rules out torch's old format, a bare pickle
         raise FileFormatError(path, "is truncated or not a checkpoint")
     try:
         payload = torch.load(path, map_location=map_location, weights_only=True)
@@ -83,15 +83,15 @@ def load_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") 
 
 
 class HiddenCodeError(FileFormatError):
-    """A checkpoint holds objects that could run code when they are loaded."""
+    """A checkpoint contains objects that could run code when loaded."""
 
 
 class CheckpointFolder:
     """The checkpoints of one run, `step_000500.pt` and so on.
 
     Args:
-        path: The folder; it is made when the first checkpoint is written.
-        keep: How many of the newest stay.
+        path: The folder; created when the first checkpoint is written.
+        keep: Number of newest checkpoints to keep.
     """
 
     def __init__(self, path: Path | str, keep: int = 3) -> None:
@@ -103,7 +103,7 @@ class CheckpointFolder:
         return [path for _, path in sorted(found)]
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write the checkpoint under the name of its step and remove the oldest ones beyond `keep`."""
+        """Write the checkpoint under the name of its step and remove all but the newest `keep`."""
         path = self.path / f"step_{checkpoint.step:06}.pt"
         save_checkpoint(path, checkpoint)
         for old in self.paths()[: -self.keep]:
@@ -111,16 +111,16 @@ class CheckpointFolder:
         return path
 
     def save_best(self, checkpoint: Checkpoint) -> Path:
-        """Write the checkpoint as `best.pt`, which stays until a better one comes."""
+        """Write the checkpoint as `best.pt`, which is kept until a better one is saved."""
         path = self.path / BEST_FILE
         save_checkpoint(path, checkpoint)
         return path
 
     def latest(self, map_location: torch.device | str = "cpu") -> Checkpoint | None:
-        """The newest checkpoint that loads, or None. One that is damaged is passed over with a warning.
+        """The newest checkpoint that loads, or None. Damaged ones are skipped with a warning.
 
         Raises:
-            HiddenCodeError: A file holds code: someone put it there, so nothing older is taken in silence.
+            HiddenCodeError: A file contains code. Someone put it there, so no older checkpoint is used silently.
         """
         for path in reversed(self.paths()):
             try:
@@ -152,7 +152,7 @@ def capture_rng() -> dict[str, Any]:
 
 
 def restore_rng(state: Mapping[str, Any]) -> None:
-    """Put the random generators into the states that `capture_rng` took."""
+    """Restore the states of the random generators that `capture_rng` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal.tolist()), gauss))
     name, keys, *rest = state["numpy"]

@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses <-> plain YAML, strictly. What is unknown or of another type is refused by name."""
+"""Configuration: frozen dataclasses <-> plain YAML. Strict: unknown keys and wrong types are errors that name the key."""
 
 import dataclasses
 import functools
@@ -21,22 +21,22 @@ _MISSING = object()
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The dataclass instance as nested dicts of plain YAML values (paths become text, tuples become lists)."""
+    """The dataclass instance as nested dicts of plain YAML values (paths become strings, tuples become lists)."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], *, base: T | None = None) -> T:
-    """An instance of the dataclass `cls` from nested plain values.
+    """Build an instance of the dataclass `cls` from nested plain values.
 
     Args:
-        cls: A dataclass whose fields are int, float, bool, str, Path, Literal, Optional, list, tuple or dataclasses. One with a
-            class variable PRESETS, the name of a stage, may be given as the name of a preset of that stage, and the key
-            `preset` among its values says what takes the place of the defaults.
+        cls: A dataclass whose fields are int, float, bool, str, Path, Literal, Optional, list, tuple or dataclasses. If it has
+            a class variable PRESETS, the name of a stage, a preset name of that stage may be given instead of a mapping, and
+            a key `preset` in its values selects the preset that replaces the defaults.
         values: Keys may be left out where the field has a default; an unknown key is an error.
-        base: Takes the place of the defaults.
+        base: Values used instead of the defaults.
 
     Raises:
-        ConfigError: A key is unknown or missing, or its value has another type; names the dotted key.
+        ConfigError: A key is unknown or missing, or its value has the wrong type; the message has the dotted key.
     """
     return _build(cls, values, "", base)
 
@@ -52,16 +52,16 @@ def dump_plain(values: Mapping[str, Any]) -> str:
 
 
 def load_yaml(cls: type[T], source: Path | str, *, stage: str | None = None, base: T | None = None) -> T:
-    """The dataclass `cls` from a YAML file, or from the preset `source` of `stage` when no file has that name.
+    """Load the dataclass `cls` from a YAML file, or from the preset `source` of `stage` if no such file exists.
 
     Args:
         cls: As for `from_dict`.
         source: A path, or a preset's name such as `fast`.
-        stage: Where presets are looked for, `configs/<stage>/`.
-        base: Takes the place of the defaults for keys that the file leaves out.
+        stage: Presets are looked up in `configs/<stage>/`.
+        base: Values used instead of the defaults for keys that are not in the file.
 
     Raises:
-        MissingFileError: There is neither such a file nor such a preset.
+        MissingFileError: There is neither a file nor a preset of that name.
         FileFormatError: The file is not YAML, or not a mapping of keys to values.
         ConfigError: As for `from_dict`.
     """
@@ -87,7 +87,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def presets(stage: str) -> dict[str, Traversable]:
-    """The presets that ship with `stage`: name -> YAML file."""
+    """The presets bundled with `stage`: name -> YAML file."""
     folder = importlib.resources.files("vision3d") / "configs" / stage
     if not folder.is_dir():
         return {}
@@ -102,10 +102,10 @@ def diff(a: Any, b: Any) -> list[str]:
 
 
 def convert(kind: Any, value: Any, key: str) -> Any:
-    """A plain value as the type of a field.
+    """Convert a plain value to the type of a field.
 
     Raises:
-        ConfigError: It is of another type; names `key`.
+        ConfigError: The value has the wrong type; the message has `key`.
     """
     return _convert(kind, value, key)
 
@@ -145,7 +145,7 @@ def _build(cls: type[T], values: Any, prefix: str, base: T | None) -> T:
             raise ConfigError(f"{prefix}{field.name}", "missing; it has no default")
     try:
         return cls(**arguments)
-    except ConfigError as error:  # a dataclass checks its own values without knowing where it stands
+    except ConfigError as error:  # a dataclass checks its values without knowing its own key
         raise ConfigError(prefix + error.key, error.problem) from None
 
 
@@ -178,7 +178,7 @@ def _convert(kind: Any, value: Any, key: str, old: Any = _MISSING) -> Any:
         return float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if kind in (int, bool, str) and type(value) is kind:  # a bool is no int here, and 3.0 is none either
+    if kind in (int, bool, str) and type(value) is kind:  # neither a bool nor 3.0 counts as an int here
         return value
     raise ConfigError(key, f"got {_show(value)}, want {_type_text(kind)}")
 
@@ -235,7 +235,7 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _show(value: Any) -> str:
-    # Lists that name each other by YAML's aliases may be of any length when written out: reprlib cuts them off early.
+    # Lists that refer to each other by YAML aliases can be arbitrarily long when written out: reprlib cuts them off early.
     is_list = isinstance(value, list | tuple)
     text = "a mapping" if isinstance(value, Mapping) else reprlib.repr(value) if is_list else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -254,7 +254,7 @@ def _type_text(kind: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without its traps: `1e-3` is a number, only true/false are booleans, a key stands once."""
+    """Safe YAML without its pitfalls: `1e-3` is a number, only true/false are booleans, duplicate keys are errors."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -278,7 +278,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes short lists in one line, and quotes text that `_Loader` would read as something else."""
+    """Writes short lists on one line, and quotes text that `_Loader` would read as something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -287,7 +287,7 @@ class _Dumper(yaml.SafeDumper):
         return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        # PyYAML folds these line breaks into spaces unless it is told to escape them.
+        # PyYAML folds these line breaks into spaces unless they are escaped.
         style = '"' if any(character in data for character in "\x85\u2028\u2029\ufeff") else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 

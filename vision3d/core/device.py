@@ -1,4 +1,4 @@
-"""Where things run: the device and the rasterizer backend, resolved once."""
+"""Selection of the device and the rasterizer backend, done once."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def resolve_device(name: str = "auto") -> "torch.device":
     """The torch device for `auto`, `cpu` or `cuda` (also `cuda:1`).
 
     Raises:
-        DeviceError: CUDA was asked for and torch does not see a CUDA device, or the name is another one.
+        DeviceError: CUDA was requested but torch does not see a CUDA device, or the name is unknown.
     """
     import torch
 
@@ -40,10 +40,10 @@ def resolve_device(name: str = "auto") -> "torch.device":
 
 @contextlib.contextmanager
 def repeatable(device: "torch.device") -> Iterator[None]:
-    """Inside, a CPU gives the same bits for the same steps whatever the threads do; nothing changes for CUDA.
+    """Context in which the CPU gives the same bits for the same steps, independent of thread timing; no effect on CUDA.
 
-    PyTorch adds gradients of repeated indices (`x[i]` of more than 32 768 numbers) in whichever order the threads come, unless
-    it is asked for deterministic algorithms.
+    PyTorch adds gradients of repeated indices (`x[i]` of more than 32 768 numbers) in the order in which threads arrive,
+    unless deterministic algorithms are enabled.
     """
     import torch
 
@@ -61,10 +61,10 @@ def repeatable(device: "torch.device") -> Iterator[None]:
 
 
 def resolve_backend(name: str, device: "torch.device") -> Literal["native", "reference", "gsplat"]:
-    """The backend that rasterizes on `device`: `auto` takes the native kernels where they run, else gsplat, else torch.
+    """The backend that rasterizes on `device`: `auto` is native where its kernels run, else gsplat, else the torch reference.
 
     Raises:
-        BackendError: The backend that was asked for is not built or does not run on this device.
+        BackendError: The requested backend is not built or does not run on this device.
     """
     from vision3d.core import native
 

@@ -1,4 +1,4 @@
-"""Errors that people see: what was found, what was expected, what to do. Each knows its exit code of the program."""
+"""Errors for users: what was found, what was expected, what to do. Each has the exit code of the command line."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ class Vision3DError(Exception):
     """Base of all errors that vision3d raises on purpose.
 
     Attributes:
-        exit_code: Exit code of the command line: 1 run failed, 2 usage, 3 input wrong, 4 missing dependency or backend,
+        exit_code: Exit code of the command line: 1 run failed, 2 usage, 3 wrong input, 4 missing dependency or backend,
             5 would overwrite.
     """
 
@@ -24,7 +24,7 @@ class InputError(Vision3DError, ValueError):
 
 
 class ShapeError(InputError):
-    """A tensor has another shape or dtype than the function needs."""
+    """A tensor has the wrong shape or dtype."""
 
     def __init__(self, name: str, got: object, want: object) -> None:
         super().__init__(f"{name}: got {_shape_text(got)}, want {_shape_text(want)}")
@@ -32,7 +32,7 @@ class ShapeError(InputError):
 
 
 class FileFormatError(InputError):
-    """A file is not what its name says, is damaged, or holds values that make no sense."""
+    """A file does not match its suffix, is damaged, or contains invalid values."""
 
     def __init__(self, path: Path | str, problem: str, where: object = None) -> None:
         place = "" if where is None else f" at {'byte ' if isinstance(where, int) else ''}{where}"
@@ -41,7 +41,7 @@ class FileFormatError(InputError):
 
 
 class MissingFileError(InputError, FileNotFoundError):
-    """A file or folder that was named does not exist."""
+    """A given file or folder does not exist."""
 
     def __init__(self, path: Path | str, want: str = "an existing file or folder") -> None:
         Exception.__init__(self, f"{path}: does not exist; want {want}")
@@ -52,7 +52,7 @@ class MissingFileError(InputError, FileNotFoundError):
 
 
 class ConfigError(Vision3DError, ValueError):
-    """A configuration key is unknown or has a value that is not allowed."""
+    """A configuration key is unknown or has an invalid value."""
 
     exit_code = 2
 
@@ -62,19 +62,19 @@ class ConfigError(Vision3DError, ValueError):
 
 
 class DeviceError(Vision3DError, RuntimeError):
-    """Tensors are on different devices, or the device that was asked for is not there."""
+    """Tensors are on different devices, or the requested device is not available."""
 
     exit_code = 4
 
 
 class BackendError(Vision3DError, RuntimeError):
-    """A backend that was asked for cannot do this, or is not built."""
+    """The requested backend does not support this, or is not built."""
 
     exit_code = 4
 
 
 class MissingDependencyError(Vision3DError, ImportError):
-    """An optional package is needed."""
+    """An optional package is required."""
 
     exit_code = 4
 
@@ -84,7 +84,7 @@ class MissingDependencyError(Vision3DError, ImportError):
 
 
 class PluginError(Vision3DError, ImportError):
-    """What another package adds cannot be loaded."""
+    """A plugin of another package cannot be loaded."""
 
     exit_code = 4
 
@@ -98,7 +98,7 @@ class NumericalError(Vision3DError, ArithmeticError):
 
 
 class OutputExistsError(Vision3DError, FileExistsError):
-    """The output is already there."""
+    """The output already exists."""
 
     exit_code = 5
 
@@ -119,7 +119,7 @@ class RunInUseError(OutputExistsError):
 
 
 def nearest_names(name: str, valid: Iterable[str], count: int = 3) -> str:
-    """The valid names closest to `name`, for an error text."""
+    """The valid names closest to `name`, for an error message."""
     import difflib
 
     valid = sorted(valid)

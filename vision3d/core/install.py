@@ -1,6 +1,6 @@
-"""How this copy of vision3d was installed, and the commands that add to it.
+"""How this copy of vision3d was installed, and the commands that extend it.
 
-The distribution is called `vision3d-toolkit`; `vision3d` on PyPI belongs to another project and must not be
+The distribution is called `vision3d-toolkit`; `vision3d` on PyPI belongs to a different project and must not be
 installed over it.
 """
 
@@ -20,7 +20,7 @@ DISTRIBUTION = "vision3d-toolkit"
 
 
 def pip_command() -> str:
-    """The pip of this interpreter, as it is typed: `pip` where that is the one, else with the interpreter's path."""
+    """The pip command of this interpreter as typed by a user: `pip` if that is the one, else with the interpreter's path."""
     folder, found = Path(sys.executable).parent, shutil.which("pip")
     if found is not None and Path(found).parent == folder:
         return "pip"
@@ -31,7 +31,7 @@ def pip_command() -> str:
 
 
 def install_command(*extras: str) -> str:
-    """The command that adds `extras` to this copy: by its folder where it is a checkout, else by the distribution's name."""
+    """The command that adds `extras` to this copy: with the folder of a checkout, else with the name of the distribution."""
     names = f"[{','.join(extras)}]" if extras else ""
     folder = checkout()
     if folder is not None:
@@ -40,7 +40,7 @@ def install_command(*extras: str) -> str:
 
 
 def reinstall_command() -> str:
-    """The command that installs this copy once more, without what it needs: from where it came, as far as that is noted."""
+    """The command that reinstalls this copy without its dependencies, from its recorded origin if there is one."""
     folder, dist = checkout(), distribution()
     if folder is not None:
         return f"{pip_command()} install --no-deps -e {_quoted(str(folder))}"
@@ -49,7 +49,7 @@ def reinstall_command() -> str:
 
 
 def checkout() -> Path | None:
-    """The folder of the source code, where this copy runs from there: installed with `pip install -e`, or not installed."""
+    """The source folder if this copy runs from there: installed with `pip install -e`, or not installed."""
     dist, package = distribution(), Path(__file__).resolve().parents[1]
     editable = None if dist is None else _editable_folder(dist)
     if editable is not None and package == (editable / "vision3d").resolve():
@@ -60,7 +60,7 @@ def checkout() -> Path | None:
 
 
 def distribution() -> importlib.metadata.Distribution | None:
-    """What the package's installer has noted; None where this copy was not installed."""
+    """The installed distribution; None if this copy was not installed."""
     try:
         return importlib.metadata.distribution(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
@@ -69,7 +69,7 @@ def distribution() -> importlib.metadata.Distribution | None:
 
 @functools.cache
 def other_vision3d() -> str | None:
-    """The version of the distribution `vision3d`, where that is installed: it has files of the same names as ours."""
+    """The version of the distribution `vision3d` if it is installed: its files have the same names as ours."""
     try:
         return importlib.metadata.version("vision3d")
     except importlib.metadata.PackageNotFoundError:
@@ -89,7 +89,7 @@ def _local_origin(dist: importlib.metadata.Distribution) -> Path | None:
 
 
 def _origin(dist: importlib.metadata.Distribution) -> dict[str, Any]:
-    """What the installer has noted of where it came from (PEP 610); empty where it came from an index."""
+    """The origin recorded by the installer (PEP 610); empty if installed from an index."""
     try:
         origin = json.loads(dist.read_text("direct_url.json") or "{}")
     except ValueError:
@@ -98,5 +98,5 @@ def _origin(dist: importlib.metadata.Distribution) -> dict[str, Any]:
 
 
 def _quoted(text: str) -> str:
-    """In quotes always, since shells read square brackets as a pattern."""
+    """Always quoted, since shells treat square brackets as a pattern."""
     return shlex.quote(text) if "'" in text else f"'{text}'"

@@ -1,4 +1,4 @@
-"""Names of a package that are loaded at first use, so that importing it takes milliseconds (PEP 562)."""
+"""Names of a package that are loaded on first use, so that importing it takes milliseconds (PEP 562)."""
 
 import importlib
 import importlib.abc
@@ -10,14 +10,14 @@ from types import ModuleType
 
 
 def lazy_names(package: str, modules: Mapping[str, str], *, moved: Mapping[str, str] | None = None) -> Callable[[str], object]:
-    """The `__getattr__` of a package.
+    """The `__getattr__` function of a package.
 
     Args:
         package: Its `__name__`.
-        modules: The module that each public name is in, `module:name` where it has another name there, or `module:` for a
-            module itself; one that begins with a dot is below the package.
+        modules: Public name -> module that defines it, `module:name` if the name differs there, or `module:` for the module
+            itself; a leading dot is relative to the package.
         moved: Names of earlier versions, which still work with a DeprecationWarning -> the package that has them now, with
-            `:name` where they have another name there.
+            `:name` if the name differs there.
 
     Example:
         >>> lazy_names("vision3d", {"GaussianScene": "vision3d.scene"})("GaussianScene").__name__
@@ -43,7 +43,7 @@ def lazy_names(package: str, modules: Mapping[str, str], *, moved: Mapping[str, 
 
 
 def names_of_stub(package: str, file: str) -> dict[str, str]:
-    """What the `__init__.pyi` beside an `__init__.py` imports, for `lazy_names`; so type checkers and Python read one list."""
+    """The imports of the `__init__.pyi` next to an `__init__.py`, for `lazy_names`: type checkers and Python read one list."""
     import ast
 
     with open(f"{file.removesuffix('.py').removesuffix('.pyc')}.pyi", encoding="utf-8") as stub:
@@ -58,19 +58,19 @@ def names_of_stub(package: str, file: str) -> dict[str, str]:
 
 
 def move_modules(places: Mapping[str, str]) -> None:
-    """Let modules also be imported by their names of an earlier version, with a DeprecationWarning.
+    """Keep modules importable by their old names, with a DeprecationWarning.
 
     Args:
-        places: Old name -> new one, of modules and of packages with all that is in them.
+        places: Old name -> new name, of modules and of packages with all their modules.
 
     Example:
         >>> move_modules({"vision3d.stages.fitting": "vision3d.stages.fit"})
     """
-    sys.meta_path.insert(0, _Moved(places))  # before folders of an earlier checkout, which hold nothing but __pycache__
+    sys.meta_path.insert(0, _Moved(places))  # before folders of an earlier checkout, which contain only __pycache__
 
 
 class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds modules under old names: there is one of each, whatever it is called."""
+    """Finds modules by their old names; both names give the same module object."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = places
@@ -85,7 +85,7 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         assert new is not None
         warnings.warn(f"{spec.name} is now {new}", DeprecationWarning, stacklevel=2)
         module = importlib.import_module(new)
-        spec.loader_state = module.__spec__  # the import gives it the old one
+        spec.loader_state = module.__spec__  # the import machinery sets the old one
         return module
 
     def exec_module(self, module: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""What the program runs on: CPU, threads, versions, memory, state of the code."""
+"""Description of the machine: CPU, threads, versions, memory, state of the code."""
 
 import contextlib
 import functools
@@ -34,7 +34,7 @@ def describe_machine() -> dict[str, Any]:
 
 @functools.cache
 def processor_name() -> str:
-    """The name of the CPU as the system gives it."""
+    """The name of the CPU as reported by the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
@@ -44,12 +44,12 @@ def processor_name() -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory(device: Any = "cpu") -> int:
-    """The most memory that this process held so far, in bytes: on the GPU when `device` is one, else resident."""
+    """Peak memory of this process in bytes: GPU memory if `device` is a GPU, else resident memory."""
     import torch
 
     if torch.device(device).type == "cuda":
@@ -59,12 +59,12 @@ def peak_memory(device: Any = "cpu") -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes that can be had without swapping, within the limit of the control group; None where the system does not say."""
+    """Bytes available without swapping, within the limit of the control group; None if the system does not report it."""
     found = []
     with contextlib.suppress(OSError, ValueError):
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+    with contextlib.suppress(OSError, ValueError):  # "max" means no limit
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text("ascii")) for name in ("max", "current"))
         found.append(max(limit - used, 0))
     return min(found, default=None)
@@ -72,7 +72,7 @@ def free_memory() -> int | None:
 
 @functools.cache
 def git_hash() -> str | None:
-    """The commit of the checkout that this code runs from, with `+` when files differ from it; None outside one."""
+    """The commit of the checkout that this code runs from, with `+` if files were modified; None outside a checkout."""
     folder = Path(__file__).resolve().parents[1]
     if not (folder.parent / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""The compiled module: found once, or not at all. Kernels follow `torch.get_num_threads()` at every call."""
+"""The compiled module, looked up once. Kernels use `torch.get_num_threads()` threads at every call."""
 
 import functools
 import importlib
@@ -16,7 +16,7 @@ from vision3d.core import torch_private
 from vision3d.core.errors import BackendError
 
 _library = torch.library.Library("vision3d", "FRAGMENT")
-_plain: dict[Any, tuple[str, Callable[..., Any]]] = {}  # of each operation its name and the function that it wraps
+_plain: dict[Any, tuple[str, Callable[..., Any]]] = {}  # operation -> its name and the function that it wraps
 
 
 @functools.cache
@@ -36,9 +36,9 @@ def _load() -> ModuleType | None:
 
 
 def module() -> ModuleType | None:
-    """The native module with its thread pool sized like torch's, or None (one warning) when it was not built.
+    """The native module with its thread pool sized like torch's, or None (with one warning) if it was not built.
 
-    Environment: `VISION3D_NATIVE=0` leaves it out, `VISION3D_ISA=sse2|avx2|avx512|portable` picks the instruction set.
+    Environment: `VISION3D_NATIVE=0` disables it, `VISION3D_ISA=sse2|avx2|avx512|portable` selects the instruction set.
     """
     native = _load()
     if native is not None:
@@ -47,7 +47,7 @@ def module() -> ModuleType | None:
 
 
 def require() -> ModuleType:
-    """The native module, for code that runs only where it was found."""
+    """The native module, for code that runs only if it is available."""
     native = module()
     if native is None:
         raise RuntimeError("the native module is not loaded")
@@ -62,10 +62,10 @@ def has_cuda() -> bool:
 
 
 def where(tensor: torch.Tensor) -> dict[str, int]:
-    """The arguments of native functions that make them run where the tensor lies: none on a CPU, else device and stream.
+    """Arguments that make native functions run on the device of the tensor: none for a CPU, else device and stream.
 
     Raises:
-        BackendError: The module has no kernels for that device.
+        BackendError: The module has no kernels for this device.
     """
     if tensor.device.type == "cpu":
         return {}
@@ -78,13 +78,13 @@ def where(tensor: torch.Tensor) -> dict[str, int]:
 
 
 def custom_op(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`torch.library.custom_op` for `vision3d::name`, which refuses forward mode: it has gradients, but no tangents.
+    """`torch.library.custom_op` for `vision3d::name` that refuses forward mode: it has gradients, but no tangents.
 
-    torch would drop the tangents of dual numbers and of `torch.func.jvp` without a word.
+    torch would silently drop the tangents of dual numbers and of `torch.func.jvp`.
 
     Args:
         name: Without the namespace.
-        options: As `torch.library.custom_op` has them; by default nothing is mutated, for CPU and CUDA.
+        options: As for `torch.library.custom_op`; by default nothing is mutated, for CPU and CUDA.
     """
     options = {"mutates_args": (), "device_types": ("cpu", "cuda"), **options}
 
@@ -101,7 +101,7 @@ def custom_op(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
             refuse_tangents(name, *arguments)
             return autograd(keyset, *arguments, **named)
 
-        # Below this key torch.func.jvp has taken the tangents off already, so that `guarded` alone would not see them.
+        # Below this key torch.func.jvp has already removed the tangents, so `guarded` alone would not see them.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an override is what is meant
             torch_private.override_autograd(_library, name, guarded_autograd)
@@ -112,7 +112,7 @@ def custom_op(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def refuse_tangents(name: str, *arguments: Any) -> None:
-    """Raises BackendError if an argument carries a tangent of forward mode."""
+    """Raise BackendError if an argument carries a forward-mode tangent."""
     if torch_private.forward_mode_is_on() and any(map(has_tangent, arguments)):
         raise BackendError(
             f"{name}: has no forward-mode derivatives (dual numbers, torch.func.jvp); use reverse mode (backward, grad, vjp), "
@@ -121,7 +121,7 @@ def refuse_tangents(name: str, *arguments: Any) -> None:
 
 
 def has_tangent(value: Any) -> bool:
-    """Whether a tensor, or one in a list, is a dual number of forward mode."""
+    """Whether a tensor, or a tensor in a list, is a forward-mode dual number."""
     if not torch_private.forward_mode_is_on():
         return False
     if isinstance(value, list | tuple):
@@ -130,11 +130,11 @@ def has_tangent(value: Any) -> bool:
 
 
 def direct(op: Any, function: Any = None) -> Any:
-    """The quickest way to call an op of `torch.library.custom_op`: itself, `function`, or what it wraps.
+    """The fastest way to call an op of `torch.library.custom_op`: itself, `function`, or the function that it wraps.
 
-    Called eagerly, the op costs 0.1 to 0.2 ms, and its first call imports torch's compiler: 1.3 s of CPU time. Where nothing
-    can ask for a gradient, what it wraps does; else `function` of `eager_function`, which has the same gradients. The op is
-    for what traces or transforms calls: `torch.compile`, fake tensors, `torch.func`.
+    An eager call of the op costs 0.1 to 0.2 ms, and its first call imports torch's compiler: 1.3 s of CPU time. If no
+    gradient can be required, the wrapped function is enough; otherwise `function` of `eager_function` has the same gradients.
+    The op itself is for what traces or transforms calls: `torch.compile`, fake tensors, `torch.func`.
     """
     if torch.compiler.is_compiling():  # first: the compiler cannot read the other conditions
         return op
@@ -149,9 +149,9 @@ def direct(op: Any, function: Any = None) -> Any:
 
 
 def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., Any], vjp: Any) -> type[torch.autograd.Function]:
-    """The autograd function of an op, from what the op is given by `register_autograd`; gradients may come as None.
+    """The autograd function of an op, from the arguments of `register_autograd`; gradients may be None.
 
-    Its `backward` takes as `vjp` what to call for the gradients: by default the op `vjp`, here what that wraps.
+    Its `backward` takes the function for the gradients as `vjp`: by default the op `vjp`, here the function that it wraps.
     """
 
     op_name, plain = _plain[op]
@@ -169,14 +169,14 @@ def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., A
 
 
 def runs_on(tensor: torch.Tensor) -> bool:
-    """Whether the module was found and has kernels for the tensor's device."""
+    """Whether the native module is available and has kernels for the tensor's device."""
     return _is_found() and (tensor.device.type == "cpu" or (tensor.device.type == "cuda" and has_cuda()))
 
 
 def is_plain(*tensors: torch.Tensor) -> bool:
-    """Whether the kernels can take the tensors: `runs_on`, outside `torch.func` transforms, and none a dual number.
+    """Whether the kernels can process the tensors: `runs_on`, outside `torch.func` transforms, and no dual numbers.
 
-    Elsewhere the reference is right, where there is one for the same function.
+    Otherwise the reference is to be used, if the function has one.
     """
     if not runs_on(tensors[0]) or torch_private.transform_is_on():
         return False

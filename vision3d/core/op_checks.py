@@ -1,4 +1,4 @@
-"""What native operations accept: shapes, dtypes and devices by a signature, sizes below limits before memory is taken."""
+"""Checks of the arguments of native operations: shapes, dtypes, devices by a signature; size limits before allocation."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ MAX_PIXELS = 2**28
 MAX_TILES = 2**24
 """Tiles of all images of one call: `MAX_PIXELS` in tiles of 4 x 4."""
 CHECKED_BYTES = 2**30
-"""Outputs on a CPU that take more than this are compared with the free memory first."""
+"""Outputs on a CPU larger than this are compared with the free memory first."""
 
 _DTYPES = {"int32": torch.int32, "int64": torch.int64, "uint8": torch.uint8, "bool": torch.bool}
 _FLOATS = (torch.float32, torch.float64)
@@ -26,19 +26,19 @@ class _Argument(NamedTuple):
     index: int
     name: str
     dtype: torch.dtype | None
-    """None: that of the first float argument, float32 or float64."""
+    """None: the dtype of the first float argument, float32 or float64."""
     optional: bool
     leading: str | None
-    """Name of any number of leading axes."""
+    """Name of an arbitrary number of leading axes."""
     axes: tuple[int | str, ...]
 
 
 class Signature:
     """Shapes of the tensor arguments of a function, as `means: float b n 3, ids: int64? p`.
 
-    Each argument has a dtype, `?` where it may be None, and axes: a number, a name that is the same size wherever it stands,
-    or `*name` for any number of leading axes. `float` is float32 or float64, the same for all. Arguments that are not tensors
-    stand as a bare name. All tensors are on the device of the first.
+    Each argument has a dtype, `?` if it may be None, and axes: a number, a name that has the same size everywhere,
+    or `*name` for an arbitrary number of leading axes. `float` is float32 or float64, the same for all. Arguments that are not
+    tensors are given by their name alone. All tensors must be on the device of the first.
     """
 
     def __init__(self, text: str) -> None:
@@ -54,11 +54,11 @@ class Signature:
             self.arguments.append(_Argument(index, name, _DTYPES.get(dtype.rstrip("?")), optional, leading, sizes))
 
     def check(self, *values: Any, **named: Any) -> None:
-        """Raise for the first argument that does not fit.
+        """Raise for the first argument that does not match.
 
         Raises:
-            ShapeError: A shape or dtype; names the argument, with got and want.
-            DeviceError: A tensor is on another device than the first.
+            ShapeError: Wrong shape or dtype; the message has the argument, got and want.
+            DeviceError: A tensor is on a different device than the first.
         """
         sizes: dict[str, int | tuple[int, ...]] = {}
         first, dtype = None, None
@@ -96,9 +96,9 @@ class Signature:
 
 
 def checked(signature: str) -> Callable[[Function], Function]:
-    """Check the arguments of the decorated function against a signature at every call; under `torch.library.custom_op`.
+    """Check the arguments of the decorated function against a signature at every call; goes under `torch.library.custom_op`.
 
-    The names are those of the function's arguments, in their order, as far as the last tensor.
+    The names are those of the function's arguments, in order, up to the last tensor.
     """
     signature_of = Signature(signature)
 
@@ -114,10 +114,10 @@ def checked(signature: str) -> Callable[[Function], Function]:
 
 
 def check_image_size(num_images: int, width: int, height: int, tile_size: int | None = None) -> None:
-    """That images have pixels, and not more than `MAX_PIXELS` or `MAX_TILES` altogether.
+    """Check that images have pixels, and no more than `MAX_PIXELS` or `MAX_TILES` in total.
 
     Raises:
-        InputError: They have not; says how many there would be.
+        InputError: They do not; the message has the number.
     """
     sizes = [("width", width), ("height", height), *([] if tile_size is None else [("tile_size", tile_size)])]
     for name, value in sizes:
@@ -139,10 +139,10 @@ def check_image_size(num_images: int, width: int, height: int, tile_size: int | 
 
 
 def check_memory(like: Tensor, numbers: int, what: str) -> None:
-    """That so many numbers of the type of `like` fit into the free memory of the CPU; a GPU's allocator refuses by itself.
+    """Check that this many numbers of the dtype of `like` fit into the free CPU memory; GPU allocators check by themselves.
 
     Raises:
-        InputError: They do not; says how much they would take and how much is free.
+        InputError: They do not; the message has the size and the free memory.
     """
     size = numbers * like.element_size()
     if size <= CHECKED_BYTES or like.device.type != "cpu":

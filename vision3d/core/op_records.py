@@ -1,7 +1,7 @@
-"""Operations whose arguments are one record: a NamedTuple that spells name, type and shape of each argument once.
+"""Operations whose arguments are one record: a NamedTuple with name, type and shape of each argument.
 
-The operation's schema, the checks of its arguments, and what its fake and its gradient see all come from that record. A record
-may hold others; in the schema their fields are flat.
+The operation's schema, the checks of its arguments, and the inputs of its fake and its gradient come from that record. A
+record may contain records; in the schema their fields are flattened.
 """
 
 import functools
@@ -30,9 +30,9 @@ class _Field(NamedTuple):
 
 
 class RecordOp:
-    """The operation `vision3d::name`, made from a function of one record.
+    """The operation `vision3d::name`, built from a function of one record.
 
-    Calling it with the flat arguments takes the quickest way (`native.direct`).
+    Calling it with the flat arguments takes the fastest path (`native.direct`).
 
     Args:
         function: Its only argument is annotated with a NamedTuple; it returns a tensor or a tuple of them, as annotated.
@@ -56,7 +56,7 @@ class RecordOp:
         return native.direct(self.op)(*values)
 
     def register_fake(self, function: Callable[[Any], Any]) -> None:
-        """Register what gives empty outputs for a record of fake tensors."""
+        """Register a function that returns empty outputs for a record of fake tensors."""
         self.op.register_fake(lambda *values: function(build(self.record, values)))
 
     def register_autograd(
@@ -65,8 +65,8 @@ class RecordOp:
         """Register the gradient.
 
         Args:
-            setup: (ctx, record, outputs) -> None; keeps what `backward` reads, as with `save`.
-            backward: (ctx, gradient of each output...) -> gradients by the names of the inputs; None for the rest.
+            setup: (ctx, record, outputs) -> None; stores what `backward` reads, as with `save`.
+            backward: (ctx, gradient of each output...) -> gradients by name of the input; missing ones are None.
         """
 
         def gradients(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
@@ -78,7 +78,7 @@ class RecordOp:
         )
 
     def needs_gradient(self, ctx: Any, name: str) -> bool:
-        """Whether the gradient of the input of this name is asked for."""
+        """Whether the gradient of this input is required."""
         return ctx.needs_input_grad[self.names.index(name)]
 
 
@@ -88,7 +88,7 @@ def record_op(name: str) -> Callable[[Callable[[Any], Any]], RecordOp]:
 
 
 def save(ctx: Any, state: tuple[Any, ...]) -> None:
-    """Keep a record for the backward pass, its tensors as autograd wants them kept."""
+    """Store a record for the backward pass, its tensors with `save_for_backward`."""
     values = flatten(state)
     tensors = [value if isinstance(value, Tensor) else None for value in values]
     ctx.save_for_backward(*tensors)
@@ -96,13 +96,13 @@ def save(ctx: Any, state: tuple[Any, ...]) -> None:
 
 
 def saved(ctx: Any) -> Any:
-    """The record that `save` kept."""
+    """The record that `save` stored."""
     record, others = ctx.state
     return build(record, [other if tensor is None else tensor for tensor, other in zip(ctx.saved_tensors, others)])
 
 
 def build(record: Any, values: Sequence[Any]) -> Any:
-    """The record with these flat values; what is missing at the end has its default."""
+    """The record with these flat values; values missing at the end have their defaults."""
     values = list(values)
     for index, inner, size in reversed(_inner_records(record)):
         values[index : index + size] = (build(inner, values[index : index + size]),)
@@ -110,7 +110,7 @@ def build(record: Any, values: Sequence[Any]) -> Any:
 
 
 def flatten(record: tuple[Any, ...]) -> list[Any]:
-    """The values of a record and of those that it holds, in the order of the schema."""
+    """The values of a record and of its nested records, in the order of the schema."""
     values = list(record)
     for index, _, _ in _inner_records(type(record)):
         values[index : index + 1] = flatten(values[index])
@@ -119,7 +119,7 @@ def flatten(record: tuple[Any, ...]) -> list[Any]:
 
 @functools.cache
 def fields_of(record: Any) -> tuple[_Field, ...]:
-    """All fields of a record, those of the records that it holds in their place."""
+    """All fields of a record, with nested records expanded in place."""
     found: list[_Field] = []
     for name, hint in record.__annotations__.items():
         if _is_record(hint):
@@ -137,7 +137,7 @@ def fields_of(record: Any) -> tuple[_Field, ...]:
 
 
 def _inner_records(record: Any) -> tuple[tuple[int, Any, int], ...]:
-    """Of each record that a record holds: where it begins in the schema, its type, how many values it has."""
+    """For each nested record: its position in the schema, its type, its number of values."""
     found = _INNER.get(record)
     if found is None:
         parts, first = [], 0
@@ -150,7 +150,7 @@ def _inner_records(record: Any) -> tuple[tuple[int, Any, int], ...]:
     return found
 
 
-_INNER: dict[Any, tuple[tuple[int, Any, int], ...]] = {}  # not functools.cache, which torch.compile warns of
+_INNER: dict[Any, tuple[tuple[int, Any, int], ...]] = {}  # not functools.cache, which triggers a torch.compile warning
 
 
 def _is_record(hint: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Values as JSON can hold them (RFC 8259)."""
+"""Conversion of values to JSON (RFC 8259)."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Tensors and tuples as lists, paths as texts, and None for numbers that are not finite, which JSON has not."""
+    """Tensors and tuples become lists, paths become strings, and non-finite numbers, which JSON lacks, become None."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -21,5 +21,5 @@ def plain(value: Any) -> Any:
 
 
 def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True) -> str:
-    """JSON of what `plain` makes of a value."""
+    """JSON of the result of `plain`."""
     return json.dumps(plain(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False)

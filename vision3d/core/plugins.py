@@ -1,6 +1,6 @@
-"""What other packages add: entry points of the groups `vision3d.stages`, `.codecs`, `.losses`, `.engines` and `.guidance`.
+"""Plugins of other packages: entry points of the groups `vision3d.stages`, `.codecs`, `.losses`, `.engines` and `.guidance`.
 
-A package declares them in its pyproject.toml, here a stage and a file format:
+A package declares them in its pyproject.toml, for example a stage and a file format:
 
     [project.entry-points."vision3d.stages"]
     toy = "toy_package.stage:toy"
@@ -8,7 +8,7 @@ A package declares them in its pyproject.toml, here a stage and a file format:
     [project.entry-points."vision3d.codecs"]
     ".toy" = "toy_package.files:CODEC"
 
-Built-in names go first, so that no package changes what a known verb or suffix does.
+Built-in names take precedence, so that no package changes a known verb or suffix.
 """
 
 import functools
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @functools.cache
 def names(group: str) -> dict[str, metadata.EntryPoint]:
-    """Entry points by name, those of the first package where two have the same."""
+    """Entry points by name; if two packages use the same name, the first wins."""
     found: dict[str, metadata.EntryPoint] = {}
     for point in metadata.entry_points(group=group):
         found.setdefault(point.name, point)
@@ -30,10 +30,10 @@ def names(group: str) -> dict[str, metadata.EntryPoint]:
 
 
 def load(group: str, name: str, kind: type[T]) -> T | None:
-    """The object of that name, or None.
+    """Load the object of that name, or return None.
 
     Raises:
-        PluginError: Its package cannot be imported, or it is of another type.
+        PluginError: Its package cannot be imported, or the object has the wrong type.
     """
     point = names(group).get(name)
     if point is None:
@@ -48,7 +48,7 @@ def load(group: str, name: str, kind: type[T]) -> T | None:
 
 
 def load_all(group: str, kind: type[T]) -> dict[str, T]:
-    """All of them that can be loaded, by name."""
+    """All plugins of the group that can be loaded, by name."""
     found = {}
     for name in names(group):
         try:

@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar on a terminal, else a plain line every ten seconds; or whatever the caller passes."""
+"""Progress of long loops: a bar on a terminal, else a line every ten seconds; or a callback of the caller."""
 
 import math
 import sys
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class ProgressCallback(Protocol):
-    """Takes every step of a loop: `task` ("fit"), `step` of `total` done, and `values` such as the loss."""
+    """Called at every step of a loop: `task` ("fit"), `step` of `total` done, and `values` such as the loss."""
 
     def __call__(self, task: str, step: int, total: int, values: Mapping[str, SupportsFloat]) -> None: ...
 
 
 def silent(task: str, step: int, total: int, values: Mapping[str, SupportsFloat]) -> None:
-    """The callback that shows nothing."""
+    """A callback that shows nothing."""
 
 
 class Progress:
     """One loop that reports its steps.
 
     Args:
-        total: Steps that the loop takes.
-        task: What it does, in a word.
-        callback: Takes the steps; None shows them on the standard error stream.
-        quiet: Shows nothing when there is no callback.
+        total: Number of steps of the loop.
+        task: What it does, in one word.
+        callback: Called at every step; None shows progress on standard error.
+        quiet: Show nothing if there is no callback.
 
     Example:
         >>> with Progress(3, "fit", quiet=True) as bar:
@@ -42,7 +42,7 @@ class Progress:
         self._callback = callback or self._own or silent
 
     def update(self, step: int, **values: SupportsFloat) -> None:
-        """Say that `step` steps are done, with figures to show (numbers, or tensors of one number)."""
+        """Report that `step` steps are done, with values to show (numbers, or tensors of one number)."""
         self._callback(self.task, step, self.total, values)
 
     def __enter__(self) -> Self:
@@ -57,7 +57,7 @@ class TerminalProgress:
     """Shows any number of tasks: rich bars with the time left where `stream` is a terminal, else plain lines.
 
     Args:
-        stream: Where to write; the standard error stream when None.
+        stream: Where to write; standard error when None.
         quiet: Show nothing.
         interval: Seconds between two plain lines.
     """
@@ -78,7 +78,7 @@ class TerminalProgress:
             self._show_line(task, step, total, values)
 
     def close(self) -> None:
-        """End the bars; the last state stays on the screen."""
+        """Close the bars; their last state stays on the screen."""
         if self._bars is not None:
             self._bars.stop()
         self._bars = None
@@ -107,7 +107,7 @@ class TerminalProgress:
             self._ids[task] = bars.add_task(task, total=total, figures="")
             bars.start()
         now = time.monotonic()
-        # Reading a figure may wait for the device, so it is done no more often than the eye follows.
+        # Reading a value may wait for the device, so the display is updated only a few times per second.
         if step >= total or now - self._shown.get(task, -math.inf) >= 0.1:
             self._shown[task] = now
             bars.update(self._ids[task], completed=step, total=total, figures="  ".join(_texts(values)))

@@ -8,7 +8,7 @@ from vision3d.core.errors import ConfigError
 
 
 def check_numbers(config: Any, names: Iterable[str], holds: Callable[[Any], bool], want: str) -> None:
-    """Raise ConfigError for the first field of `names` that is not finite or for which `holds` does not."""
+    """Raise ConfigError for the first field of `names` that is not finite or does not satisfy `holds`."""
     for name in names:
         value = getattr(config, name)
         if not (holds(value) and value < math.inf):
@@ -16,12 +16,12 @@ def check_numbers(config: Any, names: Iterable[str], holds: Callable[[Any], bool
 
 
 def check_each(config: Any, checks: Iterable[tuple[str, bool, str]], group: str = "") -> None:
-    """Raise ConfigError for the first field that is not right.
+    """Raise ConfigError for the first invalid field.
 
     Args:
-        config: What has the fields.
-        checks: Name of a field, whether its value is right, and what is wanted.
-        group: Of the options, with a dot, for the message.
+        config: The object that has the fields.
+        checks: Name of a field, whether its value is valid, and the expected value.
+        group: Prefix of the option names, with a dot, for the message.
     """
     for name, is_right, want in checks:
         if not is_right:

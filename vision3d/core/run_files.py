@@ -1,4 +1,4 @@
-"""What a run folder says about itself, read without torch: that it is one, its configuration, its verb and inputs."""
+"""What a run folder records about itself, read without torch: that it is one, its configuration, its verb and inputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ HEADER = "# vision3d run, version "
 
 
 def is_run_folder(path: Path | str) -> bool:
-    """Whether a folder is that of a run, by the head of its config.yaml."""
+    """Whether a folder is a run folder, by the first line of its config.yaml."""
     try:
         with (Path(path) / CONFIG_FILE).open(encoding="utf-8") as file:
             return file.readline().startswith(HEADER)
@@ -24,25 +24,25 @@ def is_run_folder(path: Path | str) -> bool:
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run works on, so that it is resumed without being told again."""
+    """The inputs of a run, so that it can be resumed without giving them again."""
 
     verb: str | None = None
-    """Such as `fit` or `animate rig`."""
+    """For example `fit` or `animate rig`."""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Of each input that is a path (absolute), a text, a switch, None, or a list of paths or texts."""
+    """Each input given as a path (absolute), a string, a flag, None, or a list of paths or strings."""
     from_python: tuple[str, ...] = ()
-    """Inputs that were objects in memory, not files."""
+    """Names of inputs that were objects in memory, not files."""
 
     @classmethod
     def of(cls, verb: str, inputs: Mapping[str, Any]) -> "RunInputs":
-        """With paths made absolute; objects are only named."""
+        """Make paths absolute; of objects only the name is recorded."""
         values = {name: _plain(value) for name, value in inputs.items()}
         objects = tuple(name for name, value in values.items() if value is _OBJECT)
         return cls(verb, {name: value for name, value in values.items() if value is not _OBJECT}, objects)
 
     @classmethod
     def read(cls, folder: Path) -> "RunInputs":
-        """Of a run folder; empty where it does not say.
+        """Read the inputs of a run folder; empty if it does not record them.
 
         Raises:
             FileFormatError: inputs.yaml is damaged.

@@ -1,8 +1,8 @@
-"""The lock of a run folder: one process at a time works in it.
+"""The lock of a run folder: only one process at a time works in it.
 
-`.lock` names the process (number, start, host). A process that has ended no longer holds it, and neither does another one that
-got its number later; on another host nobody can tell, so such a lock counts until it is removed by hand. The file is read
-and changed under `flock`, so that two processes cannot both take over a lock that was left behind.
+`.lock` names the process (id, start time, host). A process that has ended no longer holds it, nor does a later process with
+the same id; on another host this cannot be determined, so such a lock is valid until it is removed by hand. The file is read
+and changed under `flock`, so that two processes cannot both take over a stale lock.
 """
 
 import atexit
@@ -20,17 +20,17 @@ from vision3d.core.errors import RunInUseError, Vision3DError
 
 LOCK_FILE = ".lock"
 _held: Counter[str] = Counter()
-"""Locks of this process: how often each was taken."""
+"""Locks of this process: how many times each was taken."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """Who holds a lock."""
+    """The process that holds a lock."""
 
     pid: int
     host: str
     started: str | None
-    """When the process started, as the kernel counts; None where the system does not say."""
+    """Start time of the process, in ticks of the kernel; None if the system does not report it."""
     since: str
     """When it took the lock."""
 
@@ -42,7 +42,7 @@ class Owner:
 
     @classmethod
     def read(cls, text: bytes) -> "Owner | None":
-        """Out of the bytes of a lock file; None where they are damaged, as after a crash while they were written."""
+        """Parse the contents of a lock file; None if they are damaged, as after a crash while they were written."""
         try:
             owner = cls(**json.loads(text))
         except (ValueError, TypeError):
@@ -50,11 +50,11 @@ class Owner:
         return owner if isinstance(owner.pid, int) and isinstance(owner.host, str) else None
 
     def is_this_process(self) -> bool:
-        """Whether this process is meant."""
+        """Whether the owner is this process."""
         return (self.pid, self.host, self.started) == (os.getpid(), os.uname().nodename, _start_of(os.getpid()))
 
     def has_ended(self) -> bool:
-        """Whether the process is surely gone."""
+        """Whether the process has certainly ended."""
         if self.host != os.uname().nodename:
             return False
         try:
@@ -68,10 +68,10 @@ class Owner:
 
 
 class RunLock:
-    """The lock of one folder; taken again by the same process it counts how often.
+    """The lock of one folder; it is reentrant within a process.
 
     Args:
-        folder: A run folder that exists.
+        folder: An existing run folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,10 +79,10 @@ class RunLock:
         self._key: str | None = None
 
     def acquire(self) -> None:
-        """Take the lock, if this object does not hold it.
+        """Take the lock, unless this object already holds it.
 
         Raises:
-            RunInUseError: Another process holds it, or one on another host, which may have ended.
+            RunInUseError: Another process holds it, or a process on another host, which may have ended.
             Vision3DError: The file cannot be written.
         """
         if self._key is not None:
@@ -103,7 +103,7 @@ class RunLock:
         _held[self._key] += 1
 
     def release(self) -> None:
-        """Give the lock back, if this object holds it; it goes when nobody in this process holds it any more."""
+        """Release the lock if this object holds it; the file is removed with the last lock of this process."""
         if self._key is not None:
             key, self._key = self._key, None
             _held[key] -= 1
@@ -114,24 +114,24 @@ class RunLock:
 
 def _in_use(owner: Owner, path: Path) -> str:
     if owner.host == os.uname().nodename:
-        return f"in use by process {owner.pid} since {owner.since}; wait for it, stop it, or give another --out"
+        return f"in use by process {owner.pid} since {owner.since}; wait for it, stop it, or use another --out"
     return (
         f"in use by process {owner.pid} on {owner.host} since {owner.since}; if that process has ended, remove {path}, "
-        "else give another --out"
+        "else use another --out"
     )
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """The lock file, made where there is none; nobody else reads or changes it meanwhile."""
+    """The lock file, created if missing, with exclusive access."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            with contextlib.suppress(OSError):  # file systems without it
+            with contextlib.suppress(OSError):  # file systems without flock
                 fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 if not os.path.samestat(os.fstat(file), os.stat(path)):
-                    continue  # removed and made anew while we waited
+                    continue  # removed and created again while we waited
             except FileNotFoundError:
                 continue
             yield file
@@ -141,7 +141,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _remove(path: Path) -> None:
-    """Remove a lock of this process; others' locks and missing folders stay as they are."""
+    """Remove a lock of this process; locks of other processes and missing folders are left alone."""
     with contextlib.suppress(OSError):
         if not path.is_file():
             return
@@ -152,7 +152,7 @@ def _remove(path: Path) -> None:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process started, in a form that no other process of any boot has; None where the system does not say."""
+    """Start time of a process, unique over all processes and boots; None if the system does not report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
@@ -162,10 +162,10 @@ def _start_of(pid: int) -> str | None:
 
 
 _GONE = "ended"
-"""`_start_of` a process that has ended and was not waited for."""
+"""`_start_of` a zombie process."""
 
 
 @atexit.register
 def _remove_all() -> None:
     for key in list(_held):
-        _remove(Path(key))  # of a fork's parent they stay, since the owner is another process
+        _remove(Path(key))  # in a forked child the parent's locks stay, since the owner is another process

@@ -1,14 +1,14 @@
-"""Run folders: all that a run was asked and did, and how to resume it.
+"""Run folders: everything that a run was given and produced, and how to resume it.
 
 A run has one folder:
 
     config.yaml           the resolved configuration; `--config` with it repeats the run
-    inputs.yaml           the verb and what it works on; `--resume` needs nothing else
-    metrics.jsonl         one object a line: step, wall_s, loss, ...
+    inputs.yaml           the verb and its inputs; `--resume` needs nothing else
+    metrics.jsonl         one JSON object per line: step, wall_s, loss, ...
     summary.json          versions, git hash, device, CPU, threads, seed, peak memory, wall time, command, results
     report.html           all of it on one page
     checkpoints/          step_000500.pt and so on, the newest few
-    .lock                 while a process works in it: which
+    .lock                 the process that works in it, if any
 """
 
 import contextlib
@@ -42,30 +42,30 @@ _WORTHLESS = {CONFIG_FILE, INPUTS_FILE, "summary.json", LOCK_FILE}
 
 
 class Interrupted(KeyboardInterrupt):
-    """Someone stopped the run; it ended after a whole step and wrote a checkpoint."""
+    """The run was stopped by the user; it finished its step and wrote a checkpoint."""
 
 
 @dataclasses.dataclass(eq=False)
 class RunFolder:
-    """The folder of one run; `create` makes it."""
+    """The folder of one run; use `create` to make it."""
 
     path: Path
     config: dict[str, Any]
     """The resolved configuration as plain values."""
     ignore: Collection[str] = ()
-    """Dotted keys that may differ between a checkpoint and the run that is resumed from it."""
+    """Dotted keys that may differ between a checkpoint and the run that resumes it."""
     grows: Collection[str] = ()
-    """Dotted keys that may be larger in the run that is resumed."""
+    """Dotted keys that may be larger in the run that resumes."""
     keep: int = 3
-    """How many checkpoints stay."""
+    """Number of checkpoints to keep."""
     wall_s: float = dataclasses.field(default=0.0, init=False)
     """Seconds of the earlier sessions of this run."""
     is_in_session: bool = dataclasses.field(default=False, init=False)
-    """Whether a `stage.session` works in it."""
+    """Whether a `stage.session` is active in it."""
 
     def __post_init__(self) -> None:
         self._started = time.perf_counter()
-        self._made: list[Path] | None = None  # folders that `create` made, innermost first; None: a run was there before
+        self._made: list[Path] | None = None  # folders that `create` created, innermost first; None: a run existed before
         self.checkpoints = CheckpointFolder(self.path / "checkpoints", self.keep)
         self._lock = RunLock(self.path)
 
@@ -81,33 +81,33 @@ class RunFolder:
         grows: Collection[str] = (),
         keep: int = 3,
     ) -> Self:
-        """Make the folder, or open the one that is there, and lock it until `unlock` or the end of this process.
+        """Create the folder, or open an existing one, and lock it until `unlock` or the end of this process.
 
         Args:
             path: The folder.
             config: The configuration, a dataclass instance.
-            overwrite: Empty a run folder that is there first.
-            resume: Resume the run that is there, where `restore` says; files that a killed process left unfinished go.
-            ignore: Dotted keys in which the configuration may differ from that of the run that is resumed.
-            grows: Dotted keys of which the value may be larger than in the run that is resumed.
-            keep: How many checkpoints stay.
+            overwrite: Empty an existing run folder first.
+            resume: Resume the existing run from its last checkpoint (`restore`); incomplete files are removed.
+            ignore: Dotted keys in which the configuration may differ from that of the resumed run.
+            grows: Dotted keys whose value may be larger than in the resumed run.
+            keep: Number of checkpoints to keep.
 
         Raises:
-            OutputExistsError: The folder is not empty, and neither option allows to use it; or it is not a run's.
+            OutputExistsError: The folder is not empty and neither option is given, or it is not a run folder.
             RunInUseError: Another process works in it; nothing was changed.
-            ConfigError: The run there has another configuration; lists the keys.
-            Vision3DError: The folder cannot be made or written.
+            ConfigError: The existing run has a different configuration; the message lists the keys.
+            Vision3DError: The folder cannot be created or written.
         """
         path = Path(path)
         run = cls(path, configuration.to_dict(config), ignore, grows, keep)
         if path.exists() and not path.is_dir():
-            raise OutputExistsError(path, "want a folder; give another --out")
+            raise OutputExistsError(path, "want a folder; use another --out")
         if not _check_free(path, overwrite=overwrite, resume=resume):
             run._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         make_folder(path)
         run.lock()
         try:
-            if _check_free(path, overwrite=overwrite, resume=resume):  # once more, now that nobody else can change it
+            if _check_free(path, overwrite=overwrite, resume=resume):  # again, now that no other process can change it
                 if overwrite:
                     _empty(path)
                 else:
@@ -122,11 +122,11 @@ class RunFolder:
 
     @property
     def made_anew(self) -> bool:
-        """Whether `create` made the folder or found it empty."""
+        """Whether `create` created the folder or found it empty."""
         return self._made is not None
 
     def lock(self) -> None:
-        """Keep other processes out of the folder, until `unlock` or the end of this one.
+        """Lock the folder against other processes, until `unlock` or the end of this one.
 
         Raises:
             RunInUseError: Another process works in it.
@@ -134,11 +134,11 @@ class RunFolder:
         self._lock.acquire()
 
     def unlock(self) -> None:
-        """Let other processes work in the folder."""
+        """Allow other processes to use the folder."""
         self._lock.release()
 
     def log(self, step: int, **values: Any) -> None:
-        """Append one line of figures to metrics.jsonl; it is there even if the process is killed right after."""
+        """Append one line of metrics to metrics.jsonl; it is on disk even if the process is killed right after."""
         line = {
             "step": step,
             "wall_s": round(self.elapsed(), 3),
@@ -152,7 +152,7 @@ class RunFolder:
             raise Vision3DError(f"{path}: could not be written ({error.strerror}); the lines before are unchanged") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl so far."""
+        """The lines of metrics.jsonl so far, parsed."""
         return read_metrics(self.path / "metrics.jsonl")
 
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> Path:
@@ -160,18 +160,18 @@ class RunFolder:
         return self.checkpoints.save(Checkpoint(step, self.config, state, capture_rng(), self.elapsed()))
 
     def save_best(self, step: int, state: dict[str, Any]) -> Path:
-        """Write the best checkpoint so far, beside the newest ones."""
+        """Write the best checkpoint so far, next to the newest ones."""
         return self.checkpoints.save_best(Checkpoint(step, self.config, state, capture_rng(), self.elapsed()))
 
     def restore(self, map_location: torch.device | str = "cpu") -> Checkpoint | None:
-        """The newest checkpoint that loads, with the random generators and metrics.jsonl put back to its step.
+        """Load the newest checkpoint that loads, and restore the random generators and metrics.jsonl to its step.
 
         Returns:
-            None when there is none: the run begins at step 0, and earlier metrics are dropped.
+            None if there is no checkpoint: the run starts at step 0, and earlier metrics are removed.
 
         Raises:
-            ConfigError: It is of a run with another configuration; lists the keys.
-            FileFormatError: It holds code.
+            ConfigError: It belongs to a run with a different configuration; the message lists the keys.
+            FileFormatError: It contains code.
         """
         checkpoint = self.checkpoints.latest(map_location)
         if checkpoint is not None:
@@ -184,7 +184,7 @@ class RunFolder:
     def write_summary(
         self, results: Mapping[str, Any], *, status: str = "done", device: torch.device | str = "cpu"
     ) -> dict[str, Any]:
-        """Write summary.json: how the run ended, on what it ran, and `results` (numbers, texts, lists, dicts)."""
+        """Write summary.json: how the run ended, the machine, and `results` (numbers, strings, lists, dicts)."""
         summary = {
             "status": status,
             "command": sys.argv,
@@ -202,12 +202,12 @@ class RunFolder:
         return summary
 
     def drop_unused(self) -> bool:
-        """Remove the folder if `create` made it or found it empty and nothing but the configuration was written since.
+        """Remove the folder if `create` created it or found it empty and only the configuration was written since.
 
-        So a command that is given wrong input can be given again. Folders that were there before `create` stay.
+        This lets a command with wrong input be corrected and repeated. Folders that existed before `create` stay.
 
         Returns:
-            Whether the folder was removed, or emptied again.
+            Whether the folder was removed or emptied.
         """
         if self._made is None or not self.path.is_dir():
             return self._made is not None
@@ -215,13 +215,13 @@ class RunFolder:
             return False
         _empty(self.path)
         self.unlock()
-        with contextlib.suppress(OSError):  # a parent may hold something else by now
+        with contextlib.suppress(OSError):  # a parent may contain something else by now
             for folder in self._made:
                 folder.rmdir()
         return True
 
     def elapsed(self) -> float:
-        """Seconds that the run took so far, earlier sessions included."""
+        """Seconds that the run has taken so far, including earlier sessions."""
         return self.wall_s + time.perf_counter() - self._started
 
     def _check_config(self, other: Mapping[str, Any], where: Path) -> None:
@@ -247,10 +247,10 @@ class RunFolder:
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line that was cut off by a crash is left out.
+    """Read the lines of a metrics.jsonl; a last line that was cut off by a crash is dropped.
 
     Raises:
-        FileFormatError: Another line is no JSON object with a step.
+        FileFormatError: Another line is not a JSON object with a step.
     """
     path = Path(path)
     if not path.exists():
@@ -271,14 +271,14 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
 
 
 class StopSignal:
-    """Says whether someone asked the loop to stop."""
+    """Whether the user asked the loop to stop."""
 
     requested = False
 
 
 @contextlib.contextmanager
 def finish_step_on_interrupt() -> Iterator[StopSignal]:
-    """Ctrl-C or SIGTERM sets `requested` instead of breaking off in the middle of a step; a second one breaks off.
+    """Ctrl-C or SIGTERM sets `requested` instead of interrupting the step; a second one interrupts at once.
 
     Example:
         with finish_step_on_interrupt() as stop:
@@ -308,17 +308,17 @@ def finish_step_on_interrupt() -> Iterator[StopSignal]:
 
 
 def _check_free(path: Path, *, overwrite: bool, resume: bool) -> bool:
-    """Whether a run is in the folder, which may be used; False where nothing is.
+    """Whether the folder contains a run that may be used; False if it is missing or empty.
 
     Raises:
-        OutputExistsError: Something is there that may not be used.
+        OutputExistsError: The folder contains something that may not be used.
     """
     if not path.exists() or not {entry.name for entry in path.iterdir()} - {LOCK_FILE}:
         return False
     if not (overwrite or resume):
         raise OutputExistsError(path)
     if not is_run_folder(path):
-        raise OutputExistsError(path, "it is not a vision3d run folder; give another --out")
+        raise OutputExistsError(path, "it is not a vision3d run folder; use another --out")
     return True
 
 

@@ -1,6 +1,6 @@
-"""All that vision3d reads of torch's private parts, which no public way gives; `tests/test_torch_private.py` pins each.
+"""All uses of torch's private names, where there is no public alternative; `tests/test_torch_private.py` pins each.
 
-Nothing else in the package may touch a name of torch that begins with an underscore.
+No other module of the package may use a name of torch that begins with an underscore.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def autograd_kernel(name: str, op: Any) -> Callable[..., Any]:
-    """What torch runs for the Autograd key of `vision3d::name`, called as (keyset, *arguments).
+    """The function that torch runs for the Autograd key of `vision3d::name`, called as (keyset, *arguments).
 
     Args:
-        op: The operation as `torch.library.custom_op` gives it.
+        op: The operation as returned by `torch.library.custom_op`.
     """
     return make_autograd_impl(getattr(torch.ops.vision3d, name).default, op)
 
@@ -31,24 +31,24 @@ def override_autograd(library: torch.library.Library, name: str, kernel: Callabl
 
 
 def forward_mode_is_on() -> bool:
-    """Whether a level of forward mode is open, so that tensors may be dual numbers."""
+    """Whether a forward-mode level is active, so that tensors may be dual numbers."""
     return forward_ad._current_level >= 0
 
 
 def dispatch_mode_is_on() -> bool:
-    """Whether a `__torch_dispatch__` mode is on, as while fake tensors are traced."""
+    """Whether a `__torch_dispatch__` mode is active, as while fake tensors are traced."""
     return bool(torch._C._len_torch_dispatch_stack())
 
 
 def transform_is_on() -> bool:
-    """Whether a transform of `torch.func` is running: vmap, grad, jvp, functionalize."""
+    """Whether a `torch.func` transform is active: vmap, grad, jvp, functionalize."""
     return torch._C._are_functorch_transforms_active()
 
 
 def constant_while_compiling(function: Function) -> Function:
-    """Mark a function whose result torch.compile takes as it is, without reading the function.
+    """Mark a function whose result torch.compile takes as a constant, without tracing it.
 
-    As `torch.compiler.assume_constant_result` does it, which would import the compiler: 1.3 s of CPU time.
+    Equivalent to `torch.compiler.assume_constant_result`, which would import the compiler: 1.3 s of CPU time.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
     return function

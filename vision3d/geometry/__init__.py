@@ -1,11 +1,11 @@
 """Geometry core: rotations, cameras, spherical harmonics, triangles and meshes as functions of torch tensors.
 
-Conventions, the same everywhere in vision3d (files of other conventions are converted in `vision3d.io` alone):
+Conventions, the same everywhere in vision3d (other conventions are converted only in `vision3d.io`):
 
-- Quaternions are stored wxyz, multiply after Hamilton and rotate column vectors actively: x' = R(q) x.
-- The world is right-handed, in metres. Cameras follow OpenCV: x right, y down, z forward.
+- Quaternions are stored wxyz, multiply as Hamilton defined and rotate column vectors actively: x' = R(q) x.
+- The world is right-handed, in meters. Cameras follow OpenCV: x right, y down, z forward.
 - `viewmats` map world to camera, x_cam = R x_world + t; `camtoworlds` are their inverses. Matrices are row-major.
-- `Ks` are in pixels; pixel (row i, column j) has its centre at (j + 0.5, i + 0.5).
+- `Ks` are in pixels; pixel (row i, column j) has its center at (j + 0.5, i + 0.5).
 - Images are (H, W, 3), float in [0, 1], sRGB unless the name begins with `linear_`.
 - Angles are radians, times seconds, masses kilograms.
 """

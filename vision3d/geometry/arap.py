@@ -13,9 +13,9 @@ from vision3d.geometry.rotation import nearest_rotation
 
 
 def cotangent_weights(vertices: Vertices, faces: Faces) -> tuple[Int64[Tensor, "e 2"], Float[Tensor, " e"]]:
-    """Edges as sorted pairs, and half the sum of the cotangents of the angles opposite each.
+    """Edges as sorted pairs, and half the sum of the cotangents of the angles opposite to each edge.
 
-    Negative at edges whose opposite angles sum to more than 180 degrees; faces without area add nothing.
+    Negative at edges whose opposite angles sum to more than 180 degrees; faces of zero area contribute nothing.
     """
     check_mesh(vertices, faces)
     edges, face_edges = unique_edges(faces)
@@ -31,40 +31,40 @@ def cotangent_weights(vertices: Vertices, faces: Faces) -> tuple[Int64[Tensor, "
 
 @dataclass(frozen=True, eq=False)
 class Arap:
-    """E = sum_ij w_ij |(v'_i - v'_j) - R_i (v_i - v_j)|^2 / sum_ij w_ij |v_i - v_j|^2, over each vertex i and neighbour j.
+    """E = sum_ij w_ij |(v'_i - v'_j) - R_i (v_i - v_j)|^2 / sum_ij w_ij |v_i - v_j|^2, over each vertex i and neighbor j.
 
-    Zero for rigid motions. A mesh that grows by s has (s - 1)^2, whatever its resolution and size. Negative cotangents count as
-    zero, so it is never negative.
+    Zero for rigid motions. A mesh scaled by s has (s - 1)^2, independent of resolution and size. Negative cotangents count as
+    zero, so the energy is never negative.
     """
 
     starts: Int64[Tensor, " d"]
-    """Vertex i of each edge: one way in the first half, the other in the second."""
+    """Vertex i of each edge: one direction in the first half, the other in the second."""
     ends: Int64[Tensor, " d"]
     """Vertex j."""
     weights: Float[Tensor, " d"]
-    """w_ij, with the sum in the denominator divided out."""
+    """w_ij, divided by the sum in the denominator."""
     rest: Float[Tensor, "d 3"]
     """v_i - v_j [m]."""
     num_vertices: int
 
     @classmethod
     def of(cls, vertices: Vertices, faces: Faces) -> "Arap":
-        """The energy of a mesh at rest; vertices at one place must be one (`mesh.weld_vertices`).
+        """The energy of a mesh in its rest pose; coincident vertices must be merged (`mesh.weld_vertices`).
 
         Raises:
             ShapeError: A tensor has the wrong shape or dtype.
-            InputError: No face has an area.
+            InputError: All faces have zero area.
         """
         edges, weights = cotangent_weights(vertices.detach(), faces)
         both, weights = torch.cat([edges, edges.flip(-1)]), weights.clamp(min=0).repeat(2)
         rest = vertices.detach()[both[:, 0]] - vertices.detach()[both[:, 1]]
         total = (weights * rest.square().sum(-1)).sum()
         if not float(total) > 0:
-            raise InputError(f"faces: none of {len(faces)} has an area; want a rest pose with some")
+            raise InputError(f"faces: all {len(faces)} have zero area; want a rest pose with non-zero areas")
         return cls(both[:, 0], both[:, 1], weights / total, rest, len(vertices))
 
     def rotations(self, vertices: Float[Tensor, "*batch v 3"]) -> Float[Tensor, "*batch v 3 3"]:
-        """The rotation of each vertex with the least energy: the nearest to sum_j w_ij e'_ij e_ij^T; without gradient."""
+        """The rotation of each vertex that minimizes the energy, nearest to sum_j w_ij e'_ij e_ij^T; without gradient."""
         with torch.no_grad():
             moved = vertices[..., self.starts, :] - vertices[..., self.ends, :]
             outer = (self.weights[:, None] * moved)[..., :, None] * self.rest[:, None, :]
@@ -74,12 +74,12 @@ class Arap:
     def energy(
         self, vertices: Float[Tensor, "*batch v 3"], rotations: Float[Tensor, "*batch v 3 3"] | None = None
     ) -> Float[Tensor, "*batch"]:
-        """The energy in each pose, differentiable.
+        """The energy of each pose, differentiable.
 
         Args:
             vertices: Deformed [m].
-            rotations: Of each vertex, which get gradients; the best ones when None. Since these are a minimum, the gradient of
-                the vertices is exact although they are held.
+            rotations: Rotation of each vertex, with gradients; None uses the optimal ones. Since these are a minimum, the
+                gradient with respect to the vertices is exact although they are constant.
 
         Raises:
             ShapeError: A shape is wrong.
@@ -88,7 +88,7 @@ class Arap:
 
     @torch.no_grad()
     def strains(self, vertices: Float[Tensor, "*batch v 3"]) -> Float[Tensor, "*batch d"]:
-        """How much each edge differs from the one at rest, turned with its vertex i: squared, in squared lengths at rest.
+        """Squared difference of each edge to the rest edge rotated with its vertex i, relative to the squared rest length.
 
         Raises:
             ShapeError: A shape is wrong.
@@ -98,17 +98,17 @@ class Arap:
         return torch.where(lengths > 0, squares / torch.where(lengths > 0, lengths, 1), 0)
 
     def yielding(self, strains: Float[Tensor, " d"], limit: float) -> "Arap":
-        """The energy in which edges of large strain count less, (limit / (limit + strain))^2 of what they did.
+        """The energy with less weight on edges of large strain: their weight is multiplied by (limit / (limit + strain))^2.
 
-        Deformation then gathers in a few places, as it does at joints: weights of one step of iteratively reweighted least
-        squares for the norm of Geman and McClure (1985). Both ways of an edge get the mean of their strains.
+        Deformation then concentrates in a few places, as at joints: the weights of one step of iteratively reweighted least
+        squares for the norm of Geman and McClure (1985). Both directions of an edge get the mean of their strains.
 
         Args:
-            strains: Of each edge, such as the mean of `strains` over many poses.
-            limit: Strain of which a quarter of the weight is left, above 0.
+            strains: Strain of each edge, such as the mean of `strains` over many poses.
+            limit: Strain at which a quarter of the weight remains, above 0.
 
         Raises:
-            ShapeError: The strains are not one an edge.
+            ShapeError: There is not one strain per edge.
         """
         check_trailing("strains", strains, len(self.weights))
         strains = strains.view(2, -1).mean(0).repeat(2)

@@ -1,7 +1,7 @@
-"""Camera models and poses as functions of tensors: projection, rays, axes conventions, looking at things.
+"""Camera models and poses as functions of tensors: projection, rays, axis conventions, look-at poses.
 
-`Ks` have one axis less than pixels and points: Ks (*batch, 3, 3) goes with points (*batch, n, 3). Models: `pinhole`,
-`ortho` (parallel rays along z, `Ks` in pixels per metre) and `fisheye` (equidistant: radius = focal length * angle).
+`Ks` have one axis less than pixels and points: Ks (*batch, 3, 3) match points (*batch, n, 3). Models: `pinhole`,
+`ortho` (parallel rays along z, `Ks` in pixels per meter) and `fisheye` (equidistant: radius = focal length * angle).
 """
 
 from typing import Literal, get_args
@@ -28,7 +28,7 @@ def project(
 ) -> Float[Tensor, "*batch n 2"]:
     """Pixel coordinates (x, y) of points in camera axes (x right, y down, z forward).
 
-    Points in the plane z = 0 of a pinhole camera, or behind it, come out finite or huge but mean nothing: test z first.
+    Pinhole points in the plane z = 0 or behind it give meaningless values, possibly huge but never NaN: test z first.
 
     Args:
         distortion: Lens coefficients as for `distort`; none for `ortho`.
@@ -60,8 +60,8 @@ def unproject(
     """Points in camera axes seen at pixels; the inverse of `project`.
 
     Args:
-        depths: Distances from the camera [m], measured as `depth_along` says.
-        depth_along: `z` as rendered depth maps hold it, or the distance along the `ray` (needed by fisheye cameras
+        depths: Distances from the camera [m], measured along `depth_along`.
+        depth_along: `z` as in rendered depth maps, or the distance along the `ray` (needed by fisheye cameras
             for points at right angles to the view and beyond).
     """
     origins, directions = pixel_rays(pixels, Ks, model, distortion)
@@ -97,7 +97,7 @@ def pixel_rays(
 def pixel_grid(
     width: int, height: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "h w 2"]:
-    """Centres (x, y) of all pixels: (column + 0.5, row + 0.5)."""
+    """Centers (x, y) of all pixels: (column + 0.5, row + 0.5)."""
     rows, columns = torch.meshgrid(
         torch.arange(height, dtype=dtype, device=device), torch.arange(width, dtype=dtype, device=device), indexing="ij"
     )
@@ -123,12 +123,12 @@ def camera_rays(
 
 
 def plane_to_pixels(plane: Float[Tensor, "*batch n 2"], Ks: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch n 2"]:
-    """Pixels of coordinates at focal length 1: the upper two rows of K (x, y, 1), skew included."""
+    """Pixel coordinates of points on the plane at z = 1: the upper two rows of K (x, y, 1), including skew."""
     return plane @ Ks[..., :2, :2].mT + Ks[..., None, :2, 2]
 
 
 def pixels_to_plane(pixels: Float[Tensor, "*batch n 2"], Ks: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch n 2"]:
-    """Coordinates at focal length 1 of pixels; the inverse of `plane_to_pixels`."""
+    """Points on the plane at z = 1 of pixel coordinates; the inverse of `plane_to_pixels`."""
     y = (pixels[..., 1] - Ks[..., None, 1, 2]) / Ks[..., None, 1, 1]
     x = (pixels[..., 0] - Ks[..., None, 0, 2] - Ks[..., None, 0, 1] * y) / Ks[..., None, 0, 0]
     return torch.stack([x, y], -1)
@@ -140,7 +140,7 @@ def intrinsics(fx: float, fy: float, cx: float, cy: float, dtype: torch.dtype = 
 
 
 def resize_Ks(Ks: Float[Tensor, "*batch 3 3"], ratio_x: float, ratio_y: float) -> Float[Tensor, "*batch 3 3"]:
-    """Matrices of the images resized by real ratios (new size / old size); right for pixel centres at + 0.5."""
+    """Intrinsics of images resized by real-valued ratios (new size / old size); exact for pixel centers at + 0.5."""
     check_trailing("Ks", Ks, 3, 3)
     return Ks * Ks.new_tensor([[ratio_x], [ratio_y], [1.0]])
 
@@ -156,19 +156,19 @@ def camtoworld_to_viewmat(camtoworlds: Float[Tensor, "*batch 4 4"]) -> Float[Ten
 
 
 def camera_centers(viewmats: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 3"]:
-    """Where the cameras stand in the world: -R^T t."""
+    """Camera positions in the world: -R^T t."""
     check_trailing("viewmats", viewmats, 4, 4)
     return -(viewmats[..., :3, :3].mT @ viewmats[..., :3, 3:]).squeeze(-1)
 
 
 def opengl_to_opencv(camtoworlds: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
-    """Poses whose cameras look along +z with y down, from those of OpenGL, Blender and transforms.json (-z, y up)."""
+    """OpenCV poses (looking along +z, y down) from those of OpenGL, Blender and transforms.json (looking along -z, y up)."""
     check_trailing("camtoworlds", camtoworlds, 4, 4)
     return camtoworlds * camtoworlds.new_tensor([1.0, -1.0, -1.0, 1.0])
 
 
 def opencv_to_opengl(camtoworlds: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
-    """The inverse of `opengl_to_opencv` (both turn the y and z axes of the camera round)."""
+    """The inverse of `opengl_to_opencv` (both flip the y and z axes of the camera)."""
     return opengl_to_opencv(camtoworlds)
 
 
@@ -177,10 +177,10 @@ def look_at(
 ) -> Float[Tensor, "*#batch 4 4"]:
     """Camera-to-world poses at `eye`, looking at `target`, with `up` upwards in the image.
 
-    When the view is along `up` the roll of the camera is arbitrary.
+    If the viewing direction is parallel to `up`, the roll of the camera is arbitrary.
 
     Raises:
-        InputError: An eye lies on its target.
+        InputError: An eye coincides with its target.
 
     Example:
         >>> up = torch.tensor([0.0, 0.0, 1.0])

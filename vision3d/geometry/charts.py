@@ -1,7 +1,7 @@
-"""Less common numbers for rotations: Gibbs and modified Rodrigues vectors, Hopf angles, a symmetric matrix, and others.
+"""Less common parameterizations of rotations: Gibbs and modified Rodrigues vectors, Hopf angles, a symmetric matrix, others.
 
-What a bounded function of the first numbers would reach only at infinity (an angle of exactly pi, say) is reached to the last
-bit at finite numbers, so that round trips are exact; gradients there are zero.
+Values that a bounded function would reach only at infinity (an angle of exactly pi, for example) are reached exactly at
+finite inputs, so that round trips are exact; gradients there are zero.
 """
 
 import math
@@ -39,7 +39,7 @@ def quat_to_axis_angle4(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*bat
 
 
 def rodrigues_rc_to_quat(values: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
-    """(cos |v|, sin |v| v / |v|): a turn by 2 |v|, twice that of a rotation vector, as in Zhou et al.'s code."""
+    """(cos |v|, sin |v| v / |v|): a rotation by 2 |v|, twice that of a rotation vector, as in Zhou et al.'s code."""
     check_trailing("values", values, 3)
     return rotvec_to_quat(2 * values)
 
@@ -50,19 +50,19 @@ def quat_to_rodrigues_rc(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*ba
 
 
 def gibbs_to_quat(values: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
-    """Unit quaternions of tan(angle / 2) axis; the same numbers as those of Cayley's map (I - S)^-1 (I + S), S = hat(v)."""
+    """Unit quaternions of tan(angle / 2) axis; the parameters of Cayley's map (I - S)^-1 (I + S), S = hat(v)."""
     check_trailing("values", values, 3)
     return normalize(torch.cat([torch.ones_like(values[..., :1]), values], -1))
 
 
 def quat_to_gibbs(quats: Float[Tensor, "*batch 4"], check: bool = False) -> Float[Tensor, "*batch 3"]:
-    """tan(angle / 2) axis: infinite at half a turn, where numbers of about 1e30 (1e13 in float32) stand for it.
+    """tan(angle / 2) axis: infinite at 180 degrees, represented by values of about 1e30 (1e13 in float32).
 
     Args:
-        check: Refuse half turns. It looks at the values, so leave it off under torch.compile and vmap.
+        check: Raise an error for rotations by 180 degrees. This reads the values, so leave it off under torch.compile and vmap.
 
     Raises:
-        InputError: A rotation is half a turn, to rounding, and `check` is set.
+        InputError: A rotation is 180 degrees up to rounding, and `check` is set.
     """
     quats = positive_w(normalize(quats))
     w = quats[..., :1]
@@ -103,20 +103,20 @@ def quat_to_mrp(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
 
 
 def hopf_to_quat(values: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
-    """Unit quaternions of three numbers that tanh brings to Hopf's angles: theta in 0..pi, phi and tau in 0..2 pi.
+    """Unit quaternions of three numbers that tanh maps to Hopf angles: theta in 0..pi, phi and tau in 0..2 pi.
 
     q = (cos t/2 cos u/2, cos t/2 sin u/2, sin t/2 cos(p + u/2), sin t/2 sin(p + u/2)), t theta, u tau, p phi.
     """
     check_trailing("values", values, 3)
     first, second, third = values.tanh().unbind(-1)
-    # Angles counted from the middle of their range, where floats are densest: theta = (1 + first) pi / 2, and so on.
+    # Angles are measured from the middle of their range, where floats are densest: theta = (1 + first) pi / 2, and so on.
     theta, turn, half = math.pi / 4 * (1 + first), math.pi * second, math.pi / 2 * third
     upper, lower = theta.cos(), theta.sin()
     return torch.stack([-upper * half.sin(), upper * half.cos(), lower * (turn + half).sin(), -lower * (turn + half).cos()], -1)
 
 
 def quat_to_hopf(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
-    """The inverse of `hopf_to_quat`; it jumps where phi or tau go from 2 pi to 0."""
+    """The inverse of `hopf_to_quat`; discontinuous where phi or tau wrap from 2 pi to 0."""
     check_trailing("quats", quats, 4)
     quats = torch.where(quats[..., 1:2] < 0, -quats, quats)
     w, x, y, z = quats.unbind(-1)
@@ -143,13 +143,13 @@ def quat_to_symmetric10(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*bat
 
 
 def pairs_to_angles(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3"]:
-    """Three angles of (sin, cos) pairs of any length; zero where a pair is."""
+    """Three angles of (sin, cos) pairs of any length; zero for a zero pair."""
     check_trailing("values", values, 6)
     return atan2(values[..., 0::2], values[..., 1::2])
 
 
 def angles_to_pairs(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 6"]:
-    """(sin, cos) of three angles, one pair after the other."""
+    """(sin, cos) of three angles, one pair after another."""
     check_trailing("angles", angles, 3)
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
 

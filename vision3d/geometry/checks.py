@@ -1,4 +1,4 @@
-"""Shape checks with one clear line, for the entrances of the geometry functions."""
+"""Shape checks with one-line errors, for the entry points of the geometry functions."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from vision3d.core.errors import InputError, ShapeError
 
 
 def check_trailing(name: str, tensor: Tensor, *sizes: int) -> None:
-    """Raises ShapeError unless the tensor holds floats and its last axes have these sizes."""
+    """Raise ShapeError unless the tensor is floating point and its last axes have these sizes."""
     if tuple(tensor.shape[-len(sizes) :]) != sizes:
         raise ShapeError(name, tensor.shape, f"(..., {', '.join(map(str, sizes))})")
     if not tensor.is_floating_point():
@@ -15,15 +15,15 @@ def check_trailing(name: str, tensor: Tensor, *sizes: int) -> None:
 
 
 def check_rotmats(name: str, rotmats: Tensor, tolerance: float = 1e-4) -> None:
-    """Raises InputError unless all matrices (..., n, n) are rotations: R^T R = I and det R > 0, to `tolerance`.
+    """Raise InputError unless all matrices (..., n, n) are rotations: R^T R = I and det R > 0, within `tolerance`.
 
-    The distance in the text is that of the worst matrix from the nearest rotation, in the Frobenius norm.
+    The message has the distance of the worst matrix from the nearest rotation, in the Frobenius norm.
     """
     if rotmats.numel() == 0:
         return
     values = rotmats.detach().double()
     if not bool(values.isfinite().all()):
-        raise InputError(f"{name}: holds numbers that are not finite; want rotation matrices")
+        raise InputError(f"{name}: contains values that are not finite; want rotation matrices")
     singular = torch.linalg.svdvals(values)
     mirrors = torch.linalg.det(values) < 0
     # From U diag(s) V^T to the nearest rotation: the last singular value has the sign of the determinant.

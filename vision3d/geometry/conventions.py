@@ -1,4 +1,4 @@
-"""From other people's conventions to this library's and back; docs/conventions.md has the list of ours."""
+"""Conversions between conventions of other libraries and ours; docs/conventions.md lists ours."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,19 +19,19 @@ __all__ = [
 
 
 def rows_to_columns(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """Matrices that act on row vectors from the right (x' = x M, as in PyTorch3D), as ours, which act on columns."""
+    """Convert matrices that act on row vectors from the right (x' = x M, as in PyTorch3D) to ours, which act on columns."""
     return matrices.mT.clone()
 
 
 def columns_to_rows(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """Our matrices as those that act on row vectors from the right."""
+    """Convert our matrices to matrices that act on row vectors from the right."""
     return matrices.mT.clone()
 
 
 def change_axes(matrices: Float[Tensor, "*batch n n"], axes: Float[Tensor, "3 3"]) -> Float[Tensor, "*batch n n"]:
-    """Rotations (3x3) or motions (4x4) written in other axes: C M C^T, where row i of C is new axis i in the old axes.
+    """Rotations (3x3) or rigid motions (4x4) in other axes: C M C^T, where row i of C is new axis i in the old axes.
 
-    C may mirror, as between left- and right-handed worlds; the result of a rotation is a rotation all the same.
+    C may contain a reflection, as between left- and right-handed worlds; a rotation still stays a rotation.
     """
     if tuple(matrices.shape[-2:]) not in ((3, 3), (4, 4)):
         raise ShapeError("matrices", matrices.shape, "(..., 3, 3) or (..., 4, 4)")

@@ -1,4 +1,4 @@
-"""Covariances of Gaussians: from rotation and scale and back, and as six numbers."""
+"""Covariances of Gaussians: conversion from and to rotation and scale, and to six numbers."""
 
 import torch
 from jaxtyping import Float
@@ -27,10 +27,10 @@ def quat_scale_to_precision(quats: Float[Tensor, "*batch 4"], scales: Float[Tens
 def covar_to_quat_scale(
     covars: Float[Tensor, "*batch 3 3"],
 ) -> tuple[Float[Tensor, "*batch 4"], Float[Tensor, "*batch 3"]]:
-    """Quaternions and scales, ascending, of covariances; negative eigenvalues (rounding) become zero.
+    """Quaternions and scales, ascending, of covariances; negative eigenvalues (rounding) are clamped to zero.
 
-    Only the symmetric part is read. Where eigenvalues are equal the axes are arbitrary and get no gradient from each
-    other; the scales keep theirs.
+    Only the symmetric part is used. For equal eigenvalues the axes are arbitrary and get no gradient from each other; the
+    scales keep their gradients.
     """
     check_trailing("covars", covars, 3, 3)
     refuse_tangents("covar_to_quat_scale", covars)
@@ -56,7 +56,7 @@ def vec6_to_symmetric(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batc
 class _SafeEigh(torch.autograd.Function):
     @staticmethod
     def forward(ctx, matrices: Tensor) -> tuple[Tensor, Tensor]:
-        is_finite = matrices.isfinite().flatten(-2).all(-1)[..., None]  # one that is not would be an error for all
+        is_finite = matrices.isfinite().flatten(-2).all(-1)[..., None]  # eigh fails for the whole batch if one is not
         values, axes = torch.linalg.eigh(torch.where(is_finite[..., None], matrices, 0))
         values, axes = torch.where(is_finite, values, torch.nan), torch.where(is_finite[..., None], axes, torch.nan)
         ctx.save_for_backward(values, axes)

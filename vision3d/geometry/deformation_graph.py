@@ -1,4 +1,4 @@
-"""Deformation graphs: a few nodes on a mesh, which the vertices follow (Sumner et al. 2007)."""
+"""Deformation graphs: a small number of nodes on a mesh that drive its vertices (Sumner et al. 2007)."""
 
 import warnings
 from dataclasses import dataclass, fields
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class DeformationGraph:
-    """N nodes on a mesh of V vertices, each of which follows up to K of them.
+    """N nodes on a mesh of V vertices; each vertex follows up to K nodes.
 
-    Nodes are spread evenly by distances along edges. With d_j the distance from a vertex to its j-th nearest node its weights
-    are (1 - d_j / d_{K+1})^2, normalised: they fall with the distance, and reach zero where another node takes the place.
+    Nodes are distributed evenly with respect to distances along edges. With d_j the distance from a vertex to its j-th
+    nearest node, its weights are (1 - d_j / d_{K+1})^2, normalized: they decrease with distance and reach zero where another
+    node takes over.
 
     Example:
         >>> from vision3d.geometry.shapes import icosphere
@@ -34,27 +35,27 @@ class DeformationGraph:
     """
 
     nodes: Float[Tensor, "n 3"]
-    """Where they are at rest [m]."""
+    """Positions in the rest pose [m]."""
     indices: Int64[Tensor, "v k"]
-    """Nodes of each vertex, nearest first; padded with the nearest, of weight zero."""
+    """Nodes of each vertex, nearest first; padded with the nearest node at weight zero."""
     weights: Float[Tensor, "v k"]
     """Rows that sum to 1."""
     edges: Int64[Tensor, "e 2"]
-    """Pairs of nodes whose regions touch."""
+    """Pairs of nodes with adjacent regions."""
 
     @classmethod
     def of(cls, vertices: Vertices, faces: Faces, num_nodes: int = 128, neighbors: int = 4) -> "DeformationGraph":
-        """The graph of a mesh; always the same for the same mesh.
+        """Build the graph of a mesh; deterministic.
 
-        Vertices at the same place count as one, so that seams of a texture do not tear. Parts that do not touch share no nodes,
-        which a warning says; an edge joins the nearest nodes of two parts. Where there are more parts than half of the nodes,
-        the smallest have none of their own and follow those nearest in space.
+        Coincident vertices count as one, so that texture seams do not tear. Disconnected parts share no nodes (with a
+        warning); an edge joins the nearest nodes of two parts. If there are more parts than half the number of nodes, the
+        smallest parts have no nodes of their own and follow the nearest ones in space.
 
         Args:
-            vertices: At rest [m].
-            faces: Of the mesh.
-            num_nodes: At most as many as there are places.
-            neighbors: K, how many nodes a vertex follows at most.
+            vertices: Rest pose [m].
+            faces: Faces of the mesh.
+            num_nodes: At most the number of distinct positions.
+            neighbors: K, the maximum number of nodes that a vertex follows.
 
         Raises:
             ShapeError: A tensor has the wrong shape or dtype.
@@ -90,7 +91,7 @@ class DeformationGraph:
 
     @property
     def spacing(self) -> float:
-        """Mean distance of nodes that touch [m]."""
+        """Mean distance of adjacent nodes [m]."""
         if not len(self.edges):
             return 1.0
         return float(torch.linalg.vector_norm(self.nodes[self.edges[:, 0]] - self.nodes[self.edges[:, 1]], dim=-1).mean())
@@ -105,7 +106,7 @@ class DeformationGraph:
         *,
         method: Method = "hybrid",
     ) -> Float[Tensor, "*batch v 3"]:
-        """The vertices of the mesh in every pose of the nodes, which turn about themselves; see `geometry.skinning.skin`."""
+        """Vertices of the mesh for each pose of the nodes, which rotate about themselves; see `geometry.skinning.skin`."""
         return skin(
             vertices, self.weights, self.indices, quats, translations,
             centers=self.nodes, stretches=stretches, blends=blends, method=method,
@@ -116,12 +117,12 @@ class DeformationGraph:
         return DeformationGraph(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Its tensors, of which `DeformationGraph(**state)` makes it again."""
+        """Its tensors; `DeformationGraph(**state)` rebuilds it."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def _spread(places: Tensor, faces: Tensor, graph: "csr_array", count: int, neighbors: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Nodes by farthest point sampling along edges; for each place the neighbors + 1 nearest of them, and their distances."""
+    """Nodes by farthest point sampling along edges; for each position the neighbors + 1 nearest nodes and their distances."""
     from scipy.sparse.csgraph import connected_components
 
     part = torch.from_numpy(connected_components(graph, directed=False)[1]).long()
@@ -130,18 +131,18 @@ def _spread(places: Tensor, faces: Tensor, graph: "csr_array", count: int, neigh
     is_used[faces.flatten()] = True
     used_parts = torch.zeros(len(sizes), dtype=torch.bool)
     used_parts[part[is_used]] = True
-    # Parts with nodes of their own, the largest ones: at most one for two nodes, so that crumbs do not take all of them.
+    # Parts with nodes of their own: the largest ones, at most one per two nodes, so that tiny parts do not use up all nodes.
     order = sizes.where(used_parts, 0).argsort(descending=True, stable=True)
     own = order[: min(int(used_parts.sum()), max(1, count // 2))]
     is_own = torch.isin(part, own)
     count = min(count, int(is_own.sum()))
     if (num_parts := int(used_parts.sum())) > 1:
-        poor = "" if len(own) == num_parts else f"; {num_parts - len(own)} of them are more than the nodes"
+        poor = "" if len(own) == num_parts else f"; {num_parts - len(own)} of them have no nodes of their own"
         warnings.warn(f"the mesh has {num_parts} disconnected parts; each moves independently{poor}", stacklevel=4)
     nodes: list[int] = []
     nearest = torch.full((len(part), neighbors + 1), torch.inf, dtype=torch.float64)
     ids = torch.zeros(len(part), neighbors + 1, dtype=torch.int64)
-    # The first node is the place farthest from the mean of the largest part, the next ones the farthest from all so far.
+    # The first node is the position farthest from the mean of the largest part, each next one the farthest from all so far.
     largest = (part == own[0]).nonzero()[:, 0]
     row = int(largest[(places[largest] - places[largest].mean(0)).square().sum(1).argmax()])
     for node in range(count):
@@ -156,14 +157,14 @@ def _spread(places: Tensor, faces: Tensor, graph: "csr_array", count: int, neigh
 
 
 def _weights(places: Tensor, nodes: Tensor, near: Tensor, distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The nodes that each place follows, and how much."""
+    """The nodes that each position follows, with weights."""
     is_alone = distances[:, 0].isinf()
     if bool(is_alone.any()):
         found, idx = knn(nodes, places[is_alone], min(near.shape[1], len(nodes)))
         near, distances = near.clone(), distances.clone()
         near[is_alone, : idx.shape[1]], distances[is_alone, : idx.shape[1]] = idx, found
     is_there = distances.isfinite()
-    # Without a (K+1)-th node all of the part's nodes are followed: one reach for all places keeps the weights continuous.
+    # Without a (K+1)-th node all nodes of the part are followed; one radius for all positions keeps the weights continuous.
     farthest = torch.where(is_there, distances, 0).amax()
     reach = torch.where(is_there[:, count:].any(1), distances[:, -1], farthest)
     distances, is_there = distances[:, :count], is_there[:, :count]
@@ -181,7 +182,7 @@ def _touching(nearest: Tensor, faces: Tensor) -> Tensor:
 
 
 def _links(nodes: Tensor, edges: Tensor) -> Tensor:
-    """Pairs that join groups of nodes without an edge between them, each group by the node nearest to the largest group."""
+    """Pairs that connect groups of nodes without edges between them: each group's node that is nearest to the largest group."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

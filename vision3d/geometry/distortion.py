@@ -1,4 +1,4 @@
-"""Lens distortion in OpenCV's coefficients, its inverse, and maps that make pinhole images of photographs.
+"""Lens distortion with OpenCV's coefficients, its inverse, and maps from photos to pinhole images.
 
 Both models act on coordinates at focal length 1 before `K`. Pinhole: (x, y) / z and k1 k2 p1 p2 [k3 [k4 k5 k6]].
 Fisheye: the equidistant coordinates angle * (x, y) / |(x, y)| and k1..k4, so that angles of 90 degrees and more work.
@@ -17,20 +17,20 @@ from vision3d.geometry.checks import check_trailing
 
 Lens = Literal["pinhole", "fisheye"]
 _NO_INNER = "distortion: no pinhole image without empty borders exists; check the coefficients or use balance=1"
-_WIDEST = math.radians(85)  # of half the field of view of a pinhole image made of a fisheye one
+_WIDEST = math.radians(85)  # maximum half field of view of a pinhole image made from a fisheye photo
 
 
 def distort(
     plane: Float[Tensor, "*batch n 2"], coeffs: Float[Tensor, "*#batch d"], model: Lens = "pinhole"
 ) -> Float[Tensor, "*batch n 2"]:
-    """Where the lens puts points: radial and tangential (pinhole) or theta (1 + k1 theta^2 + ..) (fisheye).
+    """Distorted positions of points: radial and tangential (pinhole) or theta (1 + k1 theta^2 + ..) (fisheye).
 
     Args:
         plane: Coordinates at focal length 1, see the module.
-        coeffs: 4, 5 or 8 numbers (pinhole), 4 (fisheye), one set for each n points.
+        coeffs: 4, 5 or 8 numbers (pinhole), 4 (fisheye), one set per n points.
 
     Raises:
-        ShapeError: Another number of coefficients.
+        ShapeError: Wrong number of coefficients.
     """
     check_trailing("plane", plane, 2)
     return _distort(plane, _split(coeffs, model), model)[0]
@@ -39,9 +39,9 @@ def distort(
 def undistort(
     distorted: Float[Tensor, "*batch n 2"], coeffs: Float[Tensor, "*#batch d"], model: Lens = "pinhole"
 ) -> Float[Tensor, "*batch n 2"]:
-    """The points that `distort` moves to `distorted`, to rounding; NaN where the lens model reaches no such point.
+    """The points that `distort` maps to `distorted`, up to rounding; NaN where no such point exists.
 
-    Newton's method with step halving, kept on the branch that contains the centre (the model folds over beyond it).
+    Newton's method with step halving, restricted to the branch that contains the center (the model folds over beyond it).
     The gradient to `distorted` and `coeffs` is that of the inverse function.
     """
     check_trailing("distorted", distorted, 2)
@@ -54,7 +54,7 @@ def undistort(
 
 
 def max_radius(coeffs: Float[Tensor, " d"], model: Lens = "pinhole") -> float:
-    """Radius on the undistorted plane up to which the radial part grows (inf: everywhere); beyond, the model folds."""
+    """Radius on the undistorted plane up to which the radial part increases (inf: everywhere); beyond it the model folds."""
     radial = _split(coeffs.detach().double().cpu(), model)[0].flatten().tolist()
     top = np.polynomial.Polynomial([1, *radial[:3]] if model == "pinhole" else [1, *radial])
     bottom = np.polynomial.Polynomial([1, *radial[3:]] if model == "pinhole" else [1])
@@ -75,20 +75,20 @@ def undistort_map(
     balance: float = 0.0,
     new_K: Float[Tensor, "3 3"] | None = None,
 ) -> tuple[Float[Tensor, "h w 2"], Bool[Tensor, "h w"], Float[Tensor, "3 3"]]:
-    """How to make a pinhole image, of the same size, of a photograph with distortion.
+    """Map for resampling a distorted photo as a pinhole image of the same size.
 
     Args:
-        K: Intrinsics of the photograph.
-        balance: 0 cuts until no pixel is empty, 1 keeps all of the photograph (of a fisheye one, up to 85 degrees
-            off the axis) with empty borders; the ratio of the focal lengths stays.
-        new_K: Intrinsics of the pinhole image, chosen by `balance` when None.
+        K: Intrinsics of the photo.
+        balance: 0 crops until no pixel is empty, 1 keeps the entire photo (of a fisheye photo, up to 85 degrees off the axis)
+            with empty borders; the ratio of the focal lengths is preserved.
+        new_K: Intrinsics of the pinhole image; chosen by `balance` when None.
 
     Returns:
-        For each pixel of the pinhole image the place (x, y) in the photograph, pixel centres at + 0.5 (for
-        `grid_sample` see `pixels_to_grid`); whether all four neighbours of the place exist; the intrinsics.
+        For each pixel of the pinhole image the position (x, y) in the photo, pixel centers at + 0.5 (for `grid_sample` see
+        `pixels_to_grid`); whether all four neighbors of the position exist; the intrinsics.
 
     Raises:
-        InputError: The distortion is so strong that no pinhole image without empty pixels exists.
+        InputError: The distortion is too strong: no pinhole image without empty pixels exists.
     """
     if not 0 <= balance <= 1:
         raise InputError(f"balance: got {balance}, want 0 to 1")
@@ -108,7 +108,7 @@ def undistorted_K(
     model: Lens = "pinhole",
     balance: float = 0.0,
 ) -> Float[Tensor, "3 3"]:
-    """The intrinsics that `undistort_map` chooses for the pinhole image, without making the map."""
+    """The intrinsics that `undistort_map` chooses for the pinhole image, without computing the map."""
     return _choose_K(K.double().cpu(), coeffs.double().cpu(), width, height, model, balance).to(K)
 
 
@@ -175,7 +175,7 @@ def _solve(jacobian: Tensor, residual: Tensor) -> Tensor:
 
 
 def _newton(target: Tensor, split: tuple[Tensor, Tensor], model: str) -> Tensor:
-    # The start: the target drawn towards the centre until the lens has not folded there.
+    # Starting point: the target moved towards the center until it is inside the range where the lens model does not fold.
     plane = target.clone()
     for _ in range(30):
         is_folded = ~_is_upright(_distort(plane, split, model)[1])
@@ -213,7 +213,7 @@ def _is_upright(jacobian: Tensor) -> Tensor:
 def _places(
     pixels: Tensor, K: Tensor, coeffs: Tensor, new_K: Tensor, width: int, height: int, model: Lens
 ) -> tuple[Tensor, Tensor]:
-    # Places in the photograph of pixels of the pinhole image, and whether they can be read there.
+    # Positions in the photo of pixels of the pinhole image, and whether they can be sampled there.
     plane = (pixels - new_K[:2, 2]) @ torch.linalg.inv(new_K[:2, :2]).T
     if model == "fisheye":
         radius = torch.linalg.vector_norm(plane, dim=-1, keepdim=True)
@@ -221,7 +221,7 @@ def _places(
     is_single = torch.linalg.vector_norm(plane, dim=-1) < max_radius(coeffs, model)
     places = distort(plane, coeffs, model) @ K[:2, :2].T + K[:2, 2]
     limit = places.new_tensor([width, height]) - 0.5
-    slack = 1e-6  # of a pixel, for rounding
+    slack = 1e-6  # in pixels, for rounding
     is_inside = ((places >= 0.5 - slack) & (places <= limit + slack)).all(-1)
     return places, is_single & is_inside
 
@@ -249,7 +249,7 @@ def _choose_K(K: Tensor, coeffs: Tensor, width: int, height: int, model: Lens, b
         raise InputError(_NO_INNER)
     new_K = _window_K(K, inner, width, height, max)
     zoom = 1e-4
-    for _ in range(14):  # the rectangle is inscribed up to fractions of a pixel; odd lenses need more
+    for _ in range(14):  # accurate to a fraction of a pixel; unusual lenses need more
         if _places(border, K, coeffs, new_K, width, height, model)[1].all():
             break
         new_K = _zoomed(new_K, 1 + zoom, width, height)
@@ -279,8 +279,8 @@ def _zoomed(K: Tensor, factor: float, width: int, height: int) -> Tensor:
 
 
 def _border(width: int, height: int) -> Tensor:
-    # Points on the left, right, upper and lower side of the rectangle of the outermost pixel centres, as many on each;
-    # they include the centres on the longer sides and lie denser on the others.
+    # Points on the four sides of the rectangle of the outermost pixel centers, the same number on each; they include the
+    # pixel centers on the longer sides and are denser on the shorter ones.
     count = max(width, height)
     x = torch.linspace(0.5, width - 0.5, count, dtype=torch.float64)
     y = torch.linspace(0.5, height - 0.5, count, dtype=torch.float64)

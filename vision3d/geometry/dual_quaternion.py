@@ -20,7 +20,7 @@ Dual = Float[Tensor, "*batch 8"]
 def from_quat_translation(
     quats: Float[Tensor, "*#batch 4"], translations: Float[Tensor, "*#batch 3"]
 ) -> Float[Tensor, "*#batch 8"]:
-    """Unit dual quaternions of a rotation (length > 0), and a translation after it."""
+    """Unit dual quaternions of a rotation (quaternion of length > 0) followed by a translation."""
     quats = quaternion.normalize(quats)
     dual = quaternion.multiply(_pure(translations), quats) / 2
     return torch.cat([quats.expand_as(dual), dual], -1)
@@ -44,7 +44,7 @@ def translation(duals: Dual) -> Float[Tensor, "*batch 3"]:
 
 
 def multiply(left: Float[Tensor, "*#batch 8"], right: Float[Tensor, "*#batch 8"]) -> Float[Tensor, "*#batch 8"]:
-    """The product; the right motion acts first. Nothing is normalised."""
+    """The product; the right motion is applied first. The result is not normalized."""
     check_trailing("left", left, 8)
     check_trailing("right", right, 8)
     real = quaternion.multiply(left[..., :4], right[..., :4])
@@ -53,7 +53,7 @@ def multiply(left: Float[Tensor, "*#batch 8"], right: Float[Tensor, "*#batch 8"]
 
 
 def quaternion_conjugate(duals: Dual) -> Dual:
-    """r* + e d*: the inverse of a unit dual quaternion; the order of products turns round."""
+    """r* + e d*: the inverse of a unit dual quaternion; it reverses the order of products."""
     check_trailing("duals", duals, 8)
     return torch.cat([quaternion.conjugate(duals[..., :4]), quaternion.conjugate(duals[..., 4:])], -1)
 
@@ -81,17 +81,17 @@ def normalize(duals: Dual) -> Dual:
 
 
 def transform_points(duals: Float[Tensor, "*#batch 8"], points: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*#batch 3"]:
-    """Points moved by dual quaternions of any length > 0, one by one: R x + t."""
+    """Apply dual quaternions of any length > 0 to points, one each: R x + t."""
     check_trailing("points", points, 3)
     duals = normalize(duals)
     return quaternion.rotate(duals[..., :4], points) + translation(duals)
 
 
 def blend(duals: Float[Tensor, "*#batch k 8"], weights: Float[Tensor, "*#batch k"]) -> Float[Tensor, "*#batch 8"]:
-    """Dual quaternion linear blending: the normalised weighted sum over k motions; Kavan et al. 2008.
+    """Dual quaternion linear blending: the normalized weighted sum over k motions; Kavan et al. 2008.
 
-    Of q and -q the one on the side of the motion with the largest weight (the pivot) is taken, so the result does not depend
-    on signs, and blends go the shorter way.
+    Of q and -q, the one closer to the motion with the largest weight (the pivot) is used, so the result is independent of
+    signs and blends take the shorter path.
     """
     check_trailing("duals", duals, 8)
     weights, real = torch.broadcast_tensors(weights, duals[..., 0])[0], duals[..., :4]
@@ -105,7 +105,7 @@ def blend(duals: Float[Tensor, "*#batch k 8"], weights: Float[Tensor, "*#batch k
 def sclerp(
     start: Float[Tensor, "*#batch 8"], end: Float[Tensor, "*#batch 8"], fraction: Float[Tensor, "*#batch"] | float
 ) -> Float[Tensor, "*#batch 8"]:
-    """Screw motion of constant speed from `start` (0) to `end` (1), the shorter way; as `se3_interpolate`."""
+    """Screw motion of constant speed from `start` (0) to `end` (1) along the shorter path; like `se3_interpolate`."""
     return from_se3(se3_interpolate(to_se3(start), to_se3(end), fraction))
 
 

@@ -1,12 +1,12 @@
-"""Factors of covariances that follow affine maps: Sigma = E E^T with E (3 x 2) of discs or (3 x 3) of ellipsoids.
+"""Factors of covariances under affine maps: Sigma = E E^T with E (3 x 2) for discs or (3 x 3) for ellipsoids.
 
 E -> A E under an affine map A, so Sigma -> A Sigma A^T exactly. The columns of a disc's factor are the edges of a triangle
-at its centre (`vision3d.geometry.triangles`), those of an ellipsoid's the three edges of a tetrahedron. Physics moves
-factors; this module goes there from any Gaussian, and back with sizes that a renderer can use.
+at its center (`vision3d.geometry.triangles`), those of an ellipsoid's are three edges of a tetrahedron. Physics moves
+factors; this module converts any Gaussian to a factor, and back with sizes that a renderer can use.
 
-Sources: GaMeS (arXiv 2402.01459) for the triangle, GASP (arXiv 2409.05819) for the control of sizes. Both are changed:
-lengths are singular values and not those of the two edges, so the result does not depend on which edges were taken, and
-shear is kept.
+Sources: GaMeS (arXiv 2402.01459) for the triangle, GASP (arXiv 2409.05819) for limiting sizes. Both are changed: lengths
+are singular values instead of the lengths of the two edges, so the result does not depend on the choice of edges, and shear
+is preserved.
 """
 
 import torch
@@ -19,11 +19,11 @@ from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.triangles import edges_svd, edges_to_gaussians, flattening_loss, gaussians_to_edges
 
 STRETCH = 1.5
-"""By which factor a size may leave its rest size, unless a caller says otherwise."""
+"""Default maximum ratio of a size to its rest size (and of the rest size to a size)."""
 
 
 def gaussians_to_factors(quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Factors R diag(s) of ellipsoids; nothing is lost.
+    """Factors R diag(s) of ellipsoids; exact.
 
     Args:
         quats: Order wxyz, length > 0.
@@ -37,9 +37,9 @@ def gaussians_to_factors(quats: Float[Tensor, "*batch 4"], scales: Float[Tensor,
 def flatten_gaussians(
     quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"]
 ) -> tuple[Float[Tensor, "*batch 3 2"], Float[Tensor, "*batch"]]:
-    """Edges of Gaussians without their thinnest axis, and the share of the trace of Sigma that this loses.
+    """Factors of Gaussians without their shortest axis, and the fraction of the trace of Sigma that is lost.
 
-    The error of Sigma is the smallest scale squared; the share is in 0 (a disc) to 1/3 (a ball).
+    The error of Sigma is the smallest scale squared; the fraction is 0 (a disc) to 1/3 (a ball).
 
     Args:
         quats: Order wxyz, length > 0.
@@ -53,12 +53,12 @@ def factors_to_gaussians(
 ) -> tuple[Float[Tensor, "*batch 4"], Float[Tensor, "*batch 3"]]:
     """Quaternions and scales, descending, of Gaussians with covariance E E^T.
 
-    From the singular values of E itself: those of E E^T would lose scales below 1e-4 of the largest in float32. Factors
-    without full rank and mirrored ones give valid frames. The frame of a round Gaussian is arbitrary, so use E E^T in a loss.
+    Uses the singular values of E itself: those of E E^T would lose scales below 1e-4 of the largest in float32. Factors of
+    lower rank and mirrored ones give valid frames. The frame of a round Gaussian is arbitrary, so use E E^T in a loss.
 
     Args:
         factors: Two columns (the flat axis becomes the third) or three.
-        thickness: Least scale [m].
+        thickness: Minimum scale [m].
     """
     if factors.shape[-1] == 2:
         return edges_to_gaussians(factors, thickness)
@@ -73,7 +73,7 @@ def factors_svd(
 ) -> tuple[Float[Tensor, "*batch 3 k"], Float[Tensor, "*batch k"], Float[Tensor, "*batch k k"]]:
     """U, S, V with E = U diag(S) V^T, S descending and >= 0, for factors of two or three columns.
 
-    Two columns take a closed form and have gradients; so have three where the singular values differ.
+    Two columns use a closed form and have gradients; three columns have gradients if the singular values differ.
     """
     _check_factors(factors)
     if factors.shape[-1] == 2:
@@ -85,9 +85,9 @@ def factors_svd(
 def factors_to_vertices(
     means: Float[Tensor, "*batch 3"], factors: Float[Tensor, "*batch 3 k"]
 ) -> Float[Tensor, "*batch k_plus_1 3"]:
-    """Corners of triangles (k = 2) or tetrahedra (k = 3), one a row: mean, mean + first column, ...
+    """Corners of triangles (k = 2) or tetrahedra (k = 3), one per row: mean, mean + first column, ...
 
-    Meant for engines that know only points; absolute float32 corners lose factors below 1e-6 of their distance from 0.
+    For engines that only support points; absolute float32 corners lose factors below 1e-6 of their distance from 0.
     """
     check_trailing("means", means, 3)
     _check_factors(factors)
@@ -97,7 +97,7 @@ def factors_to_vertices(
 def vertices_to_factors(
     vertices: Float[Tensor, "*batch k_plus_1 3"],
 ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3 k"]]:
-    """Means and factors of triangles or tetrahedra with one corner a row; the inverse of `factors_to_vertices`."""
+    """Means and factors of triangles or tetrahedra with one corner per row; the inverse of `factors_to_vertices`."""
     if vertices.ndim < 2 or vertices.shape[-1] != 3 or vertices.shape[-2] not in (3, 4):
         raise ShapeError("vertices", vertices.shape, "(..., 3 or 4, 3)")
     means = vertices[..., 0, :]
@@ -110,17 +110,17 @@ def clamp_factors(
     stretch: float = STRETCH,
     max_length: float | None = None,
 ) -> Float[Tensor, "*batch 3 k"]:
-    """Factors whose k-th longest axis is within rest / stretch to rest * stretch; axes keep their directions.
+    """Factors whose k-th longest axis is clamped to rest / stretch ... rest * stretch; axes keep their directions.
 
-    A map whose singular values are within 1 / stretch to stretch changes every axis by no more than that, so it is never
-    clamped: sigma_min(A) sigma_k(E) <= sigma_k(A E) <= sigma_max(A) sigma_k(E). Meant for what is shown or written; the
-    state of a simulation stays as it is (GASP overwrites it).
+    A map whose singular values are within 1 / stretch ... stretch changes no axis by more than that, so its result is never
+    clamped: sigma_min(A) sigma_k(E) <= sigma_k(A E) <= sigma_max(A) sigma_k(E). Intended for what is rendered or exported; the
+    state of a simulation is not changed (GASP overwrites it).
 
     Args:
         factors: Deformed factors.
-        rest_lengths: Singular values at rest [m], descending (`factors_svd`).
+        rest_lengths: Singular values in the rest state [m], descending (`factors_svd`).
         stretch: At least 1; 1 gives all axes their rest lengths.
-        max_length: No axis is longer than this [m], e.g. a share of the scene's extent.
+        max_length: Maximum length of an axis [m], e.g. a fraction of the scene's extent.
 
     Raises:
         InputError: stretch < 1 or max_length <= 0.
@@ -131,7 +131,7 @@ def clamp_factors(
     if max_length is not None:
         clamped = clamped.clamp(max=max_length)
     new = (axes * clamped[..., None, :]) @ turns.mT
-    # What is inside keeps its bits.
+    # Values inside the range stay bit-identical.
     return torch.where((clamped == lengths).all(-1)[..., None, None], factors, new)
 
 
@@ -144,12 +144,12 @@ def split_long(
 ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3 k"], Float[Tensor, " m"], Int64[Tensor, " m"]]:
     """Replace each Gaussian whose longest axis is over 2 * stretch times its rest length by two of half that axis.
 
-    The two centres are half the old axis to either side, the other axes stay, and two of them over each other are as opaque
-    as the one: 1 - (1 - o')^2 = o. The centre of mass stays; the spread along the axis becomes 1/sqrt(2) of what it was. One
-    pass: lengths over 4 * stretch still need `clamp_factors` or another. Counts change, so it is for single frames.
+    The two centers are offset by half the old axis to either side, the other axes stay, and the two together are as opaque
+    as the original: 1 - (1 - o')^2 = o. The center of mass stays; the spread along the axis becomes 1/sqrt(2) of the old one.
+    One pass: lengths over 4 * stretch still need `clamp_factors` or another pass. Counts change: only for single frames.
 
     Returns:
-        Means, factors, opacities, and the row that each comes from. Rows keep their place; second halves are at the end.
+        Means, factors, opacities, and the source row of each. Rows keep their positions; second halves are appended.
 
     Raises:
         InputError: stretch < 1.

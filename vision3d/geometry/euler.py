@@ -1,8 +1,8 @@
-"""Euler angles in all 24 orders, by quaternions, without a special case at gimbal lock; Bernardes and Viollet 2022.
+"""Euler angles in all 24 orders, through quaternions, without a special case at gimbal lock; Bernardes and Viollet 2022.
 
-An order is three axes. Capital letters are intrinsic, each rotation about the axes that the earlier ones have moved:
+An order is three axes. Upper-case letters are intrinsic, each rotation about the axes moved by the earlier ones:
 XYZ is Rx(a) Ry(b) Rz(c). Lower-case letters are extrinsic, about the fixed axes: xyz is Rz(c) Ry(b) Rx(a). As in scipy.
-Rotations may also be given by one or two axes: XZ is Rx(a) Rz(b).
+Rotations can also be given by one or two axes: XZ is Rx(a) Rz(b).
 """
 
 import functools
@@ -21,10 +21,10 @@ from vision3d.geometry.vectors import length
 
 
 def euler_to_quat(angles: Float[Tensor, "*batch n"], order: str, degrees: bool = False) -> Float[Tensor, "*batch 4"]:
-    """Unit quaternions of one to three angles [rad], in the order in which they stand in `order`.
+    """Unit quaternions of one to three angles [rad], in the sequence of the letters of `order`.
 
     Args:
-        order: As many letters as there are angles.
+        order: As many letters as angles.
         degrees: Whether the angles are in degrees.
     """
     axes = _axes(order, shortest=1)
@@ -47,9 +47,9 @@ def euler_to_rotmat(angles: Float[Tensor, "*batch n"], order: str, degrees: bool
 def quat_to_euler(quats: Float[Tensor, "*batch 4"], order: str, degrees: bool = False) -> Float[Tensor, "*batch 3"]:
     """Angles [rad] of quaternions of any length > 0; the inverse of `euler_to_quat`.
 
-    The first and the last lie in -pi to pi; the middle one in -pi/2 to pi/2, or in 0 to pi where the first axis comes again.
-    At gimbal lock, where only the sum or the difference of the other two counts, the last one is zero, and the angles give
-    the rotation back all the same. Gradients there are finite; near it they are as large as they must be.
+    The first and the last angle are in -pi to pi; the middle one in -pi/2 to pi/2, or in 0 to pi if the first axis is repeated.
+    At gimbal lock, where only the sum or the difference of the other two is determined, the last one is zero, and the angles
+    still reproduce the rotation. Gradients there are finite; near it they are as large as they must be.
 
     Example:
         >>> quat_to_euler(torch.tensor([1.0, 0.0, 0.0, 1.0]), "XYZ")
@@ -63,7 +63,7 @@ def quat_to_euler(quats: Float[Tensor, "*batch 4"], order: str, degrees: bool = 
     third = 3 - i - j
     parity = 1 if (j - i) % 3 == 1 else -1
     if not is_proper:
-        # A quarter turn about the middle axis makes the last axis the first one: R Rj(pi/2) = Ri(a) Rj(b + pi/2) Ri(-parity c).
+        # Rotated by 90 degrees about the middle axis, the last axis is the first: R Rj(pi/2) = Ri(a) Rj(b+pi/2) Ri(-parity c).
         quats = multiply(quats, _about(j, quats.new_tensor(math.pi / 2)))
     quats = positive_w(quats)
     w, x, y, z = quats[..., 0], quats[..., 1 + i], quats[..., 1 + j], parity * quats[..., 1 + third]

@@ -1,6 +1,6 @@
-"""Distances along the edges of triangle meshes, and points spread evenly by them.
+"""Distances along the edges of triangle meshes, and farthest point sampling.
 
-Vertices at one place, as at seams of a texture, must be one vertex first: `mesh.weld_vertices`.
+Coincident vertices, as at texture seams, must be merged first: `mesh.weld_vertices`.
 """
 
 from typing import TYPE_CHECKING
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def farthest_points(points: Float[Tensor, "n d"], count: int, start: int | None = None) -> Int64[Tensor, " m"]:
-    """Rows of points that are spread evenly: each is the one farthest from those before it (Gonzalez 1985).
+    """Indices of evenly distributed points: each is the one farthest from those before it (Gonzalez 1985).
 
-    No two of these are closer than the farthest of the others is from all of them. Of equal ones the first row is taken, so the
-    same points always give the same rows.
+    No two of them are closer than the largest distance of the other points to them. Ties take the first row, so the result is
+    deterministic.
 
     Args:
         points: At least `count`.
-        count: How many, at least 1.
+        count: Number of points to select, at least 1.
         start: The first row; the one farthest from the mean when None.
 
     Raises:
@@ -43,18 +43,18 @@ def farthest_points(points: Float[Tensor, "n d"], count: int, start: int | None 
 
 
 def edge_distances(vertices: Vertices, faces: Faces, sources: Int64[Tensor, " s"]) -> Float[Tensor, "s v"]:
-    """Lengths of the shortest paths along edges from some vertices to all (Dijkstra 1959) [m]; inf where there is none.
+    """Lengths of the shortest paths along edges from the source vertices to all vertices (Dijkstra 1959) [m]; inf if none.
 
-    They are never shorter than paths across faces, by some 10 % on even meshes. Runs on the CPU.
+    They are upper bounds of geodesic distances, about 10 % too long on even meshes. Runs on the CPU.
 
     Args:
         vertices: [m].
         faces: Of welded vertices.
-        sources: Where the paths begin.
+        sources: Start vertices.
 
     Raises:
         ShapeError: A tensor has the wrong shape or dtype.
-        InputError: A face or a source names a vertex that is not there.
+        InputError: A face or a source is not a valid vertex index.
 
     Example:
         >>> corners = torch.tensor([[0.0, 0, 0], [3, 0, 0], [3, 4, 0], [9, 9, 9]])
@@ -73,13 +73,13 @@ def edge_graph(vertices: Vertices, faces: Faces) -> "csr_array":
 
     points, pairs = vertices.detach().double().cpu(), unique_edges(faces.cpu())[0]
     lengths = torch.linalg.vector_norm(points[pairs[:, 0]] - points[pairs[:, 1]], dim=-1)
-    lengths = lengths.clamp(min=torch.finfo(torch.float32).tiny)  # scipy takes a zero for no edge
+    lengths = lengths.clamp(min=torch.finfo(torch.float32).tiny)  # scipy treats zero as no edge
     rows, columns = torch.cat([pairs, pairs.flip(-1)]).T.numpy()
     return csr_array((lengths.repeat(2).numpy(), (rows, columns)), shape=(len(points),) * 2)
 
 
 def shortest_paths(graph: "csr_array", sources: Int64[Tensor, " s"]) -> Float[Tensor, "s v"]:
-    """Distances from some nodes of an `edge_graph` to all, float64."""
+    """Distances from some nodes of an `edge_graph` to all nodes, float64."""
     from scipy.sparse.csgraph import dijkstra
 
     return torch.from_numpy(dijkstra(graph, directed=True, indices=sources.cpu().numpy()))

@@ -1,4 +1,4 @@
-"""Rotations of n dimensions from n^2 - n or n^2 - 2n + 2 unconstrained numbers; Zhou et al. 2019, section 4.2.
+"""Rotations in n dimensions from n^2 - n or n^2 - 2n + 2 unconstrained numbers; Zhou et al. 2019, section 4.2.
 
 Both maps are continuous, and so are their inverses. For n = 3 they are the 6D and the 5D representation.
 """
@@ -20,10 +20,10 @@ _BOUND, _FIRST_LAST = math.sqrt(2) + 1, math.sqrt(2)
 
 
 def gram_schmidt(vectors: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch n n"]:
-    """Rotation matrices whose first n - 1 columns are the orthonormalised columns of `vectors`.
+    """Rotation matrices whose first n - 1 columns are the orthonormalized columns of `vectors`.
 
-    Where a column is zero or depends on those before it, the axis that is farthest from them stands in, with zero gradient:
-    the result is always a rotation.
+    If a column is zero or linearly dependent on those before it, the coordinate axis farthest from them replaces it, with zero
+    gradient: the result is always a rotation.
 
     Raises:
         ShapeError: There are not n - 1 columns.
@@ -40,7 +40,7 @@ def gram_schmidt(vectors: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch 
 def generalized_cross(vectors: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch n"]:
     """The vector of cofactors: orthogonal to n - 1 columns, det [columns, it] = its squared length. For n = 3, a x b.
 
-    Minors are expanded one column after the other (2^n products), so that the map is a polynomial without divisions.
+    Minors are expanded column by column (2^n products), so that the map is a polynomial without divisions.
     """
     n, m = vectors.shape[-2:]
     if m != n - 1 or n < 2:
@@ -60,25 +60,25 @@ def generalized_cross(vectors: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*b
 
 
 def from_columns(values: Float[Tensor, "*batch d"], n: int) -> Float[Tensor, "*batch n n"]:
-    """Rotations of n^2 - n numbers, n - 1 columns one after the other: (cos, sin) for n = 2, the 6D layout for n = 3."""
+    """Rotations from n^2 - n numbers, n - 1 columns one after another: (cos, sin) for n = 2, the 6D layout for n = 3."""
     check_trailing("values", values, n * n - n)
     return gram_schmidt(values.unflatten(-1, (n - 1, n)).mT)
 
 
 def to_columns(rotmats: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch d"]:
-    """The first n - 1 columns, such that `from_columns` gives the matrices back."""
+    """The first n - 1 columns; `from_columns` maps them back to the matrices."""
     return nan_for_nan(rotmats.mT[..., :-1, :].flatten(-2), rotmats, 2, 1)
 
 
 def from_stereographic(values: Float[Tensor, "*batch d"], n: int) -> Float[Tensor, "*batch n n"]:
-    """Rotations of n^2 - 2n + 2 numbers: 2 for n = 2, 5 for n = 3, 10 for n = 4.
+    """Rotations from n^2 - 2n + 2 numbers: 2 for n = 2, 5 for n = 3, 10 for n = 4.
 
-    Each of the columns 2 to n - 1 and the number before it stand as a point of a sphere, projected to a plane
+    Each of the columns 2 to n - 1 and the number before it form a point on a sphere, projected to a plane
     (Zhou et al. 2019, section 4.2, case 4).
     """
     check_trailing("values", values, n * n - 2 * n + 2)
     blocks = values.split([n - 1] * (n - 1) + [1], -1)
-    # The number before a column is kept as a fraction `up / down`, which may have zero below; without division all is finite.
+    # The number before a column is a fraction `up / down` where `down` may be zero; without a division all values are finite.
     up, down = blocks[-1], torch.ones_like(blocks[-1])
     columns: list[Tensor] = []
     for k in range(n - 2, 0, -1):
@@ -94,7 +94,7 @@ def from_stereographic(values: Float[Tensor, "*batch d"], n: int) -> Float[Tenso
 
 
 def to_stereographic(rotmats: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch d"]:
-    """n^2 - 2n + 2 numbers in [-1, 1], such that `from_stereographic` gives the matrices back."""
+    """n^2 - 2n + 2 numbers in [-1, 1]; `from_stereographic` maps them back to the matrices."""
     n = rotmats.shape[-1]
     first = rotmats[..., 0]
     kept, carry = [first[..., :-1]], first[..., -1:]
@@ -108,9 +108,9 @@ def to_stereographic(rotmats: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*ba
 def orthogonal_from_columns(
     values: Float[Tensor, "*batch d"], sides: Float[Tensor, "*batch"], n: int
 ) -> Float[Tensor, "*batch n n"]:
-    """Orthogonal matrices, mirrors included: rotations of n^2 - n numbers whose last column has the sign of `sides` (+ at 0).
+    """Orthogonal matrices with reflections: rotations of n^2 - n numbers; the last column has the sign of `sides` (+ at 0).
 
-    O(n) has two parts that do not hang together, so that no continuous map reaches both: `sides` gets no gradient.
+    O(n) has two disconnected components, so no continuous map reaches both: `sides` gets no gradient.
     """
     rotmats = from_columns(values, n)
     signs = torch.where(sides < 0, -1, torch.where(sides.isnan(), sides, 1))[..., None, None]
@@ -133,7 +133,7 @@ def similarity_from_columns(
 def similarity_to_columns(
     matrices: Float[Tensor, "*batch n1 n1"],
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch n"]]:
-    """Columns (all of length a) and translations, such that `similarity_from_columns` gives the matrices back."""
+    """Columns (all of length a) and translations; `similarity_from_columns` maps them back to the matrices."""
     if matrices.shape[-1] != matrices.shape[-2] or matrices.shape[-1] < 3:
         raise ShapeError("matrices", matrices.shape, "(..., n + 1, n + 1), n >= 2")
     return to_columns(matrices[..., :-1, :-1]), matrices[..., :-1, -1].clone()
@@ -146,7 +146,7 @@ def haar_rotmats(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Float[Tensor, "*shape n n"]:
-    """Rotations of n dimensions that are uniform over SO(n) (Haar measure): Gram-Schmidt of normal numbers.
+    """Rotations in n dimensions uniform over SO(n) (Haar measure): Gram-Schmidt of normally distributed numbers.
 
     Raises:
         InputError: n < 2.

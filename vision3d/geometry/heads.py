@@ -1,4 +1,4 @@
-"""The last layer of a network that gives rotations."""
+"""Output layer of networks that predict rotations."""
 
 import torch
 from jaxtyping import Float
@@ -8,24 +8,23 @@ from vision3d.core.errors import ConfigError
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.representations import from_rotmat, representation, to_rotmat
 
-_SATURATED = 2.0  # beyond it tanh, through which `hopf` goes, passes on next to nothing
+_SATURATED = 2.0  # beyond it the gradient of tanh, which `hopf` uses, nearly vanishes
 _FIRST_WEIGHTS = 0.1
 
 
 class RotationHead(nn.Module):
-    """Rotation matrices out of features, by any representation.
+    """Map features to rotation matrices with any representation.
 
-    It begins at the identity: the bias is the identity's numbers and the weights are small. (`hopf` begins beside it, since
-    its numbers there have no gradient.) `9d_direct` gives the matrix as it is while training, and after `eval()` the nearest
-    rotation.
+    It starts at the identity: the bias is the representation of the identity and the weights are small. (`hopf` starts near it,
+    since its gradient vanishes there.) `9d_direct` returns the raw matrix in training, and after `eval()` the nearest rotation.
 
     Args:
-        rep: A name of docs/rotations.md.
-        in_features: Features of the input, which a linear layer brings to the numbers; None: the input is the numbers.
-        count: Rotations that are given; the result has an axis for them. None: one, without the axis.
+        rep: A name in docs/rotations.md.
+        in_features: Number of input features, for a linear layer; None if the input is the representation itself.
+        count: Number of rotations, on an extra axis of the result. None: one, without the axis.
 
     Raises:
-        ConfigError: No such representation, or a size below 1.
+        ConfigError: The representation is unknown, or a size is below 1.
 
     Example:
         >>> head = RotationHead("6d", in_features=32)
@@ -52,10 +51,10 @@ class RotationHead(nn.Module):
                 self.linear.bias.copy_(identity.repeat(count or 1))
 
     def forward(self, features: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch_and_count 3 3"]:
-        """Rotations of features, or of raw numbers."""
+        """Rotations from features, or from raw numbers."""
         values = features if self.linear is None else self.linear(features)
         check_trailing("features", values, self.numbers)
-        # Gram-Schmidt and projections lose too much in half precision.
+        # Gram-Schmidt and projections are too inaccurate in half precision.
         values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
         if self.count is not None:
             values = values.unflatten(-1, (self.count, self.dimension))
@@ -63,7 +62,7 @@ class RotationHead(nn.Module):
 
     @property
     def is_projected(self) -> bool:
-        """Whether the result is brought to the nearest rotation after the representation's own map."""
+        """Whether the result is projected to the nearest rotation after the representation's own map."""
         return not self.training and not representation(self.rep).is_rotation
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Ways between rotations, rigid motions and similarities: constant speed between two, smooth through many."""
+"""Interpolation of rotations, rigid motions and similarities: constant speed between two, smooth through many."""
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ Fraction = Float[Tensor, "*#batch"] | float
 def so3_interpolate(
     start: Float[Tensor, "*#batch 3 3"], end: Float[Tensor, "*#batch 3 3"], fraction: Fraction
 ) -> Float[Tensor, "*#batch 3 3"]:
-    """R0 exp(f log(R0^T R1)): constant angular speed about a fixed axis, the shorter way; `slerp` of matrices."""
+    """R0 exp(f log(R0^T R1)): constant angular speed about a fixed axis, the shorter path; `slerp` of matrices."""
     return start @ so3_exp(_column(fraction, start) * so3_log(start.mT @ end))
 
 
@@ -33,12 +33,12 @@ def se3_interpolate(
 def sim3_interpolate(
     start: Float[Tensor, "*#batch 4 4"], end: Float[Tensor, "*#batch 4 4"], fraction: Fraction
 ) -> Float[Tensor, "*#batch 4 4"]:
-    """T0 exp(f log(T0^-1 T1)) of similarities: a spiral whose scale grows by equal factors in equal times."""
+    """T0 exp(f log(T0^-1 T1)) of similarities: a spiral whose scale changes exponentially."""
     return start @ sim3.exp(_column(fraction, start) * sim3.log(sim3.inverse(start) @ end))
 
 
 def align_signs(quats: Float[Tensor, "*batch k 4"]) -> Float[Tensor, "*batch k 4"]:
-    """The same rotations, with the sign of each quaternion chosen such that it is the nearer one to the one before it."""
+    """The same rotations, with the sign of each quaternion chosen closest to the one before it."""
     check_trailing("quats", quats, 4)
     products = (quats[..., 1:, :] * quats[..., :-1, :]).sum(-1)
     flips = torch.where(products < 0, -torch.ones_like(products), torch.ones_like(products))
@@ -59,7 +59,7 @@ def squad(quats: Float[Tensor, "*batch k 4"], times: Float[Tensor, "*#batch t"])
     """Unit quaternions of a curve through `quats` at the times 0, 1, .., k - 1, with continuous angular velocity.
 
     Args:
-        times: Outside 0 to k - 1 the first or last rotation.
+        times: Clamped to 0 ... k - 1.
 
     Raises:
         ShapeError: Fewer than two quaternions.
@@ -71,7 +71,7 @@ def squad(quats: Float[Tensor, "*batch k 4"], times: Float[Tensor, "*#batch t"])
     quats = align_signs(normalize(quats))
     controls = squad_controls(quats)
     times = torch.where(times.isnan(), times, times.clamp(0, count - 1)).expand(*quats.shape[:-2], times.shape[-1])
-    first = times.detach().nan_to_num(0).floor().clamp(max=count - 2)  # NaN is left to the fraction
+    first = times.detach().nan_to_num(0).floor().clamp(max=count - 2)  # NaN propagates through the fraction
     fraction = times - first
     index = first.long()[..., None].expand(*first.shape, 4)
     ends = [table.gather(-2, index + k) for table in (quats, controls) for k in (0, 1)]

@@ -1,4 +1,4 @@
-"""Triangle meshes of the zero level of values on a grid."""
+"""Triangle meshes of the zero level set of values on a grid."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,20 +11,20 @@ _CELL_EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if int((_CORNER
 
 
 def surface_nets(values: Float[Tensor, "x y z"]) -> tuple[Float[Tensor, "v 3"], Int64[Tensor, "f 3"]]:
-    """The surface between positive values (inside) and others, one vertex a cell, two faces a crossed grid edge.
+    """The surface between positive values (inside) and others, one vertex per cell, two faces per crossed grid edge.
 
-    Naive surface nets (Gibson 1998): the vertex of a cell lies in the mean of the places where its edges cross zero. The
-    surface is closed where no positive value lies on the border of the grid.
+    Naive surface nets (Gibson 1998): the vertex of a cell is the mean of the zero crossings of its edges. The surface is
+    closed unless there are positive values on the border of the grid.
 
     Args:
         values: At grid points (i, j, k).
 
     Returns:
-        Vertices in grid units, and faces that run counter-clockwise seen from outside.
+        Vertices in grid units, and faces counter-clockwise seen from outside.
 
     Raises:
         ShapeError: The grid has fewer than 2 points along an axis.
-        InputError: No value is positive, or all are, or one is not finite.
+        InputError: No value is positive, all are, or one is not finite.
 
     Example:
         >>> axis = torch.linspace(-1.5, 1.5, 24)
@@ -52,7 +52,7 @@ def _cell_corners(values: Tensor) -> Tensor:
 
 
 def _crossings(corners: Tensor) -> Tensor:
-    """In each cell, the mean of the places where its edges cross zero, in [0, 1]^3."""
+    """For each cell, the mean of the zero crossings of its edges, in [0, 1]^3."""
     places = _CORNERS.to(corners)
     total, count = corners.new_zeros(len(corners), 3), corners.new_zeros(len(corners), 1)
     for a, b in _CELL_EDGES:
@@ -65,7 +65,7 @@ def _crossings(corners: Tensor) -> Tensor:
 
 
 def _quads(is_inside: Tensor, index: Tensor, axis: int) -> Tensor:
-    """Two faces for each grid edge along an axis that crosses zero, between the four cells about it."""
+    """Two faces for each zero crossing of grid edges along an axis, between the four cells around it."""
     turned = is_inside.movedim(axis, 0)  # the other axes keep their order: (y, z), (x, z), (x, y)
     cells = index.movedim(axis, 0)
     before, after = turned[:-1, 1:-1, 1:-1], turned[1:, 1:-1, 1:-1]

@@ -1,4 +1,4 @@
-"""Chains of joints: where everything is, given the rotation of each joint relative to its parent."""
+"""Kinematic chains: positions and rotations of joints from their rotations relative to their parents."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ def forward_kinematics(
     parents: Sequence[int],
     translations: Float[Tensor, "*#batch 3"] | None = None,
 ) -> tuple[Float[Tensor, "*batch j 3 3"], Float[Tensor, "*batch j 3"]]:
-    """Rotations and positions of all joints in the frame in which the root stands.
+    """Rotations and positions of all joints in the frame of the root's parent.
 
-    A joint's frame is its parent's, moved by its offset and then turned: R_j = R_p rotmats_j, x_j = x_p + R_p offsets_j.
+    A joint's frame is its parent's, translated by its offset and then rotated: R_j = R_p rotmats_j, x_j = x_p + R_p offsets_j.
 
     Args:
         rotmats: Rotation of each joint relative to its parent.
-        offsets: Place of each joint in its parent's frame [m]; a root's is where it stands when `translations` is zero.
+        offsets: Position of each joint in its parent's frame [m]; for a root, its position when `translations` is zero.
         parents: Parent of each joint, an earlier joint; -1 for a root.
         translations: Added to the roots [m].
 
@@ -48,7 +48,7 @@ def forward_kinematics(
     if translations is not None:
         is_root = offsets.new_tensor([float(parent < 0) for parent in parents])
         offsets = offsets + is_root[:, None] * translations[..., None, :]
-    # One product for all joints of a depth; `place` says where a joint is found in what has been computed.
+    # One product for all joints of a depth; `place` is the row of a joint in the results so far.
     order = [joint for level in levels for joint in level]
     place = {joint: i for i, joint in enumerate(order)}
     turned, moved = [rotmats[..., levels[0], :, :]], [offsets[..., levels[0], :]]

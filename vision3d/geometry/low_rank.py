@@ -1,4 +1,4 @@
-"""A few shapes whose weighted sums are all frames of a motion: principal components with a bound on the largest error."""
+"""Low-rank approximation of a motion: principal components with a bound on the maximum error."""
 
 import torch
 from jaxtyping import Float
@@ -8,25 +8,25 @@ from vision3d.core.errors import InputError
 
 _ROUNDS = 4
 _AHEAD = 0.8
-"""Share of the shapes with which is looked for where errors will be large."""
+"""Fraction of the shapes used to predict where errors will be large."""
 
 
 def principal_shapes(
     displacements: Float[Tensor, "t v 3"], tolerance: float, *, most: int | None = None
 ) -> tuple[Float[Tensor, "t m"], Float[Tensor, "m v 3"]]:
-    """Weights and shapes whose sums are the displacements within a tolerance, or as near as `most` shapes come.
+    """Weights and shapes whose sums approximate the displacements within a tolerance, or as well as `most` shapes can.
 
-    Right singular vectors of the displacements, not centred, so that all weights zero is no displacement. They are the least
-    squares choice; as the largest error counts here, vertices with large errors then weigh more in further rounds, which takes
-    a quarter fewer shapes. Each is scaled so that its weight reaches 1 or -1.
+    Right singular vectors of the displacements, not centered, so that zero weights mean no displacement. They are optimal in
+    the least-squares sense; since the maximum error counts here, vertices with large errors get more weight in further rounds,
+    which saves a quarter of the shapes. Each shape is scaled so that its weight reaches 1 or -1.
 
     Args:
-        displacements: Of the vertices in each frame [m].
-        tolerance: The largest distance of any vertex in any frame from where it should be [m].
-        most: The most shapes; as many as are needed when None.
+        displacements: Vertex displacements in each frame [m].
+        tolerance: Maximum error of any vertex in any frame [m].
+        most: Maximum number of shapes; None for no limit.
 
     Raises:
-        InputError: Something is not finite, or the tolerance or the count is negative.
+        InputError: A value is not finite, or the tolerance or the maximum is negative.
     """
     if not bool(torch.isfinite(displacements).all()) or not tolerance >= 0 or (most is not None and most < 0):
         raise InputError(f"principal_shapes: got tolerance {tolerance}, most {most}; want both >= 0, and finite displacements")
@@ -40,7 +40,7 @@ def principal_shapes(
         left = _left_vectors((values * heaviness[:, None]).flatten(1))
         left = left if most is None else left[:, :most]
         low, high = 0, left.shape[1]
-        while low < high:  # the largest error hardly ever grows with the number of shapes
+        while low < high:  # the maximum error hardly ever increases with the number of shapes
             middle = (low + high) // 2
             is_enough = float(_errors(values, left[:, :middle]).max()) <= tolerance
             low, high = (low, middle) if is_enough else (middle + 1, high)
@@ -57,12 +57,12 @@ def principal_shapes(
 
 
 def _left_vectors(rows: Tensor) -> Tensor:
-    """Left singular vectors, those of large values first, without those of rounding."""
-    values, left = torch.linalg.eigh(rows @ rows.T)  # frames are few, and half of the digits are enough
+    """Left singular vectors, largest values first, without those at rounding level."""
+    values, left = torch.linalg.eigh(rows @ rows.T)  # there are few frames, and half of the digits are enough
     return left.flip(1)[:, : int((values > 1e-14 * values[-1]).sum())]
 
 
 def _errors(values: Tensor, left: Tensor) -> Tensor:
-    """Distances (T, V) that are left of displacements that some left vectors span."""
+    """Residual distances (T, V) of displacements after projection to some left vectors."""
     rows = values.flatten(1)
     return torch.linalg.vector_norm((rows - left @ (left.T @ rows)).view(values.shape), dim=-1)

@@ -24,9 +24,9 @@ def chordal_distance(rotmats: Float[Tensor, "*#batch n n"], others: Float[Tensor
 
 
 def chordal_mean(rotmats: Float[Tensor, "*batch k n n"], weights: Weights = None) -> Float[Tensor, "*batch n n"]:
-    """The rotation with the least (weighted) sum of squared chordal distances: the one nearest to the average matrix.
+    """The rotation with the smallest (weighted) sum of squared chordal distances: the one nearest to the average matrix.
 
-    Unique unless the average is singular, as that of all rotations is; there any minimum comes back.
+    Unique unless the average is singular, as that of all rotations is; in that case any minimum is returned.
     """
     return special_orthogonal((rotmats * _shares(rotmats[..., 0, 0], weights)[..., None, None]).sum(-3))
 
@@ -34,10 +34,10 @@ def chordal_mean(rotmats: Float[Tensor, "*batch k n n"], weights: Weights = None
 def karcher_mean(
     rotmats: Float[Tensor, "*batch k 3 3"], weights: Weights = None, steps: int = 12
 ) -> Float[Tensor, "*batch 3 3"]:
-    """The rotation with the least (weighted) sum of squared angles, by steps along the mean of the logarithms.
+    """The rotation with the smallest (weighted) sum of squared angles, by steps along the mean of the logarithms.
 
-    Right where all rotations lie within 90 degrees of some rotation; then twelve steps from the chordal mean reach rounding
-    for spreads up to about 60 degrees, and gradients go through all of them.
+    Valid if all rotations are within 90 degrees of some rotation; then twelve steps from the chordal mean converge to rounding
+    for spreads up to about 60 degrees, and gradients flow through all steps.
     """
     check_trailing("rotmats", rotmats, 3, 3)
     shares = _shares(rotmats[..., 0, 0], weights)[..., None]

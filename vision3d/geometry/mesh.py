@@ -1,6 +1,6 @@
-"""Triangle meshes as two tensors: normals, areas, volume, edges, neighbourhood, welding.
+"""Triangle meshes as two tensors: normals, areas, volume, edges, adjacency, welding.
 
-Faces run counter-clockwise seen from outside. Index functions work on the CPU and return on the device of the faces.
+Faces are counter-clockwise seen from outside. Index functions work on the CPU and return on the device of the faces.
 """
 
 import torch
@@ -15,7 +15,7 @@ Faces = Int64[Tensor, "f 3"]
 
 
 def check_mesh(vertices: Tensor, faces: Tensor) -> None:
-    """Raises ShapeError or InputError unless these are (V, 3) floats and (F, 3) int64 indices of them."""
+    """Raise ShapeError or InputError unless these are (V, 3) floats and (F, 3) valid int64 indices."""
     if vertices.ndim != 2 or vertices.shape[1] != 3 or not vertices.is_floating_point():
         raise ShapeError("vertices", f"shape {tuple(vertices.shape)} {vertices.dtype}", "shape (V, 3) of floats")
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype != torch.int64:
@@ -26,30 +26,30 @@ def check_mesh(vertices: Tensor, faces: Tensor) -> None:
 
 
 def face_normals(vertices: Vertices, faces: Faces) -> Float[Tensor, "f 3"]:
-    """Unit normals; zero, with zero gradient, for faces without area."""
+    """Unit normals; zero, with zero gradient, for faces of zero area."""
     return unit(_area_vectors(vertices, faces))
 
 
 def face_areas(vertices: Vertices, faces: Faces) -> Float[Tensor, " f"]:
-    """Areas [m^2]; the gradient of a face without area is zero."""
+    """Areas [m^2]; the gradient of a face of zero area is zero."""
     return torch.linalg.vector_norm(_area_vectors(vertices, faces), dim=-1)
 
 
 def vertex_normals(vertices: Vertices, faces: Faces) -> Float[Tensor, "v 3"]:
-    """Unit means of the normals of the faces around each vertex, weighted by area; zero for unused vertices."""
+    """Area-weighted unit normals of the faces around each vertex; zero for unused vertices."""
     sums = torch.zeros_like(vertices)
     return unit(sums.index_add(0, faces.flatten(), _area_vectors(vertices, faces).repeat_interleave(3, 0)))
 
 
 def volume(vertices: Vertices, faces: Faces) -> Float[Tensor, ""]:
     """Enclosed volume [m^3] of a closed mesh, positive when the faces point outwards (divergence theorem)."""
-    center = vertices.detach().mean(0)  # any point will do; this one keeps the rounding small
+    center = vertices.detach().mean(0)  # any point works; this one keeps rounding errors small
     a, b, c = (vertices[faces[:, i]] - center for i in range(3))
     return (a * torch.linalg.cross(b, c)).sum() / 6
 
 
 def unique_edges(faces: Faces) -> tuple[Int64[Tensor, "e 2"], Int64[Tensor, "f 3"]]:
-    """Edges as sorted pairs of vertices, in ascending order, and for each face the edges from its corner 0, 1 and 2."""
+    """Edges as sorted pairs of vertices, in ascending order, and for each face the edges that start at corners 0, 1 and 2."""
     pairs = torch.stack([faces, faces.roll(-1, 1)], -1).flatten(0, 1).sort(-1).values
     keys, inverse = torch.unique(_edge_keys(pairs), return_inverse=True)
     edges = torch.empty(len(keys), 2, dtype=faces.dtype, device=faces.device)
@@ -58,7 +58,7 @@ def unique_edges(faces: Faces) -> tuple[Int64[Tensor, "e 2"], Int64[Tensor, "f 3
 
 
 def face_adjacency(faces: Faces) -> tuple[Int64[Tensor, "a 2"], Int64[Tensor, "a 2"]]:
-    """Pairs of faces that share an edge, and the vertices of these edges; on an edge of n > 2 faces n - 1 pairs."""
+    """Pairs of faces that share an edge, and the vertices of these edges; n - 1 pairs at an edge of n > 2 faces."""
     edges, face_edges = unique_edges(faces)
     order = face_edges.flatten().argsort(stable=True)
     sorted_edges, owners = face_edges.flatten()[order], order // 3
@@ -67,7 +67,7 @@ def face_adjacency(faces: Faces) -> tuple[Int64[Tensor, "a 2"], Int64[Tensor, "a
 
 
 def connected_faces(faces: Faces) -> tuple[int, Int64[Tensor, " f"]]:
-    """How many parts hang together by edges, and the part of each face."""
+    """The number of parts connected by edges, and the part of each face."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -91,9 +91,9 @@ def crowded_edges(faces: Faces) -> Int64[Tensor, "c 2"]:
 
 
 def is_closed(faces: Faces) -> bool:
-    """Whether there are faces and each edge has exactly two, which run through it in opposite directions.
+    """Whether there are faces and each edge has exactly two, in opposite directions.
 
-    Such a mesh has an inside, and `volume` means something.
+    Such a mesh has an inside, and its `volume` is meaningful.
     """
     if not len(faces):
         return False
@@ -103,7 +103,7 @@ def is_closed(faces: Faces) -> bool:
 
 
 def is_manifold(faces: Faces) -> bool:
-    """Whether no edge has more than two faces and the faces around each vertex hang together (one fan)."""
+    """Whether no edge has more than two faces and the faces around each vertex are connected (one fan)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -122,7 +122,7 @@ def is_manifold(faces: Faces) -> bool:
 
 
 def vertex_neighbors(faces: Faces, num_vertices: int) -> tuple[Int64[Tensor, " offsets"], Int64[Tensor, " n"]]:
-    """Vertices joined to each by an edge, in compressed rows: those of i are neighbors[offsets[i]:offsets[i + 1]]."""
+    """Vertices joined to each by an edge, in CSR form: those of i are neighbors[offsets[i]:offsets[i + 1]]."""
     edges, _ = unique_edges(faces)
     both = torch.cat([edges, edges.flip(-1)])
     both = both[both[:, 0] != both[:, 1]]
@@ -134,12 +134,12 @@ def vertex_neighbors(faces: Faces, num_vertices: int) -> tuple[Int64[Tensor, " o
 def weld_vertices(
     vertices: Vertices, faces: Faces, tolerance: float = 0.0
 ) -> tuple[Float[Tensor, "w 3"], Int64[Tensor, "g 3"], Int64[Tensor, " v"]]:
-    """Merges vertices closer than `tolerance` [m] and drops the faces that collapse.
+    """Merge vertices closer than `tolerance` [m] and remove the faces that collapse.
 
-    Nearness is followed along chains: of points each within the tolerance of the next, one remains, the first.
+    Merging is transitive: of a chain of points, each within the tolerance of the next, only the first remains.
 
     Returns:
-        The remaining vertices in their old order, the faces, and the new index of each old vertex.
+        The remaining vertices in their original order, the faces, and the new index of each old vertex.
     """
     import numpy as np
     from scipy.sparse import coo_array
@@ -148,7 +148,7 @@ def weld_vertices(
 
     check_mesh(vertices, faces)
     points = vertices.detach().cpu().numpy()
-    # Equal points first: so many copies make few pairs.
+    # Exact duplicates first: otherwise many copies give a quadratic number of pairs.
     distinct, group = np.unique(points, axis=0, return_inverse=True)
     group = group.reshape(-1)
     if tolerance > 0 and len(distinct):
@@ -166,7 +166,7 @@ def weld_vertices(
 
 
 def drop_unused_vertices(vertices: Vertices, faces: Faces) -> tuple[Float[Tensor, "w 3"], Faces, Bool[Tensor, " v"]]:
-    """The vertices that faces use, the faces with new indices, and which vertices were kept."""
+    """The vertices used by faces, the faces with new indices, and a mask of the vertices kept."""
     is_used = torch.zeros(len(vertices), dtype=torch.bool, device=faces.device)
     is_used[faces.flatten()] = True
     return vertices[is_used], (is_used.cumsum(0) - 1)[faces], is_used

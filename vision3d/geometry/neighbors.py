@@ -1,4 +1,4 @@
-"""Nearest neighbours of points: a k-d tree on the CPU, exact brute force in blocks elsewhere."""
+"""Nearest neighbors of points: a k-d tree on the CPU, exact brute force in blocks on other devices."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ def knn(
     Distances carry gradients to points and queries (zero at distance zero).
 
     Args:
-        queries: The points themselves when None; then a point is not its own neighbour, but a copy of it is.
+        queries: The points themselves when None; then a point is not its own neighbor, but a duplicate of it is.
         method: `kdtree` (scipy, CPU), `brute` (torch, any device), `auto`: the tree on the CPU.
 
     Returns:
@@ -52,9 +52,9 @@ def knn(
 
 
 def neighbor_distance(points: Float[Tensor, "n d"], k: int = 3) -> Float[Tensor, " n"]:
-    """Root mean square distance of each point to its k nearest others: the scale that a Gaussian starts with.
+    """Root mean square distance of each point to its k nearest neighbors: the initial scale of a Gaussian.
 
-    Where there are fewer than k other points all of them count; a single point, or none, is a ShapeError.
+    If there are fewer than k other points, all of them are used; fewer than two points are a ShapeError.
     """
     distances, _ = knn(points, k=max(1, min(k, len(points) - 1)))
     return torch.linalg.vector_norm(distances, dim=-1) / distances.shape[-1] ** 0.5
@@ -71,7 +71,7 @@ def _tree(points: Tensor, queries: Tensor, k: int, skip_self: bool) -> Tensor:
 
 
 def _without_self(idx: Tensor) -> Tensor:
-    # Row i loses i, or its farthest when there are so many copies of point i that i itself was not found.
+    # Row i drops i itself, or its farthest neighbor if duplicates of point i displaced i from the result.
     is_self = idx == torch.arange(len(idx), device=idx.device)[:, None]
     is_self[:, -1] |= ~is_self.any(1)
     return idx[~is_self].view(len(idx), -1)
@@ -82,7 +82,7 @@ def _brute(points: Tensor, queries: Tensor, k: int, skip_self: bool, block_numbe
     found = []
     for start in range(0, len(queries), rows):
         block = queries[start : start + rows]
-        # Without the matrix product: it loses half of the digits.
+        # Without the matrix product, which loses half of the digits.
         distances = torch.cdist(block, points, compute_mode="donot_use_mm_for_euclid_dist")
         if skip_self:
             own = torch.arange(len(block), device=points.device)

@@ -1,4 +1,4 @@
-"""Camera paths for videos, as camera-to-world poses, and what a set of cameras looks at."""
+"""Camera paths for videos, as camera-to-world poses, and the point and up direction that a set of cameras shares."""
 
 import math
 
@@ -24,14 +24,14 @@ def orbit(
     turns: float = 1.0,
     start: Float[Tensor, "3"] | None = None,
 ) -> Float[Tensor, "num 4 4"]:
-    """Poses on a circle about `center`, looking at it; the last stands one step before the first, so it loops.
+    """Poses on a circle around `center`, looking at it; the last is one step before the first, so the path loops.
 
     Args:
-        radius: Distance of the cameras from the centre [m], > 0.
-        elevation: Angle above the plane through the centre [rad].
+        radius: Distance of the cameras from the center [m], > 0.
+        elevation: Angle above the plane through the center [rad].
         up: Axis of the circle; z when None.
-        turns: How many rounds; negative runs clockwise seen from above.
-        start: Direction of the first camera seen from the centre; some direction when None.
+        turns: Number of revolutions; negative runs clockwise seen from above.
+        start: Direction of the first camera seen from the center; arbitrary when None.
     """
     check_trailing("center", center, 3)
     _check_num(num)
@@ -51,13 +51,13 @@ def spiral(
     num: int = 120,
     turns: int = 2,
 ) -> Float[Tensor, "num 4 4"]:
-    """Poses that wind about one camera and look at a point in front of it, for scenes seen from one side; it loops.
+    """Poses that spiral around one camera and look at a point in front of it, for scenes seen from one side; it loops.
 
     Args:
-        camtoworld: The camera in the middle.
-        focus: Distance of the point that all look at [m], > 0.
-        radii: How far the path leaves the camera to the right, down and forward [m].
-        turns: Rounds in the image plane during one swing forward and back.
+        camtoworld: The camera at the center of the spiral.
+        focus: Distance of the point that all poses look at [m], > 0.
+        radii: Amplitudes of the path to the right, down and forward [m].
+        turns: Revolutions in the image plane during one forward and backward period.
     """
     check_trailing("camtoworld", camtoworld, 4, 4)
     _check_num(num)
@@ -71,15 +71,15 @@ def spiral(
 
 
 def interpolate_poses(camtoworlds: Float[Tensor, "k 4 4"], num: int = 120, is_loop: bool = False) -> Float[Tensor, "num 4 4"]:
-    """A flight through poses: Catmull-Rom curve through the positions, slerp between the rotations.
+    """A smooth path through poses: Catmull-Rom spline through the positions, slerp between the rotations.
 
-    The time between two poses follows their distance and their angle (one radian counts as the mean distance), so the
-    speed is nearly even however the poses are spaced.
+    The time between two poses is proportional to their distance plus their angle (one radian counts as the mean distance),
+    so the speed is nearly uniform for any spacing of the poses.
 
     Args:
-        num: Poses of the path; the first is the first given one.
-        is_loop: Whether to fly back to the first pose (the last pose of the path is then one step before it); else the
-            last pose of the path is the last given one.
+        num: Number of poses on the path; the first is the first given pose.
+        is_loop: Whether to return to the first pose (the path then ends one step before it); else the path ends at the last
+            given pose.
     """
     check_trailing("camtoworlds", camtoworlds, 4, 4)
     _check_num(num)
@@ -108,9 +108,9 @@ def interpolate_poses(camtoworlds: Float[Tensor, "k 4 4"], num: int = 120, is_lo
 
 
 def focus_point(origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "3"]:
-    """The point with the least sum of squared distances to lines; for cameras: centres and z axes.
+    """The point with the smallest sum of squared distances to lines; for cameras: centers and z axes.
 
-    Where the lines do not determine it (all parallel), the solution nearest to the mean origin.
+    If the lines do not determine it (all parallel), the solution nearest to the mean origin.
     """
     check_trailing("origins", origins, 3)
     check_trailing("directions", directions, 3)
@@ -124,7 +124,7 @@ def focus_point(origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"])
 
 
 def mean_up(camtoworlds: Float[Tensor, "n 4 4"]) -> Float[Tensor, "3"]:
-    """Unit mean of the directions that are up in the images; world z where they cancel."""
+    """Unit mean of the up directions of the images; world z if they cancel."""
     check_trailing("camtoworlds", camtoworlds, 4, 4)
     total = -camtoworlds[:, :3, 1].mean(0)
     up = total.new_tensor([0.0, 0.0, 1.0])
@@ -138,7 +138,7 @@ def _knots(positions: Tensor, rotmats: Tensor) -> Tensor:
     lengths = distances + angles * torch.where(mean > 0, mean, 1)
     if not bool((lengths.sum() > 0).item()):
         raise InputError("camtoworlds: all poses are the same; want at least 2 that differ")
-    lengths = lengths.clamp(min=1e-6 * lengths.mean())  # equal neighbours: passed in no time
+    lengths = lengths.clamp(min=1e-6 * lengths.mean())  # identical neighbors take almost no time
     return torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
 
 

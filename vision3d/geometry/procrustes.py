@@ -1,4 +1,4 @@
-"""The rotation, or orthogonal matrix, that is nearest to a matrix, in any number of dimensions."""
+"""The rotation or orthogonal matrix nearest to a matrix, in any number of dimensions."""
 
 import torch
 from jaxtyping import Float
@@ -14,12 +14,12 @@ from vision3d.geometry.vectors import nan_for_nan, unit
 def special_orthogonal(matrices: Float[Tensor, "*batch n n"], regularization: float = 0.0) -> Float[Tensor, "*batch n n"]:
     """The rotation (det +1) nearest to each matrix in the Frobenius norm, for n >= 2; Levinson et al. 2020.
 
-    A closed form for n = 2, native for n = 3, a singular value decomposition beyond. Gradients of any order are finite: where
-    the two smallest singular values cancel (the rotation jumps there), the part that jumps gets zero.
+    Closed form for n = 2, native kernel for n = 3, singular value decomposition beyond. Gradients of any order are finite:
+    where the two smallest singular values cancel (a discontinuity of the rotation), the discontinuous part gets zero gradient.
 
     Args:
-        regularization: Backward passes get the gradient of `regularization * |M - R|^2`, summed over the batch, on top, so that
-            the output M of a network stays near the rotations. Forward mode does not.
+        regularization: Backward passes add the gradient of `regularization * |M - R|^2`, summed over the batch, so that the
+            output M of a network stays near the rotations. Forward mode ignores it.
     """
     if regularization:
         rotmats = special_orthogonal(matrices)
@@ -35,16 +35,16 @@ def special_orthogonal(matrices: Float[Tensor, "*batch n n"], regularization: fl
 
 
 def orthogonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """The orthogonal matrix (det +1 or -1, as the matrix has) nearest to each: U V^T of its singular value decomposition."""
+    """The orthogonal matrix (det with the sign of the matrix) nearest to each: U V^T of its singular value decomposition."""
     _size(matrices)
     return _NearestOrthogonal.solve(matrices)
 
 
 def singular_values(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n"]:
-    """Singular values from large to small, the last one negative where the determinant is: M = U diag(s) V^T, U V^T a rotation.
+    """Singular values in descending order, the last one negative if the determinant is: M = U diag(s) V^T, U V^T a rotation.
 
-    The distance of M to the nearest rotation is |s - 1|. Where the sum of the last two is near 0, the nearest rotation is
-    ill-conditioned. Gradients are finite; second derivatives are where all values differ.
+    The distance of M to the nearest rotation is |s - 1|. If the sum of the last two is near 0, the nearest rotation is
+    ill-conditioned. Gradients are finite; second derivatives are finite if all values differ.
 
     Example:
         >>> singular_values(torch.diag(torch.tensor([3.0, 1.0, -2.0])))
@@ -52,12 +52,12 @@ def singular_values(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*ba
     """
     stretch = special_orthogonal(matrices).mT @ matrices
     stretch = torch.where(stretch.isfinite(), (stretch + stretch.mT) / 2, 0)
-    values, _ = torch.linalg.eigh(stretch)  # eigvalsh rounds otherwise where no gradient is asked for
+    values, _ = torch.linalg.eigh(stretch)  # eigvalsh rounds differently when no gradient is required
     return nan_for_nan(values.flip(-1), matrices, 2, 1)
 
 
 class _WithLoss(Solved):
-    """The rotations; a backward pass also gives `loss` the gradient 1, as if the loss of the caller contained it."""
+    """The rotations; the backward pass also sends gradient 1 to `loss`, as if the caller's loss contained it."""
 
     @staticmethod
     def forward(rotmats: Tensor, loss: Tensor) -> Tensor:

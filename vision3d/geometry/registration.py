@@ -1,4 +1,4 @@
-"""The rotation, rigid motion or similarity that brings points onto others; Kabsch 1976, Umeyama 1991."""
+"""The rotation, rigid motion or similarity that aligns points with other points; Kabsch 1976, Umeyama 1991."""
 
 import torch
 from jaxtyping import Float
@@ -14,13 +14,13 @@ Weights = Float[Tensor, "*#batch n"] | None
 def kabsch(
     source: Points, target: Points, weights: Weights = None
 ) -> tuple[Float[Tensor, "*batch d d"], Float[Tensor, "*batch d"]]:
-    """Rotation R and translation t with the least (weighted) sum of |R x + t - y|^2; never a mirror.
+    """Rotation R and translation t with the smallest (weighted) sum of |R x + t - y|^2; never a reflection.
 
-    Batched, for any dimension d >= 2, with finite gradients. Where the points do not fix the rotation (all on one line in
-    space, one point, none of weight) one of the best comes back, and the part that is free gets no gradient.
+    Batched, for any dimension d >= 2, with finite gradients. If the points do not determine the rotation (all on one line in
+    3D, a single point, zero weights), one of the optima is returned, and the undetermined part gets no gradient.
 
     Args:
-        weights: Not negative; all equal when None.
+        weights: Non-negative; equal weights when None.
 
     Raises:
         ShapeError: The points do not have equal shapes.
@@ -32,10 +32,10 @@ def kabsch(
 def umeyama(
     source: Points, target: Points, weights: Weights = None
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch d d"], Float[Tensor, "*batch d"]]:
-    """Scale s, rotation R and translation t with the least (weighted) sum of |s R x + t - y|^2.
+    """Scale s, rotation R and translation t with the smallest (weighted) sum of |s R x + t - y|^2.
 
-    As `kabsch`; the scale is 1 where all source points are one. It is 0 where the best rotation cannot turn the points
-    towards the target at all.
+    As `kabsch`; the scale is 1 if all source points coincide. It is 0 if the best rotation does not correlate the points with
+    the target at all.
 
     Example:
         >>> x = torch.tensor([[0.0, 0], [1, 0], [0, 1]])

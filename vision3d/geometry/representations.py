@@ -1,6 +1,6 @@
-"""Every representation of a rotation by its name: numbers to matrices and back.
+"""All representations of rotations by name: numbers to matrices and back.
 
-docs/rotations.md says which to choose. A representation is continuous when its `from_rotmat` is; none with fewer than five
+docs/rotations.md helps to choose one. A representation is continuous if its `from_rotmat` is; none with fewer than five
 numbers can be (Zhou et al. 2019).
 """
 
@@ -28,7 +28,7 @@ class Representation:
     is_continuous: bool
     """Whether `from_rotmat` is continuous over all rotations."""
     misses_half_turns: bool = False
-    """Whether a half turn lies at infinity: `from_rotmat` gives very large numbers there, or refuses with `check`."""
+    """Whether 180 degrees is at infinity: `from_rotmat` gives very large numbers there, or raises an error with `check`."""
     is_rotation: bool = True
     """Whether `to_rotmat` gives a rotation for any numbers."""
 
@@ -37,15 +37,15 @@ def to_rotmat(values: Float[Tensor, "*batch d"], rep: str, project: bool = False
     """Rotation matrices of numbers in the representation `rep`: one of `REPRESENTATIONS`.
 
     Finite, and a rotation, for any finite numbers (also zeros and parallel vectors), with finite gradients; NaN for NaN, and
-    for infinities unless these have a limit (`axis_angle4`, `gibbs`, `cayley`, `mrp`, `hopf`). Only `9d_direct` gives the
-    matrix as it is. The result shares no memory with `values`.
+    for infinities unless these have a limit (`axis_angle4`, `gibbs`, `cayley`, `mrp`, `hopf`). Only `9d_direct` returns the
+    unprojected matrix. The result shares no memory with `values`.
 
     Args:
-        project: Replace the result by the nearest rotation: what `9d_direct` does when it is tested.
+        project: Replace the result by the nearest rotation, as `9d_direct` does at test time.
 
     Raises:
-        ConfigError: No such representation.
-        ShapeError: Not the representation's `dimension`.
+        ConfigError: The representation is unknown.
+        ShapeError: The last axis does not have the representation's `dimension`.
 
     Example:
         >>> import torch
@@ -61,17 +61,17 @@ def to_rotmat(values: Float[Tensor, "*batch d"], rep: str, project: bool = False
 def from_rotmat(
     rotmats: Float[Tensor, "*batch 3 3"], rep: str, check: bool = False, project: bool = False
 ) -> Float[Tensor, "*batch d"]:
-    """Numbers of rotation matrices, such that `to_rotmat` gives the matrices back: a new tensor, NaN where the matrix is not
+    """Numbers of rotation matrices, inverse to `to_rotmat`: a new tensor, NaN where the matrix is not
     finite.
 
     Args:
-        check: Refuse matrices that are no rotations, and half turns where the representation has none (`gibbs`, `cayley`). It
-            looks at the values, so leave it off under torch.compile and vmap.
-        project: Take the rotations nearest to the matrices.
+        check: Raise an error for matrices that are not rotations, and for rotations by 180 degrees if the representation has
+            none (`gibbs`, `cayley`). This reads the values, so leave it off under torch.compile and vmap.
+        project: Use the nearest rotations of the matrices.
 
     Raises:
-        ConfigError: No such representation.
-        InputError: A matrix is no rotation, or a half turn that cannot be represented, and `check` is set.
+        ConfigError: The representation is unknown.
+        InputError: A matrix is not a rotation or is not representable (180 degrees), and `check` is set.
     """
     found = representation(rep)
     check_trailing("rotmats", rotmats, 3, 3)
@@ -85,7 +85,7 @@ def from_rotmat(
 
 
 def dimension(rep: str) -> int:
-    """How many numbers the representation has.
+    """Number of values of the representation.
 
     Example:
         >>> dimension("9d_svd")
@@ -98,7 +98,7 @@ def representation(rep: str) -> Representation:
     """The maps of a representation.
 
     Raises:
-        ConfigError: No such representation; the text names near ones.
+        ConfigError: The representation is unknown; the message suggests similar names.
     """
     if rep not in REPRESENTATIONS:
         raise ConfigError("rep", f"{rep!r} is not a representation of a rotation; {nearest_names(rep, REPRESENTATIONS, 8)}")
@@ -144,7 +144,7 @@ def _same(values: Tensor) -> Tensor:
     return values
 
 
-# Zhou et al.'s code holds the angles (x, y, z) of the product Rx Rz Ry.
+# Zhou et al.'s code stores the angles (x, y, z) of the product Rx Rz Ry.
 def _from_xyz(values: Tensor) -> Tensor:
     return euler.euler_to_quat(values[..., (0, 2, 1)], "XZY")
 

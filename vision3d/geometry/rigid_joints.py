@@ -1,8 +1,8 @@
-"""Few rigid joints with sparse weights that reproduce moving vertices: smooth skinning decomposition (Le and Deng 2012).
+"""A small number of rigid joints with sparse weights for moving vertices: smooth skinning decomposition (Le and Deng 2012).
 
-Joints begin as clusters of vertices that move rigidly together, split where they fit worst. Then in turns the weights of each
-vertex are solved with the joints held (at most K of them, none negative, sum 1), and the rigid motion of each joint with the
-weights and the other joints held, which is a weighted Procrustes problem of its own for every frame.
+Joints start as clusters of vertices that move rigidly together, split where they fit worst. Then alternating steps solve for
+the weights of each vertex with fixed joints (at most K joints, non-negative, sum 1), and for the rigid motion of each joint
+with fixed weights and other joints, which is a weighted Procrustes problem for each frame.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.registration import kabsch
 
 _CANDIDATES = 12
-"""Joints that are tried for a vertex: those that would move it best by themselves."""
-_LEAST_WEIGHT = 1e-3
+"""Number of candidate joints for a vertex: those that alone move it best."""
+_MIN_WEIGHT = 1e-3
 _GAIN = 1 - 1e-6
-"""Less than this of the error is better."""
+"""Improvements below this fraction of the error are ignored."""
 _SEED = 20
-"""Vertices that the first motion of a new joint is fitted to."""
+"""Number of vertices that the initial motion of a new joint is fitted to."""
 _ROUNDS = 3
-"""Of clustering after each split."""
+"""Rounds of clustering after each split."""
 _FRAMES = 64
-"""The most frames that clusters are judged by."""
-_LEAST_COST = 1e-14
-"""Squared share of the diagonal, summed over a cluster, that is rounding."""
+"""Maximum number of frames used for clustering."""
+_MIN_COST = 1e-14
+"""Squared fraction of the diagonal, summed over a cluster, that counts as rounding."""
 _ROWS = 4096
 
 
@@ -42,11 +42,11 @@ class RigidJoints:
     indices: Int64[Tensor, "v k"]
     """Joints of each vertex."""
     centers: Float[Tensor, "j 3"]
-    """Where the joints stand at rest: the mean of the vertices that follow them [m]."""
+    """Joint positions in the rest pose: the mean of the vertices that follow them [m]."""
     quats: Float[Tensor, "t j 4"]
-    """Rotations about the centres, wxyz."""
+    """Rotations about the centers, wxyz."""
     translations: Float[Tensor, "t j 3"]
-    """Shifts of the centres [m]."""
+    """Translations of the centers [m]."""
 
 
 def fit_rigid_joints(
@@ -59,27 +59,27 @@ def fit_rigid_joints(
     weights: Float[Tensor, "v k"] | None = None,
     indices: Int64[Tensor, "v k"] | None = None,
 ) -> RigidJoints:
-    """Joints, weights and motions whose linear blend is nearest to the frames, found by turns on the CPU.
+    """Joints, weights and motions whose linear blend is closest to the frames, by alternating minimization on the CPU.
 
-    The same numbers every time; without gradients.
+    Deterministic; without gradients.
 
     Args:
-        rest: Vertices at rest [m].
+        rest: Vertices in the rest pose [m].
         frames: Vertices in each frame [m].
-        count: The most joints; fewer where there are fewer vertices or clusters are rigid already.
-        influences: The most joints a vertex, K.
-        rounds: Of weights and motions in turns.
-        weights: Given ones, such as those of a deformation graph; then the motions alone are fitted.
-        indices: The joints of given weights.
+        count: Maximum number of joints; fewer if there are fewer vertices or the clusters are already rigid.
+        influences: Maximum number of joints per vertex, K.
+        rounds: Number of alternations between weights and motions.
+        weights: Fixed weights, such as those of a deformation graph; then only the motions are fitted.
+        indices: The joints of the fixed weights.
 
     Raises:
-        InputError: There are no vertices or frames, something is not finite, a count is below 1, or of weights and indices one
-            is missing.
+        InputError: There are no vertices or frames, a value is not finite, a count is below 1, or only one of weights and
+            indices is given.
         ShapeError: The shapes do not match.
     """
     check_trailing("frames", frames, *rest.shape)
     if not frames.numel() or min(count, influences) < 1:
-        text = f"got {len(frames)} frames of {len(rest)} vertices, {count} joints, {influences} a vertex"
+        text = f"got {len(frames)} frames of {len(rest)} vertices, {count} joints, {influences} per vertex"
         raise InputError(f"fit_rigid_joints: {text}; want at least one of each")
     if not bool(torch.isfinite(rest).all() and torch.isfinite(frames).all()):
         raise InputError("fit_rigid_joints: vertices are not finite")
@@ -88,7 +88,7 @@ def fit_rigid_joints(
     scale = float((points.amax(0) - points.amin(0)).norm()) or 1.0
     points, targets = (points - middle) / scale, (targets - middle) / scale
     if (weights is None) != (indices is None):
-        raise InputError(f"fit_rigid_joints: got {'indices' if weights is None else 'weights'} alone; want both, or neither")
+        raise InputError(f"fit_rigid_joints: got {'indices' if weights is None else 'weights'} only; want both or neither")
     if weights is None or indices is None:
         motions = _clustered(points, targets, min(count, len(points)))
         for _ in range(rounds):
@@ -121,7 +121,7 @@ def fit_rigid_joints(
 
 
 def _rigid(points: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Rigid motions (T, 3, 4) of the vertices that have weight."""
+    """Rigid motions (T, 3, 4) of the vertices with non-zero weight."""
     rows = weights.nonzero()[:, 0]
     source = points[rows].expand(len(targets), -1, -1)
     rotmats, shifts = kabsch(source, targets[:, rows], weights[rows].expand(len(targets), -1))
@@ -129,19 +129,19 @@ def _rigid(points: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def _clustered(points: Tensor, targets: Tensor, count: int) -> Tensor:
-    """Motions (T, J, 3, 4) of clusters, each vertex in the one whose motion brings it nearest to where it goes.
+    """Motions (T, J, 3, 4) of clusters, each vertex in the cluster whose motion fits it best.
 
-    One cluster after the other is split, the worst first: together they would all be split where the same part is to blame.
+    Clusters are split one at a time, worst first: if split together, all would be split because of the same part.
     """
     some = targets[:: -(-len(targets) // _FRAMES)]
     labels = torch.zeros(len(points), dtype=torch.int64)
     motions = _rigid(points, some, torch.ones(len(points), dtype=torch.float64))[:, None]
-    is_whole = torch.zeros(len(points), dtype=torch.bool)  # of these a split made no more clusters
+    is_whole = torch.zeros(len(points), dtype=torch.bool)  # splitting these gave no more clusters
     while motions.shape[1] < count:
         errors = _costs(points, some, motions).gather(1, labels[:, None])[:, 0].masked_fill(is_whole, 0)
         sums = errors.new_zeros(motions.shape[1]).index_add_(0, labels, errors)
         worst = int(sums.argmax())
-        if float(sums[worst]) <= _LEAST_COST * len(some):
+        if float(sums[worst]) <= _MIN_COST * len(some):
             break
         before, members = motions.shape[1], labels == worst
         seed = int(torch.where(members, errors, -1).argmax())
@@ -154,19 +154,19 @@ def _clustered(points: Tensor, targets: Tensor, count: int) -> Tensor:
 
 
 def _rigid_parts(points: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """The rigid motion (T, J, 3, 4) of each of J parts of the vertices."""
+    """The rigid motion (T, J, 3, 4) of each of J groups of vertices."""
     members = torch.nn.functional.one_hot(labels).double()
     return torch.stack([_rigid(points, targets, own) for own in members.T], 1)
 
 
 def _seeded(points: Tensor, targets: Tensor, seed: int) -> Tensor:
-    """The motion (T, 3, 4) of a vertex and those nearest to it at rest."""
+    """The motion (T, 3, 4) of a vertex and its nearest neighbors in the rest pose."""
     nearest = knn(points, points[seed : seed + 1], min(_SEED, len(points)))[1][0]
     return _rigid(points, targets, torch.zeros(len(points), dtype=torch.float64).index_fill_(0, nearest, 1.0))
 
 
 def _moments(points: Tensor, targets: Tensor, motions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums over the frames of M_j^T M_l (J, J, 4, 4), of M_j^T y (V, J, 4) and of y^2 (V,), and vertices with a 1 behind."""
+    """Sums over the frames of M_j^T M_l (J, J, 4, 4), of M_j^T y (V, J, 4) and of y^2 (V,), and homogeneous vertices."""
     count, joints = len(targets), motions.shape[1]
     columns = motions.permute(0, 2, 1, 3).reshape(3 * count, 4 * joints)
     places = targets.permute(1, 0, 2).reshape(-1, 3 * count)
@@ -176,14 +176,14 @@ def _moments(points: Tensor, targets: Tensor, motions: Tensor) -> tuple[Tensor, 
 
 
 def _costs(points: Tensor, targets: Tensor, motions: Tensor) -> Tensor:
-    """Squared distances (V, J), summed over the frames, between the vertices and where each joint would bring them."""
+    """Squared distances (V, J), summed over the frames, between the vertices and their positions under each joint."""
     pairs, mixed, squares, rows = _moments(points, targets, motions)
     own = torch.einsum("va,jab,vb->vj", rows, pairs.diagonal(dim1=0, dim2=1).permute(2, 0, 1), rows)
     return own - 2 * torch.einsum("vja,va->vj", mixed, rows) + squares[:, None]
 
 
 def _solved_weights(points: Tensor, targets: Tensor, motions: Tensor, influences: int) -> tuple[Tensor, Tensor]:
-    """The best weights with the joints held, by greedy choice of one joint after the other among the nearest."""
+    """Optimal weights for fixed joints, by greedy selection of joints among the nearest."""
     pairs, mixed, squares, rows = _moments(points, targets, motions)
     near = _costs(points, targets, motions).topk(min(_CANDIDATES, motions.shape[1]), 1, largest=False).indices
     kept, places = [], []
@@ -200,10 +200,10 @@ def _solved_weights(points: Tensor, targets: Tensor, motions: Tensor, influences
 
 
 def _sparse_simplex(gram: Tensor, influences: int, ridge: float) -> tuple[Tensor, Tensor]:
-    """Few entries of w that make w^T G w (V, C, C) small, w >= 0 with sum 1: the weights (V, K) and which entries.
+    """Few entries of w that make w^T G w (V, C, C) small, w >= 0 with sum 1: the weights (V, K) and the indices of the entries.
 
-    One entry after the other is added, the one that helps most; then each is exchanged where another helps more. Where none
-    helps, the first stands there again with weight 0.
+    Entries are added greedily, the best one first; then each is exchanged if another one is better. If none improves the cost,
+    the first entry is repeated with weight 0.
     """
     count, width = gram.shape[:2]
     gram = gram + ridge * torch.eye(width, dtype=gram.dtype)
@@ -216,21 +216,21 @@ def _sparse_simplex(gram: Tensor, influences: int, ridge: float) -> tuple[Tensor
         costs, entry, found = _best_addition(gram, others)
         is_better = (costs < _GAIN * best)[:, None]
         best = torch.where(is_better[:, 0], costs, best)
-        kept = torch.cat([others, chosen[:, :1] if is_exchange else first[:, None]], 1)  # in turn, so that each is tried
+        kept = torch.cat([others, chosen[:, :1] if is_exchange else first[:, None]], 1)  # rotated, so that each entry is tried
         kept_weights = weights.roll(-1, 1) if is_exchange else torch.nn.functional.pad(weights, (0, 1))
         chosen = torch.where(is_better, torch.cat([others, entry[:, None]], 1), kept)
         weights = torch.where(is_better, found, kept_weights)
-    weights = torch.where(weights < _LEAST_WEIGHT, 0, weights)
+    weights = torch.where(weights < _MIN_WEIGHT, 0, weights)
     return weights / weights.sum(1, keepdim=True), chosen
 
 
 def _best_addition(gram: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The entry that lowers w^T G w most beside `others` (V, K - 1): the cost, the entry and the weights (V, K)."""
+    """The entry that together with `others` (V, K - 1) lowers w^T G w most: the cost, the entry and the weights (V, K)."""
     count, width = gram.shape[:2]
     rows, entries = torch.arange(count), torch.arange(width).expand(count, -1)
     sets = torch.cat([others[:, None].expand(-1, width, -1), entries[..., None]], -1)
     parts = gram[rows[:, None, None, None], sets[..., :, None], sets[..., None, :]]
-    # The least of w^T G w with sum w = 1 is at w = G^-1 1 / (1^T G^-1 1).
+    # The minimum of w^T G w with sum w = 1 is at w = G^-1 1 / (1^T G^-1 1).
     is_new = (others[:, None] != entries[..., None]).all(-1) & (others.sort(1).values.diff(dim=1) != 0).all(1)[:, None]
     parts = torch.where(is_new[..., None, None], parts, torch.eye(parts.shape[-1], dtype=gram.dtype))
     solved = torch.linalg.solve(parts, torch.ones_like(parts[..., 0]))
@@ -240,7 +240,7 @@ def _best_addition(gram: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def _solved_motions(points: Tensor, targets: Tensor, weights: Tensor, motions: Tensor, *, reseed: bool = True) -> Tensor:
-    """Each joint's best motion with the weights (V, J) and the other joints held, one joint after the other."""
+    """Optimal motion of each joint, one after another, with fixed weights (V, J) and other joints."""
     motions = motions.clone()
     left = targets.clone()
     for joint in range(motions.shape[1]):
@@ -249,7 +249,7 @@ def _solved_motions(points: Tensor, targets: Tensor, weights: Tensor, motions: T
     for joint in range(motions.shape[1]):
         rows = weights[:, joint].nonzero()[:, 0]
         if len(rows) < 3:
-            if reseed:  # nobody wants it: it starts again where the others fit worst
+            if reseed:  # unused: restart it where the others fit worst
                 seed = int(left.square().sum((0, 2)).argmax())
                 motions[:, joint] = _seeded(points, targets, seed)
             continue

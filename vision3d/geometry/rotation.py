@@ -1,4 +1,4 @@
-"""Rotations between matrices, rotation vectors, quaternions and six numbers; distances that may be losses."""
+"""Rotations between matrices, rotation vectors, quaternions and six numbers; distances usable as losses."""
 
 from typing import Literal, get_args
 
@@ -48,7 +48,7 @@ def so3_exp(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
 def so3_log(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     """Rotation vectors (axis times angle [rad], angle in 0 to pi) of rotation matrices; the inverse of `so3_exp`.
 
-    Goes through the quaternion, so it is accurate at zero and at pi alike. At pi itself the axis has either sign.
+    Computed through the quaternion, so it is accurate at zero and at pi alike. At pi itself the axis has either sign.
     """
     check_trailing("rotmats", rotmats, 3, 3)
     return _so3_log(rotmats)
@@ -90,16 +90,16 @@ def geodesic_distance(rotmats: Float[Tensor, "*#batch 3 3"], others: Float[Tenso
 
 def from_6d(values: Float[Tensor, "*batch 6"], layout: Layout6d = "columns") -> Float[Tensor, "*batch 3 3"]:
     """Rotation matrices from six numbers by Gram-Schmidt; Zhou et al. 2019, section 4.2.
-
-    Where the two vectors are zero or parallel the missing direction is an arbitrary orthogonal one, with zero gradient:
+    If the two vectors are zero or parallel, the missing direction is an arbitrary orthogonal one, with zero gradient:
     the result is always a rotation.
+        the result is always a rotation.
 
-    Args:
-        layout: What the numbers are, for there are four habits:
-            `columns`: first column, then second column (Zhou et al., roma);
-            `columns_interleaved`: the first two columns read row by row (HMR, SPIN, most body and hand networks);
-            `rows`: first row, then second row (PyTorch3D);
-            `symmetric`: two directions that are moved apart or together by equal angles (manopth).
+        Args:
+            layout: Meaning of the numbers; four conventions are common:
+                `columns`: first column, then second column (Zhou et al., roma);
+                `columns_interleaved`: the first two columns read row by row (HMR, SPIN, most body and hand networks);
+                `rows`: first row, then second row (PyTorch3D);
+                `symmetric`: two directions that are moved apart or together by equal angles (manopth).
     """
     check_trailing("values", values, 6)
     _check_layout(layout)
@@ -112,7 +112,7 @@ def from_6d(values: Float[Tensor, "*batch 6"], layout: Layout6d = "columns") -> 
 
 
 def to_6d(rotmats: Float[Tensor, "*batch 3 3"], layout: Layout6d = "columns") -> Float[Tensor, "*batch 6"]:
-    """Six numbers of rotation matrices, such that `from_6d` gives the matrices back; layouts as there."""
+    """Six numbers of rotation matrices, inverse to `from_6d`; same layouts."""
     check_trailing("rotmats", rotmats, 3, 3)
     _check_layout(layout)
     if layout == "columns_interleaved":
@@ -135,7 +135,7 @@ def _bisect(first: Tensor, second: Tensor) -> Tensor:
     first = unit(first, fallback=first.new_tensor([1.0, 0.0, 0.0]))
     second = unit(second, fallback=any_orthogonal(first))
     middle, across = first + second, first - second
-    # Of two unit vectors the sum and the difference are orthogonal; the longer one is the safe one to start from.
+    # The sum and the difference of two unit vectors are orthogonal; the longer one is the stable one to start from.
     is_wide = across.square().sum(-1, keepdim=True) > middle.square().sum(-1, keepdim=True)
     safe = unit(torch.where(is_wide, across, middle))
     narrow = torch.where(is_wide, middle, across)

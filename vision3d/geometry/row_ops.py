@@ -1,4 +1,4 @@
-"""Native operations that turn each row of numbers into another one, with their torch references."""
+"""Native operations that map each row of numbers to another row, with their torch references."""
 
 import math
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from vision3d.geometry.vectors import nan_for_nan
 
 
 class RowOp:
-    """A function of the last axes of a tensor that runs natively where it can, differentiable any number of times.
+    """A function of the last axes of a tensor that runs natively where possible, differentiable any number of times.
 
-    The reference runs without the native module, inside torch.func transforms (vmap, grad, jacrev: a library operation has no
-    rules there), for dual numbers, and for the derivatives of the gradient. Half-precision numbers are computed in float32.
-    A row that holds NaN or infinity becomes NaN, and so does its gradient; the other rows do not feel it.
+    The reference runs without the native module, inside torch.func transforms (vmap, grad, jacrev: library operations have no
+    rules for them), for dual numbers, and for the derivatives of the gradient. Half-precision inputs are computed in float32.
+    A row that contains NaN or infinity becomes NaN, and so does its gradient; other rows are not affected.
 
     Args:
-        name: Of the native function and of the `torch.library` operation; the gradient is NAME_vjp.
+        name: Name of the native function and of the `torch.library` operation; the gradient is NAME_vjp.
         shape_in, shape_out: The last axes.
         reference: The function in torch.
-        vjp: (values, output, v_output) -> v_values in torch, differentiable; None takes the reference's.
-        keeps_output: Whether the native gradient wants the output.
+        vjp: (values, output, v_output) -> v_values in torch, differentiable; None uses the reference's.
+        keeps_output: Whether the native gradient needs the output.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Rigid motions as 4x4 matrices and their six-vectors, and similarities.
+"""Rigid motions as 4x4 matrices with their tangent vectors, and similarities.
 
-Six-vectors hold the translation part first: (rho, phi), phi the rotation vector [rad], as in Sophus and kornia.
+Tangent vectors have the translation part first: (rho, phi), phi the rotation vector [rad], as in Sophus and kornia.
 """
 
 import torch
@@ -58,7 +58,7 @@ def inverse(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"
 
 
 def compose(*matrices: Float[Tensor, "*#batch 4 4"]) -> Float[Tensor, "*#batch 4 4"]:
-    """The product of the motions; the last one acts first."""
+    """The product of the motions; the last one is applied first."""
     product = matrices[0]
     for matrix in matrices[1:]:
         product = product @ matrix
@@ -75,7 +75,7 @@ def transform_points(
 
 
 def adjoint(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 6 6"]:
-    """Matrices that move six-vectors to another frame: T exp(x) T^-1 = exp(adjoint(T) x)."""
+    """Matrices that transform tangent vectors to another frame: T exp(x) T^-1 = exp(adjoint(T) x)."""
     check_trailing("matrices", matrices, 4, 4)
     rotmats = matrices[..., :3, :3]
     top = torch.cat([rotmats, hat(matrices[..., :3, 3]) @ rotmats], -1)
@@ -95,7 +95,7 @@ def split_similarity(
     """Scale, rotation and translation of similarities x' = s R x + t.
 
     Raises:
-        InputError: A matrix mirrors, shears, scales unevenly, or its last row is not (0, 0, 0, 1).
+        InputError: A matrix reflects, shears, scales unevenly, or its last row is not (0, 0, 0, 1).
     """
     check_trailing("matrices", matrices, 4, 4)
     linear = matrices[..., :3, :3]

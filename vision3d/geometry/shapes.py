@@ -1,4 +1,4 @@
-"""Simple triangle meshes, closed ones with outward faces: (vertices (V, 3), faces (F, 3) int64)."""
+"""Simple triangle meshes; closed ones have outward faces: (vertices (V, 3), faces (F, 3) int64)."""
 
 import math
 
@@ -19,7 +19,7 @@ def icosphere(subdivisions: int = 3, radius: float = 1.0, dtype: torch.dtype = t
     corners = [(0.0, s, t * golden) for s in (-1, 1) for t in (-1, 1)]
     points = [corner[-k:] + corner[:-k] for k in range(3) for corner in corners]
     vertices = torch.tensor(points, dtype=torch.float64)
-    # The faces are the triples at mutual distance 2, turned outwards.
+    # The faces are the triples at mutual distance 2, oriented outwards.
     is_near = (torch.cdist(vertices, vertices) - 2).abs() < 1e-6
     triples = torch.combinations(torch.arange(12), 3)
     faces = triples[is_near[triples, triples.roll(1, 1)].all(1)]
@@ -39,7 +39,7 @@ def icosphere(subdivisions: int = 3, radius: float = 1.0, dtype: torch.dtype = t
 def torus(
     major: float = 1.0, minor: float = 0.25, around: int = 48, across: int = 24, dtype: torch.dtype = torch.float32
 ) -> Mesh:
-    """A ring about the z axis: tube of radius `minor` whose centre line has radius `major`."""
+    """A ring about the z axis: a tube of radius `minor` whose center line has radius `major`."""
     _check_counts(around=(around, 3), across=(across, 3))
     u = torch.arange(around, dtype=torch.float64)[:, None] * (2 * math.pi / around)
     v = torch.arange(across, dtype=torch.float64)[None] * (2 * math.pi / across)
@@ -49,7 +49,7 @@ def torus(
 
 
 def box(size: tuple[float, float, float] = (1.0, 1.0, 1.0), divisions: int = 1, dtype: torch.dtype = torch.float32) -> Mesh:
-    """A box about the origin, each side of 2 * divisions^2 faces."""
+    """A box centered at the origin, 2 * divisions^2 faces per side."""
     _check_counts(divisions=(divisions, 1))
     side, side_faces = plane((1.0, 1.0), divisions, divisions, dtype=torch.float64)
     side = side + torch.tensor([0.0, 0.0, 0.5])
@@ -63,7 +63,7 @@ def box(size: tuple[float, float, float] = (1.0, 1.0, 1.0), divisions: int = 1, 
 def cylinder(
     radius: float = 0.5, height: float = 1.0, segments: int = 32, caps: bool = True, dtype: torch.dtype = torch.float32
 ) -> Mesh:
-    """A cylinder about the z axis, centred at the origin; open at both ends without `caps`."""
+    """A cylinder about the z axis, centered at the origin; open at both ends without `caps`."""
     _check_counts(segments=(segments, 3))
     angle = torch.arange(segments, dtype=torch.float64) * (2 * math.pi / segments)
     ring = torch.stack([radius * angle.cos(), radius * angle.sin(), torch.full_like(angle, -height / 2)], -1)
@@ -80,7 +80,7 @@ def cylinder(
 
 
 def plane(size: tuple[float, float] = (1.0, 1.0), columns: int = 1, rows: int = 1, dtype: torch.dtype = torch.float32) -> Mesh:
-    """A rectangle in the plane z = 0 about the origin, facing +z, of columns x rows cells along x and y."""
+    """A rectangle in the plane z = 0 centered at the origin, facing +z, of columns x rows cells along x and y."""
     _check_counts(columns=(columns, 1), rows=(rows, 1))
     x = torch.linspace(-0.5, 0.5, columns + 1, dtype=torch.float64) * size[0]
     y = torch.linspace(-0.5, 0.5, rows + 1, dtype=torch.float64) * size[1]
@@ -90,7 +90,7 @@ def plane(size: tuple[float, float] = (1.0, 1.0), columns: int = 1, rows: int = 
 
 
 def _grid_faces(rows: int, columns: int, wrap_rows: bool, wrap_columns: bool) -> Tensor:
-    # Two faces a cell, counter-clockwise when rows run along x and columns along y.
+    # Two faces per cell, counter-clockwise when rows run along x and columns along y.
     index = torch.arange(rows * columns).view(rows, columns)
     down, right = index.roll(-1, 0), index.roll(-1, 1)
     diagonal = down.roll(-1, 1)

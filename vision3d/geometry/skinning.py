@@ -1,14 +1,14 @@
-"""Skinning: vertices that follow the weighted motion of joints, linearly, by dual quaternions, or between the two.
+"""Skinning: vertices that follow the weighted motion of joints, linearly, with dual quaternions, or a mixture.
 
-A joint j stands at its centre g_j, turns by R_j about it after a symmetric stretch S_j, and is shifted by T_j:
-A_j(v) = R_j S_j (v - g_j) + g_j + T_j. Joints may be bones of a rig or nodes of a deformation graph.
+A joint j has its center at g_j, a symmetric stretch S_j, then a rotation R_j about the center, and a translation T_j:
+A_j(v) = R_j S_j (v - g_j) + g_j + T_j. Joints can be bones of a rig or nodes of a deformation graph.
 
-- "lbs": v' = sum_j w_j A_j(v). Any affine map, but twists shrink: by |cos(angle / 2)| half way between two joints.
-- "dqs": the dual quaternions of the rigid parts are summed and normalised (Kavan et al. 2008), after the summed stretch. Twists
-  keep their radius and a common fixed point its distance; bends bulge.
-- "hybrid": eta lbs + (1 - eta) dqs with eta = sum_j w_j eta_j. One joint alone: all three agree.
+- "lbs": v' = sum_j w_j A_j(v). Any affine map, but twists shrink: by |cos(angle / 2)| half-way between two joints.
+- "dqs": the dual quaternions of the rigid parts are summed and normalized (Kavan et al. 2008), after the summed stretch. Twists
+  preserve the radius and the distance from a common fixed point; bending bulges.
+- "hybrid": eta lbs + (1 - eta) dqs with eta = sum_j w_j eta_j. For a single joint all three are equal.
 
-q and -q are the same rotation: of the two the one on the side of the joint with the largest weight counts.
+q and -q are the same rotation: the one closer to the joint with the largest weight is used.
 """
 
 from typing import Any, get_args
@@ -45,25 +45,25 @@ def skin(
     blends: Float[Tensor, "*#batch j"] | None = None,
     method: Method = "hybrid",
 ) -> Float[Tensor, "*batch v 3"]:
-    """Vertices in every pose of the joints, differentiable once in all floats.
+    """Vertices in each pose of the joints, differentiable once in all floats.
 
     Args:
-        vertices: At rest [m].
-        weights: Of the k joints that move a vertex; rows that sum to 1.
-        indices: Which joints these are.
-        quats: Rotation of each joint about its centre; wxyz, length > 0.
-        translations: Shift of each joint [m].
-        centers: Where the joints stand at rest [m]; the origin when None.
+        vertices: Rest pose [m].
+        weights: Weights of the k joints that move a vertex; rows sum to 1.
+        indices: Indices of these joints.
+        quats: Rotation of each joint about its center; wxyz, length > 0.
+        translations: Translation of each joint [m].
+        centers: Joint positions in the rest pose [m]; the origin when None.
         stretches: Symmetric matrices xx, yy, zz, xy, xz, yz; none when None.
-        blends: eta of each joint, 1 is linear and 0 dual quaternions; wanted by "hybrid" alone.
+        blends: eta of each joint, 1 is linear and 0 dual quaternions; required by "hybrid" only.
         method: "lbs", "dqs" or "hybrid".
 
     Raises:
-        InputError: The method is unknown, "hybrid" has no blends, or a vertex names a joint that is not there.
+        InputError: The method is unknown, "hybrid" has no blends, or a joint index is out of range.
         ShapeError: A shape is wrong.
 
     Example:
-        >>> turned = torch.tensor([[1.0, 0, 0, 0], [0.0, 0, 0, 1]])  # the second joint by half a turn about z
+        >>> turned = torch.tensor([[1.0, 0, 0, 0], [0.0, 0, 0, 1]])  # the second joint by 180 degrees about z
         >>> point, half = torch.tensor([[1.0, 0, 0]]), torch.tensor([[0.5, 0.5]])
         >>> skin(point, half, torch.tensor([[0, 1]]), turned, torch.zeros(2, 3), method="lbs").round(decimals=3)
         tensor([[0., 0., 0.]])
@@ -93,16 +93,16 @@ def linear_blend(
     indices: Int64[Tensor, "v k"],
     matrices: Float[Tensor, "*batch j rows 4"],
 ) -> Float[Tensor, "*batch v 3"]:
-    """Linear blend skinning by any affine maps, as glTF and most engines have it: v' = sum_j w_j (A_j v + t_j).
+    """Linear blend skinning with arbitrary affine maps, as in glTF and most engines: v' = sum_j w_j (A_j v + t_j).
 
     Args:
-        vertices: At rest [m].
-        weights: Of the k joints that move a vertex.
-        indices: Which joints these are.
+        vertices: Rest pose [m].
+        weights: Weights of the k joints that move a vertex.
+        indices: Indices of these joints.
         matrices: Rest to posed, [A | t] of 3 rows, or 4 x 4 whose last row is ignored.
 
     Raises:
-        InputError: A vertex names a joint that is not there.
+        InputError: A joint index is out of range.
         ShapeError: A shape is wrong.
     """
     check_trailing("matrices", matrices, 4 if matrices.shape[-2] == 4 else 3, 4)
@@ -113,9 +113,9 @@ def linear_blend(
 
 
 def blend_rotations(quats: Float[Tensor, "*#batch k 4"], weights: Float[Tensor, "*#batch k"]) -> Float[Tensor, "*#batch 4"]:
-    """Exp(sum_k w_k Log q_k): how DreamMesh4D turns vertices and the Gaussians on faces.
+    """Exp(sum_k w_k Log q_k): rotations of vertices and of Gaussians on faces in DreamMesh4D.
 
-    Exact where all rotations are one, or share their axis; jumps where one passes half a turn.
+    Exact if all rotations are equal or share their axis; discontinuous where one passes 180 degrees.
 
     Args:
         quats: Order wxyz, length > 0.
@@ -127,7 +127,7 @@ def blend_rotations(quats: Float[Tensor, "*#batch k 4"], weights: Float[Tensor, 
 
 
 def keep_largest(weights: Float[Tensor, "v j"], count: int) -> tuple[Float[Tensor, "v k"], Int64[Tensor, "v k"]]:
-    """The `count` largest weights of each vertex, normalised to sum 1, and which joints they belong to.
+    """The `count` largest weights of each vertex, normalized to sum 1, and the indices of their joints.
 
     Raises:
         InputError: A vertex has no positive weight, or a weight is not finite.

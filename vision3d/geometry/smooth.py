@@ -1,4 +1,4 @@
-"""Functions that are smooth where their formulas divide by zero, as functions of x^2, with smooth derivatives of any order."""
+"""Functions of x^2 that are smooth where their formulas divide by zero, with smooth derivatives of any order."""
 
 import math
 
@@ -76,7 +76,7 @@ def atan_over(y_squares: Float[Tensor, "*batch"], x: Float[Tensor, "*batch"]) ->
 
 
 def atan2(y: Float[Tensor, "*#batch"], x: Float[Tensor, "*#batch"]) -> Float[Tensor, "*#batch"]:
-    """torch.atan2 for lengths from 1e-37 to 1e37, and with zero gradient where both are zero."""
+    """torch.atan2 for lengths from 1e-37 to 1e37, with zero gradient if both are zero."""
     y, x = torch.broadcast_tensors(y, x)
     scale = torch.maximum(y.abs(), x.abs()).detach()  # the angle does not depend on it
     is_zero = scale < 4 * torch.finfo(y.dtype).tiny
@@ -90,13 +90,13 @@ def angle_of(sines: Float[Tensor, "*#batch d"], cosines: Float[Tensor, "*#batch 
 
 
 def wrapped(angles: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Angles brought into -pi to pi by whole turns, without loss in the last bits."""
+    """Angles wrapped to -pi to pi, accurate to the last bits."""
     turns = torch.round(angles / (2 * math.pi)).detach()
     return (angles - turns * 6.28125) - turns * (2 * math.pi - 6.28125)  # the first product is exact
 
 
 def horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """The polynomial with these coefficients, that of x^0 first."""
+    """The polynomial with these coefficients, lowest degree first."""
     total = torch.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         total = total * x + coefficient

@@ -1,7 +1,7 @@
-"""What is inside of triangle meshes, and how far away their surface is, also where they have holes.
+"""Inside tests of triangle meshes and distances from their surface, also for meshes with holes.
 
-Sources: generalised winding numbers, Jacobson et al. 2013, with the solid angles of van Oosterom and Strackee 1983; far groups
-of faces as one dipole, Barill et al. 2018.
+Sources: generalized winding numbers, Jacobson et al. 2013, with the solid angles of van Oosterom and Strackee 1983; distant
+groups of faces as one dipole, Barill et al. 2018.
 """
 
 import math
@@ -14,16 +14,16 @@ from vision3d.geometry.mesh import check_mesh, face_areas
 from vision3d.geometry.neighbors import knn
 
 _BLOCK = 1 << 22  # pairs of points and faces at a time
-_FAR = 2.5  # a group counts as a dipole from this many of its radii on
-_NEAREST = 12  # samples of the surface whose faces are looked at
+_FAR = 2.5  # a group is treated as a dipole beyond this many of its radii
+_NEAREST = 12  # surface samples whose faces are checked exactly
 
 
 def winding_numbers(
     vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], points: Float[Tensor, "n 3"]
 ) -> Float[Tensor, " n"]:
-    """How often the mesh winds around each point: 1 inside a closed mesh with outward faces, 0 outside; between at holes.
+    """Winding number of the mesh around each point: 1 inside a closed mesh with outward faces, 0 outside; between at holes.
 
-    A point is inside where it is over 0.5. Far faces are taken together, so values are right to about 0.02.
+    A point is inside if it is over 0.5. Distant faces are approximated in groups, so values are accurate to about 0.02.
 
     Example:
         >>> from vision3d.geometry.shapes import icosphere
@@ -71,8 +71,9 @@ def surface_distances(
 ) -> Float[Tensor, " n"]:
     """Distances from the surface [m].
 
-    The faces of the nearest of about `count` evenly spread samples of the surface are looked at exactly; a face between them
-    that is nearer by less than their spacing can be missed. Points farther than `exact_within` get the distance of a sample.
+    The distance to the faces of the nearest of about `count` evenly distributed surface samples is exact; a face between
+    them that is closer by less than their spacing can be missed. Points farther than `exact_within` get the distance of a
+    sample.
     """
     check_mesh(vertices, faces)
     corners, places = vertices.double()[faces], points.double()
@@ -106,12 +107,12 @@ def triangle_distances(corners: Float[Tensor, "n 3 3"], points: Float[Tensor, "n
 
 
 def _samples(corners: Tensor, areas: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Points on the faces, as many as their areas want but one a face at least, and the face of each."""
+    """Samples on the faces, in proportion to their areas but at least one per face, and the face of each."""
     wanted = (areas / areas.sum().clamp(min=1e-300) * count).ceil().clamp(min=1, max=count).long()
     owners = torch.arange(len(corners), device=corners.device).repeat_interleave(wanted)
     first = wanted.cumsum(0) - wanted
     place = torch.arange(len(owners), device=corners.device) - first[owners]
-    # A lattice of the unit square (R2 of Roberts), folded onto the triangle; the first is the centre.
+    # A lattice of the unit square (R2 of Roberts), folded onto the triangle; the first point is the center.
     u, v = ((0.5 + place * step) % 1 for step in (0.7548776662466927, 0.5698402909980532))
     u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
     is_first = place == 0
@@ -121,7 +122,7 @@ def _samples(corners: Tensor, areas: Tensor, count: int) -> tuple[Tensor, Tensor
 
 
 def _groups(centers: Tensor) -> list[Tensor]:
-    """Faces that are near each other: cells of a lattice, some times the square root of the number of faces."""
+    """Groups of nearby faces: cells of a lattice, about the square root of the number of faces."""
     if len(centers) < 64:
         return [torch.arange(len(centers), device=centers.device)]
     low, high = centers.amin(0), centers.amax(0)

@@ -1,8 +1,8 @@
-"""Equations with symmetric matrices, solved in their eigenbasis, with gradients of any order that are finite everywhere.
+"""Equations with symmetric matrices, solved in their eigenbasis, with finite gradients of any order everywhere.
 
-Plain autograd of an eigen- or singular value decomposition divides by differences of eigenvalues, and is not a number where
-two are equal. What is differentiated here never is a decomposition: each solution gives its own derivative by the equation,
-in reverse and in forward mode.
+Plain autograd of an eigen- or singular value decomposition divides by differences of eigenvalues and gives NaN if two are
+equal. Here no decomposition is differentiated: the derivative of each solution follows from the equation, in reverse and in
+forward mode.
 """
 
 import functools
@@ -17,20 +17,20 @@ from torch import Tensor
 def lyapunov(symmetric: Float[Tensor, "*batch n n"], right: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """X with S X + X S = A, for the symmetric part of S.
 
-    Pairs of eigenvalues of S whose sum is zero (to rounding) have no solution, and there X is zero in their plane.
+    Pairs of eigenvalues of S with zero sum (up to rounding) have no solution; X is zero in their plane.
     """
     return _Lyapunov.solve((symmetric + symmetric.mT) / 2, right)
 
 
 def pseudo_solve(symmetric: Float[Tensor, "*batch n n"], right: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-    """x with S x = b for the symmetric part of S; zero along eigenvectors whose eigenvalue is zero (to rounding)."""
+    """x with S x = b for the symmetric part of S; zero along eigenvectors with eigenvalue zero (up to rounding)."""
     return _PseudoSolve.solve((symmetric + symmetric.mT) / 2, right)
 
 
 def least_eigenvector(symmetric: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n"]:
     """Unit eigenvectors of the smallest eigenvalue of the symmetric part, of either sign.
 
-    Where that eigenvalue is a double one the vector is any one of its plane, and turns within it get no gradient.
+    If that eigenvalue is a double one, any vector of its plane may be returned, and rotations within the plane get no gradient.
     """
     symmetric = (symmetric + symmetric.mT) / 2
     return _LeastEigenvector.solve(symmetric / largest_entry(symmetric))
@@ -42,15 +42,15 @@ def sqrt_spd(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n
 
 
 def log_spd(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """Symmetric logarithms of symmetric positive definite matrices; eigenvalues below the least float count as that."""
+    """Symmetric logarithms of symmetric positive definite matrices; eigenvalues are clamped to the smallest positive float."""
     return _Log.solve((matrices + matrices.mT) / 2)
 
 
 def matrix_exp(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """Exponentials of square matrices; torch.linalg.matrix_exp, to full precision.
 
-    Torch takes too few terms for a matrix that is alone and has a norm of 0.01 to 0.05 (1e-11 wrong in float64, seen in 2.13);
-    of two, both are right.
+    Torch uses too few terms for a single matrix with a norm of 0.01 to 0.05 (error 1e-11 in float64, seen in 2.13); in a
+    batch of two both are accurate.
     """
     if matrices[..., 0, 0].numel() != 1:
         return torch.linalg.matrix_exp(matrices)
@@ -71,7 +71,7 @@ def largest_entry(matrices: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batc
 
 
 def without_dust(matrices: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch m n"]:
-    """Matrices with entries of about 1 whose tiniest entries are zero: LAPACK gives NaN, or up, on numbers near underflow."""
+    """Matrices with entries of about 1 whose tiniest entries are set to zero: LAPACK fails or gives NaN near underflow."""
     info = torch.finfo(matrices.dtype)
     return torch.where(matrices.abs() < info.tiny / info.eps, 0, matrices)
 
@@ -91,13 +91,13 @@ def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _for_lapack(matrices: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrices with entries of about 1, and which are finite: one NaN makes LAPACK refuse the whole batch, or hang."""
+    """Matrices scaled to entries of about 1, and a mask of finite ones: one NaN makes LAPACK reject the batch, or hang."""
     is_finite = matrices.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
     return without_dust(torch.where(is_finite, matrices / scale, 0)), is_finite
 
 
 class Solved(torch.autograd.Function):
-    """A function whose derivative is an equation of its first argument and its result, of which it keeps both.
+    """A function whose derivative is an equation in its first argument and its result, both saved for it.
 
     A subclass has `forward`, `backward` and `tangent`: the tangent of the result, from the first argument, the result, and the
     tangents of the arguments.
@@ -109,11 +109,11 @@ class Solved(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(inputs[0], output)
-        ctx.save_for_forward(inputs[0], output)  # vmap wants the same in both
+        ctx.save_for_forward(inputs[0], output)  # vmap requires the same in both
 
     @classmethod
     def solve(cls, *arguments: Tensor) -> Tensor:
-        """What `apply` gives, differentiable in forward mode too, which the compiler cannot read in an autograd function."""
+        """Like `apply`, but also differentiable in forward mode, which the compiler cannot trace in an autograd function."""
         chosen = cls if torch.compiler.is_compiling() else _with_tangents(cls)
         return chosen.apply(*arguments)  # pyright: ignore[reportReturnType]
 
@@ -174,7 +174,7 @@ class _PseudoSolve(Solved):
 class _LeastEigenvector(Solved):
     @staticmethod
     def forward(symmetric: Tensor) -> Tensor:
-        return _eigh(symmetric)[1][..., 0].clone()  # forward mode wants no view
+        return _eigh(symmetric)[1][..., 0].clone()  # forward mode does not accept a view
 
     @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -187,11 +187,11 @@ class _LeastEigenvector(Solved):
 
     @staticmethod
     def _moved(symmetric: Tensor, axis: Tensor, v: Tensor) -> Tensor:
-        """x across the eigenvector with (S - value) x = v across it."""
+        """x orthogonal to the eigenvector with (S - value) x = the orthogonal part of v."""
         value = (axis[..., None, :] @ symmetric @ axis[..., :, None]).squeeze(-1)
         eye = torch.eye(axis.shape[-1], dtype=axis.dtype, device=axis.device)
         across = v - (v * axis).sum(-1, keepdim=True) * axis
-        # The vector itself is taken out of the null space, so that the gap of the next eigenvalue decides alone.
+        # The eigenvector itself is excluded from the null space, so that only the gap to the next eigenvalue matters.
         shifted = symmetric - value[..., None] * eye + axis[..., :, None] * axis[..., None, :]
         moved = pseudo_solve(shifted, across)
         return moved - (moved * axis).sum(-1, keepdim=True) * axis

@@ -1,4 +1,4 @@
-"""Real spherical harmonics to degree 4, in the convention of Gaussian splats: evaluation, rotation, colours.
+"""Real spherical harmonics up to degree 4, in the convention of Gaussian splats: evaluation, rotation, colors.
 
 Functions are ordered l = 0.., m = -l..l and carry the Condon-Shortley sign, so degree 1 is 0.4886 (-y, z, -x)
 (Sloan 2013, "Efficient spherical harmonic evaluation"). They are orthonormal on the sphere.
@@ -21,7 +21,7 @@ SH0 = 0.5 / math.sqrt(math.pi)
 
 
 def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor, "*batch k"]:
-    """Values of the (degree + 1)^2 functions at directions of any length > 0 (the north pole for zero).
+    """Values of the (degree + 1)^2 functions in directions of any length > 0 (the north pole for zero).
 
     Y(l, m) = K(l, m) Q(l, |m|)(z) times Re or Im of (x + i y)^|m|, with Q the Legendre functions without their
     power of sin; there is no division, so nothing is singular at the poles.
@@ -53,14 +53,14 @@ def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor
 def eval_sh(
     sh: Float[Tensor, "*#batch k c"], directions: Float[Tensor, "*#batch 3"], degree: int | None = None
 ) -> Float[Tensor, "*#batch c"]:
-    """Sums sum_k sh_k Y_k(direction), without the + 0.5 and the clamp that make a colour of it.
+    """Sums sum_k sh_k Y_k(direction), without the + 0.5 and the clamp that make it a color.
 
     Args:
         sh: Coefficients; those above `degree` are not used.
         degree: 0 to 4; all coefficients when None.
 
     Raises:
-        ShapeError: There are fewer coefficients than the degree needs, or their count is no square.
+        ShapeError: There are fewer coefficients than the degree needs, or their count is not a square.
     """
     degree = sh_degree(sh.shape[-2]) if degree is None else degree
     _check_degree(degree)
@@ -79,9 +79,9 @@ def sh_degree(num_coefficients: int) -> int:
 
 
 def sh_rotation(rotmats: Float[Tensor, "*batch 3 3"], degree: int) -> Float[Tensor, "*batch k k"]:
-    """Block-diagonal matrices W with W c the coefficients of d -> f(R^-1 d) when c are those of f.
+    """Block-diagonal matrices W such that W c are the coefficients of d -> f(R^-1 d) if c are those of f.
 
-    Band l is found from its values at 2 l + 1 fixed directions: B(D) W = B(R^-1 D), exact up to rounding.
+    Band l is computed from its values in 2 l + 1 fixed directions: B(D) W = B(R^-1 D), exact up to rounding.
     """
     check_trailing("rotmats", rotmats, 3, 3)
     _check_degree(degree)
@@ -103,12 +103,12 @@ def rotate_sh(sh: Float[Tensor, "*#batch k c"], rotmats: Float[Tensor, "*#batch 
 
 
 def rgb_to_sh0(rgb: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Degree-0 coefficients of a colour that is the same from all sides: (rgb - 0.5) / Y00."""
+    """Degree-0 coefficients of a view-independent color: (rgb - 0.5) / Y00."""
     return (rgb - 0.5) / SH0
 
 
 def sh0_to_rgb(sh0: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Colours of degree-0 coefficients: 0.5 + Y00 sh0, not clamped."""
+    """Colors of degree-0 coefficients: 0.5 + Y00 sh0, not clamped."""
     return sh0 * SH0 + 0.5
 
 
@@ -119,7 +119,7 @@ def _norm(l: int, m: int) -> float:
 
 @functools.cache
 def _probes(degree: int) -> tuple[Tensor, list[Tensor]]:
-    # Band l uses rows l^2 .. (l + 1)^2: of a Fibonacci lattice those directions that pivoting finds independent.
+    # Band l uses rows l^2 .. (l + 1)^2: the directions of a Fibonacci lattice that pivoting finds independent.
     index = torch.arange(200, dtype=torch.float64) + 0.5
     z, angle = 1 - index / 100, index * math.pi * (3 - math.sqrt(5))
     radius = (1 - z * z).sqrt()

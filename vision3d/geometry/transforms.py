@@ -1,4 +1,4 @@
-"""Rigid motions and similarities as objects: compose, invert and apply without carrying matrices of rotations about."""
+"""Rigid motions and similarities as objects that compose, invert and apply, instead of raw matrices."""
 
 import abc
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Points = Float[Tensor, "*#batch 3"]
 
 
 class _Transform(abc.ABC):
-    """What both kinds share: a batch of x' = A x + t, whose axes index, broadcast and move between devices as one."""
+    """Base of both classes: a batch of x' = A x + t that is indexed, broadcast and moved between devices as one."""
 
     rotmats: Float[Tensor, "*batch 3 3"]
     translations: Float[Tensor, "*batch 3"]
@@ -26,7 +26,7 @@ class _Transform(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def from_matrix(cls, matrices: Float[Tensor, "*batch 4 4"]) -> Self:
-        """From 4x4 matrices. Their values are not checked, so that this runs under `torch.compile` and `vmap`."""
+        """From 4x4 matrices. The values are not checked, so this works under `torch.compile` and `vmap`."""
 
     @abc.abstractmethod
     def matrix(self) -> Float[Tensor, "*batch 4 4"]:
@@ -34,7 +34,7 @@ class _Transform(abc.ABC):
 
     @property
     def shape(self) -> torch.Size:
-        """Of the batch; () for a single one."""
+        """Batch shape; () for a single transform."""
         return self.translations.shape[:-1]
 
     @property
@@ -43,7 +43,7 @@ class _Transform(abc.ABC):
         return rotmat_to_quat(self.rotmats)
 
     def apply(self, points: Points) -> Points:
-        """A x + t, one point for each transform: axes broadcast, `T[:, None].apply(points)` moves n points with each of T."""
+        """A x + t, one point per transform: axes broadcast, `T[:, None].apply(points)` applies each of T to n points."""
         check_trailing("points", points, 3)
         return self.apply_vectors(points) + self.translations
 
@@ -52,13 +52,13 @@ class _Transform(abc.ABC):
         """A x: transforms differences of points."""
 
     def __getitem__(self, index: Any) -> Self:
-        """Part of the batch, as a tensor of the shape `shape` is indexed."""
+        """Part of the batch; indexed like a tensor of shape `shape`."""
         index = index if isinstance(index, tuple) else (index,)
         index = index if Ellipsis in index else (*index, Ellipsis)
         return type(self)(*(value[(*index, *[slice(None)] * own)] for value, own in zip(self._values(), (2, 1, 0))))
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """As `torch.Tensor.to`: another device or dtype."""
+        """Like `torch.Tensor.to`: another device or dtype."""
         return type(self)(*(value.to(*args, **kwargs) for value in self._values()))
 
     def _values(self) -> tuple[Tensor, ...]:
@@ -78,7 +78,7 @@ class Rigid(_Transform):
         translations: t [m].
 
     Raises:
-        ShapeError: The axes before the last do not broadcast.
+        ShapeError: The batch axes do not broadcast.
 
     Example:
         >>> turn = Rigid.exp(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, torch.pi / 2]))
@@ -95,7 +95,7 @@ class Rigid(_Transform):
 
     @classmethod
     def identity(cls, *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Self:
-        """A batch that moves nothing."""
+        """A batch of identity transforms."""
         return cls(torch.eye(3, dtype=dtype, device=device), torch.zeros(*shape, 3, dtype=dtype, device=device))
 
     @classmethod
@@ -110,11 +110,11 @@ class Rigid(_Transform):
 
     @classmethod
     def exp(cls, tangents: Float[Tensor, "*batch 6"]) -> Self:
-        """Of six-vectors (rho, phi); see `geometry.se3`."""
+        """Exponential of tangent vectors (rho, phi); see `geometry.se3`."""
         return cls.from_matrix(se3.exp(tangents))
 
     def log(self) -> Float[Tensor, "*batch 6"]:
-        """Six-vectors (rho, phi), |phi| <= pi."""
+        """Tangent vectors (rho, phi), |phi| <= pi."""
         return se3.log(self.matrix())
 
     def matrix(self) -> Float[Tensor, "*batch 4 4"]:
@@ -130,7 +130,7 @@ class Rigid(_Transform):
         return _times(self.rotmats, vectors)
 
     def __matmul__(self, other: "Rigid") -> "Rigid":
-        """The motion that does `other` first. Of a rigid motion and a similarity: a similarity."""
+        """The composition that applies `other` first. With a similarity the result is a similarity."""
         if not isinstance(other, Rigid):
             return NotImplemented
         return Rigid(self.rotmats @ other.rotmats, self.apply(other.translations))
@@ -146,7 +146,7 @@ class Similarity(_Transform):
         scales: s > 0.
 
     Raises:
-        ShapeError: The axes of the batch do not broadcast.
+        ShapeError: The batch axes do not broadcast.
 
     Example:
         >>> double = Similarity(torch.eye(3), torch.zeros(3), torch.tensor(2.0))
@@ -163,12 +163,12 @@ class Similarity(_Transform):
 
     @classmethod
     def identity(cls, *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Self:
-        """A batch that changes nothing."""
+        """A batch of identity transforms."""
         return cls.from_rigid(Rigid.identity(*shape, dtype=dtype, device=device))
 
     @classmethod
     def from_rigid(cls, motions: Rigid, scales: Float[Tensor, "*#batch"] | float = 1.0) -> Self:
-        """Rigid motions after a scaling about the origin."""
+        """Rigid motions applied after a scaling about the origin."""
         scales = torch.as_tensor(scales, dtype=motions.translations.dtype, device=motions.translations.device)
         return cls(motions.rotmats, motions.translations, scales)
 
@@ -180,11 +180,11 @@ class Similarity(_Transform):
 
     @classmethod
     def exp(cls, tangents: Float[Tensor, "*batch 7"]) -> Self:
-        """Of seven-vectors (rho, phi, sigma); see `geometry.groups.sim3`."""
+        """Exponential of tangent vectors (rho, phi, sigma); see `geometry.groups.sim3`."""
         return cls.from_matrix(sim3.exp(tangents))
 
     def log(self) -> Float[Tensor, "*batch 7"]:
-        """Seven-vectors (rho, phi, sigma), |phi| <= pi."""
+        """Tangent vectors (rho, phi, sigma), |phi| <= pi."""
         return sim3.log(self.matrix())
 
     def matrix(self) -> Float[Tensor, "*batch 4 4"]:
@@ -200,7 +200,7 @@ class Similarity(_Transform):
         return self.scales[..., None] * _times(self.rotmats, vectors)
 
     def __matmul__(self, other: "Rigid | Similarity") -> "Similarity":
-        """The similarity that does `other` first."""
+        """The composition that applies `other` first."""
         if not isinstance(other, Rigid | Similarity):
             return NotImplemented
         other = Similarity.from_rigid(other) if isinstance(other, Rigid) else other
@@ -218,7 +218,7 @@ def _times(rotmats: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _broadcast(transform: _Transform, **axes: int) -> None:
-    """Give all values the axes of the batch, each with as many axes of its own behind them."""
+    """Expand all values to the batch shape, each with its own trailing axes."""
     values = {name: getattr(transform, name) for name in axes}
     for name, value in values.items():
         if axes[name]:

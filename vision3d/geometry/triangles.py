@@ -1,7 +1,7 @@
-"""Flat Gaussians and triangles, exactly: Sigma = E E^T with the two edge vectors E = [a b] of the triangle.
+"""Flat Gaussians as triangles, exactly: Sigma = E E^T with the two edge vectors E = [a b] of the triangle.
 
-An affine map A moves E to A E and so Sigma to A Sigma A^T, shear included. Edges, not absolute vertices, are the
-stored form: differences of float32 vertices lose small splats.
+An affine map A transforms E to A E and Sigma to A Sigma A^T, including shear. Edges are stored instead of absolute
+vertices: differences of float32 vertices lose small splats.
 """
 
 from typing import Literal
@@ -21,14 +21,14 @@ _ORTHOGONAL = 8  # in units of rounding of the cosine between two edges
 def gaussians_to_edges(
     quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"], flat_axis: int | None = None
 ) -> Float[Tensor, "*batch 3 2"]:
-    """Edge vectors E = [a b] of Gaussians without their thinnest axis: two principal axes times their scales.
+    """Edge vectors E = [a b] of Gaussians without their shortest axis: two principal axes times their scales.
 
-    The axes are taken in cyclic order, so a x b points along the axis that is dropped.
+    The axes are in cyclic order, so a x b points along the dropped axis.
 
     Args:
         quats: Order wxyz, length > 0.
         scales: Standard deviations [m], > 0.
-        flat_axis: The axis to drop; the one of the smallest scale, for each Gaussian, when None.
+        flat_axis: The axis to drop; when None, the one of the smallest scale of each Gaussian.
     """
     check_trailing("quats", quats, 4)
     check_trailing("scales", scales, 3)
@@ -51,13 +51,13 @@ def edges_to_gaussians(
     """Quaternions and scales of flat Gaussians with covariance E E^T, the normal along a x b.
 
     Degenerate triangles give an arbitrary valid frame and scales of at least `thickness`, with finite gradients; the
-    frame of a Gaussian that is round in its plane is arbitrary by nature, so use `edges_to_covars` in a loss.
+    frame of a Gaussian that is round in its plane is arbitrary, so use `edges_to_covars` in a loss.
 
     Args:
-        thickness: Scale of the flat axis [m], and the least of the others.
-        flat_axis: Where the normal goes: 2 as in 2D splats, 0 as in GaMeS.
+        thickness: Scale of the flat axis [m], and the minimum of the others.
+        flat_axis: Axis of the normal: 2 as in 2D splats, 0 as in GaMeS.
         method: `exact`, from the closed-form eigenproblem of E^T E; `gram_schmidt`, the published form of GaMeS, which
-            keeps |a| and loses shear: it is right only while a and b are orthogonal.
+            preserves |a| and loses shear: it is exact only if a and b are orthogonal.
     """
     check_trailing("edges", edges, 3, 2)
     edge_scale = edges.detach().abs().amax((-2, -1), keepdim=True)  # keeps squares of tiny edges above zero
@@ -74,7 +74,7 @@ def edges_to_gaussians(
     axes = [first, second, torch.linalg.cross(first, second)]
     lengths = (lengths * edge_scale[..., 0]).clamp(min=thickness)
     scales = [lengths[..., 0], lengths[..., 1], torch.full_like(lengths[..., 0], thickness)]
-    shift = (flat_axis + 1) % 3  # where the first of the two in-plane axes goes, so that the order stays cyclic
+    shift = (flat_axis + 1) % 3  # index of the first of the two in-plane axes, so that the order stays cyclic
     axes, scales = axes[3 - shift :] + axes[: 3 - shift], scales[3 - shift :] + scales[: 3 - shift]
     return rotmat_to_quat(torch.stack(axes, -1)), torch.stack(scales, -1)
 
@@ -91,7 +91,7 @@ def edges_to_covars(edges: Float[Tensor, "*batch 3 2"], thickness: float = 0.0) 
 
 
 def edges_to_vertices(means: Float[Tensor, "*batch 3"], edges: Float[Tensor, "*batch 3 2"]) -> Float[Tensor, "*batch 3 3"]:
-    """Triangles with one vertex a row: mean, mean + a, mean + b."""
+    """Triangles with one vertex per row: mean, mean + a, mean + b."""
     check_trailing("means", means, 3)
     check_trailing("edges", edges, 3, 2)
     return means[..., None, :] + torch.nn.functional.pad(edges.mT, (0, 0, 1, 0))
@@ -100,7 +100,7 @@ def edges_to_vertices(means: Float[Tensor, "*batch 3"], edges: Float[Tensor, "*b
 def vertices_to_edges(
     vertices: Float[Tensor, "*batch 3 3"],
 ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3 2"]]:
-    """Means and edges of triangles with one vertex a row; the inverse of `edges_to_vertices`."""
+    """Means and edges of triangles with one vertex per row; the inverse of `edges_to_vertices`."""
     check_trailing("vertices", vertices, 3, 3)
     means = vertices[..., 0, :]
     return means, (vertices[..., 1:, :] - means[..., None, :]).mT
@@ -117,7 +117,7 @@ def gaussians_to_triangles(
 def triangles_to_gaussians(
     vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "n 3"], thickness: float = 1e-8, flat_axis: int = 2
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 4"], Float[Tensor, "n 3"]]:
-    """Means, quaternions and scales of one flat Gaussian a face, the mean at the face's first vertex."""
+    """Means, quaternions and scales of one flat Gaussian per face, the mean at the face's first vertex."""
     means, edges = vertices_to_edges(vertices[faces])
     return means, *edges_to_gaussians(edges, thickness, flat_axis)
 
@@ -127,7 +127,7 @@ def edges_svd(
 ) -> tuple[Float[Tensor, "*batch 3 2"], Float[Tensor, "*batch 2"], Float[Tensor, "*batch 2 2"]]:
     """U, S, V with E = U diag(S) V^T in closed form: U orthonormal, S descending and >= 0, V a rotation.
 
-    Full relative precision of both lengths for slivers; where a length is zero its axis is an arbitrary orthogonal one.
+    Full relative precision of both lengths for slivers; an axis of zero length is an arbitrary orthogonal one.
     """
     check_trailing("edges", edges, 3, 2)
     edge_scale = edges.detach().abs().amax((-2, -1), keepdim=True)  # keeps squares of tiny edges above zero
@@ -138,7 +138,7 @@ def edges_svd(
 
 
 def flattening_loss(scales: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
-    """Share of the trace of the covariance that a triangle does not hold: the smallest scale squared over the sum."""
+    """Fraction of the trace of the covariance that a triangle loses: the smallest scale squared over the sum."""
     squares = unit(scales).square()
     return squares.amin(-1)
 
@@ -148,7 +148,7 @@ def _principal(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tens
     half = (a.square().sum(-1) - b.square().sum(-1)) / 2
     shear = (a * b).sum(-1)
     mean = (a.square().sum(-1) + b.square().sum(-1)) / 2
-    # Edges that are orthogonal but for rounding are the axes: of a nearly round disc rounding would turn them by degrees.
+    # Edges that are orthogonal up to rounding are the axes: for a nearly round disc rounding would rotate them by degrees.
     limit = _ORTHOGONAL * torch.finfo(a.dtype).eps * torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
     shear = torch.where(shear.abs() <= limit, shear - shear.detach(), shear)
     is_round = (half == 0) & (shear == 0)

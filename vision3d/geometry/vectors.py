@@ -1,4 +1,4 @@
-"""Vectors of any length, zero included: directions, lengths, orthogonal parts."""
+"""Vectors of any length including zero: directions, lengths, orthogonal parts."""
 
 import torch
 from jaxtyping import Float
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def unit(vectors: Float[Tensor, "*batch d"], fallback: Float[Tensor, "*#batch d"] | None = None) -> Float[Tensor, "*batch d"]:
-    """Vectors divided by their length; right for lengths from 1e-37 to 1e37 in float32.
+    """Normalized vectors; accurate for lengths from 1e-37 to 1e37 in float32.
 
     Args:
         vectors: Any length.
-        fallback: What a zero vector becomes, with zero gradient; zero when None.
+        fallback: Result for a zero vector, with zero gradient; zero when None.
     """
-    scale = vectors.detach().abs().amax(-1, keepdim=True)  # the result does not depend on it: a constant to autograd
+    scale = vectors.detach().abs().amax(-1, keepdim=True)  # the result is independent of it, so it is a constant for autograd
     is_zero = scale < _least(scale)
     scaled = vectors / torch.where(is_zero, 1, scale)
     safe = torch.where(is_zero, 1, scaled)
@@ -31,22 +31,22 @@ def length(vectors: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
 def nan_for_nan(
     result: Float[Tensor, "*batch_and_out"], source: Float[Tensor, "*batch_and_in"], axes_in: int, axes_out: int
 ) -> Float[Tensor, "*batch_and_out"]:
-    """A copy of `result` that is NaN, with NaN as gradient, in each row whose `source` holds a number that is not finite.
+    """A copy of `result` that is NaN, with NaN gradient, in each row whose `source` contains a non-finite number.
 
     Args:
-        result: What a function made of the rows of `source`, with `axes_out` axes behind those of the batch.
-        source: With `axes_in` axes behind those of the batch.
+        result: Computed from the rows of `source`, with `axes_out` axes after the batch axes.
+        source: With `axes_in` axes after the batch axes.
     """
     rows = source.flatten(-axes_in) if axes_in > 1 else source
     is_finite = rows.isfinite().all(-1, keepdim=True)
-    # The product brings NaN into the gradient, which `where` alone would leave zero.
+    # The product propagates NaN to the gradient, which `where` alone would leave zero.
     bad = (rows * torch.where(is_finite, 0, torch.nan)).sum(-1, keepdim=True)
     shape = (..., *[None] * (axes_out - 1)) if axes_out else (..., 0)
     return torch.where(is_finite[shape], result, bad[shape])
 
 
 def any_orthogonal(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """A unit vector orthogonal to each, made from the axis that is least aligned with it; without gradient."""
+    """A unit vector orthogonal to each vector, from the coordinate axis least aligned with it; without gradient."""
     vectors = vectors.detach()
     x, y, z = vectors.abs().unbind(-1)
     is_first = (x <= y) & (x <= z)
@@ -56,7 +56,7 @@ def any_orthogonal(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 
 
 
 def orthogonal_part(vectors: Float[Tensor, "*#batch 3"], units: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*#batch 3"]:
-    """Unit vectors along the part of `vectors` orthogonal to `units`; `any_orthogonal(units)` where there is none."""
+    """Unit vectors along the part of `vectors` orthogonal to `units`; `any_orthogonal(units)` if it is zero."""
     part = unit(vectors)
     tolerance = 8 * torch.finfo(part.dtype).eps
     part = part - (part * units).sum(-1, keepdim=True) * units

@@ -1,4 +1,4 @@
-"""Points in the cells of a lattice: which of them hang together."""
+"""Connected components of points in the cells of a lattice."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -8,9 +8,9 @@ from vision3d.core.errors import InputError
 
 
 def connected_parts(points: Float[Tensor, "n 3"], spacing: float) -> Int64[Tensor, " n"]:
-    """The connected part of each point, 0 the largest: points whose cells touch, at a corner at least, belong together.
+    """The connected component of each point, 0 the largest: points are connected if their cells touch, at least at a corner.
 
-    So points nearer than `spacing` always do, and those farther apart than 2 sqrt(3) of it only through others.
+    So points closer than `spacing` always are, and those farther apart than 2 sqrt(3) spacings only through others.
 
     Example:
         >>> connected_parts(torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [9.0, 0, 0]]), 1.0)
@@ -26,7 +26,7 @@ def connected_parts(points: Float[Tensor, "n 3"], spacing: float) -> Int64[Tenso
     cells = ((points.double() - points.double().amin(0)) / spacing).floor().long().cpu()
     cells = cells.clamp(max=(1 << 20) - 2) + 1
     keys, inverse = torch.unique((cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2], return_inverse=True)
-    steps = torch.cartesian_prod(*[torch.arange(-1, 2)] * 3)[14:]  # half of the 26 neighbours; the others are their mirrors
+    steps = torch.cartesian_prod(*[torch.arange(-1, 2)] * 3)[14:]  # half of the 26 neighbors; the others are symmetric
     rows, columns = [], []
     for x, y, z in steps.tolist():
         wanted = keys + (x * (1 << 42) + y * (1 << 21) + z)

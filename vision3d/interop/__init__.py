@@ -1,8 +1,8 @@
-"""Exchange with the types of Open3D, trimesh, kornia and PyTorch3D, in memory, both ways (extra `interop`).
+"""Conversion from and to the types of Open3D, trimesh, kornia and PyTorch3D, in memory (extra `interop`).
 
-`to_*` takes a type of `vision3d.scene`, `from_*` one of the other package, and knows by it what to make. Axes, the direction of
-texture coordinates and the order of quaternions are converted; docs/interop.md lists how. What the other side cannot hold is
-logged in one warning line.
+`to_*` takes a type of `vision3d.scene`, `from_*` one of the other package, whose type determines the result. Axes, the
+direction of texture coordinates and the order of quaternions are converted; docs/interop.md has the details. What the other
+type cannot represent is logged as one warning.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What the exchanges with other packages share."""
+"""Shared by the conversions."""
 
 import importlib
 import logging
@@ -17,7 +17,7 @@ logger = logging.getLogger("vision3d")
 
 
 def require(package: str, purpose: str) -> ModuleType:
-    """An optional package, or a part of one.
+    """Import an optional package, or a module of one.
 
     Raises:
         MissingDependencyError: It is not installed.
@@ -29,30 +29,30 @@ def require(package: str, purpose: str) -> ModuleType:
 
 
 def wrong_type(name: str, value: object, want: str) -> InputError:
-    """The error for a value that cannot be exchanged."""
+    """The error for a value that cannot be converted."""
     kind = type(value)
     return InputError(f"{name}: got {kind.__module__.partition('.')[0]} {kind.__name__}, want {want}")
 
 
 def log_lost(name: str, value: object, fields: Sequence[str]) -> None:
-    """One warning for the fields that are there and cannot be held."""
+    """Log one warning for the fields that are set but cannot be represented."""
     lost = [field for field in fields if _is_there(getattr(value, field))]
     if lost:
         logger.warning("%s cannot hold %s of a %s; dropped", name, ", ".join(lost), type(value).__name__)
 
 
 def array(values: Tensor, dtype: Any = np.float32) -> np.ndarray:
-    """A tensor as an array of its own."""
+    """Copy a tensor to an array."""
     return np.array(values.detach().cpu().numpy(), dtype)
 
 
 def tensor(values: Any, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Any array as a tensor of its own."""
+    """Copy an array to a tensor."""
     return torch.from_numpy(np.array(values)).to(dtype)
 
 
 def flipped(uvs: np.ndarray) -> np.ndarray:
-    """Texture coordinates with v from the other edge."""
+    """Texture coordinates with v measured from the other edge."""
     result = uvs.copy()
     result[..., 1] = 1 - result[..., 1]
     return result
@@ -64,10 +64,10 @@ def picture(texture: Tensor) -> np.ndarray:
 
 
 def plain_pinhole(name: str, cameras: Cameras) -> Cameras:
-    """Cameras that the other side can hold, of which it drops names and times.
+    """Cameras that the other type can represent; names and times are dropped.
 
     Raises:
-        InputError: They are no pinhole cameras, or have distortion or skew.
+        InputError: They are not pinhole cameras, or have distortion or skew.
     """
     if cameras.model != "pinhole":
         raise InputError(f"{name}: cameras are {cameras.model}, want pinhole")

@@ -1,4 +1,4 @@
-"""Cameras of kornia: `PinholeCamera` has 4x4 intrinsics and extrinsics (world to camera), in OpenCV's axes."""
+"""Cameras of kornia: `PinholeCamera` has 4x4 intrinsics and extrinsics (world to camera), in OpenCV axes."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ def to_kornia(cameras: Cameras) -> Any:
     """A batch of cameras as one `kornia.geometry.PinholeCamera`, on their device.
 
     Raises:
-        InputError: It is something else, or they are no undistorted pinhole cameras.
-        MissingDependencyError: kornia is not there.
+        InputError: It is something else, or they are not undistorted pinhole cameras.
+        MissingDependencyError: kornia is not installed.
     """
     kornia = require("kornia.geometry.camera", "exchange with kornia")
     if not isinstance(cameras, Cameras):
@@ -31,8 +31,8 @@ def from_kornia(camera: Any) -> Cameras:
     """The inverse of `to_kornia`.
 
     Raises:
-        InputError: It is no PinholeCamera, or has skew.
-        MissingDependencyError: kornia is not there.
+        InputError: It is not a PinholeCamera, or has skew.
+        MissingDependencyError: kornia is not installed.
     """
     kornia = require("kornia.geometry.camera", "exchange with kornia")
     if not isinstance(camera, kornia.PinholeCamera):

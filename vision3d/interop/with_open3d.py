@@ -1,8 +1,8 @@
 """Meshes, points, Gaussians and cameras of Open3D (0.19 and later).
 
-Open3D's texture coordinates have v going up from the lower edge. Its tensor meshes keep the picture as it is, its legacy ones
-turn it upside down; both as its own readers do. Gaussians are what the shader `gaussianSplat` of 0.20 draws: a tensor point
-cloud with `rot` (wxyz), `scale` (linear), `opacity` (logit), `f_dc` and `f_rest`. Pixel centres are at +0.5 as here.
+Open3D's texture coordinates have v pointing up from the lower edge. Its tensor meshes keep the image unchanged, its legacy
+meshes flip it; both as its own readers do. Gaussians are in the format of the shader `gaussianSplat` of 0.20: a tensor point
+cloud with `rot` (wxyz), `scale` (linear), `opacity` (logit), `f_dc` and `f_rest`. Pixel centers are at +0.5 as here.
 """
 
 from typing import Any, Literal
@@ -31,8 +31,8 @@ def to_open3d(value: Mesh | PointCloud | GaussianScene | Cameras, *, kind: Liter
         kind: Class of meshes and points; Gaussians are always a tensor point cloud.
 
     Raises:
-        InputError: It is something else, or cameras that are no undistorted pinhole cameras.
-        MissingDependencyError: Open3D is not there.
+        InputError: It is something else, or cameras that are not undistorted pinhole cameras.
+        MissingDependencyError: Open3D is not installed.
     """
     open3d = require("open3d", "exchange with Open3D")
     if kind not in ("tensor", "legacy"):
@@ -56,7 +56,7 @@ def from_open3d(value: Any) -> Mesh | PointCloud | GaussianScene | Cameras:
 
     Raises:
         InputError: It is something else.
-        MissingDependencyError: Open3D is not there.
+        MissingDependencyError: Open3D is not installed.
     """
     open3d = require("open3d", "exchange with Open3D")
     parameters = open3d.camera.PinholeCameraParameters
@@ -110,10 +110,10 @@ def _mesh_to_legacy(open3d: Any, mesh: Mesh) -> Any:
 
 
 def _mesh_from_legacy(mesh: Any) -> Mesh:
-    pictures = [np.asarray(image) for image in mesh.textures]
-    pictures = [image for image in pictures if image.ndim == 3]
-    if len(pictures) > 1:
-        raise InputError(f"from_open3d: the mesh has {len(pictures)} textures, a Mesh has one")
+    images = [np.asarray(image) for image in mesh.textures]
+    images = [image for image in images if image.ndim == 3]
+    if len(images) > 1:
+        raise InputError(f"from_open3d: the mesh has {len(images)} textures, a Mesh has one")
     uvs = None
     if mesh.has_triangle_uvs():
         uvs = tensor(flipped(np.asarray(mesh.triangle_uvs))).reshape(-1, 3, 2)
@@ -122,7 +122,7 @@ def _mesh_from_legacy(mesh: Any) -> Mesh:
         tensor(mesh.triangles, torch.int64).reshape(-1, 3),
         uvs,
         tensor(mesh.vertex_normals) if mesh.has_vertex_normals() else None,
-        tensor(pictures[0][::-1]) / 255 if pictures and uvs is not None else None,
+        tensor(images[0][::-1]) / 255 if images and uvs is not None else None,
         tensor(mesh.vertex_colors) if mesh.has_vertex_colors() else None,
     )
 
@@ -229,5 +229,5 @@ def _cloud_from_tensor(cloud: Any) -> PointCloud | GaussianScene:
 
 
 def _unit(values: np.ndarray) -> torch.Tensor:
-    """Colours in [0, 1] of bytes, of words of 16 bits, or of floats."""
+    """Colors in [0, 1] from bytes, 16-bit integers, or floats."""
     return tensor(values) / (np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1)

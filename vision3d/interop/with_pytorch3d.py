@@ -1,8 +1,8 @@
 """Meshes and cameras of PyTorch3D (0.7).
 
-PyTorch3D's cameras look along +z with x to the left and y up, and its matrices act on row vectors: R is the transpose of ours
-after x and y have changed their signs. In screen space focal lengths and principal points are in pixels, with the pixel
-centres at +0.5; in NDC the shorter side reaches from -1 to 1, and x goes left and y up. Texture coordinates have v going up.
+PyTorch3D's cameras look along +z with x to the left and y up, and its matrices act on row vectors: R is the transpose of
+ours with the signs of x and y flipped. In screen space focal lengths and principal points are in pixels, with pixel centers
+at +0.5; in NDC the shorter side is -1 to 1, with x to the left and y up. Texture coordinates have v pointing up.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ def to_pytorch3d(value: Mesh | Sequence[Mesh] | Cameras, *, space: Literal["scre
 
     Args:
         value: One mesh, several that become one batch, or cameras.
-        space: In which focal lengths and principal points of cameras are given.
+        space: Space of the focal lengths and principal points of cameras.
 
     Raises:
-        InputError: It is something else, cameras that are no undistorted pinhole cameras, or meshes of which some have a
-            texture and others none.
-        MissingDependencyError: PyTorch3D is not there.
+        InputError: It is something else, cameras that are not undistorted pinhole cameras, or meshes of which only some have a
+            texture.
+        MissingDependencyError: PyTorch3D is not installed.
     """
     if isinstance(value, Cameras):
         return _cameras_to(plain_pinhole("to_pytorch3d", value), space)
@@ -55,7 +55,7 @@ def from_pytorch3d(value: Any) -> list[Mesh] | Cameras:
 
     Raises:
         InputError: It is something else, or cameras without an image size.
-        MissingDependencyError: PyTorch3D is not there.
+        MissingDependencyError: PyTorch3D is not installed.
     """
     kind = type(value).__name__
     if type(value).__module__.partition(".")[0] == "pytorch3d" and kind == "PerspectiveCameras":
@@ -151,14 +151,14 @@ def _meshes_from(meshes: Any) -> list[Mesh]:
         if kind == "TexturesVertex":
             extras["vertex_colors"] = textures.verts_features_list()[i]
         elif kind == "TexturesUV":
-            uvs, uv_faces, picture = textures.verts_uvs_list()[i], textures.faces_uvs_list()[i], textures.maps_list()[i]
-            if textures.align_corners:  # 0 and 1 are the centres of the outermost pixels
-                size = torch.tensor([picture.shape[1], picture.shape[0]]).to(uvs)
+            uvs, uv_faces, image = textures.verts_uvs_list()[i], textures.faces_uvs_list()[i], textures.maps_list()[i]
+            if textures.align_corners:  # 0 and 1 are the centers of the outermost pixels
+                size = torch.tensor([image.shape[1], image.shape[0]]).to(uvs)
                 uvs = (uvs * (size - 1) + 0.5) / size
             uvs = _flipped(uvs)
             is_by_vertex = len(uvs) == len(vertices) and torch.equal(uv_faces, faces)
-            extras = {"uvs": uvs if is_by_vertex else uvs[uv_faces], "texture": picture}
-        if normals is not None:  # those that were given, or have been asked for
+            extras = {"uvs": uvs if is_by_vertex else uvs[uv_faces], "texture": image}
+        if normals is not None:  # given or already computed
             extras["normals"] = normals[starts[i] : starts[i] + len(vertices)]
         found.append(Mesh(vertices, faces.to(torch.int64), **extras))
     return found

@@ -1,4 +1,4 @@
-"""Meshes, points and scenes of trimesh (4.4 and later). Its texture coordinates have v going up from the lower edge."""
+"""Meshes, points and scenes of trimesh (4.4 and later). Its texture coordinates have v pointing up from the lower edge."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from vision3d.scene.scene import Scene
 
 
 def to_trimesh(value: Mesh | PointCloud | Scene) -> Any:
-    """A `Trimesh` (nothing merged or sorted) with its texture or its colours, a `PointCloud` or a `Scene` of both.
+    """A `Trimesh` (nothing merged or sorted) with its texture or its colors, a `PointCloud` or a `Scene` of both.
 
-    Colours are bytes there. Where uvs are given by corner, vertices on seams are there several times. A mesh with a texture
-    and colours keeps the texture.
+    Colors are bytes there. If uvs are given by corner, vertices at seams are duplicated. A mesh with a texture and colors keeps
+    only the texture.
 
     Raises:
         InputError: It is something else, or a scene with other objects than meshes and points.
-        MissingDependencyError: trimesh is not there.
+        MissingDependencyError: trimesh is not installed.
     """
     trimesh = require("trimesh", "exchange with trimesh")
     if isinstance(value, Mesh):
@@ -44,11 +44,11 @@ def to_trimesh(value: Mesh | PointCloud | Scene) -> Any:
 
 
 def from_trimesh(value: Any) -> Mesh | PointCloud | Scene:
-    """The inverse of `to_trimesh`; a node of a scene becomes an object, however often its geometry is used.
+    """The inverse of `to_trimesh`; each node of a scene becomes an object, even if several share a geometry.
 
     Raises:
         InputError: It is something else.
-        MissingDependencyError: trimesh is not there.
+        MissingDependencyError: trimesh is not installed.
     """
     trimesh = require("trimesh", "exchange with trimesh")
     if isinstance(value, trimesh.Trimesh):
@@ -87,7 +87,7 @@ def _mesh_to(trimesh: Any, mesh: Mesh) -> Any:
         log_lost("trimesh's ColorVisuals", mesh, ("uvs",))
         result.visual = trimesh.visual.ColorVisuals(result, vertex_colors=picture(mesh.vertex_colors))
     elif mesh.uvs is not None:
-        plain = trimesh.visual.material.PBRMaterial()  # its default has a small grey picture
+        plain = trimesh.visual.material.PBRMaterial()  # its default has a small gray image
         result.visual = trimesh.visual.TextureVisuals(uv=flipped(array(mesh.uvs, np.float64)), material=plain)
     return result
 
@@ -100,12 +100,12 @@ def _mesh_from(mesh: Any) -> Mesh:
         material = visual.material
         image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
         if image is not None:
-            check_pixels("texture", *image.size)  # Pillow decodes it only now
+            check_pixels("texture", *image.size)  # Pillow decodes it lazily
             mode = "RGBA" if image.has_transparency_data else "RGB"
             extras["texture"] = tensor(np.asarray(image.convert(mode))) / 255
     elif visual.kind == "vertex":
         colors = tensor(visual.vertex_colors) / 255
         extras["vertex_colors"] = colors[:, :3].contiguous() if bool((colors[:, 3] == 1).all()) else colors
-    if "vertex_normals" in mesh._cache.cache:  # given, not computed: asking for them would compute them
+    if "vertex_normals" in mesh._cache.cache:  # only if given: accessing the property would compute them
         extras["normals"] = tensor(mesh.vertex_normals)
     return Mesh(tensor(mesh.vertices), tensor(mesh.faces, torch.int64), **extras)

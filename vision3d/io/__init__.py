@@ -1,1 +1,1 @@
-"""Files: one module a format. What is read comes out in vision3d's conventions, whatever the file's were."""
+"""File formats, one module each. Everything that is read is converted to vision3d's conventions."""

@@ -1,9 +1,9 @@
-"""BVH motion capture: a tree of joints with their channels, then one line of numbers a pose.
+"""BVH motion capture: a tree of joints with their channels, then one line of numbers per pose.
 
-The rotations of a joint multiply in the order in which they stand, R = R_1 R_2 R_3, each joint in its own order. The position
-channels of a root are its place: they replace its OFFSET, axis by axis, which in many files is its place at rest. The same
-holds for the joint from which all others hang, where the root stands still on the floor. BVH names no unit: `scale` brings
-its lengths to metres.
+The rotations of a joint are multiplied in the order of its channels, R = R_1 R_2 R_3; each joint has its own order. The
+position channels of a root replace its OFFSET, axis by axis (in many files the OFFSET is its rest position). The same holds
+for the topmost branching joint if the root is fixed on the floor. BVH has no unit of length: `scale` converts its lengths to
+meters.
 """
 
 import math
@@ -38,17 +38,17 @@ class _Joint:
 def read_motion(path: Path | str, scale: float = 1.0) -> Motion:
     """Read a .bvh file.
 
-    The ends of bones are joints too, called after their parent: `Head end`. Positions of a joint from which all others hang
-    move the root. Those of other joints repeat their offset or are zero; a warning says where they do neither, for bones
-    keep their length.
+    The ends of bones become joints named after their parent: `Head end`. Positions of the topmost branching joint move the
+    root. Positions of other joints repeat their offset or are zero; if they do neither, a warning is logged, since bones have a
+    fixed length.
 
     Args:
         path: The file.
-        scale: Metres in its unit of length.
+        scale: Meters per unit of length of the file.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no BVH, is cut off, or has numbers that are not finite; the line is given.
+        MissingFileError: The file does not exist.
+        FileFormatError: The file is not BVH, is truncated, or has non-finite numbers; the message has the line.
     """
     path = Path(path)
     text = read_bytes(path, "a .bvh file").decode("utf-8", "replace")
@@ -60,7 +60,7 @@ def read_motion(path: Path | str, scale: float = 1.0) -> Motion:
 
 
 def load(path: Path) -> Motion:
-    """Codec: the motion with lengths as they are."""
+    """Codec: read motion, without scaling lengths."""
     return read_motion(path)
 
 
@@ -70,12 +70,12 @@ def save(path: Path, value: Motion) -> None:
 
 
 def write_motion(path: Path | str, motion: Motion, scale: float = 1.0) -> None:
-    """Write a .bvh file, whole or not at all; rotations in the order Z Y X.
+    """Write a .bvh file atomically; rotations in the order Z Y X.
 
     Args:
         path: The file.
         motion: Evenly spaced in time, with one root.
-        scale: Metres in the unit of length of the file.
+        scale: Meters per unit of length of the file.
 
     Raises:
         InputError: The poses are not evenly spaced, or the skeleton cannot be written.
@@ -93,7 +93,7 @@ def write_motion(path: Path | str, motion: Motion, scale: float = 1.0) -> None:
         raise InputError(f"{path}: a tip of the skeleton has joints below it")
     offsets = (skeleton.offsets.detach().cpu().double() / scale).tolist()
     out = ["HIERARCHY"]
-    moving: list[int] = []  # in the order in which they stand
+    moving: list[int] = []  # in file order
     pending: list[tuple[int, int, bool]] = [(0, 0, False)]
     while pending:
         joint, depth, is_close = pending.pop()
@@ -121,10 +121,10 @@ def write_motion(path: Path | str, motion: Motion, scale: float = 1.0) -> None:
 
 
 def _read_hierarchy(path: Path, lines: list[str]) -> tuple[list[_Joint], int]:
-    """The joints, and the line after them."""
+    """The joints, and the number of the line after them."""
     joints: list[_Joint] = []
-    stack: list[int] = []  # joints whose braces are open
-    waiting: _Joint | None = None  # its brace comes next
+    stack: list[int] = []  # joints with open braces
+    waiting: _Joint | None = None  # waiting for its opening brace
     seen_header = False
     for number, line in enumerate(lines):
         words = line.split()
@@ -196,7 +196,7 @@ def _channels(path: Path, words: list[str], joint: _Joint, where: str) -> list[t
 
 
 def _read_header(path: Path, lines: list[str], place: int) -> tuple[int, float, int]:
-    """Number of poses, seconds between two, and the line after."""
+    """Number of poses, seconds between two, and the number of the next line."""
     found: list[str] = []
     places: list[int] = []
     for name in ("Frames", "Frame Time"):
@@ -217,9 +217,9 @@ def _read_header(path: Path, lines: list[str], place: int) -> tuple[int, float, 
 
 
 def _read_poses(path: Path, lines: list[str], place: int, count: int, width: int) -> np.ndarray:
-    """(count, width) numbers; a pose may run over several lines."""
+    """(count, width) numbers; a pose may span several lines."""
     words: list[str] = []
-    numbers: list[int] = []  # the line of each word
+    numbers: list[int] = []  # line number of each word
     for number in range(place, len(lines)):
         found = lines[number].split()
         words += found
@@ -246,7 +246,7 @@ def _motion(path: Path, joints: list[_Joint], values: Float64[torch.Tensor, "t c
     quats[..., 0] = 1
     translations = torch.zeros(count, 3, dtype=torch.float64)
     column, trunk = 0, _trunk(joints)
-    above = quats[:, 0].clone()  # rotation of what a joint of the trunk hangs from
+    above = quats[:, 0].clone()  # rotation of the parent chain of a trunk joint
     for j, joint in enumerate(joints):
         shift = torch.zeros(count, 3, dtype=torch.float64)
         for kind, axis in joint.channels:
@@ -278,7 +278,7 @@ def _motion(path: Path, joints: list[_Joint], values: Float64[torch.Tensor, "t c
 
 
 def _trunk(joints: list[_Joint]) -> set[int]:
-    """The root and the joints below it from which all others hang."""
+    """The root and its descendants down to the topmost branching joint."""
     parents = [joint.parent for joint in joints]
     found = [0]
     while parents.count(found[-1]) == 1:
@@ -287,7 +287,7 @@ def _trunk(joints: list[_Joint]) -> set[int]:
 
 
 def _apart(joint: _Joint, shift: torch.Tensor) -> float:
-    """How far the positions of a joint are from its OFFSET and from zero."""
+    """Distance of the positions of a joint from its OFFSET and from zero, whichever is smaller."""
     offset = torch.tensor(joint.offset, dtype=torch.float64)
     has_place = len(shift) and any(kind == "position" for kind, _ in joint.channels)
     return float(torch.minimum((shift - offset).abs(), shift.abs()).max()) if has_place else 0.0
@@ -307,7 +307,7 @@ def _warn_of_moving_bone(path: Path, joint: _Joint, shift: torch.Tensor) -> None
 
 
 def _distinct(names: list[str]) -> tuple[str, ...]:
-    """The names, with a number where one is there twice."""
+    """The names, with a number appended to duplicates."""
     used: dict[str, int] = {}
     found = []
     for name in names:
@@ -334,7 +334,7 @@ def _is_number(word: str) -> bool:
 
 
 def _zyx(rotmats: Float64[torch.Tensor, "t j 3 3"]) -> Float64[torch.Tensor, "t j 3"]:
-    """Angles (z, y, x) [rad] with R = R_z R_y R_x; x is zero where y is a quarter turn."""
+    """Angles (z, y, x) [rad] with R = R_z R_y R_x; x is zero if y is 90 degrees."""
     across = torch.hypot(rotmats[..., 0, 0], rotmats[..., 1, 0])
     y = torch.atan2(-rotmats[..., 2, 0], across)
     is_locked = across < 1e-12

@@ -1,6 +1,6 @@
 """COLMAP models: cameras, images and points3D as .bin or .txt, read and written.
 
-Poses are world to camera with OpenCV axes and quaternions wxyz, pixel centres at +0.5: COLMAP's conventions are ours.
+Poses are world to camera with OpenCV axes and quaternions wxyz, pixel centers at +0.5: COLMAP's conventions are ours.
 """
 
 import struct
@@ -29,7 +29,7 @@ MODELS = {  # name -> id, number of parameters
 }
 _BY_ID = {number: (name, count) for name, (number, count) in MODELS.items()}
 NO_POINT = np.uint64(2**64 - 1)
-"""What an observation without a 3D point has for its id."""
+"""Point id of an observation without a 3D point."""
 
 _POINT2D = np.dtype([("xy", "<f8", 2), ("point_id", "<u8")])
 _TRACK = np.dtype([("image_id", "<u4"), ("point2d_idx", "<u4")])
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass
 class ColmapCamera:
-    """Intrinsics shared by images."""
+    """Intrinsics shared by several images."""
 
     model: str
     width: int
@@ -49,7 +49,7 @@ class ColmapCamera:
 
 @dataclass
 class ColmapImage:
-    """A photograph with its pose and what was seen in it."""
+    """An image with its pose and observations."""
 
     name: str
     camera_id: int
@@ -60,7 +60,7 @@ class ColmapImage:
     xys: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     """Observations [px]."""
     point_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    """Their points, or NO_POINT."""
+    """Ids of their points, or NO_POINT."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class ColmapPoints:
     errors: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """Mean reprojection errors [px]."""
     tracks: list[np.ndarray] = field(default_factory=list)
-    """For each point the (image id, observation index) that see it."""
+    """For each point the (image id, observation index) of its observations."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,7 +81,7 @@ class ColmapPoints:
 
 @dataclass
 class ColmapModel:
-    """A reconstruction, by COLMAP's ids."""
+    """A reconstruction; dictionaries are keyed by COLMAP's ids."""
 
     cameras: dict[int, ColmapCamera]
     images: dict[int, ColmapImage]
@@ -89,11 +89,11 @@ class ColmapModel:
 
 
 def read_model(folder: Path | str) -> ColmapModel:
-    """Read the model in a folder, binary where both forms are there.
+    """Read the model in a folder, preferring binary files.
 
     Raises:
         MissingFileError: The folder has no cameras and images.
-        FileFormatError: A file is cut off or damaged (the byte or line is named), or names a camera that is not there.
+        FileFormatError: A file is truncated or damaged (the message has the byte or line), or refers to a missing camera.
     """
     folder = Path(folder)
     suffix = next((s for s in (".bin", ".txt") if all((folder / f"{n}{s}").is_file() for n in ("cameras", "images"))), None)
@@ -112,12 +112,12 @@ def read_model(folder: Path | str) -> ColmapModel:
 
 
 def write_model(folder: Path | str, model: ColmapModel, *, binary: bool = True) -> None:
-    """Write a model that COLMAP reads, each file whole or not at all.
+    """Write a model that COLMAP reads, each file atomically.
 
     Args:
-        folder: Is made where it does not exist.
+        folder: Created if it does not exist.
         model: Cameras, images and points.
-        binary: .bin, or else .txt.
+        binary: Write .bin instead of .txt.
 
     Raises:
         InputError: An image name has a space, and the form is .txt.
@@ -130,7 +130,7 @@ def write_model(folder: Path | str, model: ColmapModel, *, binary: bool = True) 
 
 
 class _Reader:
-    """Takes values from a binary file and says where it ended early."""
+    """Reads values from a binary file and reports the position if it ends early."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file, self.size = path, file, path.stat().st_size
@@ -140,7 +140,7 @@ class _Reader:
 
     def bytes(self, count: int) -> bytes:
         start = self.file.tell()
-        if start + count > self.size:  # asked before reading: a damaged count may be huge
+        if start + count > self.size:  # checked before reading: a damaged count may be huge
             raise FileFormatError(self.path, f"is truncated: {count} bytes expected, {self.size - start} are left", start)
         return self.file.read(count)
 
@@ -229,7 +229,7 @@ def _from_text(read: Callable[[list[tuple[int, str]]], T]) -> Callable[[Path], T
 
 
 class _LineError(Exception):
-    """Line number and what is wrong with it."""
+    """Line number and error message."""
 
 
 def _text_cameras(lines: list[tuple[int, str]]) -> dict[int, ColmapCamera]:
@@ -251,7 +251,7 @@ def _text_cameras(lines: list[tuple[int, str]]) -> dict[int, ColmapCamera]:
 
 
 def _text_images(lines: list[tuple[int, str]]) -> dict[int, ColmapImage]:
-    # Two lines an image, of which the second is empty where nothing was seen: only there do empty lines count.
+    # Two lines per image; the second is empty if nothing was observed, so only there empty lines count.
     images = {}
     rest = iter(lines)
     for number, line in rest:

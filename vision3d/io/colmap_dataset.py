@@ -1,4 +1,4 @@
-"""Data sets with a COLMAP model: photographs in `images`, the model in `sparse/0`."""
+"""Data sets with a COLMAP model: photos in `images`, the model in `sparse/0`."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def lens_of(camera: ColmapCamera) -> Lens:
     """The lens of a COLMAP camera in OpenCV's coefficients.
 
     Raises:
-        InputError: Its model has no such form.
+        InputError: Its model has no such representation.
     """
     params = camera.params.tolist()
     if camera.model in _ONE_FOCAL:
@@ -47,7 +47,7 @@ def read_frames(folder: Path | str, images: Path | str | None = None) -> FrameLi
 
     Args:
         folder: Data set with a model, see `find_model`.
-        images: Folder of the photographs; `images` beside the model or above it by default.
+        images: Folder of the photos; by default `images` next to the model or above it.
 
     Raises:
         MissingFileError: There is no model.
@@ -91,13 +91,13 @@ def _photo_folder(folder: Path, place: Path) -> Path:
     above = [folder, *list(place.resolve().parents)[:3]]
     found = next((base / "images" for base in above if (base / "images").is_dir()), None)
     if found is None and any(is_image(file) for file in folder.iterdir()):
-        return folder  # photographs beside their model, as `vision3d.io.sfm` leaves them
+        return folder  # photos next to their model, as `vision3d.io.sfm` writes them
     return found or folder / "images"
 
 
 def _rotation(qvec: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
-        w, x, y, z = qvec / np.linalg.norm(qvec)  # of length zero: NaN, which is refused as a pose
+        w, x, y, z = qvec / np.linalg.norm(qvec)  # zero length gives NaN, which is rejected as a pose
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

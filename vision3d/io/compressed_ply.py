@@ -1,9 +1,10 @@
-"""Gaussian scenes as compressed .ply of SuperSplat (layout: playcanvas/splat-transform, decompress-ply.ts): 16 bytes a
-Gaussian, and one byte a harmonic coefficient up to degree 3.
+"""Gaussian scenes as SuperSplat's compressed .ply (layout: playcanvas/splat-transform, decompress-ply.ts): 16 bytes per
+Gaussian, and one byte per harmonic coefficient up to degree 3.
 
-Rows stand in chunks of 256 neighbours along a Z curve. Element `chunk` has the bounds of each, `vertex` four 32-bit words
-a Gaussian: position (11, 10, 11 bits between the bounds), rotation (index of the largest component of wxyz in 2 bits, the
-three others in 10 each), log scale (11, 10, 11), colour and opacity (8 each). Element `sh` holds f_rest_*, channel-major, as
+Rows are grouped in chunks of 256 neighbors along a Z curve. Element `chunk` has the bounds of each, `vertex` four 32-bit
+words per Gaussian: position (11, 10, 11 bits between the bounds), rotation (index of the largest component of wxyz in 2 bits,
+the three others in 10 bits each), log scale (11, 10, 11), color and opacity (8 each). Element `sh` has f_rest_*, channel-major,
+as
 bytes of (value / 8 + 0.5) 256. Axes, names and the mode in comments are those of the plain .ply.
 """
 
@@ -49,11 +50,11 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
     Args:
         path: The file.
-        drop_nan: Leave out Gaussians that are not finite, instead of refusing the file.
+        drop_nan: Drop Gaussians that are not finite instead of raising an error.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no compressed .ply, is cut off, or its counts do not fit each other.
+        MissingFileError: The file does not exist.
+        FileFormatError: The file is not a compressed .ply, is truncated, or its counts are inconsistent.
     """
     path = Path(path)
     names = list(read_elements(path, with_empty=True))
@@ -95,7 +96,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
 
 def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
-    """Write a compressed .ply; what it does not hold (labels, degree 4, values out of its ranges) is logged in one line.
+    """Write a compressed .ply; what it cannot store (labels, degree 4, out-of-range values) is logged as one warning.
 
     Raises:
         InputError: The scene is empty or has values that are not finite.
@@ -142,7 +143,7 @@ def is_compressed(path: Path) -> bool:
 
 
 def load(path: Path) -> GaussianScene:
-    """Codec: the Gaussians of a file."""
+    """Codec: read Gaussians."""
     return read_gaussians(path)
 
 
@@ -152,7 +153,7 @@ def save(path: Path, value: GaussianScene) -> None:
 
 
 def _read_sh(path: Path, count: int) -> np.ndarray:
-    """Harmonics (N, K, 3), of which the first is left to be filled in."""
+    """Harmonics (N, K, 3); the first coefficient is filled in later."""
     table = read_table(path, "sh")
     names = [f"f_rest_{i}" for i in range(len(table.names))]
     if len(names) not in (9, 24, 45) or set(names) != set(table.names):
@@ -162,14 +163,14 @@ def _read_sh(path: Path, count: int) -> np.ndarray:
     (levels,) = table.columns(names, dtype=np.uint8)
     num = len(names) // 3
     sh = np.empty((count, num + 1, 3), np.float32)
-    for start in range(0, count, 1 << 14):  # of a size that stays in the cache
+    for start in range(0, count, 1 << 14):  # sized to fit the cache
         block = levels[start : start + (1 << 14)].reshape(-1, 3, num).transpose(0, 2, 1)
         sh[start : start + (1 << 14), 1:] = _SH_VALUES[block]
     return sh
 
 
 def _fractions(words: np.ndarray, bits: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """Fields of words (N,) as numbers (N, 3) in [0, 1]."""
+    """Bit fields of words (N,) as numbers (N, 3) in [0, 1]."""
     result = np.empty((len(words), len(bits)), np.float32)
     for column, (shift, width) in enumerate(bits):
         top = (1 << width) - 1
@@ -186,14 +187,14 @@ def _packed(fractions: np.ndarray, bits: tuple[tuple[int, int], ...]) -> np.ndar
 
 
 def _between(fractions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Fractions (N, 3) of the way from the lower to the upper bound of their chunks."""
-    with np.errstate(over="ignore", invalid="ignore"):  # bounds that are not finite are found among the results
+    """Interpolate by fractions (N, 3) between the lower and upper bounds of their chunks."""
+    with np.errstate(over="ignore", invalid="ignore"):  # non-finite bounds are detected in the results
         span = np.repeat(high - low, _CHUNK, 0)[: len(fractions)]
         return fractions * span + np.repeat(low, _CHUNK, 0)[: len(fractions)]
 
 
 def _within_chunks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values (N, 3) as fractions of the bounds of their chunks, and the bounds (chunks, 3)."""
+    """Values (N, 3) as fractions between the bounds of their chunks, and the bounds (chunks, 3)."""
     starts = np.arange(0, len(values), _CHUNK)
     low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
     span = np.repeat(np.where(high > low, high - low, 1), _CHUNK, 0)[: len(values)]

@@ -1,4 +1,4 @@
-"""Folders of photographs, with the cameras that some program found for them."""
+"""Folders of photos with known camera poses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,27 +36,27 @@ def load_dataset(
     sfm_folder: Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> PosedImages:
-    """Read photographs with their cameras; everything is checked before this returns, of pictures their headers and ends.
+    """Load photos with their cameras; everything is checked before this returns (of images only headers and ends).
 
     Args:
         path: A folder, a transforms.json, or (with `sfm`) a video.
-        format: How the folder is laid out; auto looks for transforms.json, transforms_train.json, then a COLMAP model.
-        split_every: Every so many-th view, by name, the first included, is held out, unless the source has its own
-            split; 0 holds out nothing.
-        downscale: Divides the size of the pictures (>= 1). Smaller pictures that the source keeps in images_2, images_4
-            or images_8 are used where they fit.
-        skip_missing: Leave out views whose picture is missing, unreadable or cut off, instead of refusing all.
-        background: Colour in [0, 1] behind pictures with an alpha channel.
-        normalize: Move and scale the world so that the cameras' look-at point is the origin and their median distance
-            to it is 1; `PosedImages.normalization` says how.
-        sfm: Find the cameras of a plain folder of photos or of a video with pycolmap, where there are none.
-        sfm_folder: Where these cameras are kept, and read the next time; a folder of the user's cache when None.
-        progress: Takes the steps of `sfm`; None shows them on the standard error stream.
+        format: Layout of the folder; auto looks for transforms.json, transforms_train.json, then a COLMAP model.
+        split_every: Hold out every N-th view by name, starting with the first, unless the source has its own split; 0 holds out
+            nothing.
+        downscale: Divides the size of the images (>= 1). Smaller images in the folders images_2, images_4 or images_8 of the
+            source are used if they match.
+        skip_missing: Drop views whose image is missing, unreadable or truncated instead of raising an error.
+        background: Background color in [0, 1] for images with an alpha channel.
+        normalize: Translate and scale the world so that the cameras' look-at point is the origin and their median distance
+            to it is 1; `PosedImages.normalization` has the transform.
+        sfm: Estimate the cameras of a plain folder of photos or of a video with pycolmap if there are none.
+        sfm_folder: Where these cameras are stored and reused; a folder in the user's cache when None.
+        progress: Callback for the steps of `sfm`; None shows progress on standard error.
 
     Raises:
-        MissingFileError: There is nothing at `path`, or a file that the source needs is missing.
-        FileFormatError: A file is damaged, or a frame (which is named) has a wrong pose, picture or camera.
-        InputError: There are fewer than 3 views, or no cameras were found (what was looked for is listed).
+        MissingFileError: `path` does not exist, or a file that the source needs is missing.
+        FileFormatError: A file is damaged, or a frame (named in the message) has a wrong pose, image or camera.
+        InputError: There are fewer than 3 views, or no cameras were found (the message lists the files searched for).
         MissingDependencyError: `sfm` needs pycolmap.
 
     Example:
@@ -76,13 +76,13 @@ def load_dataset(
 
 
 def normalized(images: PosedImages) -> PosedImages:
-    """The same photographs in a world whose origin is the point that the cameras look at, a median distance of 1 away.
+    """The same photos in a world whose origin is the point that the cameras look at, at a median distance of 1.
 
-    The point is the one nearest to all optical axes; cameras with parallel axes have their mean position for it. Axes
-    are not turned.
+    The point is the one nearest to all optical axes; for cameras with parallel axes it is their mean position. Axes are not
+    rotated.
 
     Raises:
-        InputError: All cameras stand at one place.
+        InputError: All cameras are at one position.
     """
     matrix = _normalization(images)
     scale, rotmat, shift = se3.split_similarity(matrix)
@@ -98,16 +98,16 @@ def normalized(images: PosedImages) -> PosedImages:
 
 
 def load(path: Path) -> PosedImages:
-    """Codec: the photographs of a folder."""
+    """Codec: read the photos of a folder."""
     return load_dataset(path)
 
 
 def save(path: Path, value: object) -> None:
-    """Codec: write photographs, undistorted, with masks, points and a transforms.json."""
+    """Codec: write photos, undistorted, with masks, points and a transforms.json."""
     if not isinstance(value, PosedImages):
         raise InputError(f"{path}: a data set folder holds PosedImages, got {type(value).__name__}")
     if (path / "transforms.json").exists():
-        raise OutputExistsError(path / "transforms.json", "give another folder")
+        raise OutputExistsError(path / "transforms.json", "use another folder")
     names, masks = [], []
     for i in range(len(value)):
         image, mask, _ = value.read(i)
@@ -128,7 +128,7 @@ def save(path: Path, value: object) -> None:
 
 
 def _listed(path: Path, format: str) -> FrameList | None:
-    """The views, or None where there are no cameras."""
+    """The views, or None if there are no cameras."""
     if path.is_file():
         if path.suffix.lower() == ".json":
             return transforms_json.read_frames(path)
@@ -169,7 +169,7 @@ def _by_sfm(
 
 def _normalization(images: PosedImages) -> Float[Tensor, "4 4"]:
     centers, axes = images.cameras.centers.double(), images.cameras.camtoworlds[:, :3, 2].double()
-    # The point with the least squared distance to all axes: sum (I - a a^T) (x - c) = 0.
+    # The point with the smallest squared distance to all axes: sum (I - a a^T) (x - c) = 0.
     across = torch.eye(3).to(axes) - axes[:, :, None] * axes[:, None, :]
     normal = across.sum(0)
     values = torch.linalg.eigvalsh(normal)
@@ -179,6 +179,6 @@ def _normalization(images: PosedImages) -> Float[Tensor, "4 4"]:
         origin = centers.mean(0)
     distance = torch.linalg.vector_norm(centers - origin, dim=-1).median()
     if not distance > 1e-12:
-        raise InputError(f"{images.source}: all cameras are at one position; such a scene cannot be normalised")
+        raise InputError(f"{images.source}: all cameras are at one position; such a scene cannot be normalized")
     scale = 1 / distance
     return se3.similarity(scale, torch.eye(3).to(axes), -scale * origin).float()

@@ -1,4 +1,4 @@
-"""Tensors with a description as .safetensors: the header's metadata has `vision3d`, JSON with type, version and more."""
+"""Tensors with a description as .safetensors: the header's metadata has a key `vision3d`, JSON with type, version and more."""
 
 import json
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from vision3d.core.errors import FileFormatError, MissingFileError
 def write_described(
     path: Path | str, kind: str, version: int, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write tensors and what they are, whole or not at all.
+    """Write tensors and their description atomically.
 
     Args:
         path: The file.
-        kind: What it holds, such as `digit_classifier`.
-        version: Of the layout.
-        description: More that JSON can hold.
+        kind: Type of the contents, such as `digit_classifier`.
+        version: Version of the layout.
+        description: More values that JSON can represent.
         tensors: By name.
     """
     from safetensors.torch import save
@@ -34,18 +34,18 @@ def write_described(
 def read_described(
     path: Path | str, kind: str, version: int, words: str, keys: tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the tensors of a file.
+    """Read the description and the tensors of a file.
 
     Args:
         path: The file.
-        kind: What it must hold.
-        version: The layout that it must have.
-        words: The same as `kind` for people, such as `a classifier`.
-        keys: What the description must have besides.
+        kind: Expected type of the contents.
+        version: Expected version of the layout.
+        words: Human-readable `kind`, such as `a classifier`.
+        keys: Further required keys of the description.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is damaged or holds something else.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is damaged or contains something else.
     """
     from safetensors import SafetensorError, safe_open
 

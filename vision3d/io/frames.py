@@ -1,4 +1,4 @@
-"""Views as data sets list them, and the checks that turn them into `PosedImages`."""
+"""Views as listed by data sets, and the checks that turn them into `PosedImages`."""
 
 import logging
 import math
@@ -25,12 +25,12 @@ _MIN_VIEWS = 3
 _SKIP = "Run with --skip-missing to skip it."
 _FARTHEST = 1e30  # float32 ends at 3e38
 _ROTATION_TOLERANCE = 1e-3
-_MIN_FISHEYE_FOCAL = 0.5  # of the file's: a pinhole picture of a wider view would be coarse in its middle
+_MIN_FISHEYE_FOCAL = 0.5  # relative to the file's: a pinhole image with a wider view would be coarse in its center
 
 
 @dataclass(frozen=True)
 class Lens:
-    """Intrinsics as a file gives them [px]; what is None follows from the picture's size."""
+    """Intrinsics as given by a file [px]; None values follow from the image size."""
 
     model: LensModel = "pinhole"
     fx: float | None = None
@@ -40,12 +40,12 @@ class Lens:
     width: int | None = None
     height: int | None = None
     coeffs: tuple[float, ...] = ()
-    """OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6 (pinhole), k1 k2 k3 k4 (fisheye); trailing zeros may be left out."""
+    """OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6 (pinhole), k1 k2 k3 k4 (fisheye); trailing zeros may be omitted."""
     angle_x: float | None = None
-    """Horizontal field of view [rad], used where fx is None."""
+    """Horizontal field of view [rad], used if fx is None."""
 
     def filled(self, size: tuple[int, int]) -> "Lens":
-        """The lens with everything that was left open, for a picture of this width and height."""
+        """The lens with missing values filled in, for an image of this width and height."""
         width, height = self.width or size[0], self.height or size[1]
         fx = self.fx
         if fx is None and self.angle_x is not None:
@@ -71,7 +71,7 @@ class Frame:
     """One view of a data set."""
 
     label: str
-    """What the source calls it, for messages: "frame 12"."""
+    """Its name in the source, for messages: "frame 12"."""
     name: str
     image_path: Path
     viewmat: np.ndarray
@@ -79,13 +79,13 @@ class Frame:
     lens: Lens
     mask_path: Path | None = None
     is_test: bool | None = None
-    """None: the source gives no split."""
+    """None: the source has no split."""
     time: float | None = None
 
 
 @dataclass(frozen=True)
 class FrameList:
-    """A data set as it is listed."""
+    """The views listed by a data set."""
 
     source: Path
     frames: tuple[Frame, ...]
@@ -93,14 +93,14 @@ class FrameList:
     colors: np.ndarray | None = None
     """In [0, 1]."""
     smaller: Callable[[Path, int], Path | None] | None = None
-    """Where the source keeps a picture at 1/2, 1/4, 1/8 of its size, if it does."""
+    """Path of an image at 1/2, 1/4, 1/8 of its size in the source, if it exists."""
 
 
 def checked_viewmat(source: Path, label: str, camtoworld: np.ndarray) -> np.ndarray:
-    """World to camera of a pose, its rotation made orthonormal to the last bit.
+    """World-to-camera matrix of a pose, its rotation orthonormalized to full precision.
 
     Raises:
-        FileFormatError: The pose is not finite, singular, scales, shears or mirrors.
+        FileFormatError: The pose is not finite, singular, scales, shears or reflects.
     """
     if not np.isfinite(camtoworld).all():
         raise FileFormatError(source, f"{label}: the pose holds NaN or infinity")
@@ -132,14 +132,14 @@ def assemble(
     skip_missing: bool = False,
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> PosedImages:
-    """Check the views of a data set against its pictures and make `PosedImages` of them, sorted by name.
+    """Check the views of a data set against its images and build `PosedImages`, sorted by name.
 
-    Only the headers and the ends of the pictures are read, the whole ones with `skip_missing`. See
+    Only the headers and the ends of the images are read, or entire images with `skip_missing`. See
     `vision3d.io.dataset.load_dataset` for the arguments.
 
     Raises:
-        FileFormatError: A picture is missing, cannot be read or does not fit its camera, named with its frame.
-        InputError: Fewer than 3 views are left, or the views have different projections.
+        FileFormatError: An image is missing, cannot be read or does not match its camera; the message names its frame.
+        InputError: Fewer than 3 views remain, or the views have different projections.
     """
     source = listed.source
     if not downscale >= 1:
@@ -153,14 +153,14 @@ def assemble(
     for frame in frames:
         try:
             size = image_size(frame.image_path)
-            check_whole(frame.image_path, decode=skip_missing)  # to leave one out it must be known now
+            check_whole(frame.image_path, decode=skip_missing)  # to skip it, damage must be known now
         except InputError as error:
             if not skip_missing:
                 raise FileFormatError(source, f"{frame.label} names {frame.name}: {error}. {_SKIP}") from error
             logger.warning("%s: %s skipped: %s", source, frame.label, error)
             continue
         lens = _fitting(source, frame, size)
-        if lens.width != size[0] or lens.height != size[1]:  # the picture has another size, which `_fitting` approved
+        if lens.width != size[0] or lens.height != size[1]:  # the image has a different size that `_fitting` accepted
             size = _file_size(lens, frame.image_path, size)
         kept.append(replace(frame, lens=lens))
         sizes.append(size)
@@ -203,20 +203,20 @@ def _existing(listed: FrameList, skip_missing: bool) -> list[Frame]:
 
 
 def _with_smaller(listed: FrameList, frames: list[Frame], downscale: float) -> list[Frame]:
-    """The frames with the source's own smaller pictures, if it has all of them at this size."""
+    """The frames with the source's smaller images, if all of them exist at this size."""
     if listed.smaller is None or downscale not in (2, 4, 8):
         return frames
     paths = [listed.smaller(frame.image_path, int(downscale)) for frame in frames]
     if any(path is None for path in paths):
         return frames
-    # The lens keeps the full size: a frame without one cannot tell how much smaller its picture is.
+    # The lens keeps the full size: without a lens of its own, a frame does not know the reduction of its image.
     if any(frame.lens.width is None for frame in frames):
         return frames
     return [replace(frame, image_path=path) for frame, path in zip(frames, cast(list[Path], paths))]
 
 
 def _fitting(source: Path, frame: Frame, size: tuple[int, int]) -> Lens:
-    """The lens at the size that the file gives it, if the picture has this size or a whole fraction of it."""
+    """The lens at the size given by the file, if the image has this size or an integer fraction of it."""
     try:
         lens = frame.lens.filled(size)
     except InputError as error:
@@ -274,7 +274,7 @@ def _cameras(frames: list[Frame]) -> Cameras:
 
 
 def undistorted_cameras(cameras: Cameras) -> Cameras:
-    """Pinhole cameras of the same size that see nothing but what the distorted pictures show."""
+    """Pinhole cameras of the same size that see only what the distorted images show."""
     if cameras.distortion is None:
         return cameras
     known: dict[tuple[float, ...], Tensor] = {}
@@ -301,11 +301,11 @@ def _zoomed(K: Tensor, raw_K: Tensor) -> Tensor:
 
 
 def _resized(full: Cameras, raw: Cameras, downscale: float) -> Cameras:
-    """The cameras at 1/downscale of the full size; the files' own size where they are that small up to rounding."""
+    """The cameras at 1/downscale of the full size, or at the files' own size if that is the same up to rounding."""
     sizes = []
     for whole, own in ((full.width, raw.width), (full.height, raw.height)):
         wanted = (whole / downscale).round().long().clamp(min=1)
-        # A data set that keeps smaller pictures than its cameras say is read at the size that it has.
+        # If a data set has smaller images than its cameras state, they are read at their actual size.
         wanted = torch.minimum(wanted, own)
         sizes.append(torch.where((wanted - own).abs() <= 1, own, wanted))
     return full.resized(sizes[0], sizes[1])

@@ -1,10 +1,10 @@
 """Meshes as binary glTF 2.0 (.glb).
 
 A Mesh becomes one node with one primitive: POSITION, NORMAL, TEXCOORD_0 and COLOR_0 as float32, indices as uint32, the
-texture as an embedded PNG of 8 bits a channel. Axes are kept, so a file that is read and written again stays
-as it was; only a mesh whose scene is known to have another axis up is turned (`write_mesh`), since glTF is y-up. glTF's
-vertex colours are linear light; ours are sRGB and are converted. Alpha is read as the material's alphaMode says: dropped
-where it is OPAQUE, 0 or 1 where it is MASK. It is written as MASK where it is 0 or 1 everywhere, else as BLEND.
+texture as an embedded 8-bit PNG. Axes are preserved, so reading and writing a file does not change it; only a mesh whose
+scene is known to have another up axis is rotated (`write_mesh`), since glTF is y-up. glTF's vertex colors are linear light;
+ours are sRGB and are converted. Alpha is read according to the material's alphaMode: dropped for OPAQUE, 0 or 1 for MASK. It
+is written as MASK if it is 0 or 1 everywhere, else as BLEND.
 """
 
 import io
@@ -28,29 +28,29 @@ _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _SCENE_UP = "vision3d_scene_up"
 _READ_EXTENSIONS = {"EXT_texture_webp", "KHR_lights_punctual", "KHR_mesh_quantization", "KHR_texture_transform"}
 _SHADING = (
-    "KHR_materials_"  # extensions of materials are read (the diffuse colour of specular-glossiness) or change no base colour
+    "KHR_materials_"  # material extensions are read (the diffuse color of specular-glossiness) or do not change the base color
 )
 
 
 def read_parts(path: Path | str) -> dict[str, Mesh]:
-    """The meshes of a .glb file by name, one a primitive, in world coordinates at rest; each has its own texture.
+    """The meshes of a .glb file by name, one per primitive, in world coordinates of the rest pose, each with its own texture.
 
-    Joints and morph targets of a file that can move are applied as a viewer shows it without a clip.
+    Joints and morph targets of animated files are applied as a viewer shows them without a clip.
 
     Raises:
-        MissingFileError: There is no such file, or none of a name that it gives.
-        FileFormatError: It is damaged, has no triangles, or needs an extension that is not read.
+        MissingFileError: The file, or a file that it refers to, does not exist.
+        FileFormatError: It is damaged, has no triangles, or needs an unsupported extension.
     """
     gltf = Gltf(path)
     refuse_extensions(gltf)
-    with np.errstate(all="ignore"):  # whoever validates the meshes finds what is not finite
+    with np.errstate(all="ignore"):  # validation of the meshes detects non-finite values
         return _read_parts(gltf)
 
 
 def _read_parts(gltf: Gltf) -> dict[str, Mesh]:
     textures: dict[Any, Tensor] = {}
     parts: dict[str, Mesh] = {}
-    numbers: dict[str, int] = {}  # of each name, so that thousands of instances of a mesh are named in linear time
+    numbers: dict[str, int] = {}  # per name, so that naming thousands of instances of a mesh takes linear time
     for index, pose in _placed_meshes(gltf):
         for primitive in gltf.primitives(index):
             if primitive.get("mode", _TRIANGLES) not in (_TRIANGLES, _STRIP, _FAN):
@@ -66,7 +66,7 @@ def _read_parts(gltf: Gltf) -> dict[str, Mesh]:
 
 
 def _placed_meshes(gltf: Gltf) -> list[tuple[int, RestPose]]:
-    """Each mesh of the file's scene: its index and its pose. Without nodes each mesh is where it is."""
+    """Each mesh of the file's scene: its index and its pose. Without nodes, meshes are not transformed."""
     if not gltf.items("nodes"):
         return [(i, placed_at(gltf, np.eye(4))) for i in range(len(gltf.items("meshes")))]
     worlds = gltf.worlds()
@@ -75,12 +75,12 @@ def _placed_meshes(gltf: Gltf) -> list[tuple[int, RestPose]]:
 
 
 def placed_at(gltf: Gltf, matrix: np.ndarray) -> RestPose:
-    """The pose of a mesh that a matrix (4, 4) moves, and nothing else."""
+    """The pose of a mesh that is only transformed by a matrix (4, 4)."""
     return RestPose(gltf, matrix, None, [])
 
 
 def refuse_extensions(gltf: Gltf) -> None:
-    """Raise a FileFormatError where the file needs an extension that is not read."""
+    """Raise a FileFormatError if the file needs an unsupported extension."""
     required = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
     unknown = {name for name in required if not name.startswith(_SHADING)}
     if unknown:
@@ -90,11 +90,11 @@ def refuse_extensions(gltf: Gltf) -> None:
 
 
 def read_mesh(path: Path | str) -> Mesh:
-    """All triangles of a .glb file as one mesh, in world coordinates at rest; several textures are put into one picture.
+    """All triangles of a .glb file as one mesh, in world coordinates of the rest pose; several textures form one atlas.
 
     Raises:
-        MissingFileError: There is no such file, or none of a name that it gives.
-        FileFormatError: It is damaged, has no triangles, or its textures do not fit into one (`read_parts` gives its parts).
+        MissingFileError: The file, or a file that it refers to, does not exist.
+        FileFormatError: It is damaged, has no triangles, or its textures do not fit into one atlas (see `read_parts`).
     """
     parts = list(read_parts(path).values())
     try:
@@ -104,16 +104,16 @@ def read_mesh(path: Path | str) -> Mesh:
 
 
 def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None) -> None:
-    """Write a mesh, whole or not at all; where uvs are given by corner, vertices on seams are written several times.
+    """Write a mesh atomically; if uvs are given by corner, vertices at seams are duplicated.
 
     Args:
         path: A .glb, or a .gltf.
-        mesh: Written with its own axes, or turned if `scene_up` is given.
-        scene_up: Axis of the scene of the mesh that points up. It becomes y, as glTF requires, and is noted in the file, so
-            that `in_scene_axes` can turn the mesh back.
+        mesh: Written with its own axes, or rotated if `scene_up` is given.
+        scene_up: Up axis of the scene of the mesh. It becomes y, as glTF requires, and is recorded in the file, so that
+            `in_scene_axes` can rotate the mesh back.
 
     Raises:
-        InputError: The mesh is empty or has values that are wrong.
+        InputError: The mesh is empty or has invalid values.
     """
     builder = built(mesh if scene_up is None else to_y_up(mesh, scene_up))
     if scene_up is not None:
@@ -122,10 +122,10 @@ def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None) -> No
 
 
 def scene_up(path: Path | str) -> Axis | None:
-    """The axis that pointed up in the scene that the mesh of a .glb or .gltf was made from (`write_mesh`).
+    """The up axis of the scene that the mesh of a .glb or .gltf was made from (`write_mesh`).
 
     Returns:
-        None where the file does not note it, or is of another format.
+        None if the file does not record it, or has another format.
 
     Raises:
         MissingFileError: The path does not exist.
@@ -140,22 +140,22 @@ def scene_up(path: Path | str) -> Axis | None:
 
 
 def in_scene_axes(path: Path | str, mesh: Mesh) -> Mesh:
-    """The mesh of a file with the axes of the scene that it was made from, where the file notes them (`write_mesh`)."""
+    """The mesh of a file in the axes of the scene that it was made from, if the file records them (`write_mesh`)."""
     up = scene_up(path)
     return mesh if up is None else from_y_up(mesh, up)
 
 
 def mesh_bytes(mesh: Mesh) -> bytes:
-    """What `write_mesh` writes into a .glb.
+    """The bytes that `write_mesh` writes to a .glb.
 
     Raises:
-        InputError: The mesh is empty or has values that are wrong.
+        InputError: The mesh is empty or has invalid values.
     """
     return built(mesh).to_bytes()
 
 
 def built(mesh: Mesh) -> Builder:
-    """What `write_mesh` writes, to which more can be added; the mesh is node 0."""
+    """The builder used by `write_mesh`, to which more can be added; the mesh is node 0."""
     mesh = mesh.validate().split_seams()
     if mesh.num_vertices >= 2**32 - 1:
         raise InputError(f"{mesh.num_vertices} vertices, a .glb holds fewer than 2^32 - 1")
@@ -198,7 +198,7 @@ def linear_to_srgb(values: np.ndarray) -> np.ndarray:
 
 
 def mesh_of(gltf: Gltf, primitive: dict[str, Any], textures: dict[Any, Tensor], pose: RestPose, number: int) -> Mesh:
-    """A primitive of mesh `number` as a mesh in a pose; pictures are read once and kept in `textures`."""
+    """A primitive of mesh `number` as a mesh in a pose; images are read once and cached in `textures`."""
     path = gltf.path
     attributes = primitive.get("attributes")
     if not isinstance(attributes, dict) or "POSITION" not in attributes:
@@ -220,7 +220,7 @@ def mesh_of(gltf: Gltf, primitive: dict[str, Any], textures: dict[Any, Tensor], 
     material = gltf.item("materials", primitive["material"]) if "material" in primitive else {}
     texture, factor, (uv_set, moved), alpha = _surface(gltf, material, textures)
     if texture is not None and f"TEXCOORD_{uv_set}" not in attributes:
-        texture = None  # glTF: without coordinates there is nothing to look up
+        texture = None  # glTF: without texture coordinates there is no texture
     if f"TEXCOORD_{uv_set}" in attributes:
         uvs = gltf.array(attributes[f"TEXCOORD_{uv_set}"], (2,)).astype(np.float32)
         if moved is not None:
@@ -249,7 +249,7 @@ def mesh_of(gltf: Gltf, primitive: dict[str, Any], textures: dict[Any, Tensor], 
 
 @dataclass(frozen=True)
 class _Alpha:
-    """How the alpha of a material counts."""
+    """Alpha mode of a material."""
 
     mode: str
     cutoff: float
@@ -264,13 +264,13 @@ class _Alpha:
         return cls(mode, float(cutoff))
 
     def of(self, values: Any, factor: float = 1.0) -> Any:
-        """Of MASK 0 or 1; else as it is."""
+        """0 or 1 for MASK; otherwise unchanged."""
         if self.mode != "MASK":
             return factor * values
         return (factor * values >= self.cutoff) * np.float32(1)
 
     def picture(self, texture: Tensor, factor: float) -> Tensor:
-        """A texture whose alpha is what is seen."""
+        """A texture with the visible alpha."""
         if self.mode == "OPAQUE" or (texture.shape[2] == 3 and factor == 1 and (self.mode != "MASK" or self.cutoff <= 1)):
             return texture[..., :3].contiguous()
         values = texture[..., 3] if texture.shape[2] == 4 else torch.ones_like(texture[..., 0])
@@ -282,9 +282,9 @@ class _Alpha:
 def _surface(
     gltf: Gltf, material: dict[str, Any], textures: dict[Any, Tensor]
 ) -> tuple[Tensor | None, np.ndarray | None, tuple[int, np.ndarray | None], _Alpha]:
-    """Texture, colour factor (linear RGBA; None when white), uv set with what moves it (2, 3), and alpha of a material.
+    """Texture, color factor (linear RGBA; None when white), uv set with its transform (2, 3), and alpha mode of a material.
 
-    The factor of alpha is that of the texture where there is one, so that the cut-off of MASK counts once.
+    The alpha factor is multiplied into the texture if there is one, so that the cut-off of MASK applies once.
     """
     alpha = _Alpha.of_material(gltf, material)
     rough = material.get("pbrMetallicRoughness", {})
@@ -326,7 +326,7 @@ def _surface(
 
 
 def _extension(entry: dict[str, Any], name: str) -> dict[str, Any]:
-    """What an object says in an extension; empty where it says nothing."""
+    """Contents of an extension of an object; empty if missing."""
     extensions = entry.get("extensions")
     found = extensions.get(name) if isinstance(extensions, dict) else None
     return found if isinstance(found, dict) else {}
@@ -355,7 +355,7 @@ def _triangles(path: Path, indices: np.ndarray, mode: int) -> np.ndarray:
     if mode == _FAN:
         return np.stack([np.full(len(indices) - 2, indices[0]), indices[1:-1], indices[2:]], 1)
     faces = np.stack([indices[:-2], indices[1:-1], indices[2:]], 1)
-    faces[1::2] = faces[1::2, [1, 0, 2]]  # every second triangle of a strip runs the other way
+    faces[1::2] = faces[1::2, [1, 0, 2]]  # every second triangle of a strip has the opposite orientation
     return faces
 
 

@@ -1,4 +1,4 @@
-"""Codec of glTF files: Gaussians where the file has them, else a mesh; what moves it is read where it is asked for."""
+"""Codec of glTF files: Gaussians if the file has them, else a mesh; animation is read on demand."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from vision3d.scene.skin import SkinnedMesh
 
 
 def load(path: Path) -> GaussianScene | Mesh:
-    """Codec: the Gaussians of a file with `KHR_gaussian_splatting`, the mesh of another."""
+    """Codec: read the Gaussians of a file with `KHR_gaussian_splatting`, or else its mesh."""
     from vision3d.io import glb, gltf_gaussians
 
     if gltf_gaussians.is_gaussian_gltf(path):
@@ -18,10 +18,10 @@ def load(path: Path) -> GaussianScene | Mesh:
 
 
 def can_move(path: Path) -> bool:
-    """Whether a file has joints, morph targets or clips, by its JSON alone.
+    """Whether a file has joints, morph targets or clips, according to its JSON.
 
     Raises:
-        MissingFileError, FileFormatError: As `gltf_container.Gltf`.
+        MissingFileError, FileFormatError: As for `gltf_container.Gltf`.
     """
     from vision3d.io.gltf_container import peek_json
 
@@ -33,14 +33,14 @@ def can_move(path: Path) -> bool:
 
 
 def load_skin(path: Path) -> SkinnedMesh:
-    """The mesh of a file with its joints, morph targets and clips."""
+    """Read the mesh of a file with its joints, morph targets and clips."""
     from vision3d.io import gltf_skin
 
     return gltf_skin.read_skin(path)
 
 
 def save(path: Path, value: GaussianScene | Mesh | SkinnedMesh | Scene) -> None:
-    """Codec: write Gaussians, a mesh, a skin or a whole scene."""
+    """Codec: write Gaussians, a mesh, a skin or a scene."""
     from vision3d.io import glb, gltf_gaussians, gltf_scene, gltf_skin_writer
 
     if isinstance(value, GaussianScene):

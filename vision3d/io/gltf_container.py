@@ -1,4 +1,4 @@
-"""The container of glTF 2.0 files (.glb, .gltf): JSON, buffers, accessors and nodes, every number checked before it is used.
+"""The container of glTF 2.0 files (.glb, .gltf): JSON, buffers, accessors and nodes, with every number validated.
 
 Source: Khronos glTF 2.0 specification, sections 3.5 (nodes), 3.6 (buffers, accessors) and 4 (GLB).
 """
@@ -27,18 +27,18 @@ _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 
 _CODES = {kind: code for code, kind in _COMPONENTS.items()}
 _ANY = dict.fromkeys(_COMPONENTS, (False, True))
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
-_MAX_DEPTH = 100  # of nodes
+_MAX_DEPTH = 100  # depth of the node tree
 
 
 class Gltf:
-    """A glTF file: its JSON as `content`, and what it refers to."""
+    """A glTF file: its JSON as `content`, and the data that it refers to."""
 
     def __init__(self, path: Path | str) -> None:
         """Read the JSON and the binary chunk.
 
         Raises:
-            MissingFileError: There is no such file.
-            FileFormatError: It is damaged, or another version than 2.
+            MissingFileError: The file does not exist.
+            FileFormatError: It is damaged, or not version 2.
         """
         self.path = Path(path)
         data = read_bytes(self.path, "a glTF file")
@@ -53,8 +53,8 @@ class Gltf:
         self._lists: dict[str, list[dict[str, Any]]] = {}
 
     def items(self, kind: str) -> list[dict[str, Any]]:
-        """A list of the top level, empty where there is none."""
-        if kind not in self._lists:  # checked once, or a file with many nodes would take quadratic time
+        """A top-level list, empty if missing."""
+        if kind not in self._lists:  # checked once, since a file with many nodes would take quadratic time
             found = self.content.get(kind, [])
             if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
                 raise FileFormatError(self.path, "is not a list of objects", kind)
@@ -62,26 +62,26 @@ class Gltf:
         return self._lists[kind]
 
     def item(self, kind: str, index: object) -> dict[str, Any]:
-        """An entry of a list of the top level."""
+        """An entry of a top-level list."""
         found = self.items(kind)
         if type(index) is not int or not 0 <= index < len(found):
             raise FileFormatError(self.path, f"names {kind}[{str(index)[:40]}], but there are {len(found)} of them", kind)
         return found[index]
 
     def whole(self, values: dict[str, Any], key: str, where: str, default: int | None = None, high: int = 2**40) -> int:
-        """A whole number from 0 to `high`."""
+        """An integer from 0 to `high`."""
         value = values.get(key, default)
         if type(value) is not int or not 0 <= value <= high:
             raise FileFormatError(self.path, f"{key} is {str(value)[:40]}, want a whole number from 0 to {high}", where)
         return value
 
     def array(self, index: object, widths: tuple[int, ...], kinds: Mapping[int, tuple[bool, ...]] = _ANY) -> np.ndarray:
-        """The numbers (N, width) of an accessor, as they are stored; float32 where they are normalised.
+        """The numbers (N, width) of an accessor as stored; float32 if they are normalized.
 
         Args:
-            index: Place in the list of accessors.
-            widths: Components of a row that are allowed.
-            kinds: Component types that are allowed, and whether they may be normalised.
+            index: Index in the list of accessors.
+            widths: Permitted numbers of components per row.
+            kinds: Permitted component types, and whether they may be normalized.
         """
         where = f"accessors[{index}]"
         values = self.item("accessors", index)
@@ -89,7 +89,7 @@ class Gltf:
         kind, is_normalized = values.get("componentType"), values.get("normalized", False)
         width = _WIDTHS.get(str(values.get("type")))
         if type(kind) is not int or is_normalized not in kinds.get(kind, ()) or width not in widths:
-            text = f"has type {values.get('type')!r} of {kind!r}{' normalised' if is_normalized else ''}"
+            text = f"has type {values.get('type')!r} of {kind!r}{' normalized' if is_normalized else ''}"
             raise FileFormatError(self.path, f"{text}, which is not allowed here", where)
         dtype = np.dtype(_COMPONENTS[kind])
         if "bufferView" in values:
@@ -106,7 +106,7 @@ class Gltf:
         return result
 
     def _rows(self, values: dict[str, Any], dtype: np.dtype, count: int, width: int, where: str) -> np.ndarray:
-        """A copy of `count` rows that begin in a bufferView."""
+        """A copy of `count` rows that start in a bufferView."""
         row = dtype.itemsize * width
         data, step = self.view(values.get("bufferView"), row)
         offset = self.whole(values, "byteOffset", where, 0)
@@ -123,7 +123,7 @@ class Gltf:
         return np.ndarray((count, width), dtype, data, offset, (step, dtype.itemsize)).copy()
 
     def _overwrite(self, rows: np.ndarray, sparse: object, where: str) -> None:
-        """Put the rows that a sparse accessor stores apart in their places."""
+        """Replace the rows that a sparse accessor stores separately."""
         found = [sparse.get(key) for key in ("indices", "values")] if isinstance(sparse, dict) else []
         parts = [part for part in found if isinstance(part, dict)]
         if not isinstance(sparse, dict) or len(parts) < 2:
@@ -138,14 +138,14 @@ class Gltf:
         rows[places] = self._rows(parts[1], rows.dtype, count, rows.shape[1], where)
 
     def allot(self, num_bytes: int, where: str) -> None:
-        """Count what is unpacked (accessors may share bytes, and meshes be there many times) before it is."""
+        """Count unpacked bytes before unpacking (accessors may share bytes, and meshes may have many instances)."""
         self.allotted += num_bytes
         if self.allotted > size_limit(self.num_bytes):
             text = f"unpacks to {self.allotted} bytes or more, out of {self.num_bytes}"
             raise FileFormatError(self.path, f"{text}; want at most {size_limit(self.num_bytes)}", where)
 
     def view(self, index: object, row: int = 0) -> tuple[memoryview, int]:
-        """Bytes of a bufferView, and its step, for rows of so many bytes."""
+        """Bytes of a bufferView and its stride, for rows of this many bytes."""
         view, where = self.item("bufferViews", index), f"bufferViews[{index}]"
         buffer = self._buffer(view.get("buffer"))
         start, length = self.whole(view, "byteOffset", where, 0), self.whole(view, "byteLength", where)
@@ -157,11 +157,11 @@ class Gltf:
         return memoryview(buffer)[start : start + length], step
 
     def resource(self, uri: object, what: str) -> bytes:
-        """The bytes of a data: URI, or of a file in the folder of this one.
+        """The bytes of a data: URI, or of a file in the same folder.
 
         Raises:
-            MissingFileError: There is no such file.
-            FileFormatError: It is no URI, no base64, or leads out of the folder.
+            MissingFileError: The file does not exist.
+            FileFormatError: It is not a valid URI or base64, or is outside the folder.
         """
         if not isinstance(uri, str):
             raise FileFormatError(self.path, "has neither bytes nor a uri", what)
@@ -178,9 +178,9 @@ class Gltf:
         return data
 
     def tree(self) -> list[tuple[int, int]]:
-        """The nodes of the file's scene, each after its parent: its index, and the place of the parent in this list or -1.
+        """The nodes of the file's scene, parents first: the index of each, and the position of its parent in this list or -1.
 
-        Without scenes the roots are the nodes that are nobody's child.
+        Without scenes the roots are the nodes without a parent.
         """
         nodes = self.items("nodes")
         children = [self._indices(node, "children", f"nodes[{i}]") for i, node in enumerate(nodes)]
@@ -213,7 +213,7 @@ class Gltf:
     def placed_meshes(self) -> list[tuple[int, np.ndarray]]:
         """Each mesh of the file's scene: its index and its matrix to the world (4, 4).
 
-        Without nodes each mesh is where it is.
+        Without nodes, meshes are not transformed.
         """
         if not self.items("nodes"):
             return [(i, np.eye(4)) for i in range(len(self.items("meshes")))]
@@ -221,10 +221,10 @@ class Gltf:
         return [(self.whole(node, "mesh", f"nodes[{i}]"), world) for i, node, world in nodes if "mesh" in node]
 
     def transform(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Translation, rotation (wxyz, length 1) and scale of a node, relative to its parent.
+        """Translation, rotation (wxyz, unit length) and scale of a node, relative to its parent.
 
         Raises:
-            FileFormatError: It is given as a matrix that shears, mirrors or is singular.
+            FileFormatError: It is a matrix that shears, reflects or is singular.
         """
         node, where = self.item("nodes", index), f"nodes[{index}]"
         matrix = self._matrix(node, where)
@@ -240,7 +240,7 @@ class Gltf:
         return matrix[:3, 3], rotmat_to_quat(torch.from_numpy(rotmat)).numpy(), scale
 
     def primitives(self, mesh: int) -> list[dict[str, Any]]:
-        """The parts of a mesh."""
+        """The primitives of a mesh."""
         found = self.item("meshes", mesh).get("primitives", [])
         if not isinstance(found, list) or not all(isinstance(primitive, dict) for primitive in found):
             raise FileFormatError(self.path, "primitives is not a list of objects", f"meshes[{mesh}]")
@@ -287,12 +287,12 @@ class Gltf:
 
 @dataclass
 class Builder:
-    """Collects what a glTF file is going to hold."""
+    """Collects the contents of a glTF file."""
 
     content: dict[str, Any] = field(default_factory=dict)
     binary: bytearray = field(default_factory=bytearray)
     extras: dict[str, Any] = field(default_factory=dict)
-    """Of the asset: what is ours and no part of glTF."""
+    """Extras of the asset: our own metadata, not part of glTF."""
 
     def view(self, data: bytes, target: int | None = None) -> int:
         """Append bytes as a buffer view; returns its index."""
@@ -302,12 +302,12 @@ class Builder:
         return self.append("bufferViews", view if target is None else {**view, "target": target})
 
     def array(self, values: np.ndarray, *, indices: bool = False, is_vertex: bool = True) -> int:
-        """Append an array (count, width) of float32, uint16, uint32 or normalised uint8; returns its accessor.
+        """Append an array (count, width) of float32, uint16, uint32 or normalized uint8; returns its accessor.
 
         Args:
             values: The numbers.
-            indices: Whether they are those of faces.
-            is_vertex: Whether there is a row a vertex; not so for keys of clips and matrices of joints.
+            indices: Whether they are face indices.
+            is_vertex: Whether there is one row per vertex; not so for keys of clips and matrices of joints.
         """
         values = np.ascontiguousarray(values)
         entry: dict[str, Any] = {
@@ -323,13 +323,13 @@ class Builder:
         return self.append("accessors", entry)
 
     def append(self, name: str, entry: dict[str, Any]) -> int:
-        """Append an entry to a list of the top level; returns its index."""
+        """Append an entry to a top-level list; returns its index."""
         found = self.content.setdefault(name, [])
         found.append(entry)
         return len(found) - 1
 
     def write(self, path: Path | str) -> None:
-        """Write a .glb, or a .gltf with its buffer in the JSON, whole or not at all."""
+        """Write a .glb, or a .gltf with its buffer in the JSON, atomically."""
         path = Path(path)
         data = self.to_bytes(is_binary=path.suffix.lower() != ".gltf")
         with atomic_write(path) as temporary:
@@ -350,14 +350,14 @@ def peek_json(path: Path) -> dict[str, Any]:
     """The JSON of a glTF file without its buffers.
 
     Raises:
-        MissingFileError, FileFormatError: As `Gltf`.
+        MissingFileError, FileFormatError: As for `Gltf`.
     """
     data = read_bytes(path, "a glTF file")
     return _object(path, _chunks(path, data)[0] if data[:4] == _MAGIC else data)
 
 
 def glb_bytes(content: dict[str, Any], binary: bytes) -> bytes:
-    """A .glb of a JSON and its one buffer."""
+    """A .glb from JSON and its single buffer."""
     text = _text(content)
     text += b" " * (-len(text) % 4)
     binary += bytes(-len(binary) % 4)
@@ -385,7 +385,7 @@ def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
             raise FileFormatError(path, f"has a chunk of {size} bytes, with {length - place - 8} left", place)
         chunks.setdefault(kind, data[place + 8 : place + 8 + size])
         place += 8 + size
-        if data[place + 4 : place + 8] != b"BIN\0":  # some programs leave out the padding
+        if data[place + 4 : place + 8] != b"BIN\0":  # some programs omit the padding
             place += -size % 4
     if _JSON not in chunks:
         raise FileFormatError(path, "has no JSON chunk", 12)

@@ -1,8 +1,8 @@
 """Gaussian scenes as glTF 2.0 with KHR_gaussian_splatting (release candidate of 2026), in .glb and .gltf.
 
-A point primitive has centres, quaternions xyzw, linear scales, opacities in [0, 1] and an attribute for each harmonic, in the
-order and with the signs of `vision3d.geometry.spherical_harmonics`. Axes of glTF are left, up, forward: the scene is turned
-by 180 degrees about z against a .ply, harmonics included. Meshes and other primitives are left out.
+A point primitive has centers, quaternions xyzw, linear scales, opacities in [0, 1] and one attribute per harmonic, in the order
+and with the signs of `vision3d.geometry.spherical_harmonics`. Axes of glTF are left, up, forward: the scene is rotated by 180
+degrees about z relative to a .ply, including harmonics. Meshes and other primitives are ignored.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 EXTENSION = "KHR_gaussian_splatting"
 AXES = (-1, -1, 1)
 _FLOAT = {5126: (False,)}
-_POSITION = {**_FLOAT, **dict.fromkeys((5120, 5121, 5122, 5123), (False, True))}  # those of KHR_mesh_quantization, too
+_POSITION = {**_FLOAT, **dict.fromkeys((5120, 5121, 5122, 5123), (False, True))}  # including those of KHR_mesh_quantization
 _ROTATION = {**_FLOAT, **dict.fromkeys((5120, 5122), (True,))}
 _SCALE = {**_FLOAT, **dict.fromkeys((5121, 5123), (False, True))}
 _OPACITY = {**_FLOAT, **dict.fromkeys((5121, 5123), (True,))}
@@ -44,7 +44,7 @@ _KNOWN = {EXTENSION, "KHR_mesh_quantization"}
 
 
 def is_gaussian_gltf(path: Path | str) -> bool:
-    """Whether a .glb or .gltf holds Gaussians; False where it is damaged, so that its reader says why."""
+    """Whether a .glb or .gltf contains Gaussians; False if it is damaged, so that its reader reports the error."""
     try:
         used = peek_json(Path(path)).get("extensionsUsed")
     except FileFormatError:
@@ -54,15 +54,15 @@ def is_gaussian_gltf(path: Path | str) -> bool:
 
 @any_numbers
 def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene:
-    """Read all Gaussians of the file's scene as one, each primitive at the place that its nodes give it.
+    """Read all Gaussians of the file's scene as one, each primitive transformed by its nodes.
 
     Args:
         path: The file.
-        drop_nan: Leave out Gaussians that are not finite or have a rotation of length zero, instead of refusing the file.
+        drop_nan: Drop Gaussians that are not finite or have a rotation of length zero instead of raising an error.
 
     Raises:
-        MissingFileError: There is no such file, or a buffer beside it is missing.
-        FileFormatError: It is damaged, holds no Gaussians, needs an extension that is not known, or a node shears.
+        MissingFileError: The file, or a buffer next to it, does not exist.
+        FileFormatError: It is damaged, has no Gaussians, needs an unknown extension, or a node shears.
     """
     path = Path(path)
     gltf = Gltf(path)
@@ -80,10 +80,10 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
 
 def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
-    """Write a .glb, or a .gltf with its buffer inside; what it does not hold (labels, degree 4) is logged in one line.
+    """Write a .glb, or a .gltf with its buffer inside; what it cannot store (labels, degree 4) is logged as one warning.
 
-    The mode and antialiasing stand in the primitive's extras, where only vision3d looks for them. `COLOR_0` is there for
-    programs that show points.
+    The mode and antialiasing are in the primitive's extras, which only vision3d reads. `COLOR_0` is for programs that show
+    points.
 
     Raises:
         InputError: The scene is empty or has values that are not finite.
@@ -92,10 +92,10 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
 
 
 def built(scene: GaussianScene, name: Path | str) -> Builder:
-    """What `write_gaussians` writes to the file `name`, turned by `AXES`; the Gaussians are node 0.
+    """The builder used by `write_gaussians` for the file `name`, rotated by `AXES`; the Gaussians are node 0.
 
     Raises:
-        InputError: As `write_gaussians`.
+        InputError: As for `write_gaussians`.
     """
     losses = Losses(Path(name), scene, max_degree=_MAX_DEGREE, modes=True, antialiased=True)
     losses.clipped("log scale", arrays_of(scene, 0).log_scales, -87, 88, " log m")
@@ -137,7 +137,7 @@ def _sh_names(degree: int) -> list[str]:
 
 
 def _primitives(gltf: Gltf) -> list[tuple[np.ndarray, dict[str, Any], str]]:
-    """The primitives with Gaussians of the file's scene: matrix to the world (4, 4), JSON, place."""
+    """The Gaussian primitives of the file's scene: matrix to the world (4, 4), JSON, place for messages."""
     found = []
     for index, matrix in gltf.placed_meshes():
         for number, primitive in enumerate(gltf.primitives(index)):
@@ -148,7 +148,7 @@ def _primitives(gltf: Gltf) -> list[tuple[np.ndarray, dict[str, Any], str]]:
 
 
 def _least_bytes(gltf: Gltf, primitive: dict[str, Any]) -> int:
-    """What a primitive takes once it is read, by the count of its centres; 0 where that is not right."""
+    """Unpacked size of a primitive, from the count of its centers; 0 if that is invalid."""
     attributes = primitive.get("attributes")
     if not isinstance(attributes, dict) or "POSITION" not in attributes:
         return 0
@@ -195,7 +195,7 @@ def _read_primitive(gltf: Gltf, primitive: dict[str, Any], where: str) -> SplatA
 
 
 def _moved(path: Path, arrays: SplatArrays, matrix: np.ndarray, where: str, *, drop_nan: bool) -> GaussianScene:
-    """In our axes, moved by the matrix of its node, which is in those of glTF."""
+    """Convert to our axes and apply the matrix of its node, which is in glTF axes."""
     scene = arrays.turned(AXES).to_scene(path, drop_nan=drop_nan)
     if np.array_equal(matrix, np.eye(4)):
         return scene
@@ -203,7 +203,7 @@ def _moved(path: Path, arrays: SplatArrays, matrix: np.ndarray, where: str, *, d
     try:
         return scene.transform(torch.from_numpy(turn @ matrix @ turn)).validate()
     except InputError as error:
-        raise FileFormatError(path, f"cannot be moved as its nodes say ({error})", where) from error
+        raise FileFormatError(path, f"cannot be transformed by its nodes ({error})", where) from error
 
 
 def _merged(path: Path, parts: list[GaussianScene]) -> GaussianScene:

@@ -1,6 +1,6 @@
-"""Who moves the vertices of a glTF file, and where they are at rest: sections 3.7.2.2 (morphs) and 3.7.3 (skins) of glTF 2.0.
+"""Skinning of glTF meshes and their rest pose: sections 3.7.2.2 (morphs) and 3.7.3 (skins) of glTF 2.0.
 
-A mesh with a skin stands where its joints bring it, whatever its own node says; weights of morph targets count at rest, too.
+A skinned mesh is placed by its joints only, its own node is ignored; morph weights also apply in the rest pose.
 """
 
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ _WEIGHTS = {5126: (False,), 5121: (True,), 5123: (True,)}
 
 @dataclass(frozen=True, eq=False)
 class RestPose:
-    """What brings the vertices of a node's mesh to rest."""
+    """Transforms that bring the mesh of a node to its rest pose."""
 
     gltf: Gltf
     matrix: np.ndarray
-    """Of the node to the world (4, 4); of no account where there are joints."""
+    """From the node to the world (4, 4); ignored if there are joints."""
     joints: np.ndarray | None
-    """From the bind pose to the world at rest, (J, 4, 4)."""
+    """From the bind pose to the world in the rest pose, (J, 4, 4)."""
     morph_weights: list[float]
 
     @classmethod
     def of(cls, gltf: Gltf, node: int, worlds: dict[int, np.ndarray]) -> "RestPose":
-        """Of a node of the scene.
+        """The rest pose of a node of the scene.
 
         Args:
             gltf: The file.
             node: Its index.
-            worlds: Matrices to the world of the nodes of the scene.
+            worlds: Matrices from the nodes of the scene to the world.
 
         Raises:
             FileFormatError: Its skin or its weights are damaged.
@@ -52,7 +52,7 @@ class RestPose:
     def applied(
         self, primitive: dict[str, Any], number: int, vertices: np.ndarray, normals: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None, bool]:
-        """Vertices and normals of a primitive of mesh `number` at rest, and whether they are mirrored."""
+        """Vertices and normals of a primitive of mesh `number` in the rest pose, and whether they are mirrored."""
         for weight, target in zip(self.morph_weights, targets(self.gltf, primitive, number)):
             if weight and "POSITION" in target:
                 vertices = vertices + weight * added(self.gltf, target, "POSITION", 3, len(vertices), number)
@@ -69,7 +69,7 @@ class RestPose:
         linear = matrices[..., :3, :3]
         vertices = (np.einsum("...ij,...j->...i", linear, vertices) + matrices[..., :3, 3]).astype(np.float32)
         if normals is not None:
-            # Cofactors turn normals, also those of matrices that flatten.
+            # Cofactors transform normals, also for matrices that flatten.
             columns = [np.cross(linear[..., :, (i + 1) % 3], linear[..., :, (i + 2) % 3]) for i in range(3)]
             cofactors = np.stack(columns, -1) * np.sign(np.linalg.det(linear))[..., None, None]
             normals = _unit(np.einsum("...ij,...j->...i", cofactors, normals), True)
@@ -103,7 +103,7 @@ def inverse_binds(gltf: Gltf, number: Any) -> tuple[list[Any], np.ndarray]:
 
 
 def check_joints(gltf: Gltf, number: Any, nodes: list[Any], known: dict[int, Any]) -> None:
-    """Raise a FileFormatError where a joint is not among the nodes of the scene."""
+    """Raise a FileFormatError if a joint is not among the nodes of the scene."""
     missing = [node for node in nodes if type(node) is not int or node not in known]
     if missing:
         text = f"names nodes[{str(missing[0])[:40]}] as a joint, which is not in the scene"
@@ -111,7 +111,7 @@ def check_joints(gltf: Gltf, number: Any, nodes: list[Any], known: dict[int, Any
 
 
 def influences(gltf: Gltf, primitive: dict[str, Any], num_joints: int, count: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Places in the skin's list of joints and weights of each vertex (count, K), and how many weights did not sum to 1.
+    """Joint indices within the skin and weights of each vertex (count, K), and the number of weights that did not sum to 1.
 
     Raises:
         FileFormatError: They are missing or damaged.
@@ -156,7 +156,7 @@ def targets(gltf: Gltf, primitive: dict[str, Any], number: int) -> list[dict[str
 
 
 def added(gltf: Gltf, values: dict[str, Any], name: str, width: int, count: int, number: int) -> np.ndarray:
-    """What a morph target adds, or an attribute of our own: a row a vertex."""
+    """The rows that a morph target adds, or an attribute of our own: one row per vertex."""
     rows = gltf.array(values[name], (width,), FLOAT)
     if len(rows) != count:
         raise FileFormatError(gltf.path, f"{len(rows)} rows of {name} for {count} vertices", f"meshes[{number}]")
@@ -164,7 +164,7 @@ def added(gltf: Gltf, values: dict[str, Any], name: str, width: int, count: int,
 
 
 def rest_weights(gltf: Gltf, node: dict[str, Any], number: int, count: int, where: str) -> list[float]:
-    """Weights of the morph targets of a node's mesh at rest: its own, or else those of the mesh."""
+    """Morph weights of a node's mesh in the rest pose: its own, else those of the mesh."""
     weights = node.get("weights", gltf.item("meshes", number).get("weights", [0.0] * count))
     if not isinstance(weights, list) or len(weights) != count:
         raise FileFormatError(gltf.path, f"weights is not a list of {count} numbers", where)

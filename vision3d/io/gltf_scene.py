@@ -1,4 +1,4 @@
-"""A whole scene as one glTF file: meshes, skins, Gaussians, points, cameras, and one animation in which all of it moves."""
+"""A scene as one glTF file: meshes, skins, Gaussians, points, cameras, and one animation that contains all motion."""
 
 import copy
 import logging
@@ -27,25 +27,25 @@ from vision3d.scene.upright import Axis, turn_to_y_up, up_of
 logger = logging.getLogger("vision3d")
 
 PLAYED = "scene"
-"""Name of the animation in which all that moves moves at once: first clips of skins, sequences of meshes, the cameras."""
-_NEAR = 0.01  # of cameras [m]
+"""Name of the animation in which everything moves at once: first clips of skins, sequences of meshes, cameras."""
+_NEAR = 0.01  # near plane of cameras [m]
 _LISTS = ("accessors", "bufferViews", "images", "samplers", "textures", "materials", "meshes", "nodes", "skins", "cameras")
 
 
 def write_scene(path: Path | str, scene: Scene, scene_up: Axis | None = None) -> None:
-    """Write a .glb or .gltf with all objects that glTF can hold, whole or not at all; a warning names what it cannot.
+    """Write a .glb or .gltf atomically with all objects that glTF supports; a warning lists the others.
 
     Meshes and skins are written with their clips, sequences of meshes as morph targets, Gaussians by KHR_gaussian_splatting,
-    points as points, cameras as nodes; one camera whose `times` are given, or several of one name, moves. Frames of Gaussians
-    cannot move in glTF: their first frame stands.
+    points as points, cameras as nodes; a single camera with `times`, or several cameras of the same name, are animated. glTF
+    cannot animate frames of Gaussians: their first frame is written.
 
     Args:
         path: The file.
-        scene: What to write; each object becomes a node of its name with its transform.
-        scene_up: Axis of the scene that points up and becomes y. None: that of the images of its cameras, else y.
+        scene: Each object becomes a node of its name with its transform.
+        scene_up: Up axis of the scene; it becomes y. None: up in the images of its cameras, else y.
 
     Raises:
-        InputError: There is nothing in it that glTF holds, or a value is wrong.
+        InputError: It has no objects that glTF supports, or a value is invalid.
     """
     scene.validate()
     whole, lost = Builder({"scene": 0, "scenes": [{"nodes": []}]}), []
@@ -59,7 +59,7 @@ def write_scene(path: Path | str, scene: Scene, scene_up: Axis | None = None) ->
         if part is None:
             continue
         if gltf_gaussians.EXTENSION in part.content.get("extensionsUsed", ()):
-            matrix = matrix @ torch.diag(torch.tensor([*map(float, gltf_gaussians.AXES), 1.0]))  # files have them turned
+            matrix = matrix @ torch.diag(torch.tensor([*map(float, gltf_gaussians.AXES), 1.0]))  # files have them rotated
         roots.append(_placed(whole, _merged(whole, part), name, matrix))
     if not roots:
         raise InputError(f"{path}: the scene has nothing that glTF can hold; want meshes, skins, Gaussians or points")
@@ -73,7 +73,7 @@ def write_scene(path: Path | str, scene: Scene, scene_up: Axis | None = None) ->
 
 
 def _part(name: str, value: Any, lost: list[str]) -> Builder | None:
-    """An object as glTF by itself."""
+    """An object as a separate glTF."""
     if isinstance(value, FrameSequence):
         base = value.base.mesh if isinstance(value.base, MeshGaussians) else value.base
         if isinstance(base, Mesh) and "vertices" in value.channels:
@@ -111,7 +111,7 @@ def _points(cloud: PointCloud) -> Builder:
 
 
 def _merged(whole: Builder, part: Builder) -> list[int]:
-    """Append what a part holds, with its numbers raised; returns its root nodes."""
+    """Append the contents of a part with shifted indices; returns its root nodes."""
     at = {kind: len(whole.content.get(kind, ())) for kind in _LISTS}
     whole.binary += bytes(-len(whole.binary) % 4)
     start = len(whole.binary)
@@ -148,7 +148,7 @@ def _merged(whole: Builder, part: Builder) -> list[int]:
         for channel in animation["channels"]:
             raised(channel["target"], node="nodes")
     if content.get("animations"):
-        content["animations"][0]["name"] = PLAYED  # its first clip
+        content["animations"][0]["name"] = PLAYED  # the first clip
     for kind in (*_LISTS, "animations"):
         for entry in content.get(kind, ()):
             whole.append(kind, entry)
@@ -165,7 +165,7 @@ def _placed(whole: Builder, children: list[int], name: str, matrix: torch.Tensor
 
 
 def _add_cameras(whole: Builder, cameras: Cameras, lost: list[str]) -> list[int]:
-    """A node a camera, or one that moves where `times` tell when each was."""
+    """A node per camera, or a single animated one if `times` are given."""
     cameras = cameras.to("cpu")
     if cameras.model != "pinhole" or cameras.distortion is not None:
         lost.append("glTF has no lenses but plain ones: distortion and fisheye of cameras are dropped")
@@ -185,7 +185,7 @@ def _add_cameras(whole: Builder, cameras: Cameras, lost: list[str]) -> list[int]
     if is_moving and times is not None:
         keys = whole.array((times - min(0.0, float(times[0]))).float().numpy(), is_vertex=False)
         quats = rotmat_to_quat(poses[:, :3, :3])
-        signs = ((quats[1:] * quats[:-1]).sum(-1) < 0).cumsum(0) % 2 * -2 + 1  # the short way from key to key
+        signs = ((quats[1:] * quats[:-1]).sum(-1) < 0).cumsum(0) % 2 * -2 + 1  # the shorter path from key to key
         quats[1:] *= signs[:, None]
         animation: dict[str, Any] = {"name": PLAYED, "samplers": [], "channels": []}
         for target, values in (("rotation", quats.roll(-1, -1)), ("translation", poses[:, :3, 3])):
@@ -198,7 +198,7 @@ def _add_cameras(whole: Builder, cameras: Cameras, lost: list[str]) -> list[int]
 
 
 def _play_together(whole: Builder) -> None:
-    """One animation out of all that are called PLAYED: viewers play one at a time."""
+    """Merge all animations named PLAYED into one: viewers play one at a time."""
     found: list[dict[str, Any]] = []
     played: dict[str, Any] = {"name": PLAYED, "samplers": [], "channels": []}
     for animation in whole.content.pop("animations", ()):

@@ -1,6 +1,6 @@
 """Skins, morph targets and clips of glTF 2.0 files: sections 3.7.2.2 (morphs), 3.7.3 (skins), 3.11 (animations).
 
-Every node of the scene that moves a vertex becomes a joint, with the nodes above it; a mesh without a skin follows its node.
+Every node of the scene that moves a vertex becomes a joint, as do its ancestors; a mesh without a skin follows its node.
 Quaternions are xyzw in the file.
 """
 
@@ -24,7 +24,7 @@ from vision3d.scene.texture_atlas import merge_textured
 _KEYS = {5126: (False,), 5120: (True,), 5121: (True,), 5122: (True,), 5123: (True,)}
 _MAX_FPS = 1000.0
 _ADDED = {"POSITION": 3, "NORMAL": 3, "_ETA": 1}
-"""What is read of morph targets, with its width; _ETA is `SkinnedMesh.etas`."""
+"""Attributes of morph targets that are read, with their widths; _ETA is `SkinnedMesh.etas`."""
 _WIDTHS: dict[Property, int] = {"translation": 3, "rotation": 4, "scale": 3, "weights": 1}
 
 
@@ -32,13 +32,13 @@ def read_skin(path: Path | str) -> SkinnedMesh:
     """The mesh of a .glb or .gltf with its joints, morph targets and clips.
 
     Raises:
-        MissingFileError: There is no such file, or none of a name that it gives.
-        FileFormatError: It is damaged, nothing in it can move, or it needs what is not read.
+        MissingFileError: The file, or a file that it refers to, does not exist.
+        FileFormatError: It is damaged, nothing in it is animated, or it needs an unsupported feature.
     """
     gltf = Gltf(path)
     glb.refuse_extensions(gltf)
     try:
-        with np.errstate(all="ignore"):  # the checks find what is not finite
+        with np.errstate(all="ignore"):  # the checks detect non-finite values
             return _Reader(gltf).skin().validate()
     except (FileFormatError, MissingFileError):
         raise
@@ -47,7 +47,7 @@ def read_skin(path: Path | str) -> SkinnedMesh:
 
 
 class _Reader:
-    """Joints, vertices and morphs as they are found."""
+    """Collects joints, vertices and morphs."""
 
     def __init__(self, gltf: Gltf) -> None:
         self.gltf, self.path = gltf, gltf.path
@@ -58,16 +58,16 @@ class _Reader:
         self.parents = [parent for _, parent in tree]
         self.locals = [gltf.transform(index) for index, _ in tree]
         self.worlds = gltf.worlds()
-        self.binds: dict[int, np.ndarray] = {}  # of the joints that something follows
-        self.bound: dict[tuple[int, bytes], int] = {}  # of a joint and an inverse bind: the joint that has it
-        self.copies: dict[int, int] = {}  # how many other inverse binds a joint has
+        self.binds: dict[int, np.ndarray] = {}  # of joints with bound vertices
+        self.bound: dict[tuple[int, bytes], int] = {}  # (joint, inverse bind) -> the joint that has it
+        self.copies: dict[int, int] = {}  # number of further inverse binds of a joint
         self.num_vertices = 0
         self.meshes: list[Mesh] = []
         self.influences: list[tuple[np.ndarray, np.ndarray]] = []
-        # Of each morph target: its number, its first vertex, and what it adds.
+        # For each morph target: its number, its first vertex, and the offsets that it adds.
         self.added: dict[str, list[tuple[int, int, np.ndarray]]] = {name: [] for name in _ADDED}
         self.etas: list[np.ndarray] = []
-        self.blocks: dict[int, tuple[int, int]] = {}  # of each node with morphs: the first and how many
+        self.blocks: dict[int, tuple[int, int]] = {}  # node with morphs -> index of the first and their number
         self.morph_names: list[str] = []
         self.rest_weights: list[float] = []
         self.num_wrong_sums = 0
@@ -75,14 +75,14 @@ class _Reader:
     def skin(self) -> SkinnedMesh:
         gltf, textures = self.gltf, {}
         if not (gltf.items("skins") or gltf.items("animations")) and not self._has_morphs():
-            raise FileFormatError(self.path, "has neither skins, morph targets nor animations; want a mesh that can move")
+            raise FileFormatError(self.path, "has neither skins, morph targets nor animations; want an animated mesh")
         for index in self.place:
             if "mesh" in gltf.item("nodes", index):
                 self._add_mesh(index, textures)
         if not self.meshes:
             raise FileFormatError(self.path, "holds no triangles", "meshes")
         if self.num_wrong_sums:
-            text = f"{self.path}: weights of {self.num_wrong_sums} vertices do not sum to 1 and were normalised"
+            text = f"{self.path}: weights of {self.num_wrong_sums} vertices do not sum to 1 and were normalized"
             warnings.warn(text, stacklevel=4)
         mesh = merge_textured(self.meshes)
         kept = self._kept_joints()
@@ -117,7 +117,7 @@ class _Reader:
         )
 
     def _fps(self) -> float | None:
-        """What our files say in the extras of the asset; something else there means nothing."""
+        """Frame rate recorded in the asset's extras by our writer; other values there are ignored."""
         extras = self.gltf.content["asset"].get("extras")
         fps = extras.get("fps") if isinstance(extras, dict) else None
         if not isinstance(fps, int | float) or isinstance(fps, bool) or not 0 < fps <= _MAX_FPS:
@@ -130,9 +130,9 @@ class _Reader:
         )
 
     def _add_mesh(self, index: int, textures: dict) -> None:
-        """The primitives of a node's mesh, with who moves their vertices.
+        """Add the primitives of a node's mesh, with their joints.
 
-        A mesh without a skin is bound where its node rests, so that programs which know no skins show it there.
+        A mesh without a skin is bound at its node's rest position, so that programs without skinning show it there.
         """
         gltf, node, where = self.gltf, self.gltf.item("nodes", index), f"nodes[{index}]"
         number, matrix = gltf.whole(node, "mesh", where), np.eye(4)
@@ -178,7 +178,7 @@ class _Reader:
         return [self._bound(self.place[node], bind) for node, bind in zip(nodes, binds)]
 
     def _bound(self, joint: int, bind: np.ndarray) -> int:
-        """The joint with this inverse bind; where it has another one already, a new joint that moves with it."""
+        """The joint with this inverse bind; if it already has another one, a new joint that moves with it."""
         if joint not in self.binds:
             self.binds[joint] = bind
             self.bound[joint, (bind + 0.0).tobytes()] = joint
@@ -210,14 +210,14 @@ class _Reader:
             while joint >= 0 and joint not in kept:
                 kept.add(joint)
                 joint = self.parents[joint]
-        # Roots that do nothing are left out; our own files have one above several roots, since skins want a common one.
+        # Roots that do nothing are dropped; our files have one above several roots, since skins require a common one.
         animated = self._animated_nodes()
         for joint in sorted(kept):
             shift, quat, scale = self.locals[joint]
             is_still = not shift.any() and quat[0] == 1 and (scale == 1).all() and self.nodes[joint] not in animated
             if is_still and joint not in self.binds and self.parents[joint] not in kept:
                 kept.discard(joint)
-        # In the order of the file where parents come before their children there, as in our own files.
+        # In file order if parents precede their children there, as in our own files.
         order = sorted(kept, key=lambda joint: self.nodes[joint])
         place = {joint: i for i, joint in enumerate(order)}
         is_sorted = all(place.get(self.parents[joint], -1) < i for i, joint in enumerate(order))
@@ -240,7 +240,7 @@ class _Reader:
         return [f"morph_{len(self.morph_names) + i}" for i in range(count)]
 
     def _all_morphs(self, name: str, num_vertices: int) -> torch.Tensor | None:
-        """What all targets add; None where none adds any of it, but for positions."""
+        """Offsets of all targets; None if no target has any (except for positions)."""
         if not self.morph_names or (name != "POSITION" and not self.added[name]):
             return None
         self.gltf.allot(4 * _ADDED[name] * len(self.morph_names) * num_vertices, "morph targets")
@@ -251,7 +251,7 @@ class _Reader:
 
     def _clips(self, new: dict[int, int]) -> tuple[Clip, ...]:
         clips, used = [], set()
-        last: dict[str, int] = {}  # numbers of clips of one name
+        last: dict[str, int] = {}  # numbers of clips with the same name
         for number, animation in enumerate(self.gltf.items("animations")):
             base = name = str(animation.get("name") or f"clip_{number}")
             while name in used:
@@ -272,12 +272,12 @@ class _Reader:
         return tuple(clips)
 
     def _channel(self, animation: dict[str, Any], entry: dict[str, Any], new: dict[int, int], where: str) -> Channel | None:
-        """The channel, or None where it moves nothing that is here."""
+        """The channel, or None if it animates nothing in this mesh."""
         target = entry.get("target")
         given, node = (target.get("path"), target.get("node")) if isinstance(target, dict) else (None, None)
         path: Property | None = next((name for name in _WIDTHS if name == given), None)
         if path is None or not isinstance(node, int):
-            return None  # of an extension
+            return None  # from an extension
         joint = new.get(self.place.get(node, -1), -1)
         block = self.blocks.get(node)
         if (block is None) if path == "weights" else joint < 0:
@@ -307,7 +307,7 @@ class _Reader:
         return Channel(path, joint, torch.from_numpy(times), keys, kind)
 
     def _joined(self, channels: list[Channel], channel: Channel, where: str) -> list[Channel]:
-        """The channels with another one; weights of several meshes become one channel."""
+        """The channels with another one added; weights of several meshes are merged into one channel."""
         for i, other in enumerate(channels if channel.path == "weights" else []):
             if other.path != "weights":
                 continue
@@ -318,7 +318,7 @@ class _Reader:
         return [*channels, channel]
 
     def _with_others(self, channel: Channel, animation: dict[str, Any]) -> Channel:
-        """Weights with those of the meshes that the animation leaves at rest."""
+        """Weights with default values for meshes that the animation does not change."""
         if channel.path != "weights" or not any(self.rest_weights):
             return channel
         rest, values = torch.tensor(self.rest_weights), channel.values.clone()

@@ -1,6 +1,6 @@
 """Skins, morph targets and clips as glTF 2.0: one mesh at node 0, joint j at node j + 1, morphs as targets of the mesh.
 
-`SkinnedMesh.etas` is the attribute _ETA of the mesh and, with what morphs add to it, of its targets; glTF viewers pass over it.
+`SkinnedMesh.etas` is the attribute _ETA of the mesh and, with the offsets of morphs, of its targets; glTF viewers ignore it.
 """
 
 from dataclasses import replace
@@ -19,16 +19,16 @@ from vision3d.scene.skin import SkinnedMesh
 
 
 def write_skin(path: Path | str, skin: SkinnedMesh) -> None:
-    """Write a mesh with its joints, morph targets and clips, whole or not at all.
+    """Write a mesh with its joints, morph targets and clips atomically.
 
     Raises:
-        InputError: It is empty, has values that are wrong, or a clip begins before 0.
+        InputError: It is empty, has invalid values, or a clip begins before 0.
     """
     built(skin).write(path)
 
 
 def built(skin: SkinnedMesh) -> Builder:
-    """What `write_skin` writes, to which more can be added; the mesh is node 0."""
+    """The builder used by `write_skin`, to which more can be added; the mesh is node 0."""
     skin = _with_uvs_by_vertex(skin.validate())
     builder = glb.built(skin.mesh)
     node, mesh = builder.content["nodes"][0], builder.content["meshes"][0]
@@ -50,7 +50,7 @@ def built(skin: SkinnedMesh) -> Builder:
 
 
 def _with_uvs_by_vertex(skin: SkinnedMesh) -> SkinnedMesh:
-    """The same skin with vertices on seams several times, as glTF wants them."""
+    """The same skin with vertices at seams duplicated, as glTF requires."""
     mesh = skin.mesh
     if mesh.uvs is None or mesh.uvs.ndim == 2:
         return skin
@@ -83,7 +83,7 @@ def _add_joints(builder: Builder, skin: SkinnedMesh, attributes: dict[str, int],
         below = [child + 1 for child, parent in enumerate(skin.parents) if parent == joint]
         builder.append("nodes", {**entry, "children": below} if below else entry)
     roots = [joint + 1 for joint, parent in enumerate(skin.parents) if parent < 0]
-    if len(roots) > 1:  # the joints of a skin want a common root
+    if len(roots) > 1:  # the joints of a skin need a common root
         roots = [builder.append("nodes", {"name": "root", "children": roots})]
     builder.content["scenes"][0]["nodes"] += roots
     binds = skin.inverse_binds.detach().cpu().double().clone()
@@ -94,7 +94,7 @@ def _add_joints(builder: Builder, skin: SkinnedMesh, attributes: dict[str, int],
 
 
 def _target(builder: Builder, skin: SkinnedMesh, index: int) -> dict[str, int]:
-    """What a morph adds to positions, and to normals where the mesh has them."""
+    """Offsets of a morph for positions, and for normals if the mesh has them."""
     assert skin.morphs is not None
     morph = skin.morphs[index]
     target = {"POSITION": builder.array(_numbers(morph))}
@@ -119,7 +119,7 @@ def _add_clip(builder: Builder, clip: Clip, inputs: dict[bytes, int]) -> None:
     for channel in clip.channels:
         times = channel.times.cpu().numpy().astype(np.float32)
         if len(times) > 1 and np.diff(times).min() <= 0:
-            raise InputError(f"clip {clip.name} has keys closer than float32 can tell apart; resample it")
+            raise InputError(f"clip {clip.name} has keys closer together than float32 can represent; resample it")
         key = times.tobytes()
         if key not in inputs:
             inputs[key] = builder.array(times, is_vertex=False)
@@ -131,7 +131,7 @@ def _add_clip(builder: Builder, clip: Clip, inputs: dict[bytes, int]) -> None:
         flat = values.reshape(-1) if channel.path == "weights" else values.reshape(-1, values.shape[-1])
         output = builder.array(_numbers(flat), is_vertex=False)
         animation["samplers"].append({"input": inputs[key], "output": output, "interpolation": channel.interpolation})
-        target = {"node": channel.joint + 1, "path": channel.path}  # morphs are those of node 0
+        target = {"node": channel.joint + 1, "path": channel.path}  # node 0 has the morphs
         animation["channels"].append({"sampler": len(animation["samplers"]) - 1, "target": target})
     builder.append("animations", animation)
 

@@ -1,7 +1,7 @@
-"""Pictures: PNG, JPEG, WebP, TIFF and BMP of 8 and 16 bits, read as floats in [0, 1].
+"""Images: PNG, JPEG, WebP, TIFF and BMP with 8 or 16 bits, read as floats in [0, 1].
 
-Camera poses refer to the stored pixels: an EXIF orientation is not applied, as COLMAP and nerfstudio do not apply it,
-unless the picture fits its camera's size only when it is turned upright.
+Camera poses refer to the stored pixels: an EXIF orientation is not applied, as in COLMAP and nerfstudio, unless the image
+matches its camera's size only after the rotation.
 """
 
 import io
@@ -23,9 +23,9 @@ from vision3d.io.guards import check_pixels
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 _ORIENTATION = 0x0112  # EXIF tag
-_MAKER, _LENS = (0x010F, 0x0110), (0x920A, 0xA405)  # EXIF tags: of the camera, and its focal lengths in a table of their own
+_MAKER, _LENS = (0x010F, 0x0110), (0x920A, 0xA405)  # EXIF tags: camera model, and focal lengths in a table of their own
 _LENS_TABLE = 0x8769
-_STRIPS, _TILES = (273, 279), (324, 325)  # TIFF tags: where pieces begin, and their bytes
+_STRIPS, _TILES = (273, 279), (324, 325)  # TIFF tags: offsets of strips or tiles, and their bytes
 _WRITE_OPTIONS = {
     ".png": {"compress_level": 4},
     ".jpg": {"quality": 95, "subsampling": 0},
@@ -38,7 +38,7 @@ _WRITE_OPTIONS = {
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Width and height of the stored pixels; reads only the file's header.
+    """Width and height of the stored pixels; reads only the header.
 
     Raises:
         MissingFileError: The file does not exist.
@@ -56,21 +56,21 @@ def upright_size(path: Path | str) -> tuple[int, int]:
 
 
 def has_alpha(path: Path | str) -> bool:
-    """Whether an image has an alpha channel; reads only the file's header."""
+    """Whether an image has an alpha channel; reads only the header."""
     with _opened(Path(path)) as image:
         return image.has_transparency_data
 
 
 def check_whole(path: Path | str, *, decode: bool = False) -> None:
-    """Check that a picture is not cut off: by the end of its file, and by decoding it only where that does not tell.
+    """Check that an image is not truncated: by the end of its file, and by decoding only if that is inconclusive.
 
     Args:
-        path: The picture.
-        decode: Decode it in any case, which finds damage in its middle too.
+        path: The image.
+        decode: Always decode it, which also detects damage in the middle.
 
     Raises:
         MissingFileError: The file does not exist.
-        FileFormatError: It is cut off, or is no picture that can be read.
+        FileFormatError: It is truncated, or is not a readable image.
     """
     path = Path(path)
     with _opened(path) as image:
@@ -86,19 +86,19 @@ def read_image(
     size: tuple[int, int] | None = None,
     background: tuple[float, float, float] | None = None,
 ) -> Float[Tensor, "h w c"]:
-    """Read a picture as red, green, blue (and alpha) in [0, 1]; grey and palette pictures become colour.
+    """Read an image as red, green, blue (and alpha) in [0, 1]; gray and palette images become color.
 
     Args:
         path: The file.
-        size: Width and height that its camera has. Stored pixels that do not fit are turned upright after their EXIF
-            orientation, and refused if that does not help. None: the stored pixels as they are.
-        background: Colour in [0, 1] behind a picture with an alpha channel, of which three channels are left. None:
-            four channels where there is alpha.
+        size: Width and height of its camera. Stored pixels that do not match are rotated according to the EXIF orientation, and
+            raise an error if that does not help. None: the stored pixels without changes.
+        background: Background color in [0, 1] for an image with an alpha channel; the result has three channels. None:
+            four channels if there is alpha.
 
     Raises:
         MissingFileError: The file does not exist.
-        FileFormatError: It cannot be read, or is cut off.
-        InputError: It has another size than `size`.
+        FileFormatError: It cannot be read, or is truncated.
+        InputError: Its size differs from `size`.
     """
     path = Path(path)
     values = _turned(path, _read_values(path), size)
@@ -110,12 +110,12 @@ def read_image(
 
 
 def decode_image(path: Path | str, data: bytes, where: object = None) -> np.ndarray:
-    """The image (H, W, 3 or 4) in [0, 1] out of the bytes of its file, of 8 bits a channel.
+    """Decode an image (H, W, 3 or 4) in [0, 1] with 8 bits per channel from the bytes of its file.
 
     Args:
         path: The file that `data` is from, for messages.
-        data: A whole PNG, JPEG, WebP, TIFF or BMP file.
-        where: Place in the file, for messages.
+        data: A complete PNG, JPEG, WebP, TIFF or BMP file.
+        where: Position in the file, for messages.
 
     Raises:
         FileFormatError: It cannot be read, or has too many pixels.
@@ -124,7 +124,7 @@ def decode_image(path: Path | str, data: bytes, where: object = None) -> np.ndar
 
 
 def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> Bool[Tensor, "h w"]:
-    """Read a mask: pixels brighter than half in any channel are set, or opaque ones where there is alpha."""
+    """Read a mask: pixels brighter than half in any channel are set, or opaque ones if there is alpha."""
     image = read_image(path, size=size)
     if image.shape[2] == 4 and bool((image[..., 3] < 1).any()):
         return image[..., 3] > 0.5
@@ -132,16 +132,16 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> Bool[
 
 
 def write_image(path: Path | str, image: Tensor, *, bits: int = 8) -> None:
-    """Write a picture in the format of its suffix, whole or not at all; WebP and TIFF without loss, JPEG at quality 95.
+    """Write an image in the format of its suffix atomically; WebP and TIFF lossless, JPEG at quality 95.
 
     Args:
         path: The file.
         image: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); floats in [0, 1] (clamped), bytes, or bools.
-        bits: 8, or 16 for grey PNG and TIFF.
+        bits: 8, or 16 for gray PNG and TIFF.
 
     Raises:
-        ShapeError: Another shape.
-        InputError: The suffix is unknown, `bits` does not fit, or values are not finite.
+        ShapeError: Wrong shape.
+        InputError: The suffix is unknown, `bits` is not supported by it, or values are not finite.
     """
     from PIL import Image
 
@@ -171,25 +171,25 @@ def write_image(path: Path | str, image: Tensor, *, bits: int = 8) -> None:
 
 @dataclass(frozen=True)
 class PhotoCopy:
-    """What `write_copy` wrote."""
+    """Result of `write_copy`."""
 
     size: tuple[int, int]
-    """Width and height of the original, turned as the copy."""
+    """Width and height of the original, rotated like the copy."""
     copy_size: tuple[int, int]
     lens: tuple[str, ...]
-    """Camera and focal length by the original's EXIF data."""
+    """Camera and focal length from the original's EXIF data."""
 
 
 def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy:
-    """Write a photo as a JPEG of a bounded size, with what its EXIF data say about the lens.
+    """Write a photo as a JPEG of limited size, keeping the EXIF data about the lens.
 
-    It is turned upright where `read_image` turns it, so that a camera of the copy is one of the photo, and stands on white
-    where it is transparent.
+    It is rotated like `read_image` does, so that a camera of the copy is one of the photo, and composited on white if it is
+    transparent.
 
     Args:
-        path: A picture in any format that is read.
+        path: An image in any supported format.
         target: A .jpg.
-        max_side: Longer sides are reduced to this many pixels.
+        max_side: Longer sides are downscaled to this many pixels.
 
     Raises:
         MissingFileError: The file does not exist.
@@ -211,7 +211,7 @@ def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy
                 lens = exif.get_ifd(_LENS_TABLE)
         except FileFormatError:
             raise
-        except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+        except Exception as error:  # PIL's decoders raise arbitrary exceptions on damaged files
             raise FileFormatError(path, f"cannot be decoded ({error})") from error
     turn = exif.get(_ORIENTATION, 1) if size[0] != size[1] else 1
     ways = Image.Transpose
@@ -228,7 +228,7 @@ def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy
 
 
 def _eight_bits(path: Path, image, size: tuple[int, int]):
-    """The PIL image as RGB, of at least this size, on white where it is transparent."""
+    """The PIL image as RGB, of at least this size, on white if it is transparent."""
     from PIL import Image
 
     if image.mode.startswith("I;16") or _is_deep_color(image):
@@ -242,19 +242,19 @@ def _eight_bits(path: Path, image, size: tuple[int, int]):
 
 
 def load(path: Path) -> Float[Tensor, "h w c"]:
-    """Codec: the picture of a file."""
+    """Codec: read an image."""
     return read_image(path)
 
 
 def save(path: Path, value: Float[Tensor, "h w c"]) -> None:
-    """Codec: write a picture."""
+    """Codec: write an image."""
     write_image(path, value)
 
 
 def _opened(path: Path, data: bytes | None = None, where: object = None):
-    """The PIL image of a file, or of `data` out of it: nothing is decoded, and its size has been checked.
+    """Open the PIL image of a file, or of `data` from it: nothing is decoded, and its size is checked.
 
-    The one place where image files are opened.
+    All image files are opened here.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -262,9 +262,9 @@ def _opened(path: Path, data: bytes | None = None, where: object = None):
         raise MissingFileError(path, "an image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's on large images: the size is checked below
+            warnings.simplefilter("ignore")  # Pillow warns about large images; the size is checked below
             image = Image.open(path if data is None else io.BytesIO(data), formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
-    except UnidentifiedImageError as error:  # its text may have an address in memory
+    except UnidentifiedImageError as error:  # its message may contain a memory address
         raise FileFormatError(path, "is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)", where) from error
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise FileFormatError(path, f"is not an image that can be read ({error})", where) from error
@@ -277,7 +277,7 @@ def _opened(path: Path, data: bytes | None = None, where: object = None):
 
 
 def _has_end(path: Path, image) -> bool:
-    """Whether the file surely has all of its pixels; bytes that programs append behind a picture leave it open."""
+    """Whether the file certainly has all of its pixels; with trailing bytes this is inconclusive."""
     with path.open("rb") as file:
         head = file.read(8)
         size = file.seek(0, os.SEEK_END)
@@ -286,14 +286,14 @@ def _has_end(path: Path, image) -> bool:
     if image.format == "PNG":
         return tail[4:8] == b"IEND"
     if image.format == "WEBP":
-        return int.from_bytes(head[4:8], "little") + 8 <= size  # of the RIFF container
+        return int.from_bytes(head[4:8], "little") + 8 <= size  # length in the RIFF container
     if image.format == "BMP":
         return 0 < int.from_bytes(head[2:6], "little") <= size
     if image.format == "TIFF":
         tags = image.tag_v2
         starts, counts = tags.get(_STRIPS[0]) or tags.get(_TILES[0], ()), tags.get(_STRIPS[1]) or tags.get(_TILES[1], ())
         return len(starts) == len(counts) > 0 and max(map(sum, zip(starts, counts))) <= size
-    return tail.endswith(b"\xff\xd9")  # end of image, of JPEG
+    return tail.endswith(b"\xff\xd9")  # JPEG end of image
 
 
 def _read_values(path: Path, data: bytes | None = None, where: object = None) -> np.ndarray:
@@ -309,7 +309,7 @@ def _read_values(path: Path, data: bytes | None = None, where: object = None) ->
                 return _scaled(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")), 255)
         except FileFormatError:
             raise
-        except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+        except Exception as error:  # PIL's decoders raise arbitrary exceptions on damaged files
             raise FileFormatError(path, f"cannot be decoded ({error})", where) from error
 
 
@@ -321,7 +321,7 @@ def _scaled(values: np.ndarray, top: int) -> np.ndarray:
 
 def _check_bits(path: Path, image) -> None:
     if image.mode in ("I", "F"):
-        raise FileFormatError(path, f"holds {image.mode} pixels of 32 bits; want 8 or 16 bits a channel")
+        raise FileFormatError(path, f"holds {image.mode} pixels of 32 bits; want 8 or 16 bits per channel")
 
 
 def _grey(values: np.ndarray) -> np.ndarray:
@@ -329,7 +329,7 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def _is_deep_color(image) -> bool:
-    """Whether the file has colours of 16 bits, which PIL would cut to 8."""
+    """Whether the file has 16-bit colors, which PIL would truncate to 8 bits."""
     if image.format == "TIFF":
         return image.mode in ("RGB", "RGBA") and max(image.tag_v2.get(258, (8,))) == 16  # BitsPerSample
     if image.format != "PNG" or image.mode not in ("RGB", "RGBA"):
@@ -368,5 +368,5 @@ def _turned(path: Path, values: np.ndarray, size: tuple[int, int] | None) -> np.
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file name says that it is a picture."""
+    """Whether a file name has the suffix of an image."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

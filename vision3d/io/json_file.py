@@ -1,4 +1,4 @@
-"""Codec of .json: photographs with cameras, cameras alone, boxes, selections, and the meta.json of SOG."""
+"""Codec of .json: photos with cameras, cameras alone, boxes, selections, and the meta.json of SOG."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ read_cameras = transforms_json.read_cameras
 
 
 def load(path: Path) -> object:
-    """Codec: the photographs that a file names, or its cameras where vision3d wrote them without photographs.
+    """Codec: read the photos that a file lists, or its cameras if vision3d wrote them without photos.
 
-    Files of ours that hold boxes or a selection, and a meta.json of SOG, are read as such.
+    Our files with boxes or a selection, and a meta.json of SOG, are recognized.
     """
     kind = json_types.type_of(path)
     if kind == "sog":

@@ -15,10 +15,10 @@ _VERSION = 1
 
 
 def type_of(path: Path | str) -> str | None:
-    """The type that a .json of ours says it holds, "sog" for a meta.json of SOG; None where it says nothing, or is no JSON.
+    """The type recorded in one of our .json files, "sog" for a meta.json of SOG; None if missing or not JSON.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
     """
     path = Path(path)
     if not path.is_file():
@@ -33,10 +33,10 @@ def type_of(path: Path | str) -> str | None:
 
 
 def write(path: Path | str, value: Boxes | Selection) -> None:
-    """Write boxes or a selection, whole or not at all; floats come back with the same bits.
+    """Write boxes or a selection atomically; floats are preserved bit by bit.
 
     Raises:
-        InputError: A value is wrong.
+        InputError: A value is invalid.
     """
     value.validate()
     content: dict[str, Any] = {"vision3d": {"type": type(value).__name__.lower(), "version": _VERSION}}
@@ -61,8 +61,8 @@ def read(path: Path | str) -> Boxes | Selection:
     """Read boxes or a selection.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is neither, is of a newer version, or holds values that make no sense.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is neither, has a newer version, or contains invalid values.
     """
     path = Path(path)
     kind = type_of(path)
@@ -87,7 +87,7 @@ def read(path: Path | str) -> Boxes | Selection:
 
 
 def _damage(path: Path) -> str | None:
-    """Where a file stops being JSON."""
+    """Position where a file stops being JSON."""
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

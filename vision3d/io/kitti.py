@@ -1,8 +1,8 @@
 """Boxes of the KITTI object set: label .txt with the calibration .txt of the same frame.
 
-Labels stand in the rectified frame of camera 0 (x right, y down, z forward): the middle of the floor of each box, height,
-width, length, and the turn about y. Ours stand in the frame of the LiDAR. Lines of DontCare are left out. The yaw is
--ry - pi/2, as detectors have it: the tilt of some tenths of a degree between the two frames does not turn boxes.
+Labels are in the rectified frame of camera 0 (x right, y down, z forward): the center of the bottom face of each box, height,
+width, length, and the rotation about y. Ours are in the frame of the LiDAR. DontCare lines are skipped. The yaw is
+-ry - pi/2, as in detectors: the tilt of some tenths of a degree between the two frames is ignored.
 """
 
 import math
@@ -23,8 +23,8 @@ def read_calibration(path: Path | str) -> Float[Tensor, "4 4"]:
     """LiDAR to rectified camera 0, float64: R0_rect Tr_velo_to_cam.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It lacks one of the two, or has wrong numbers.
+        MissingFileError: The file does not exist.
+        FileFormatError: It lacks one of the two, or has invalid numbers.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,11 +55,11 @@ def read_labels(path: Path | str, calibration: Path | str | Tensor | None = None
 
     Args:
         path: The label .txt.
-        calibration: Calibration .txt, or the matrix of `read_calibration`; found in `../calib` when None.
+        calibration: Calibration .txt, or the matrix of `read_calibration`; None looks in `../calib`.
 
     Raises:
-        MissingFileError: One of the files is not there.
-        FileFormatError: A line is wrong; its number is given.
+        MissingFileError: One of the files does not exist.
+        FileFormatError: A line is invalid; the message has its number.
     """
     path = Path(path)
     if not path.is_file():
@@ -98,15 +98,15 @@ def read_labels(path: Path | str, calibration: Path | str | Tensor | None = None
 
 
 def write_labels(path: Path | str, boxes: Boxes, calibration: Path | str | Tensor) -> None:
-    """Write a label file, whole or not at all; truncation and occlusion are -1 (unknown), the box in the picture is 0.
+    """Write a label file atomically; truncation and occlusion are -1 (unknown), the box in the image is 0.
 
     Args:
         path: The label .txt.
-        boxes: In the frame of the LiDAR, with labels and the names of their classes.
+        boxes: In the frame of the LiDAR, with labels and class names.
         calibration: Calibration .txt, or the matrix of `read_calibration`.
 
     Raises:
-        InputError: The boxes have no names, or values that are wrong.
+        InputError: The boxes have no class names, or invalid values.
     """
     boxes.validate()
     if boxes.labels is None or not boxes.classes:
@@ -127,7 +127,7 @@ def write_labels(path: Path | str, boxes: Boxes, calibration: Path | str | Tenso
 
 
 def load(path: Path) -> Boxes:
-    """Codec: the boxes of a label file that has its calibration in `../calib`."""
+    """Codec: read the boxes of a label file whose calibration is in `../calib`."""
     return read_labels(path)
 
 

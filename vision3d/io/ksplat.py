@@ -1,8 +1,8 @@
-"""Gaussian scenes as .ksplat (mkkellogg/GaussianSplats3D, SplatBuffer): versions 0.1 and later of 0 are read.
+"""Gaussian scenes as .ksplat (mkkellogg/GaussianSplats3D, SplatBuffer): versions 0.1 and later 0.x are read.
 
-A header of 4096 bytes, a header of 1024 bytes for each section, then the sections: sizes of the partly filled buckets,
-centres of the buckets, rows. Level 0 has floats; levels 1 and 2 have half floats and positions as 16-bit steps from the
-centre of a bucket; level 2 has harmonics as bytes. Quaternions are wxyz, scales linear, axes those of the .ply.
+A header of 4096 bytes, a header of 1024 bytes per section, then the sections: sizes of the partially filled buckets, centers
+of the buckets, rows. Level 0 has floats; levels 1 and 2 have half floats and positions as 16-bit steps from the center of
+a bucket; level 2 has harmonics as bytes. Quaternions are wxyz, scales linear, axes those of the .ply.
 """
 
 import struct
@@ -18,17 +18,17 @@ from vision3d.io.splat_arrays import SplatArrays, any_numbers, logits_of_bytes, 
 from vision3d.scene.gaussians import GaussianScene
 
 _HEADER, _SECTION_HEADER = 4096, 1024
-_FLOATS = ("<f4", "<f2", "<f2")  # of scales and rotations, by level
+_FLOATS = ("<f4", "<f2", "<f2")  # scales and rotations, by level
 _POSITIONS = ("<f4", "<u2", "<u2")
 _HARMONICS = ("<f4", "<f2", "u1")
-_DEFAULT_RANGE = 1.5  # of harmonics in bytes
+_DEFAULT_RANGE = 1.5  # range of harmonics stored as bytes
 _STEPS = (1, 32767, 32767)  # half the number of steps of a position in a bucket, by level
 _MAX_DEGREE = 3
 
 
 @dataclass
 class _Section:
-    """The numbers of a section's header, and where it begins."""
+    """The numbers of a section's header, and its position."""
 
     count: int
     max_count: int
@@ -49,15 +49,15 @@ class _Section:
 
 @any_numbers
 def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene:
-    """Read a .ksplat of level 0, 1 or 2; sections of a lower degree than others get harmonics of zero.
+    """Read a .ksplat of level 0, 1 or 2; missing harmonics of sections with a lower degree are zero.
 
     Args:
         path: The file.
-        drop_nan: Leave out Gaussians that are not finite or have a rotation of length zero, instead of refusing the file.
+        drop_nan: Drop Gaussians that are not finite or have a rotation of length zero instead of raising an error.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It has another version or level, is cut off, or its counts do not fit its length.
+        MissingFileError: The file does not exist.
+        FileFormatError: It has another version or level, is truncated, or its counts do not match its length.
     """
     path = Path(path)
     data = read_bytes(path, "a .ksplat file")
@@ -90,7 +90,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
 
 def load(path: Path) -> GaussianScene:
-    """Codec: the Gaussians of a file."""
+    """Codec: read Gaussians."""
     return read_gaussians(path)
 
 
@@ -116,7 +116,7 @@ def _section(path: Path, data: bytes, header: int, place: int, level: int) -> _S
     if level and (bucket_bytes < 12 or full + partial > num_buckets):
         text = f"has buckets of {bucket_bytes} bytes, {full} full and {partial} other ones of {num_buckets}"
         raise FileFormatError(path, f"{text}; want 12 bytes or more, and no more than there are", header + 12)
-    # The room of the last section may be cut off behind its last row.
+    # Unused capacity of the last section may be cut off.
     end = place + section.buckets_bytes + count * _row(level, degree).itemsize
     if end > len(data):
         raise FileFormatError(path, f"is truncated: a section of {count} Gaussians ends at byte {end}", len(data))
@@ -137,7 +137,7 @@ def _decoded(
     sh = np.zeros((section.count, num_coeffs, 3), np.float32)
     sh[:, 0] = (rows["colors"][:, :3].astype(np.float32) / 255 - 0.5) / np.float32(SH0)
     place = 0
-    for degree in range(1, section.degree + 1):  # of each degree all of red, then green, then blue
+    for degree in range(1, section.degree + 1):  # for each degree all of red, then green, then blue
         width = 2 * degree + 1
         band = rows["sh"][:, 3 * place : 3 * (place + width)].astype(np.float32).reshape(-1, 3, width).transpose(0, 2, 1)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -153,7 +153,7 @@ def _decoded(
 
 
 def _buckets(path: Path, data: bytes, section: _Section) -> np.ndarray:
-    """The bucket of each row: the full ones first, then as many rows as each of the others says."""
+    """The bucket of each row: the full ones first, then the others with their number of rows."""
     index = np.arange(section.count)
     in_full = section.full * section.capacity
     result = index // max(section.capacity, 1)

@@ -1,9 +1,9 @@
 """Meshes as .obj, .ply and .stl; written through trimesh (extra `mesh`).
 
-Texture coordinates of these files have v going up from the lower edge of the picture; they are turned here. STL holds
-triangles alone: corners at equal positions become one vertex when it is read. An .obj keeps its vertices when it is read, with
-uvs by corner where there are seams; vertices are split there when it is written. Several textures become one image. Materials
-with a colour (Kd) and no texture become vertex colours, or a texture of one block a material where materials share vertices.
+Texture coordinates of these files have v pointing up from the lower edge of the image; they are flipped here. STL has only
+triangles: corners at equal positions become one vertex. Reading an .obj keeps its vertices, with uvs by corner if there are
+seams; writing duplicates vertices there. Several textures become one image. Materials with a color (Kd) and no texture become
+vertex colors, or a texture with one block per material if materials share vertices.
 """
 
 import logging
@@ -35,8 +35,8 @@ Color = tuple[float, float, float]
 
 SUFFIXES = (".obj", ".ply", ".stl")
 _LOST = {".stl": ("normals", "uvs", "texture", "vertex_colors"), ".ply": ("texture",), ".obj": ()}
-_PLAIN, _BLOCK = (0.7, 0.7, 0.7), 4  # of materials without a colour; texels of the side of one
-_DIGITS = 9  # of OBJ; float32 values below 1 keep 9 decimals
+_PLAIN, _BLOCK = (0.7, 0.7, 0.7), 4  # color of materials without one; side length of a block in texels
+_DIGITS = 9  # decimals in OBJ, enough for float32 values below 1
 
 
 def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
@@ -44,11 +44,11 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
 
     Args:
         path: A .obj, .ply or .stl file.
-        skip_texture: Read without materials and texture, which may then be missing.
+        skip_texture: Ignore materials and texture, which may then be missing.
 
     Raises:
         MissingFileError: The file does not exist. (Missing materials and textures are a warning.)
-        FileFormatError: It is damaged, has no faces, or an .obj names files outside its folder.
+        FileFormatError: It is damaged, has no faces, or an .obj refers to files outside its folder.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,11 +56,11 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
     suffix = path.suffix.lower()
     if not path.stat().st_size:
         raise FileFormatError(path, "is empty (0 bytes)")
-    pictures, paints = ({}, {}) if suffix != ".obj" or skip_texture else _obj_materials(path)
-    with np.errstate(all="ignore"), warnings.catch_warnings():  # what is not finite is found below
+    images, paints = ({}, {}) if suffix != ".obj" or skip_texture else _obj_materials(path)
+    with np.errstate(all="ignore"), warnings.catch_warnings():  # non-finite values are detected below
         warnings.simplefilter("ignore", RuntimeWarning)
         if suffix == ".obj":
-            mesh = _obj_mesh(path, pictures, paints)
+            mesh = _obj_mesh(path, images, paints)
         else:
             mesh = _stl_mesh(path) if suffix == ".stl" else _ply_mesh(path, skip_texture=skip_texture)
     try:
@@ -70,19 +70,19 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
 
 
 def write_mesh(path: Path | str, mesh: Mesh, *, materials: str | None = None) -> None:
-    """Write a mesh in the format of the suffix, whole or not at all; one warning names what that cannot hold.
+    """Write a mesh in the format of the suffix atomically; one warning lists what the format cannot store.
 
-    An .obj with a texture gets a .mtl and a .png of its name beside it, written before it. Values are float32 in .ply and
-    .stl, decimals with 9 places in .obj; colours are bytes in .ply.
+    An .obj with a texture gets a .mtl and a .png of the same name next to it, written first. Values are float32 in .ply and
+    .stl, decimals with 9 places in .obj; colors are bytes in .ply.
 
     Args:
         path: A .obj, .ply or .stl file.
-        mesh: What is written.
-        materials: Name of a .mtl that is there already, for an .obj whose mesh has no texture of its own.
+        mesh: The mesh.
+        materials: Name of an existing .mtl, for an .obj whose mesh has no texture of its own.
 
     Raises:
-        InputError: The mesh is empty or has values that are wrong, or the suffix is none of these.
-        MissingDependencyError: trimesh is not there.
+        InputError: The mesh is empty or has invalid values, or the suffix is not supported.
+        MissingDependencyError: trimesh is not installed.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -92,7 +92,7 @@ def write_mesh(path: Path | str, mesh: Mesh, *, materials: str | None = None) ->
     mesh = mesh.validate().split_seams().to("cpu")
     lost = [name for name in _LOST[suffix] if getattr(mesh, name) is not None]
     if suffix == ".ply" and mesh.vertex_colors is not None and mesh.uvs is not None:
-        lost.append("uvs")  # trimesh writes one of the two
+        lost.append("uvs")  # trimesh writes only one of the two
     if suffix == ".obj" and mesh.vertex_colors is not None and mesh.uvs is not None:
         lost.append("vertex_colors")
     if lost:
@@ -123,7 +123,7 @@ def write_mesh(path: Path | str, mesh: Mesh, *, materials: str | None = None) ->
 
 
 def load(path: Path) -> Mesh:
-    """Codec: the mesh of a file."""
+    """Codec: read a mesh."""
     return read_mesh(path)
 
 
@@ -145,7 +145,7 @@ def _trimesh() -> ModuleType:
 
 
 def _bad_line(data: bytes) -> str | None:
-    """The first line of an .obj that is not understood, or None."""
+    """The first invalid line of an .obj, or None."""
     counts = {b"v": 0, b"vt": 0, b"vn": 0}
     for number, line in enumerate(data.splitlines(), 1):
         words = line.split()
@@ -198,7 +198,7 @@ def _obj_mesh(path: Path, pictures: dict[str, Path], paints: dict[str, Color]) -
     for number in sorted(set(of_faces[of_faces >= 0].tolist())):
         part = mesh.crop(torch.from_numpy(of_faces == number))
         parts.append(replace(part, texture=textures[files[number]]))
-    for material in np.unique(parsed.materials[of_faces < 0]).tolist():  # without a picture
+    for material in np.unique(parsed.materials[of_faces < 0]).tolist():  # without an image
         part = mesh.crop(torch.from_numpy((of_faces < 0) & (parsed.materials == material)))
         paint = paints.get(parsed.names[material], _PLAIN) if is_painted else None
         block = None if paint is None else _tensor(np.broadcast_to(np.array(paint), (_BLOCK, _BLOCK, 3)))
@@ -208,7 +208,7 @@ def _obj_mesh(path: Path, pictures: dict[str, Path], paints: dict[str, Color]) -
 
 
 def _painted(mesh: Mesh, materials: np.ndarray, colors: np.ndarray) -> Mesh:
-    """The mesh in the colours of its materials: of vertices, or where these have several in a texture of blocks."""
+    """The mesh in the colors of its materials: vertex colors, or a texture of blocks if vertices have several."""
     of_vertices = np.zeros(mesh.num_vertices, np.int64)
     faces = mesh.faces.numpy()
     of_vertices[faces] = materials[:, None]
@@ -234,9 +234,9 @@ def _ply_mesh(path: Path, *, skip_texture: bool) -> Mesh:
         raise FileFormatError(path, "has no faces")
     texture, uvs = None, found.get("uvs")
     if "texture" in found and uvs is not None and not skip_texture:
-        picture = inside(path, found["texture"])
-        if picture.is_file():
-            texture = read_image(picture)
+        image = inside(path, found["texture"])
+        if image.is_file():
+            texture = read_image(image)
         else:
             logger.warning("%s: its texture %s is missing; read without it", path, found["texture"])
     return Mesh(
@@ -257,7 +257,7 @@ def _colors(colors: np.ndarray) -> Tensor:
 
 
 def _obj_materials(path: Path) -> tuple[dict[str, Path], dict[str, Color]]:
-    """Images and colours of the materials of an .obj, by material; images that are not there are a warning."""
+    """Images and colors of the materials of an .obj, by material; missing images are logged as a warning."""
     found: dict[str, Path] = {}
     paints: dict[str, Color] = {}
     for line in _lines(path):
@@ -275,13 +275,13 @@ def _obj_materials(path: Path) -> tuple[dict[str, Path], dict[str, Color]]:
             elif key.lower() == "kd" and (color := _color(rest)) is not None:
                 paints[material] = color
             elif key.lower() == "map_kd" and rest.split():
-                picture = inside(library, rest.strip())
-                if not picture.is_file() and rest.strip().startswith("-"):  # options come before the name
-                    picture = inside(library, rest.split()[-1])
-                if picture.is_file():
-                    found[material] = picture
+                image = inside(library, rest.strip())
+                if not image.is_file() and rest.strip().startswith("-"):  # options come before the name
+                    image = inside(library, rest.split()[-1])
+                if image.is_file():
+                    found[material] = image
                 else:
-                    logger.warning("%s: its texture %s is missing; read without it", path, picture.name)
+                    logger.warning("%s: its texture %s is missing; read without it", path, image.name)
     return found, paints
 
 

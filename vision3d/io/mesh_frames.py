@@ -1,8 +1,8 @@
-"""Sequences as a folder with one file a frame, which every program can read: meshes as .obj or .ply, Gaussians as .ply or .sog.
+"""Sequences as a folder with one file per frame, for any program: meshes as .obj or .ply, Gaussians as .ply or .sog.
 
 name/
-  frame_00000.obj  frame_00001.obj ...   a texture stands beside the first alone
-  frames.json                            the time of each, written last
+  frame_00000.obj  frame_00001.obj ...   only the first has a texture next to it
+  frames.json                            the time of each frame, written last
 """
 
 import json
@@ -28,18 +28,18 @@ _VERSION = 1
 
 
 def write_frames(path: Path | str, sequence: FrameSequence, suffix: str = ".obj") -> None:
-    """Write a folder of files; an earlier folder of frames stays until the new one is whole.
+    """Write a folder of files; an existing folder of frames is replaced when the new one is complete.
 
     Args:
         path: The folder.
-        sequence: Frames of a mesh, of Gaussians, of Gaussians on a mesh or of points. Of Gaussians on a mesh a .ply and a
-            .sog hold the Gaussians, and an .obj the mesh.
-        suffix: .obj, .ply or .stl for meshes; .ply or .sog for Gaussians, which SuperSplat plays; .ply for points.
+        sequence: Frames of a mesh, of Gaussians, of Gaussians on a mesh or of points. For Gaussians on a mesh, .ply and .sog
+            store the Gaussians, and .obj the mesh.
+        suffix: .obj, .ply or .stl for meshes; .ply or .sog for Gaussians, which SuperSplat can play; .ply for points.
 
     Raises:
-        InputError: There are no frames, a file of this suffix cannot hold them, or `path` is the name of a file.
-        OutputExistsError: Something else than frames is at `path`.
-        MissingDependencyError: trimesh is not there, for meshes.
+        InputError: There are no frames, files with this suffix cannot store them, or `path` looks like a file name.
+        OutputExistsError: `path` exists and does not contain frames.
+        MissingDependencyError: trimesh is required for meshes and not installed.
     """
     path = Path(path)
     check_folder_name(path, "a sequence of frames")
@@ -48,7 +48,7 @@ def write_frames(path: Path | str, sequence: FrameSequence, suffix: str = ".obj"
     if suffix not in wanted or not len(sequence):
         raise InputError(f"{path}: got {len(sequence)} frames as {suffix!r}; want at least one, as {', '.join(wanted)}")
     if path.exists() and not (path / INDEX).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise OutputExistsError(path, f"it is not a folder of frames with {INDEX}; give another name")
+        raise OutputExistsError(path, f"it is not a folder of frames with {INDEX}; use another name")
     if isinstance(sequence.base, MeshGaussians) and suffix not in SPLATS:
         sequence = replace(sequence, base=sequence.base.mesh)
     with atomic_folder(path) as folder:
@@ -68,16 +68,16 @@ def write_frames(path: Path | str, sequence: FrameSequence, suffix: str = ".obj"
 
 
 def read_frames(path: Path | str, rate: float | None = None) -> FrameSequence:
-    """The meshes of a folder, in the order of the numbers in their names, as frames of the first one.
+    """Read the meshes of a folder, ordered by the numbers in their names, as frames of the first one.
 
     Args:
         path: A folder of .obj, .ply or .stl files of one mesh: the same faces in all.
-        rate: Frames a second; wanted where there is no frames.json, which says the times.
+        rate: Frames per second; required if there is no frames.json with the times.
 
     Raises:
-        MissingFileError: There is no such folder, or not as many files as frames.json says.
-        FileFormatError: A file is damaged, has other faces than the first, or holds no mesh.
-        InputError: There is neither frames.json nor a rate, or there are no meshes.
+        MissingFileError: The folder does not exist, or has fewer files than frames.json lists.
+        FileFormatError: A file is damaged, has different faces than the first, or contains no mesh.
+        InputError: There is neither a frames.json nor a rate, or there are no meshes.
     """
     path = Path(path)
     if not path.is_dir():
@@ -90,7 +90,7 @@ def read_frames(path: Path | str, rate: float | None = None) -> FrameSequence:
         raise InputError(f"{path}: holds {' and '.join(kinds) or 'no'} meshes; want those of one of {', '.join(SUFFIXES)}")
     if times is None:
         if rate is None or not 0 < rate < float("inf"):
-            raise InputError(f"{path}: has no {INDEX} with the times; want a rate in frames a second, got {rate}")
+            raise InputError(f"{path}: has no {INDEX} with the times; want a rate in frames per second, got {rate}")
         times = [i / rate for i in range(len(files))]
     if len(times) > len(files):
         raise MissingFileError(path / f"frame_{len(files):05d}{suffix}", f"one of the {len(times)} frames of {path / INDEX}")
@@ -110,7 +110,7 @@ def read_frames(path: Path | str, rate: float | None = None) -> FrameSequence:
 
 
 def _times(path: Path) -> tuple[str, list[float]]:
-    """The suffix and the times that frames.json names."""
+    """The suffix and the times in frames.json."""
     index = path / INDEX
     try:
         content = json.loads(index.read_text(encoding="utf-8"))

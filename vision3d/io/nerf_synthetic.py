@@ -1,4 +1,4 @@
-"""The layout of the NeRF-synthetic scenes: transforms_{train,val,test}.json and RGBA pictures."""
+"""The layout of the NeRF-synthetic scenes: transforms_{train,val,test}.json and RGBA images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +9,11 @@ from vision3d.io.frames import Frame, FrameList
 
 
 def read_frames(folder: Path | str) -> FrameList:
-    """The training views, and the test views as those held out (the validation views where there are no test views).
+    """The training views, and the test views as held-out views (the validation views if there are no test views).
 
     Raises:
-        MissingFileError: There is no transforms_train.json.
-        FileFormatError: A file is damaged, or a pose is wrong.
+        MissingFileError: transforms_train.json does not exist.
+        FileFormatError: A file is damaged, or a pose is invalid.
     """
     folder = Path(folder)
     if not (folder / "transforms_train.json").is_file():

@@ -1,9 +1,9 @@
-"""Meshes that move as .npz of numpy: what other programs need to read a motion in one line.
+"""Animated meshes as .npz: a motion that other programs can load in one line.
 
     vertices (T, V, 3) float32   faces (F, 3) int64   times (T,) float64 [s]
-    rest (V, 3), uvs, normals, vertex_colors, texture: where the mesh has them; the texture as bytes
+    rest (V, 3), uvs, normals, vertex_colors, texture: if the mesh has them; the texture as bytes
 
-`rest` may be missing when it is read: the first frame then stands for it.
+`rest` is optional when reading: by default it is the first frame.
 """
 
 import math
@@ -28,15 +28,15 @@ _DAMAGES = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, OverflowError, MemoryError),
     *(RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
-"""What zipfile and numpy raise for files that are damaged."""
+"""Exceptions of zipfile and numpy for damaged files."""
 _NAMES = ("vertices", "faces", "times", "rest", *_EXTRAS, "texture")
 
 
 def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
-    """Write the frames of a mesh, or of the mesh under Gaussians, whole or not at all.
+    """Write the frames of a mesh, or of the mesh under Gaussians, atomically.
 
     Raises:
-        InputError: There are no frames, or the base is no mesh.
+        InputError: There are no frames, or the base is not a mesh.
     """
     base = sequence.base.mesh if isinstance(sequence.base, MeshGaussians) else sequence.base
     vertices = sequence.vertices().to("cpu", torch.float32)
@@ -51,11 +51,11 @@ def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
 
 
 def read_sequence(path: Path | str) -> FrameSequence:
-    """The frames of a mesh.
+    """Read the frames of a mesh.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is damaged, holds Python objects, or has no vertices, faces and times that go together.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is damaged, contains Python objects, or lacks consistent vertices, faces and times.
     """
     path = Path(path)
     if not path.is_file():
@@ -73,7 +73,7 @@ def read_sequence(path: Path | str) -> FrameSequence:
     if vertices.ndim != 3 or vertices.shape[2] != 3 or not len(vertices):
         raise FileFormatError(path, f"has shape {vertices.shape}, want (T, V, 3)", "vertices")
     try:
-        with np.errstate(all="ignore"):  # what is not finite is found below
+        with np.errstate(all="ignore"):  # non-finite values are detected below
             frames = torch.from_numpy(vertices.astype(np.float32))
             parts = {name: torch.from_numpy(found[name].astype(np.float32)) for name in _EXTRAS if name in found}
             if "texture" in found:
@@ -87,7 +87,7 @@ def read_sequence(path: Path | str) -> FrameSequence:
 
 
 def load(path: Path) -> FrameSequence:
-    """Codec: the frames of a mesh."""
+    """Codec: read the frames of a mesh."""
     return read_sequence(path)
 
 
@@ -97,7 +97,7 @@ def save(path: Path, value: FrameSequence) -> None:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that have one of our names, after their sizes have been looked at."""
+    """The arrays with known names, after a check of their sizes."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_size(path, sum(entry.file_size for entry in archive.infolist()), path.stat().st_size, "its zip")
@@ -117,7 +117,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_header(path: Path, name: str, file: Any, size: int) -> None:
-    """Refuse an array whose header promises more than the file has, before it is allocated."""
+    """Raise an error, before allocating, if the header of an array declares more data than the file has."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise FileFormatError(path, f"is version {version} of .npy, want 1 or 2", name)

@@ -1,7 +1,7 @@
-"""Wavefront .obj: positions, texture coordinates and normals, each with indices of its own at the corners of the faces.
+"""Wavefront .obj: positions, texture coordinates and normals, each with its own indices at the corners of the faces.
 
-Lines v (with colours, x y z r g b), vt, vn, f and usemtl are read, all others passed over. Vertices are those of the file,
-in its order; seams of the texture are kept as coordinates by corner.
+Lines v (with colors, x y z r g b), vt, vn, f and usemtl are read, others are ignored. Vertices are those of the file, in its
+order; texture seams become coordinates by corner.
 """
 
 from typing import NamedTuple
@@ -13,37 +13,37 @@ _MISSING = np.iinfo(np.int64).min
 
 
 class ObjArrays(NamedTuple):
-    """What an .obj holds, with polygons as fans of triangles: V vertices, F triangles."""
+    """Contents of an .obj, with polygons as fans of triangles: V vertices, F triangles."""
 
     vertices: np.ndarray
     """(V, 3)."""
     faces: np.ndarray
     """(F, 3)."""
     uvs: np.ndarray | None
-    """(V, 2), or (F, 3, 2) where a vertex has several; v goes up. None where any corner has none."""
+    """(V, 2), or (F, 3, 2) if a vertex has several; v points up. None if any corner has none."""
     has_uvs: bool
     """Whether any corner has a texture coordinate."""
     normals: np.ndarray | None
-    """(V, 3), the mean where a vertex has several; None where any corner has none."""
+    """(V, 3), the mean if a vertex has several; None if any corner has none."""
     colors: np.ndarray | None
     """(V, 3)."""
     materials: np.ndarray
-    """(F,), places in `names`."""
+    """(F,), indices into `names`."""
     names: tuple[str, ...]
-    """Of the materials that faces use; empty before the first `usemtl`."""
+    """Materials used by faces; empty before the first `usemtl`."""
 
 
 def parse_obj(text: str) -> ObjArrays:
-    """The arrays of an .obj.
+    """Parse the text of an .obj.
 
     Raises:
-        ValueError: A number cannot be read, a line is too short, or an index names nothing.
+        ValueError: A number cannot be parsed, a line is too short, or an index is out of range.
     """
     rows: dict[str, list[list[str]]] = {kind: [] for kind in _KINDS}
     polygons: list[list[str]] = []
-    used: list[int] = []  # the material of each polygon
+    used: list[int] = []  # material of each polygon
     names, material = {"": 0}, 0
-    before: list[tuple[int, ...]] = []  # counts of the values above each face, for indices that count backwards
+    before: list[tuple[int, ...]] = []  # numbers of values before each face, for negative indices
     for line in text.replace("\\\r\n", " ").replace("\\\n", " ").splitlines():
         words = line.split("#", 1)[0].split()
         if not words:
@@ -64,7 +64,7 @@ def parse_obj(text: str) -> ObjArrays:
     counts = np.array(before, np.int64).reshape(-1, 3).repeat(lengths, axis=0)
     corners = np.where(corners > 0, corners - 1, np.where(corners == _MISSING, -1, counts + corners))
     sizes = np.array([len(values) for values in points])
-    corners[:, 1:][:, sizes[1:] == 0] = -1  # a list that is not there at all: as if no corner named it
+    corners[:, 1:][:, sizes[1:] == 0] = -1  # a missing list: as if no corner referred to it
     if (len(corners) and (corners[:, 0] < 0).any()) or (corners < -1).any() or (corners >= sizes).any():
         raise ValueError("a face refers to a missing element")
     faces = corners[_fans(lengths)]
@@ -88,12 +88,12 @@ def _floats(rows: list[list[str]], width: int) -> np.ndarray:
 
 
 def _indices(words: list[str]) -> np.ndarray:
-    """(C, 3) of v, v/vt, v//vn or v/vt/vn; `_MISSING` where a corner has none."""
+    """(C, 3) of v, v/vt, v//vn or v/vt/vn; `_MISSING` if a corner has none."""
     slashes = {word.count("/") for word in words}
     if max(slashes, default=0) > 2:
         raise ValueError("a corner of a face has more than v/vt/vn")
     if len(slashes) == 1 and not any("//" in word or word.endswith("/") for word in words):
-        count = slashes.pop() + 1  # all alike: read at once
+        count = slashes.pop() + 1  # all alike: parsed at once
         table = np.array(" ".join(words).replace("/", " ").split(), np.int64).reshape(-1, count)
     else:
         table = np.array([[int(i) if i else _MISSING for i in (*word.split("/"), "", "")[:3]] for word in words], np.int64)
@@ -104,7 +104,7 @@ def _indices(words: list[str]) -> np.ndarray:
 
 
 def _fans(lengths: np.ndarray) -> np.ndarray:
-    """Rows of the corners of each triangle, (F, 3): polygons of these lengths lie one after the other."""
+    """Corner indices of each triangle, (F, 3): polygons of these lengths are stored one after another."""
     first = lengths.cumsum() - lengths
     start = first.repeat(lengths - 2)
     inside = np.arange(len(start)) - (first - 2 * np.arange(len(first))).repeat(lengths - 2)

@@ -1,17 +1,17 @@
-"""Tables of 256 numbers and palettes of rows that stand for many: what SOG files index into."""
+"""Codebooks of 256 numbers and palettes of representative rows, which SOG files index into."""
 
 import numpy as np
 from scipy.sparse import csr_array
 
-_SAMPLE = 1 << 20  # values that a table is made of
-_SAMPLE_ROWS = 1 << 18  # that the first splits of a palette are made of
-_PART = 1 << 12  # rows of a part that stays in the cache
-_CHUNK = 1 << 14  # rows that are sorted into parts at a time
+_SAMPLE = 1 << 20  # values used to build a codebook
+_SAMPLE_ROWS = 1 << 18  # rows used for the first splits of a palette
+_PART = 1 << 12  # rows of a part that fits the cache
+_CHUNK = 1 << 14  # rows assigned to parts at a time
 
 
 def codebook_of(values: np.ndarray) -> np.ndarray:
-    """256 sorted numbers, half of them evenly over the range and half at quantiles: none of `values` is farther than 1/254
-    of the range from the nearest, and where many are, much less.
+    """256 sorted numbers, half of them evenly over the range and half at quantiles: the error is at most 1/254 of the range,
+    and much smaller where values are dense.
 
     Args:
         values: Finite numbers of any shape, at least one.
@@ -24,17 +24,17 @@ def codebook_of(values: np.ndarray) -> np.ndarray:
 
 
 def nearest_entries(codebook: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Index (uint8, shape of `values`) of the nearest number of a sorted table."""
+    """Index (uint8, shape of `values`) of the nearest number in a sorted codebook."""
     return np.searchsorted((codebook[1:] + codebook[:-1]) / 2, values).astype(np.uint8)
 
 
 def palette_of(rows: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most `largest` rows that stand for all, and the index (uint32) of each row's.
+    """At most `largest` representative rows, and the index (uint32) of each row's representative.
 
-    As many rows as fit are their own palette. Otherwise all are split in two at the mean of the dimension of largest variance,
-    and each part again, until there are `largest` parts (a power of two); the mean of a part stands for it. The first splits
-    are found with a sample, the later ones part by part with all rows. (A tree of splits takes a second where k-means of as
-    many centres would take hours.)
+    If there are few enough rows, they are the palette. Otherwise all are split in two at the mean of the dimension of largest
+    variance, and each part again, until there are `largest` parts (a power of two); each is represented by its mean. The first
+    splits are computed from a sample, the later ones part by part from all rows. (A tree of splits takes a second where k-means
+    with as many centers would take hours.)
 
     Args:
         rows: (N, D).
@@ -66,7 +66,7 @@ def palette_of(rows: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _split(rows: np.ndarray, depth: int) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """Splits of each level (dimension and limit of each part), and the part (N,) of each row after the last level."""
+    """Splits of each level (dimension and threshold of each part), and the part (N,) of each row after the last level."""
     width, both = rows.shape[1], np.concatenate([rows, rows * rows], 1)
     parts, splits = np.zeros(len(rows), np.uint16), []
     for level in range(depth):
@@ -81,7 +81,7 @@ def _split(rows: np.ndarray, depth: int) -> tuple[list[tuple[np.ndarray, np.ndar
 
 
 def _sums(rows: np.ndarray, parts: np.ndarray, num_parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of the rows of each part, and how many it has: a sparse product, many times as fast as `np.add.reduceat`."""
+    """Sum and number of the rows of each part: a sparse product, many times faster than `np.add.reduceat`."""
     counts = np.bincount(parts, minlength=num_parts)
     starts = np.concatenate([[0], np.cumsum(counts)])
     members = csr_array((np.ones(len(rows), rows.dtype), np.argsort(parts, kind="stable"), starts), (num_parts, len(rows)))

@@ -2,7 +2,7 @@
 
 Gaussian files have the layout of the INRIA code as gsplat writes it: x y z, f_dc_0..2, f_rest_* channel-major (all of
 red, then green, then blue), opacity (logit), scale_* (natural logarithm), rot_0..3 (wxyz); normals are not written and
-not needed. In the header, `comment SplatRenderMode: mip|2dgs` marks antialiased and 2dgs scenes, and
+not required. In the header, `comment SplatRenderMode: mip|2dgs` marks antialiased and 2dgs scenes, and
 `comment Vision3dMode: flat` scenes of flat ellipsoids.
 """
 
@@ -28,22 +28,22 @@ _DC = ("f_dc_0", "f_dc_1", "f_dc_2")
 _ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
 _COLORS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 _GAUSSIAN_SIGNS = {*_DC, *_ROTATION, "opacity", "scale_0", "packed_position"}
-_OPAQUE_LOGIT = 15.0  # what files of 8-bit opacity 255 mean by infinity; 1 - sigmoid(15) = 3e-7
+_OPAQUE_LOGIT = 15.0  # used for infinity, which files with 8-bit opacity contain for 255; 1 - sigmoid(15) = 3e-7
 
 
 def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene:
     """Read a Gaussian .ply: ASCII or binary of either byte order, properties in any order, harmonics of degree 0 to 4.
 
-    A compressed one (see `vision3d.io.compressed_ply`) is known by its elements and read, too.
+    A compressed .ply (see `vision3d.io.compressed_ply`) is recognized by its elements and read as well.
 
     Args:
         path: The file.
-        drop_nan: Leave out rows that are not finite or have a rotation of length zero, instead of refusing the file. An
-            opacity of plus or minus infinity is no such row: it becomes a logit of 15 or -15.
+        drop_nan: Drop rows that are not finite or have a rotation of length zero instead of raising an error. An infinite
+            opacity does not count: it becomes a logit of 15 or -15.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no .ply, is cut off, lacks a property, has no rows, or has rows that are not finite.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is not a .ply, is truncated, lacks a property, has no rows, or has rows that are not finite.
     """
     table = read_table(path)
     if "packed_position" in table.names:
@@ -56,7 +56,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     if missing := [name for name in wanted if name not in table.names]:
         raise FileFormatError(table.path, _missing_text(table, missing), "header")
     num_coeffs = 1 + len(coefficients) // 3
-    # The file has all of red, then green, then blue; here the three colours of a coefficient are neighbours.
+    # The file has all of red, then green, then blue; here the three colors of a coefficient are adjacent.
     harmonics = [*_DC, *(coefficients[c * (num_coeffs - 1) + k] for k in range(num_coeffs - 1) for c in range(3))]
     means, harmonics, opacities, log_scales, quats = table.columns(_MEANS, harmonics, ["opacity"], scales, _ROTATION)
     opacity_logits, sh = opacities[:, 0], harmonics.reshape(len(table), num_coeffs, 3)
@@ -89,7 +89,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
 
 def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
-    """Write a binary little-endian Gaussian .ply, whole or not at all; reading it back gives the same bits (float32).
+    """Write a binary little-endian Gaussian .ply atomically; reading it back gives identical bits (float32).
 
     Raises:
         InputError: The scene is empty or has values that are not finite.
@@ -116,11 +116,11 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
 
 
 def read_points(path: Path | str) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3"] | None]:
-    """Read a point cloud: positions, and colours in [0, 1] if the file has them.
+    """Read a point cloud: positions, and colors in [0, 1] if the file has them.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no .ply, is cut off, has no x y z or no rows, or positions that are not finite.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is not a .ply, is truncated, has no x y z or no rows, or has non-finite positions.
     """
     table = read_table(path)
     if missing := [name for name in _MEANS if name not in table.names]:
@@ -134,12 +134,12 @@ def read_points(path: Path | str) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "
     colors = torch.from_numpy(table.columns(names)[0])
     is_integer = table.kinds[table.names.index(names[0])][0] in "iu" or bool(
         (colors > 1).any()
-    )  # ASCII files do not keep the type
+    )  # ASCII files do not preserve the type
     return torch.from_numpy(points), (colors / (255.0 if is_integer else 1.0)).clamp(0, 1)
 
 
 def write_points(path: Path | str, points: Float[Tensor, "p 3"], colors: Float[Tensor, "p 3"] | None = None) -> None:
-    """Write a point cloud as binary .ply (x y z, and red green blue as bytes), whole or not at all.
+    """Write a point cloud as binary .ply (x y z, and red green blue as bytes) atomically.
 
     Args:
         path: The file.
@@ -155,11 +155,11 @@ def write_points(path: Path | str, points: Float[Tensor, "p 3"], colors: Float[T
 
 
 def kind_of(path: Path) -> Literal["gaussians", "mesh", "points"]:
-    """What a .ply holds, by its header.
+    """Type of the contents of a .ply, by its header.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no .ply.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is not a .ply.
     """
     elements = read_elements(path)
     if "face" in elements:
@@ -169,13 +169,13 @@ def kind_of(path: Path) -> Literal["gaussians", "mesh", "points"]:
 
 
 def load(path: Path) -> object:
-    """Codec: the mesh of a file with faces, its Gaussians, or its points where it has no sign of Gaussians."""
+    """Codec: read the mesh of a file with faces, else its Gaussians, else its points if it has no Gaussian properties."""
     kind = kind_of(path)
     return _meshes().load(path) if kind == "mesh" else _points().read_ply(path) if kind == "points" else read_gaussians(path)
 
 
 def save(path: Path, value: GaussianScene | Mesh | PointCloud) -> None:
-    """Codec: write Gaussians (compressed where the name ends in .compressed.ply), a mesh or points."""
+    """Codec: write Gaussians (compressed if the name ends in .compressed.ply), a mesh or points."""
     if isinstance(value, Mesh):
         _meshes().save(path, value)
     elif isinstance(value, PointCloud):
@@ -210,7 +210,7 @@ def _rest_names(table: Table) -> list[str]:
 
 
 def _read_labels(table: Table) -> np.ndarray | None:
-    """The column `label`, where it holds integers (other programs' files may use the name for something else)."""
+    """The column `label` if it has integers (files of other programs may use the name differently)."""
     if "label" not in table.names:
         return None
     values = table.columns(["label"], dtype=np.float64)[0][:, 0]
@@ -219,7 +219,7 @@ def _read_labels(table: Table) -> np.ndarray | None:
 
 
 def _has_nan(values: np.ndarray) -> np.ndarray:
-    """Rows that hold NaN or infinity: their sum is not finite, and neither is an element (finite sums may overflow)."""
+    """Rows that contain NaN or infinity: their sum is not finite, and neither is an element (finite sums may overflow)."""
     with np.errstate(over="ignore", invalid="ignore"):
         is_bad = ~np.isfinite(values @ np.ones(values.shape[1], np.float32))
     is_bad[is_bad] = ~np.isfinite(values[is_bad]).all(1)

@@ -1,4 +1,4 @@
-"""The container of .ply files: header, and the rows of its `vertex` element in any of the three encodings."""
+"""The container of .ply files: header, and the rows of its `vertex` element in all three encodings."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +25,12 @@ _TYPES = {
 _NAMES = {"f4": "float", "u1": "uchar", "i4": "int", "f8": "double"}
 ENCODINGS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _MAX_HEADER = 1 << 16  # bytes
-_ROWS_A_CHUNK = 1 << 12  # of a size that stays in the cache
+_ROWS_A_CHUNK = 1 << 12  # sized to fit the cache
 
 
 @dataclass
 class Element:
-    """A table of the header."""
+    """An element in the header."""
 
     name: str
     count: int
@@ -44,7 +44,7 @@ class Element:
 
 @dataclass
 class Header:
-    """What stands before `end_header`."""
+    """The part of the file before `end_header`."""
 
     encoding: str
     comments: list[str]
@@ -54,12 +54,12 @@ class Header:
 
 @dataclass
 class Table:
-    """The rows of one element, read in pieces when columns are asked for."""
+    """The rows of one element, read in chunks when columns are requested."""
 
     path: Path
     comments: list[str]
     names: list[str]
-    """Properties in the file's order."""
+    """Properties in file order."""
     kinds: list[str]
     """Their numpy types; all f8 in ASCII files."""
     count: int
@@ -69,7 +69,7 @@ class Table:
         return self.count
 
     def columns(self, *groups: Sequence[str], dtype: type = np.float32) -> list[np.ndarray]:
-        """One array (rows, names) for each group of property names; one pass over the file."""
+        """One array (rows, names) per group of property names; one pass over the file."""
         places = [torch.tensor([self.names.index(name) for name in group]) for group in groups]
         results = [torch.from_numpy(np.empty((self.count, len(group)), dtype)) for group in groups]
         start = 0
@@ -86,7 +86,8 @@ def read_table(path: Path | str, element: str = "vertex") -> Table:
 
     Raises:
         MissingFileError: The file does not exist.
-        FileFormatError: It is no .ply, lacks the element, is cut off (the rows it has are counted), or has a bad row.
+        FileFormatError: It is not a .ply, lacks the element, is truncated (the message has the number of rows), or has a bad
+            row.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,26 +117,26 @@ def read_table(path: Path | str, element: str = "vertex") -> Table:
 
 
 def read_elements(path: Path | str, *, with_empty: bool = False) -> dict[str, list[str]]:
-    """The elements of a .ply file by name, in its order: their properties without lists, from the header alone.
+    """The elements of a .ply file by name, in file order: their non-list properties, from the header alone.
 
     Args:
         path: The file.
-        with_empty: Also those that have no rows.
+        with_empty: Include elements without rows.
 
     Raises:
         MissingFileError: The file does not exist.
-        FileFormatError: It is no .ply, or its header is damaged.
+        FileFormatError: It is not a .ply, or its header is damaged.
     """
     header = read_header(path)
     return {e.name: [name for name, _ in e.properties] for e in header.elements if e.count or with_empty}
 
 
 def read_header(path: Path | str) -> Header:
-    """What stands before the rows of a .ply file.
+    """The header of a .ply file.
 
     Raises:
         MissingFileError: The file does not exist.
-        FileFormatError: It is no .ply, or its header is damaged.
+        FileFormatError: It is not a .ply, or its header is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -145,7 +146,7 @@ def read_header(path: Path | str) -> Header:
 
 
 def write_table(path: Path | str, columns: Sequence[tuple[str, np.ndarray]], comments: Sequence[str] = ()) -> None:
-    """Write a binary little-endian .ply with one element `vertex`, whole or not at all.
+    """Write a binary little-endian .ply with one element `vertex` atomically.
 
     Args:
         path: The file.
@@ -224,7 +225,7 @@ def _binary_chunks(path: Path, element: Element, before: list[Element], header: 
     kinds = {kind for _, kind in element.properties}
     plain = np.dtype(order + kinds.pop()) if len(kinds) == 1 else None  # as in Gaussian files: rows are a matrix
     size = path.stat().st_size
-    num_whole = max(0, size - offset) // dtype.itemsize  # known before anything of the header's size is allocated
+    num_whole = max(0, size - offset) // dtype.itemsize  # known before allocating what the header declares
     if num_whole < element.count:
         raise FileFormatError(path, f"is truncated: it holds {num_whole} whole rows of {element.count}", size)
 
@@ -243,7 +244,7 @@ def _binary_chunks(path: Path, element: Element, before: list[Element], header: 
 
 
 def _matrix(chunk: np.ndarray, dtype: type) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, which readers refuse
+    with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite, which readers reject
         if chunk.dtype.names is None:
             return np.array(chunk, dtype)
         rows = np.empty((len(chunk), len(chunk.dtype.names)), dtype)
@@ -269,7 +270,7 @@ def _read_ascii(path: Path, file: BinaryIO, element: Element, num_before: int) -
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # numpy's on an empty file, which is counted below
+            warnings.simplefilter("ignore", UserWarning)  # numpy warns about an empty file; rows are counted below
             rows = np.loadtxt(counted(), dtype=np.float64, comments=None, ndmin=2)
     except ValueError as error:
         raise FileFormatError(path, f"row {lines} of {element.count} is not understood ({error})") from error

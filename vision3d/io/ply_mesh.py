@@ -1,6 +1,6 @@
 """Meshes of .ply files: vertices, polygons, and texture coordinates by vertex or by corner of a face.
 
-Lists are read in one go where all are of one length, else row by row.
+Lists are read in one operation if all have the same length, else row by row.
 """
 
 from pathlib import Path
@@ -12,19 +12,19 @@ from vision3d.core.errors import FileFormatError
 from vision3d.io.ply_file import ENCODINGS, Element, Header, read_header
 
 Rows = dict[str, Any]
-"""Of an element: (n,) of a plain property; of a list (n, k), or n arrays where lengths differ."""
+"""For an element: (n,) for a plain property; (n, k) for a list, or n arrays if lengths differ."""
 _INDICES = ("vertex_indices", "vertex_index")
 _UVS = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"), ("texture_s", "texture_t"))
 
 
 def read_arrays(path: Path) -> Rows:
-    """`vertices`, `faces`, and where they are there `uvs` (by vertex or (F, 3, 2) by corner), `normals`, `colors`, `texture`.
+    """`vertices`, `faces`, and if present `uvs` (by vertex or (F, 3, 2) by corner), `normals`, `colors`, `texture`.
 
-    Polygons are cut into fans of triangles; `texture` is the name of a picture.
+    Polygons are cut into fans of triangles; `texture` is the name of an image.
 
     Raises:
         MissingFileError: The file does not exist.
-        FileFormatError: It is no .ply of a mesh, is cut off or damaged.
+        FileFormatError: It is not a .ply of a mesh, is truncated or damaged.
     """
     header = read_header(path)
     names = [element.name for element in header.elements]
@@ -58,12 +58,12 @@ def read_arrays(path: Path) -> Rows:
 
 
 def _columns(rows: Rows, names: Any) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, which is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite, which is rejected
         return np.stack([np.asarray(rows[name]).astype(np.float32) for name in names], -1)
 
 
 def _fans(indices: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Triangles (F, 3), and of each its polygon and the places (F, 3) of its corners there."""
+    """Triangles (F, 3), the polygon of each, and the positions (F, 3) of its corners there."""
     lengths = np.array([len(row) for row in indices], np.int64)
     faces, rows, corners = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.int64)], [np.zeros((0, 3), np.int64)]
     for length in np.unique(lengths[lengths >= 3]):
@@ -92,7 +92,7 @@ def _corner_uvs(path: Path, coords: Any, rows: np.ndarray, corners: np.ndarray) 
 
 
 def _elements(path: Path, header: Header) -> dict[str, Rows]:
-    """The rows of all elements up to the last that is needed."""
+    """The rows of all elements up to the last one needed."""
     data = path.read_bytes()[header.size :]
     is_text = header.encoding == "ascii"
     reader = _Text(path, data) if is_text else _Binary(path, data, ENCODINGS[header.encoding])
@@ -128,7 +128,7 @@ class _Binary:
         return self._one_by_one(element)
 
     def _lengths(self, element: Element) -> dict[int, int]:
-        """Of the lists in the first row."""
+        """List lengths in the first row."""
         place, found = self.place, {}
         for number, (_, kind, count_kind) in enumerate(element.layout):
             if count_kind is not None:
@@ -166,7 +166,7 @@ class _Binary:
 
 
 class _Text:
-    """A row begins with a line; what a line holds beyond its row is passed over, as other readers do."""
+    """A row starts on a new line; extra values on a line are ignored, as in other readers."""
 
     def __init__(self, path: Path, data: bytes) -> None:
         self.path, self.size, self.lines = path, len(data), iter(data.splitlines())

@@ -1,10 +1,10 @@
-"""How a scene is rendered, as comments in the header of a Gaussian .ply say it."""
+"""The rendering mode of a scene, as comments in the header of a Gaussian .ply."""
 
 from vision3d.scene.gaussians import GaussianScene, SplatMode
 
 
 def mode_comments(scene: GaussianScene) -> list[str]:
-    """Lines of the header that say who wrote the file and how the scene is rendered."""
+    """Header comments with the writing program and the rendering mode."""
     comments = ["written by vision3d"]
     if scene.antialiased or scene.mode == "2dgs":
         comments.append(f"SplatRenderMode: {'2dgs' if scene.mode == '2dgs' else 'mip'}")
@@ -14,7 +14,7 @@ def mode_comments(scene: GaussianScene) -> list[str]:
 
 
 def read_mode(comments: list[str], num_scales: int) -> tuple[SplatMode, bool]:
-    """Mode and antialiasing that the comments of a header tell, or the number of its scales."""
+    """Mode and antialiasing from the comments of a header, or from the number of scales."""
     tags = dict(comment.replace(" ", "").split(":", 1) for comment in comments if ":" in comment)
     rendering = tags.get("SplatRenderMode", "")
     if tags.get("Vision3dMode") == "flat":

@@ -1,4 +1,4 @@
-"""Point clouds as .ply (every attribute a property) and as KITTI's .bin."""
+"""Point clouds as .ply (one property per attribute) and as KITTI's .bin."""
 
 import logging
 from collections.abc import Callable
@@ -20,15 +20,15 @@ _COLORS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_g
 
 
 def read_ply(path: Path | str, *, drop_nan: bool = False) -> PointCloud:
-    """Read a point cloud: x y z, and what else each vertex has; values become float32, integers int64.
+    """Read a point cloud: x y z, and all other vertex properties; values become float32, integers int64.
 
     Args:
         path: The file.
-        drop_nan: Leave out points with values that are not finite, instead of refusing the file.
+        drop_nan: Drop points with non-finite values instead of raising an error.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no .ply, is cut off, has no x y z or no rows, or values that are not finite.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is not a .ply, is truncated, has no x y z or no rows, or has non-finite values.
     """
     table = read_table(path)
     if missing := [name for name in _POINTS if name not in table.names]:
@@ -42,7 +42,7 @@ def read_ply(path: Path | str, *, drop_nan: bool = False) -> PointCloud:
     arrays = dict(zip(groups, table.columns(*groups.values())))
     if color_names is not None:
         kind = table.kinds[table.names.index(color_names[0])]
-        # ASCII files do not keep the type.
+        # ASCII files do not preserve the type.
         top = {"u1": 255.0, "u2": 65535.0}.get(kind, 255.0 if (arrays["colors"] > 1).any() else 1.0)
         arrays["colors"] = (arrays["colors"] / np.float32(top)).clip(0, 1)
     if "intensity" in arrays:
@@ -59,7 +59,7 @@ def read_ply(path: Path | str, *, drop_nan: bool = False) -> PointCloud:
 
 
 def write_ply(path: Path | str, cloud: PointCloud) -> None:
-    """Write a binary .ply, whole or not at all; floats come back with the same bits (float32), colours as bytes.
+    """Write a binary .ply atomically; floats are preserved bit by bit (float32), colors are stored as bytes.
 
     Raises:
         InputError: The cloud is empty, has values that are not finite, or integers beyond 32 bits.
@@ -83,15 +83,15 @@ def write_ply(path: Path | str, cloud: PointCloud) -> None:
 
 
 def read_bin(path: Path | str, *, drop_nan: bool = False) -> PointCloud:
-    """Read a KITTI LiDAR sweep: rows of x y z intensity, little-endian float32, without a header.
+    """Read a KITTI LiDAR sweep: rows of x y z intensity, little-endian float32, no header.
 
     Args:
         path: The file.
-        drop_nan: Leave out points with values that are not finite, instead of refusing the file.
+        drop_nan: Drop points with non-finite values instead of raising an error.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is empty, its length is no multiple of 16 bytes, or values are not finite.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is empty, its length is not a multiple of 16 bytes, or values are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,7 +104,7 @@ def read_bin(path: Path | str, *, drop_nan: bool = False) -> PointCloud:
 
 
 def write_bin(path: Path | str, cloud: PointCloud) -> None:
-    """Write a KITTI .bin, whole or not at all; an intensity that is missing becomes 0, one warning names what is lost.
+    """Write a KITTI .bin atomically; a missing intensity becomes 0, one warning lists what is lost.
 
     Raises:
         InputError: The cloud is empty or has values that are not finite.
@@ -120,7 +120,7 @@ def write_bin(path: Path | str, cloud: PointCloud) -> None:
 
 
 def load(path: Path) -> PointCloud:
-    """Codec: the points of a .bin."""
+    """Codec: read the points of a .bin."""
     return read_bin(path)
 
 
@@ -130,7 +130,7 @@ def save(path: Path, value: PointCloud) -> None:
 
 
 def _checked(path: Path, make: Callable[[], PointCloud], drop_nan: bool) -> PointCloud:
-    """The points, without those that are not finite where these are to be left out."""
+    """The points, without non-finite ones if they are to be dropped."""
     try:
         cloud = make()
         is_good, names = torch.ones(cloud.num_points, dtype=torch.bool), []

@@ -1,7 +1,7 @@
-"""Gaussians on meshes as .safetensors, with the mesh as .glb beside it.
+"""Gaussians on meshes as .safetensors, with the mesh as .glb next to it.
 
-The header's metadata has `vision3d`: JSON with type, version, the name of the mesh's file and its SHA-256, so that a file of
-one run is never taken for that of another.
+The header's metadata has a key `vision3d`: JSON with type, version, name and SHA-256 of the mesh file, so that files of
+different runs are never mixed up.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ _NAMES = ("face_ids", "barycentric", "rotations", "log_scales", "opacity_logits"
 
 
 def write_mesh_gaussians(path: Path | str, value: MeshGaussians) -> None:
-    """Write the mesh as .glb, then the rest; float32 values come back with the same bits.
+    """Write the mesh as .glb, then the rest; float32 values are preserved bit by bit.
 
     Raises:
-        InputError: A value is wrong.
+        InputError: A value is invalid.
     """
     path = Path(path)
     mesh_path = path.with_suffix(".glb")
@@ -39,8 +39,8 @@ def read_mesh_gaussians(path: Path | str) -> MeshGaussians:
     """Read Gaussians and their mesh.
 
     Raises:
-        MissingFileError: There is no such file, or not the mesh that it names.
-        FileFormatError: It is damaged, holds something else, or the mesh is not the one that it was written with.
+        MissingFileError: The file, or the mesh it refers to, does not exist.
+        FileFormatError: It is damaged, contains something else, or the mesh is not the one it was written with.
     """
     path = Path(path)
     own, tensors = read_described(path, _TYPE, _VERSION, "Gaussians on a mesh", ("mesh", "sha256"))
@@ -62,7 +62,7 @@ def read_mesh_gaussians(path: Path | str) -> MeshGaussians:
 
 
 def load(path: Path) -> MeshGaussians:
-    """Codec: the Gaussians of a file."""
+    """Codec: read Gaussians."""
     return read_mesh_gaussians(path)
 
 

@@ -1,7 +1,7 @@
 """Structure from motion by pycolmap: cameras and points from photos, or points for known cameras.
 
-Features are looked for in copies of the photos of a bounded size, turned as `vision3d.io.images.read_image` turns them; the
-cameras found refer to the photos themselves. pycolmap runs in a process of its own (`vision3d.io.sfm_job`).
+Features are detected in copies of the photos of limited size, rotated like `vision3d.io.images.read_image` does; the cameras
+found refer to the photos themselves. pycolmap runs in a process of its own (`vision3d.io.sfm_job`).
 """
 
 import contextlib
@@ -35,11 +35,11 @@ MAX_SIZE = 1280
 MIN_PHOTOS = 3
 _INDEX = "sfm.json"
 _VERSION = 1
-_MAX_EXHAUSTIVE = 80  # views with known cameras of which every pair is compared
-_NUM_NEIGHBORS = 20  # with how many of its nearest views a posed view is compared beyond that
+_MAX_EXHAUSTIVE = 80  # number of posed views up to which all pairs are matched
+_NUM_NEIGHBORS = 20  # beyond that, number of nearest views that each posed view is matched with
 _FEW_FEATURES = 100
 _MAX_FEATURES = 4096
-_SMALL, _DOUBLED = 1000, -1  # px; photos below are doubled to look for features
+_SMALL, _DOUBLED = 1000, -1  # px; smaller photos are upscaled by 2 for feature detection
 _FOCALS = {"SIMPLE_RADIAL": 1, "OPENCV": 2}
 
 
@@ -53,30 +53,30 @@ def find_cameras(
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> tuple[Path, Path]:
-    """The cameras of photos or of a video as a COLMAP model, found once and then kept.
+    """Estimate the cameras of photos or of a video as a COLMAP model; the result is stored and reused.
 
-    Photos of one size (and of one lens, by their EXIF data) share a camera. All pairs of up to 20 photos are compared; of
-    more, each with the 16 that share most of its largest features. The largest connected part is kept; a warning says how
-    many photos are left out.
+    Photos of the same size (and of the same lens, by their EXIF data) share a camera. Up to 20 photos, all pairs are matched;
+    beyond that, each photo with the 16 that share most of its largest features. The largest connected part is kept; a warning
+    has the number of dropped photos.
 
     Args:
         path: A folder of photos (or with a folder `images`), or a video.
-        folder: Where the model is kept, as `sparse/0`; frames of a video go to `images` there. None: a folder of the
-            user's cache. A model that is there already is taken if it is of the same files.
-        skip_missing: Leave out photos that cannot be read, instead of refusing all.
-        max_size: Larger photos are reduced to this many pixels on their longer side to look for features.
-        max_frames: How many frames of a video are used, evenly spaced.
-        seed: Of the random draws.
-        progress: Takes the steps.
+        folder: Where the model is stored, as `sparse/0`; frames of a video go to `images` there. None: a folder in the user's
+            cache. An existing model is reused if it is of the same files.
+        skip_missing: Drop photos that cannot be read instead of raising an error.
+        max_size: Larger photos are downscaled to this many pixels on their longer side for feature detection.
+        max_frames: Number of evenly spaced frames of a video to use.
+        seed: Seed of random sampling.
+        progress: Progress callback.
 
     Returns:
-        The folder with `sparse/0`, and the folder of the photos that it names.
+        The folder with `sparse/0`, and the folder of the photos that it refers to.
 
     Raises:
         MissingDependencyError: pycolmap is not installed.
         FileFormatError: A photo cannot be read.
-        InputError: There are fewer than 3 different photos, or they do not fit together.
-        Interrupted: Ctrl-C or SIGTERM came.
+        InputError: There are fewer than 3 different photos, or they cannot be registered together.
+        Interrupted: Stopped by Ctrl-C or SIGTERM.
     """
     path = Path(path)
     sources = [path] if path.is_file() else _photo_files(path)
@@ -94,7 +94,7 @@ def find_cameras(
     model, result = found
     write_model(folder / "sparse" / "0", model)
     if path.is_dir():
-        with contextlib.suppress(OSError):  # for COLMAP and for `vision3d fit FOLDER`; not every system has links
+        with contextlib.suppress(OSError):  # for COLMAP and `vision3d fit FOLDER`; not every system supports links
             (folder / "images").unlink(missing_ok=True)
             (folder / "images").symlink_to(photos.resolve(), target_is_directory=True)
     with atomic_write(folder / _INDEX) as temporary:
@@ -104,7 +104,7 @@ def find_cameras(
 
 
 def read_summary(folder: Path | str) -> dict[str, Any]:
-    """What `find_cameras` found: photos, registered, points, error_px; empty where it has found nothing there."""
+    """Summary of `find_cameras`: photos, registered, points, error_px; empty if there is none."""
     index = _read_index(Path(folder))
     return {key: index[key] for key in ("photos", "registered", "points", "error_px") if key in index}
 
@@ -118,23 +118,23 @@ def triangulate(
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3"]]:
-    """Points of the surface, from photos whose cameras are known; cameras are not changed.
+    """Triangulate surface points from photos with known cameras; cameras are not changed.
 
     Args:
-        images: Photos and cameras, at whose size features are looked for.
-        which: Views to use; the training views by default, so that held-out views leave no trace.
-        max_size: Larger photos are reduced to this many pixels on their longer side to look for features.
-        max_error: Largest reprojection error of a point [px].
-        seed: Of the random draws.
-        progress: Takes the steps.
+        images: Photos and cameras; features are detected at their size.
+        which: Views to use; the training views by default, so that held-out views have no influence.
+        max_size: Larger photos are downscaled to this many pixels on their longer side for feature detection.
+        max_error: Maximum reprojection error of a point [px].
+        seed: Seed of random sampling.
+        progress: Progress callback.
 
     Returns:
-        Points [m] and their colours in [0, 1], on the device of `images`.
+        Points [m] and their colors in [0, 1], on the device of `images`.
 
     Raises:
         MissingDependencyError: pycolmap is not installed.
         InputError: Fewer than 2 views, or no point was found.
-        Interrupted: Ctrl-C or SIGTERM came.
+        Interrupted: Stopped by Ctrl-C or SIGTERM.
     """
     check_pycolmap()
     index = (images.train if which is None else which).tolist()
@@ -192,7 +192,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 def _found(
     sources: list[Path], photos: Path, *, skip_missing: bool, max_size: int, seed: int, progress: ProgressCallback | None
 ) -> tuple[ColmapModel, dict[str, Any]]:
-    """The model in pixels of the photos, and figures about it."""
+    """The model in pixels of the photos, and statistics about it."""
     if len(sources) < MIN_PHOTOS:
         raise InputError(f"{photos}: got {len(sources)} photos, want at least {MIN_PHOTOS}")
     num_different = len({hashlib.sha256(source.read_bytes()).digest() for source in sources})
@@ -240,7 +240,7 @@ def _found(
 
 
 def _check_found(photos: Path, count: int, result: dict[str, Any]) -> None:
-    """Raise an InputError that tells what is wrong with photos of which fewer than 3 fit together."""
+    """Raise an InputError that explains why fewer than 3 photos could be registered."""
     if result["registered"] >= MIN_PHOTOS:
         return
     if result["features"] < _FEW_FEATURES:
@@ -255,7 +255,7 @@ def _check_found(photos: Path, count: int, result: dict[str, Any]) -> None:
 
 
 def _in_photos(model: ColmapModel, originals: dict[str, tuple[Path, tuple[int, int]]]) -> ColmapModel:
-    """The model of the copies as one of the photos: their names, their size."""
+    """The model of the copies converted to the photos: names and sizes."""
     cameras, images, factors = {}, {}, {}
     for key, image in model.images.items():
         source, (width, height) = originals[image.name]
@@ -283,7 +283,7 @@ def _extract_frames(path: Path, folder: Path, max_frames: int) -> None:
 
 
 def _pairs(cameras: Cameras) -> list[tuple[int, int]]:
-    """Which views to compare: all, or the nearest in place and direction."""
+    """Pairs of views to match: all, or the nearest by position and direction."""
     count = len(cameras)
     if count <= _MAX_EXHAUSTIVE:
         return [(a, b) for a in range(count) for b in range(a + 1, count)]

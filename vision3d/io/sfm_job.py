@@ -1,4 +1,4 @@
-"""Runs a job of `vision3d.io.sfm_worker` in a process of its own, which ends with this one and with Ctrl-C."""
+"""Runs a job of `vision3d.io.sfm_worker` in a separate process, which ends with this process and with Ctrl-C."""
 
 import contextlib
 import importlib.util
@@ -20,24 +20,24 @@ from vision3d.core.errors import MissingDependencyError, Vision3DError
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.core.runs import Interrupted
 
-_LAST_LINES = 300  # characters of the error stream in a message
+_LAST_LINES = 300  # characters of the error stream included in a message
 
 
 def check_pycolmap() -> None:
-    """Raise a MissingDependencyError where pycolmap is not installed; it is not imported."""
+    """Raise a MissingDependencyError if pycolmap is not installed; it is not imported."""
     if importlib.util.find_spec("pycolmap") is None:
         raise MissingDependencyError("pycolmap", "sfm", "finding cameras and points in photos")
 
 
 def run_job(job: dict[str, Any], progress: ProgressCallback | None) -> dict[str, Any]:
-    """The result of a job.
+    """Run a job and return its result.
 
     Args:
         job: Its `kind`, `folder` and options; the number of threads is added.
-        progress: Takes the steps of its parts.
+        progress: Progress callback.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM came; the process has been stopped.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; the process has been stopped.
         Vision3DError: The process failed.
     """
     job = {**job, "threads": torch.get_num_threads()}
@@ -52,7 +52,7 @@ def run_job(job: dict[str, Any], progress: ProgressCallback | None) -> dict[str,
             stderr=errors,
             env=environment,
             text=True,
-            start_new_session=True,  # Ctrl-C of the terminal comes to us alone
+            start_new_session=True,  # only this process receives Ctrl-C of the terminal
         )
         try:
             return _result(process, job, progress, errors)
@@ -66,7 +66,7 @@ def run_job(job: dict[str, Any], progress: ProgressCallback | None) -> dict[str,
 
 def _result(process: subprocess.Popen[str], job: dict[str, Any], progress: ProgressCallback | None, errors: Any) -> Any:
     assert process.stdin is not None and process.stdout is not None
-    with contextlib.suppress(BrokenPipeError):  # it died at once: its error stream tells why
+    with contextlib.suppress(BrokenPipeError):  # it died at once: its error stream has the reason
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
     with contextlib.ExitStack() as open_bars:
@@ -90,7 +90,7 @@ def _result(process: subprocess.Popen[str], job: dict[str, Any], progress: Progr
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise Interrupted, where this is the main thread."""
+    """Ctrl-C and SIGTERM raise Interrupted, in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""The process in which pycolmap runs: `python -m vision3d.io.sfm_worker` takes a job and prints its progress and its end.
+"""The process that runs pycolmap: `python -m vision3d.io.sfm_worker` takes a job and prints its progress and its result.
 
-pycolmap catches the signals of its process and prints a C++ stack when one ends it, and it cannot be interrupted; so it
-runs in a process of its own (`vision3d.io.sfm_job`), which imports neither torch nor the rest of the package. The job is a
+pycolmap catches the signals of its process, prints a C++ stack when one ends it, and cannot be interrupted; so it runs in a
+process of its own (`vision3d.io.sfm_job`), which imports neither torch nor the rest of the package. The job is a
 line of JSON on the standard input; events are lines of JSON on the standard output: `progress`, then `result` or `error`.
 """
 
@@ -16,20 +16,20 @@ from typing import Any
 
 import numpy as np
 
-_ALL_PAIRS = 20  # photos of which every pair is compared
-_CODES = 256  # features that stand for a photo when pairs are chosen
-_PARTNERS = 16  # photos that each is compared with beyond that
+_ALL_PAIRS = 20  # up to this many photos all pairs are matched
+_CODES = 256  # features per photo used to choose pairs
+_PARTNERS = 16  # beyond that, number of photos each is matched with
 _CHUNK = 32  # pairs
-_MIN_INLIERS = 15  # of a pair of photos that overlap
-_RATIO = 0.85  # of the distances of the best match and the second
+_MIN_INLIERS = 15  # of an overlapping pair of photos
+_RATIO = 0.85  # ratio test: distance of the best match over the second best
 
 Emit = Callable[..., None]
 
 
 def main() -> None:
-    """Do the job that comes on the standard input."""
+    """Run the job read from standard input."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not get between the events
+    os.dup2(2, 1)  # output of libraries must not mix with the events
 
     def emit(**event: Any) -> None:
         events.write(json.dumps(event) + "\n")
@@ -44,13 +44,13 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    """The parent keeps our standard input open for as long as it lives."""
+    """The parent keeps our standard input open as long as it lives."""
     sys.stdin.read()
     os._exit(1)
 
 
 def _reconstruct(job: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Cameras and points of the photos in `folder`/images; groups of names share a camera."""
+    """Cameras and points of the photos in `folder`/images; photos of a group share a camera."""
     import pycolmap
 
     work, threads = Path(job["folder"]), job["threads"]
@@ -94,14 +94,14 @@ def _reconstruct(job: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def _descriptors(store: Any, image_id: int) -> np.ndarray:
-    """Those of a photo, the largest features first."""
+    """Descriptors of a photo, largest features first."""
     keypoints, rows = np.asarray(store.read_keypoints(image_id)), np.asarray(store.read_descriptors(image_id).data)
     scales = np.hypot(keypoints[:, 2], keypoints[:, 4 if keypoints.shape[1] > 4 else 2])
     return rows[np.argsort(-scales, kind="stable")]
 
 
 def _triangulate(job: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Points of the photos in `folder`/images, whose pinhole cameras are given; written to points.npz."""
+    """Points of the photos in `folder`/images with given pinhole cameras; written to points.npz."""
     import pycolmap
 
     work, names = Path(job["folder"]), [name for group in job["groups"] for name in group]
@@ -125,14 +125,14 @@ _JOBS = {"reconstruct": _reconstruct, "triangulate": _triangulate}
 
 
 def choose_pairs(descriptors: Sequence[np.ndarray], report: Callable[[int], None]) -> list[tuple[int, int]]:
-    """Which photos to compare: all pairs of a few; of more, each with those that share most of its largest features.
+    """Pairs of photos to match: all pairs of a few photos; else each with those that share most of its largest features.
 
-    The first features of each photo, which are the largest ones, are matched by brute force, both ways and with the ratio
-    test (Wu 2013, "Towards linear-time incremental structure from motion", preemptive matching).
+    The first features of each photo, which are the largest, are matched by brute force, mutually and with the ratio test
+    (Wu 2013, "Towards linear-time incremental structure from motion", preemptive matching).
 
     Args:
-        descriptors: Of each photo (n, 128) uint8, the largest features first.
-        report: Takes the number of photos that are done.
+        descriptors: For each photo (n, 128) uint8, largest features first.
+        report: Called with the number of photos done.
     """
     count = len(descriptors)
     if count <= _ALL_PAIRS:
@@ -148,13 +148,13 @@ def choose_pairs(descriptors: Sequence[np.ndarray], report: Callable[[int], None
         report(a + 1)
     pairs = set()
     for a, row in enumerate(scores):
-        order = np.lexsort((np.abs(np.arange(count) - a), -row))  # among equals the nearest in the order of names
+        order = np.lexsort((np.abs(np.arange(count) - a), -row))  # ties: the nearest in name order
         pairs |= {(min(a, int(b)), max(a, int(b))) for b in order[: _PARTNERS + 1] if b != a}
     return sorted(pairs)
 
 
 def _num_matches(cosines: np.ndarray) -> int:
-    """How many features are each other's best match and much nearer than the second best."""
+    """Number of features that are mutually best matches and pass the ratio test."""
     forth, back = cosines.argmax(1), cosines.argmax(0)
     rows = np.flatnonzero(back[forth] == np.arange(len(forth)))
     two = np.partition(cosines[rows], -2, axis=1)[:, -2:]
@@ -163,14 +163,14 @@ def _num_matches(cosines: np.ndarray) -> int:
 
 
 def _set_up(pycolmap: Any, job: dict[str, Any]) -> Path:
-    """A quiet pycolmap that draws from the seed, and the path of its database."""
+    """Configure pycolmap (quiet, seeded), and return the path of its database."""
     pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
     pycolmap.set_random_seed(job["seed"])
     return Path(job["folder"]) / "database.db"
 
 
 def _extract(pycolmap: Any, job: dict[str, Any], database: Path, emit: Emit) -> None:
-    """Features of all photos, a few at a time, so that progress can be told."""
+    """Extract features of all photos, a few at a time, so that progress can be reported."""
     threads, done = job["threads"], 0
     total = sum(map(len, job["groups"]))
     options = pycolmap.FeatureExtractionOptions(num_threads=threads, max_image_size=job["max_size"], use_gpu=False)
@@ -209,7 +209,7 @@ def _match(pycolmap: Any, job: dict[str, Any], database: Path, pairs: list[tuple
 
 
 def _known_reconstruction(pycolmap: Any, database: Path, names: list[str], intrinsics: Any, viewmats: np.ndarray) -> Any:
-    """A reconstruction without points, of our cameras under the ids of the database, which learns the intrinsics."""
+    """A reconstruction without points, of our cameras with the ids of the database, which also gets the intrinsics."""
     known = pycolmap.Reconstruction()
     with pycolmap.Database.open(database) as store:
         for name, params, viewmat in zip(names, intrinsics, viewmats):

@@ -1,13 +1,13 @@
-"""Gaussian scenes as SOG version 2 (playcanvas/splat-transform): meta.json and lossless WebP pictures, in a zip (.sog) or in a
-folder that is named by its meta.json.
+"""Gaussian scenes as SOG version 2 (playcanvas/splat-transform): meta.json and lossless WebP images, in a zip (.sog) or in a
+folder, given by the path of its meta.json.
 
-A pixel of each picture is a Gaussian. Positions are 16-bit steps of sign(x) ln(1 + |x|) between bounds, in a picture of low
+Each image has one pixel per Gaussian. Positions are 16-bit steps of sign(x) ln(1 + |x|) between bounds, in one image of low
 and one of high bytes; rotations the three smaller components of wxyz as bytes with 252 + index of the largest in alpha;
-log scales and colour coefficients indices into tables of 256 values, opacity the alpha of the colours. Harmonics are rows
-of a palette of at most 65536, whose values are indices into a table. Axes are those of the .ply.
+log scales and color coefficients indices into codebooks of 256 values, opacity the alpha of the colors. Harmonics are rows of
+a palette of at most 65536 rows, whose values are indices into a codebook. Axes are those of the .ply.
 
-Version 1 (playcanvas/sogs), which is read and not written, has no number of the version: the count is the first of the shape
-of the positions, bytes are steps between `mins` and `maxs` in place of indices into tables, and opacity is a step between
+Version 1 (playcanvas/sogs), which is read but not written, has no version number: the count is the first of the shape of the
+positions, bytes are steps between `mins` and `maxs` instead of indices into codebooks, and opacity is a step between
 logits.
 """
 
@@ -39,20 +39,20 @@ _MODELS: dict[str, tuple[SplatMode, bool]] = {
     "antialiased": ("3dgs", True),
     "2dgs": ("2dgs", False),
 }
-_PALETTE_WIDTH = 64  # rows of the palette in a row of pixels
+_PALETTE_WIDTH = 64  # palette rows per pixel row
 
 
 @any_numbers
 def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene:
-    """Read a .sog of version 1 or 2, or the meta.json of one that is a folder.
+    """Read a .sog of version 1 or 2, or the meta.json of an unpacked one.
 
     Args:
         path: The .sog, the meta.json, or the folder that it is in.
-        drop_nan: Leave out Gaussians that are not finite, instead of refusing the file.
+        drop_nan: Drop Gaussians that are not finite instead of raising an error.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no zip or is damaged, has another version, lacks a picture, or has one of another size.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is not a zip or is damaged, has another version, lacks an image, or has one of the wrong size.
     """
     path = Path(path)
     if path.is_dir():
@@ -112,14 +112,14 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
 
 def _between(low: np.ndarray | float, high: np.ndarray | float, steps: np.ndarray) -> np.ndarray:
-    """Values of bytes that are 255 equal steps from one bound to the other."""
+    """Values of bytes that are 255 equal steps between the bounds."""
     with np.errstate(over="ignore", invalid="ignore"):
         return (low + (high - low) * (steps.astype(np.float32) / np.float32(255))).astype(np.float32)
 
 
 def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
-    """Write a .sog, or a folder of pictures beside a `path` that is named meta.json. What it does not hold (labels, mode flat,
-    degree 4, a palette that is too small) is logged in one line.
+    """Write a .sog, or a folder of images with a `path` named meta.json. What it cannot store (labels, mode flat, degree 4, a
+    palette that is too small) is logged as one warning.
 
     Raises:
         InputError: The scene is empty or has values that are not finite.
@@ -133,7 +133,7 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     height = math.ceil(len(order) / width)
     files: dict[str, bytes] = {}
 
-    def picture(name: str, columns: list[np.ndarray], size: tuple[int, int] = (width, height)) -> list[str]:
+    def image(name: str, columns: list[np.ndarray], size: tuple[int, int] = (width, height)) -> list[str]:
         pixels = np.zeros((size[0] * size[1], 4), np.uint8)
         pixels[:, 3] = 255
         for channel, values in enumerate(columns):
@@ -152,18 +152,18 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     meta["means"] = {
         "mins": mins.tolist(),
         "maxs": maxs.tolist(),
-        "files": picture("means_l.webp", parts[0]) + picture("means_u.webp", parts[1]),
+        "files": image("means_l.webp", parts[0]) + image("means_u.webp", parts[1]),
     }
     scales = codebook_of(arrays.log_scales)
     indices = nearest_entries(scales, arrays.log_scales[order])
-    meta["scales"] = {"codebook": scales.tolist(), "files": picture("scales.webp", list(indices.T))}
+    meta["scales"] = {"codebook": scales.tolist(), "files": image("scales.webp", list(indices.T))}
     largest, others = largest_first(arrays.quats[order])
     levels = to_bytes((others * math.sqrt(2) * 0.5 + 0.5) * 255)
-    meta["quats"] = {"files": picture("quats.webp", [*levels.T, (largest + 252).astype(np.uint8)])}
+    meta["quats"] = {"files": image("quats.webp", [*levels.T, (largest + 252).astype(np.uint8)])}
     colors = codebook_of(arrays.sh[:, 0])
     indices = nearest_entries(colors, arrays.sh[order, 0])
     alphas = to_bytes(opacities_of(arrays.opacity_logits[order]) * 255)
-    meta["sh0"] = {"codebook": colors.tolist(), "files": picture("sh0.webp", [*indices.T, alphas])}
+    meta["sh0"] = {"codebook": colors.tolist(), "files": image("sh0.webp", [*indices.T, alphas])}
     coeffs = arrays.sh.shape[1] - 1
     if coeffs:
         palette, labels = palette_of(arrays.sh[order, 1:].reshape(len(order), -1), MAX_PALETTE)
@@ -172,8 +172,8 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
         table = codebook_of(palette)
         pixels = nearest_entries(table, palette).reshape(-1, 3)
         size = (_PALETTE_WIDTH * coeffs, math.ceil(len(palette) / _PALETTE_WIDTH))
-        names = picture("shN_centroids.webp", list(pixels.T), size)
-        names += picture("shN_labels.webp", [labels & 255, labels >> 8, np.zeros(len(labels), np.uint8)])
+        names = image("shN_centroids.webp", list(pixels.T), size)
+        names += image("shN_labels.webp", [labels & 255, labels >> 8, np.zeros(len(labels), np.uint8)])
         bands = math.isqrt(coeffs + 1) - 1
         meta["shN"] = {"count": len(palette), "bands": bands, "codebook": table.tolist(), "files": names}
     (write_folder if path.suffix.lower() == ".json" else write_archive)(path, meta, files)
@@ -181,7 +181,7 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
 
 
 def load(path: Path) -> GaussianScene:
-    """Codec: the Gaussians of a file."""
+    """Codec: read Gaussians."""
     return read_gaussians(path)
 
 

@@ -1,5 +1,5 @@
-"""The files that a SOG consists of: meta.json and lossless WebP pictures, in a zip or in a folder. Everything in them is
-checked here before it is unpacked."""
+"""The files of a SOG: meta.json and lossless WebP images, in a zip or in a folder. Everything is checked here before it is
+unpacked."""
 
 import abc
 import io
@@ -17,17 +17,17 @@ from vision3d.core.errors import FileFormatError
 from vision3d.io.guards import check_pixels, check_size, inside, read_bytes
 
 MAX_SIDE = 16383
-"""Longest side of a WebP picture [px]."""
+"""Maximum side length of a WebP image [px]."""
 MAX_PALETTE = 1 << 16
-"""Rows of a palette of harmonics."""
+"""Maximum number of rows of a palette of harmonics."""
 MAX_META = 1 << 22
-"""Bytes of meta.json."""
+"""Maximum bytes of meta.json."""
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class _Files(abc.ABC):
-    """What an archive and a folder share: pictures by name, whose sizes are known before they are unpacked."""
+    """Shared by archives and folders: images by name, whose sizes are known before they are unpacked."""
 
     def __init__(self, path: Path, num_bytes: int) -> None:
         self.path, self.num_bytes = path, num_bytes
@@ -35,10 +35,10 @@ class _Files(abc.ABC):
 
     @abc.abstractmethod
     def bytes_of(self, name: str, largest: int) -> bytes:
-        """The bytes of a file, of no more than `largest`."""
+        """The bytes of a file, at most `largest`."""
 
     def where(self, name: str) -> str:
-        """What a file is called in messages."""
+        """Name of a file in messages."""
         return f"member {name!r}"
 
     def meta(self) -> bytes:
@@ -46,7 +46,7 @@ class _Files(abc.ABC):
         return self.bytes_of("meta.json", MAX_META)
 
     def check(self, names: list[str], wanted: list[int]) -> None:
-        """Check the pictures' sizes: `wanted` pixels and at most a row or 4 times as many, or -1 for a palette's."""
+        """Check image sizes: `wanted` pixels and at most a row or 4 times as many, or -1 for a palette."""
         total = 0
         for name, count in zip(names, wanted):
             content = self.bytes_of(name, 20 * self.num_bytes)
@@ -61,11 +61,11 @@ class _Files(abc.ABC):
         check_size(self.path, total, self.num_bytes, "meta.json: count", "has images of")
 
     def size(self, name: str) -> tuple[int, int]:
-        """Width and height of a picture that was checked."""
+        """Width and height of a checked image."""
         return self.pictures[name][1]
 
     def pixels(self, name: str) -> np.ndarray:
-        """The pixels (N, 4) of a picture that was checked."""
+        """The pixels (N, 4) of a checked image."""
         from PIL import Image
 
         content, size = self.pictures[name]
@@ -81,7 +81,7 @@ class _Files(abc.ABC):
 
 
 class Archive(_Files):
-    """The members of a zip; nothing is unpacked before its size has been checked, and nothing is written anywhere."""
+    """The members of a zip; sizes are checked before unpacking, and nothing is written to disk."""
 
     def __init__(self, path: Path) -> None:
         data = read_bytes(path, "a .sog file")
@@ -93,10 +93,10 @@ class Archive(_Files):
             raise FileFormatError(path, f"is damaged or not a zip file ({str(error)[:80]!a})", 0) from error
         for name in self.members:
             if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
-                raise FileFormatError(path, "has a name that leads out of the archive", f"member {name!r}")
+                raise FileFormatError(path, "has a name outside the archive", f"member {name!r}")
 
     def bytes_of(self, name: str, largest: int) -> bytes:
-        """The bytes of a member, of no more than `largest`."""
+        """The bytes of a member, at most `largest`."""
         info = self.members.get(name)
         if info is None:
             raise FileFormatError(
@@ -114,7 +114,7 @@ class Archive(_Files):
 
 
 class Folder(_Files):
-    """A meta.json and the pictures beside it, as splat-transform writes them."""
+    """A meta.json and the images next to it, as splat-transform writes them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, len(read_bytes(path, "a meta.json of SOG")))
@@ -125,24 +125,24 @@ class Folder(_Files):
             if self.num_bytes > largest:
                 raise FileFormatError(self.path, f"has {self.num_bytes} bytes, want at most {largest}")
             return self.path.read_bytes()
-        content = read_bytes(inside(self.path, name), f"a picture that {self.path.name} names")
+        content = read_bytes(inside(self.path, name), f"an image that {self.path.name} refers to")
         self.num_bytes += len(content)
         return content
 
     def where(self, name: str) -> str:
-        """What a file is called in messages."""
+        """Name of a file in messages."""
         return f"file {name!r}"
 
 
 def write_archive(path: Path, meta: dict[str, Any], pictures: dict[str, bytes]) -> None:
-    """Write a .sog, whole or not at all; the same content gives the same bytes."""
+    """Write a .sog atomically; the same content gives the same bytes."""
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, content in {"meta.json": json.dumps(meta).encode(), **pictures}.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # of a fixed date
+            archive.writestr(zipfile.ZipInfo(name), content)  # with a fixed date
 
 
 def write_folder(path: Path, meta: dict[str, Any], pictures: dict[str, bytes]) -> None:
-    """Write pictures and then the meta.json `path`. An earlier one is taken away first: it would go with the new pictures."""
+    """Write images and then the meta.json `path`. An existing one is removed first, so that it never refers to new images."""
     path.unlink(missing_ok=True)
     for name, content in pictures.items():
         with atomic_write(path.with_name(name)) as temporary:
@@ -152,7 +152,7 @@ def write_folder(path: Path, meta: dict[str, Any], pictures: dict[str, bytes]) -
 
 
 class Meta:
-    """What meta.json says, checked where it is asked for by dotted keys."""
+    """Contents of meta.json, validated on access by dotted keys."""
 
     def __init__(self, path: Path, text: bytes) -> None:
         self.path = path
@@ -164,21 +164,21 @@ class Meta:
             raise FileFormatError(path, "is not an object", "meta.json")
 
     def value(self, key: str) -> Any:
-        """Whatever stands there, or None."""
+        """The value, or None."""
         value: Any = self.content
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value
 
     def integer(self, key: str, low: int, high: int) -> int:
-        """A whole number in a range."""
+        """An integer in a range."""
         value = self.value(key)
         if type(value) is not int or not low <= value <= high:
             raise self._error(key, f"a whole number from {low} to {high}")
         return value
 
     def numbers(self, key: str, count: int) -> np.ndarray:
-        """A list of numbers; those that are not finite are found where they are used."""
+        """A list of numbers; non-finite ones are detected where they are used."""
         value = self.value(key)
         if not isinstance(value, list) or len(value) != count or not all(type(v) in (int, float) for v in value):
             raise self._error(key, f"a list of {count} numbers")
@@ -196,14 +196,14 @@ class Meta:
         return float(value)
 
     def shape(self, key: str, most: int) -> list[int]:
-        """A list of whole numbers, the first of at most `most`."""
+        """A list of integers, the first at most `most`."""
         value = self.value(key)
         if not isinstance(value, list) or not value or not all(type(v) is int for v in value) or not 1 <= value[0] <= most:
             raise self._error(key, f"a list of whole numbers, the first from 1 to {most}")
         return value
 
     def codebook(self, key: str) -> np.ndarray:
-        """A table of 256 numbers. Some writers put null in the first place: other readers continue the table to it."""
+        """A codebook of 256 numbers. Some writers put null first: like other readers, extrapolate the codebook to it."""
         table = self.value(f"{key}.codebook")
         if (
             isinstance(table, list)
@@ -231,13 +231,13 @@ def webp_bytes(pixels: np.ndarray) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    # exact: colours under alpha 0 count here.
+    # exact: keep colors under alpha 0.
     Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, exact=True, quality=50, method=2)
     return buffer.getvalue()
 
 
 def _webp_size(path: Path, name: str, data: bytes) -> tuple[int, int]:
-    """Width and height of a lossless WebP by its header alone."""
+    """Width and height of a lossless WebP from its header."""
     where = f"member {name!r}"
     if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise FileFormatError(path, "is not a WebP image", where)

@@ -1,7 +1,7 @@
-"""Gaussian scenes as .splat: 32 bytes a Gaussian, without header and without view-dependent colours.
+"""Gaussian scenes as .splat: 32 bytes per Gaussian, without header and view-dependent colors.
 
-A row is three float32 centres, three float32 scales (linear), red, green, blue and opacity as bytes, and a quaternion wxyz
-as bytes 128 q + 128 (layout of antimatter15/splat, as gsplat's exporter writes it). Axes are those of the .ply.
+A row is three float32 for the center, three float32 scales (linear), red, green, blue and opacity as bytes, and a quaternion
+wxyz as bytes 128 q + 128 (layout of antimatter15/splat, as gsplat's exporter writes it). Axes are those of the .ply.
 """
 
 from pathlib import Path
@@ -33,11 +33,11 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
     Args:
         path: The file.
-        drop_nan: Leave out Gaussians that are not finite or have a rotation of length zero, instead of refusing the file.
+        drop_nan: Drop Gaussians that are not finite or have a rotation of length zero instead of raising an error.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: Its length is 0 or no multiple of 32 bytes, or Gaussians are not finite.
+        MissingFileError: The file does not exist.
+        FileFormatError: Its length is 0 or not a multiple of 32 bytes, or Gaussians are not finite.
     """
     path = Path(path)
     data = read_bytes(path, "a .splat file")
@@ -56,9 +56,9 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
 
 def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
-    """Write a .splat, the Gaussians in descending order of opacity times volume, as viewers that load it bit by bit want.
+    """Write a .splat, the Gaussians in descending order of opacity times volume, as progressive viewers expect.
 
-    What it does not hold (harmonics above degree 0, colours outside of 0 to 1, labels, the mode) is logged in one line.
+    What it cannot store (harmonics above degree 0, colors outside 0 to 1, labels, the mode) is logged as one warning.
 
     Raises:
         InputError: The scene is empty or has values that are not finite.
@@ -83,7 +83,7 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
 
 
 def load(path: Path) -> GaussianScene:
-    """Codec: the Gaussians of a file."""
+    """Codec: read Gaussians."""
     return read_gaussians(path)
 
 

@@ -1,4 +1,4 @@
-"""What the readers and writers of Gaussian files share: arrays of a scene, axes, quantisers, losses, bounded sizes."""
+"""Shared by readers and writers of Gaussian files: arrays of a scene, axes, quantizers, losses, size limits."""
 
 import logging
 import math
@@ -18,10 +18,10 @@ from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene, SplatMode
 logger = logging.getLogger(__name__)
 
 OPAQUE_LOGIT = 15.0
-"""What an opacity of 255 / 255 becomes, as in .ply files; 1 - sigmoid(15) = 3e-7."""
+"""Logit of an opacity of 255 / 255, as in .ply files; 1 - sigmoid(15) = 3e-7."""
 any_numbers = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-"""Decorator of readers: no warnings on the way for numbers that `SplatArrays.to_scene` refuses."""
-_PIECE = 1 << 20  # bytes that are decompressed at a time
+"""Decorator of readers: no numpy warnings for values that `SplatArrays.to_scene` rejects."""
+_PIECE = 1 << 20  # bytes decompressed at a time
 _BYTE_LOGITS = np.full(256, OPAQUE_LOGIT, np.float32)
 _BYTE_LOGITS[0] = -OPAQUE_LOGIT
 _BYTE_LOGITS[1:255] = np.log(np.arange(1, 255) / (255 - np.arange(1, 255)))
@@ -44,7 +44,7 @@ class SplatArrays:
 
     @classmethod
     def joined(cls, parts: Sequence["SplatArrays"]) -> "SplatArrays":
-        """One after the other, all with as many harmonics."""
+        """Concatenate; harmonics are padded to the same number."""
 
         def all_of(name: str) -> np.ndarray:
             return np.concatenate([getattr(part, name) for part in parts])
@@ -53,13 +53,13 @@ class SplatArrays:
         return cls(means, quats, log_scales, all_of("opacity_logits"), all_of("sh"))
 
     def turned(self, signs: Sequence[int]) -> "SplatArrays":
-        """In axes that point along or against the present ones.
+        """In axes that point along or against the current ones.
 
         Args:
-            signs: Three of +1 or -1, two of them or none -1, so that the turn is a rotation.
+            signs: Three values of +1 or -1, with none or two of them -1, so that this is a rotation.
         """
         x, y, z = signs
-        # R' = M R M has the covariance M Sigma M, since the last M only turns axes of the ellipsoid round.
+        # R' = M R M has the covariance M Sigma M, since the last M only flips axes of the ellipsoid.
         factors = np.array([1, y * z, x * z, x * y], np.float32)
         return SplatArrays(
             self.means * np.array(signs, np.float32),
@@ -72,10 +72,10 @@ class SplatArrays:
         )
 
     def to_scene(self, path: Path, *, drop_nan: bool = False) -> GaussianScene:
-        """The scene, or an error that names the first row that is not finite or has a rotation of length zero.
+        """The scene, or an error for the first row that is not finite or has a rotation of length zero.
 
         Raises:
-            FileFormatError: There are no rows, or such rows and not `drop_nan`.
+            FileFormatError: There are no rows, or invalid rows without `drop_nan`.
         """
         if len(self) == 0:
             raise FileFormatError(path, "holds 0 Gaussians, want at least one")
@@ -121,10 +121,10 @@ def arrays_of(scene: GaussianScene, max_degree: int) -> SplatArrays:
 
 
 class Losses:
-    """What a file cannot hold of a scene: collected by its writer, logged as one warning line."""
+    """What a file cannot store of a scene: collected by its writer, logged as one warning."""
 
     def __init__(self, path: Path, scene: GaussianScene, *, max_degree: int, modes: bool = False, antialiased: bool = False):
-        """Begin with what follows from the format alone: `modes` and `antialiased` say that it can tell these."""
+        """Start with the losses that follow from the format: `modes` and `antialiased` say whether it can store these."""
         self.path, self.texts = path, []
         if scene.sh_degree > max_degree:
             self.texts.append(f"harmonics above degree {max_degree} (the scene has degree {scene.sh_degree})")
@@ -136,19 +136,19 @@ class Losses:
             self.texts.append("the mark antialiased")
 
     def clipped(self, name: str, values: np.ndarray, low: float, high: float, unit: str = "") -> None:
-        """Count the values outside of a range."""
+        """Count the values outside a range."""
         count = int(((values < low) | (values > high)).sum())
         if count:
             self.texts.append(f"{count} values of {name} beyond {low:.6g} to {high:.6g}{unit} (clipped)")
 
     def log(self) -> None:
-        """One warning line, or none."""
+        """Log one warning, or nothing."""
         if self.texts:
             logger.warning("%s does not hold: %s", self.path, "; ".join(self.texts))
 
 
 class Gunzip:
-    """A gzip stream of which no more is unpacked than was asked for."""
+    """A gzip stream that unpacks no more than requested."""
 
     def __init__(self, path: Path, data: bytes) -> None:
         self.path, self.data, self.place, self.inflate = path, data, 0, zlib.decompressobj(31)
@@ -158,7 +158,7 @@ class Gunzip:
         """The next `count` bytes.
 
         Raises:
-            FileFormatError: The stream is damaged or ends before.
+            FileFormatError: The stream is damaged or ends early.
         """
         pieces, missing = [], count
         while missing:
@@ -202,10 +202,10 @@ def zstd_module(purpose: str):
 
 
 def unzstd(path: Path, data: memoryview, count: int, where: int) -> np.ndarray:
-    """A zstd frame of exactly `count` bytes; neither its output nor its window takes more memory than that (or 8 MiB).
+    """Unpack a zstd frame of exactly `count` bytes; neither output nor window use more memory than that (or 8 MiB).
 
     Raises:
-        FileFormatError: It is damaged, or has another length.
+        FileFormatError: It is damaged, or has a different length.
     """
     zstandard = zstd_module("reading .spz of version 4")
     window = max(8 << 20, 1 << max(count - 1, 1).bit_length())
@@ -234,12 +234,12 @@ def opacities_of(logits: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(values: np.ndarray) -> np.ndarray:
-    """Rounded to the nearest of 0 to 255."""
+    """Round and clamp to 0 ... 255."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def logs_of_scales(scales: np.ndarray) -> np.ndarray:
-    """Natural logarithms [log m]; a scale of zero is a disc's thickness of 1e-8 m, a negative one becomes NaN."""
+    """Natural logarithms [log m]; a scale of zero becomes the thickness 1e-8 m of a 2D Gaussian, a negative one NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(scales.astype(np.float32))
     logs[scales == 0] = FLAT_LOG_SCALE
@@ -247,13 +247,13 @@ def logs_of_scales(scales: np.ndarray) -> np.ndarray:
 
 
 def sh_signs(signs: Sequence[int], degree: int) -> np.ndarray:
-    """+1 or -1 for each of the (degree + 1)^2 harmonics when axes are turned round (see `SplatArrays.turned`)."""
+    """+1 or -1 for each of the (degree + 1)^2 harmonics when axes are flipped (see `SplatArrays.turned`)."""
     turn = torch.diag(torch.tensor(signs, dtype=torch.float64))
     return sh_rotation(turn, degree).diagonal().round().to(torch.float32).numpy()
 
 
 def largest_first(quats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest component of unit quaternions and the other three in order, of that sign which makes it positive.
+    """The largest component of unit quaternions and the other three in order, with the sign that makes it positive.
 
     Args:
         quats: (N, 4), unit length, in any order of the components.
@@ -280,7 +280,7 @@ def from_smallest_three(largest: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def morton_order(points: np.ndarray) -> np.ndarray:
-    """Order of points (N, 3) along a Z curve of 10 bits an axis, so that neighbours in a file are neighbours in space."""
+    """Order of points (N, 3) along a Z curve of 10 bits per axis, so that neighbors in a file are neighbors in space."""
     low = points.min(0).astype(np.float64)
     span = np.maximum(points.max(0) - low, 1e-30)
     cells = np.minimum((points - low) / span * 1024, 1023).astype(np.uint32)
@@ -291,7 +291,7 @@ def morton_order(points: np.ndarray) -> np.ndarray:
 
 
 def _has_nan(values: np.ndarray) -> np.ndarray:
-    """Rows that hold NaN or infinity: their sum is not finite (and finite sums that overflow are looked at again)."""
+    """Rows that contain NaN or infinity: their sum is not finite (sums may overflow, so those rows are checked again)."""
     with np.errstate(over="ignore", invalid="ignore"):
         is_bad = ~np.isfinite(values @ np.ones(values.shape[1], np.float32))
     is_bad[is_bad] = ~np.isfinite(values[is_bad]).all(1)

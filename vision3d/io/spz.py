@@ -1,11 +1,11 @@
 """Gaussian scenes as .spz (nianticlabs/spz, README and load-spz.cc): versions 2, 3 and 4 are read, 2 and 4 written.
 
-Versions 2 and 3 are one gzip stream: a header of 16 bytes, then positions, opacities, colours, scales, rotations and
+Versions 2 and 3 are one gzip stream: a header of 16 bytes, then positions, opacities, colors, scales, rotations and
 harmonics, each for all Gaussians. Version 4 has a plain header of 32 bytes, a table of lengths, and one zstd stream for each.
-A version 2 or 3 that is not packed at all is read, too.
+Uncompressed files of version 2 or 3 are read as well.
 
 Axes in the file are right, up, back (RUB); those of a .ply right, down, forward. As in niantic's library the scene is
-turned by 180 degrees about x between the two, harmonics included.
+rotated by 180 degrees about x between the two, including harmonics.
 """
 
 import struct
@@ -52,11 +52,11 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
     Args:
         path: The file.
-        drop_nan: Leave out Gaussians whose values are not finite (there are none in files that are whole).
+        drop_nan: Drop Gaussians whose values are not finite (intact files have none).
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no .spz, has another version, is damaged or cut off, or its lengths do not fit.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is not an .spz, has another version, is damaged or truncated, or its lengths are inconsistent.
         MissingDependencyError: Version 4 without the package zstandard.
     """
     path = Path(path)
@@ -91,9 +91,9 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
 
 def write_gaussians(path: Path | str, scene: GaussianScene, *, version: Literal[2, 4] = 4) -> None:
-    """Write an .spz; what it does not hold (labels, modes but 3dgs, values out of its ranges) is logged in one line.
+    """Write an .spz; what it cannot store (labels, modes other than 3dgs, out-of-range values) is logged as one warning.
 
-    Steps: positions 2^-12 m (coarser where they reach beyond 2048 m), log scales 1/16, opacities 1/255, colours
+    Steps: positions 2^-12 m (coarser if they exceed 2048 m), log scales 1/16, opacities 1/255, colors
     1/38.25 of a coefficient, harmonics 1/16 (degree 1) and 1/8, rotations 1/127.5 (version 2) or 1/722 (version 4).
 
     Args:
@@ -109,7 +109,7 @@ def write_gaussians(path: Path | str, scene: GaussianScene, *, version: Literal[
     if version not in (2, 4):
         raise InputError(f"version: got {version}, want 2 or 4")
     zstandard = zstd_module("writing .spz of version 4 (version 2 does without)") if version == 4 else None
-    max_degree = 4 if version == 4 else 3  # readers of version 2 know no more
+    max_degree = 4 if version == 4 else 3  # readers of version 2 support no more
     losses = Losses(path, scene, max_degree=max_degree, antialiased=True)
     arrays = arrays_of(scene, max_degree).turned(_AXES)
     degree = round(arrays.sh.shape[1] ** 0.5) - 1
@@ -133,7 +133,7 @@ def write_gaussians(path: Path | str, scene: GaussianScene, *, version: Literal[
 
 
 def load(path: Path) -> GaussianScene:
-    """Codec: the Gaussians of a file."""
+    """Codec: read Gaussians."""
     return read_gaussians(path)
 
 
@@ -209,7 +209,7 @@ def _decoded(parts: list[np.ndarray], version: int, count: int, degree: int, fra
     x, y, z = _AXES
     if degree:
         factors = (sh_signs(_AXES, degree)[1:] / 128)[:, None].astype(np.float32)
-        for start in range(0, count, 1 << 14):  # of a size that stays in the cache
+        for start in range(0, count, 1 << 14):  # sized to fit the cache
             block = rest.reshape(count, -1, 3)[start : start + (1 << 14)].astype(np.float32)
             block -= 128
             np.multiply(block, factors, out=sh[start : start + (1 << 14), 1:])
@@ -255,7 +255,7 @@ def _encoded(arrays: SplatArrays, version: int, fraction_bits: int, losses: Loss
 
 
 def _fraction_bits(means: np.ndarray) -> int:
-    """12, or as many as let the farthest position fit into 24 bits."""
+    """12, or as many as the farthest position permits in 24 bits."""
     farthest = float(np.abs(means).max())
     bits = _FRACTION_BITS
     while bits > 0 and farthest * 2**bits > 2**23 - 1:

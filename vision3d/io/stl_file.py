@@ -1,4 +1,4 @@
-"""Triangles of .stl files, binary or as text, with any number of `solid` blocks."""
+"""Triangles of .stl files, binary or text, with any number of `solid` blocks."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def read_triangles(path: Path, data: bytes) -> np.ndarray:
     """The corners (n, 3, 3), float32.
 
     Raises:
-        FileFormatError: The length is not that of the count, or a line of a text file is not understood.
+        FileFormatError: The length does not match the count, or a line of a text file is invalid.
     """
     count = int.from_bytes(data[80:_HEADER], "little")
     if len(data) == _HEADER + _ROW * count:

@@ -1,7 +1,7 @@
-"""Cameras as JSON: transforms.json of nerfstudio and instant-ngp, and our cameras.json, which is a superset of it.
+"""Cameras as JSON: transforms.json of nerfstudio and instant-ngp, and our cameras.json, a superset of it.
 
-Files hold camera-to-world poses in OpenGL axes (x right, y up, z backward); they are turned here. Intrinsics stand in
-the file or in each frame: fl_x fl_y cx cy w h, or camera_angle_x; camera_model and k1 k2 p1 p2 k3 .. for the lens.
+Files have camera-to-world poses in OpenGL axes (x right, y up, z backward); they are converted here. Intrinsics are in the
+file or in each frame: fl_x fl_y cx cy w h, or camera_angle_x; camera_model and k1 k2 p1 p2 k3 .. for the lens.
 """
 
 import json
@@ -24,7 +24,7 @@ from vision3d.scene.cameras import Cameras
 
 logger = logging.getLogger(__name__)
 
-_MODELS = {  # camera_model -> projection, names of the lens coefficients that count
+_MODELS = {  # camera_model -> projection, names of the lens coefficients used
     "PINHOLE": ("pinhole", ()),
     "SIMPLE_PINHOLE": ("pinhole", ()),
     "SIMPLE_RADIAL": ("pinhole", ("k1",)),
@@ -42,11 +42,11 @@ _SPLITS = ("train_filenames", "val_filenames", "test_filenames")
 
 
 def read_frames(path: Path | str) -> FrameList:
-    """The views that a transforms.json lists, each with its lens, and its points; the pictures need not exist.
+    """The views listed in a transforms.json, each with its lens, and its points; the images need not exist.
 
     Raises:
-        MissingFileError: There is no such file, or no point cloud of the name that it gives.
-        FileFormatError: It is no JSON, has no frames, or a frame lacks something or has a wrong pose, which is named.
+        MissingFileError: The file, or the point cloud that it refers to, does not exist.
+        FileFormatError: It is not JSON, has no frames, or a frame (named in the message) is incomplete or has a wrong pose.
     """
     path = Path(path)
     content = _read_json(path)
@@ -64,11 +64,11 @@ def read_frames(path: Path | str) -> FrameList:
 
 
 def read_cameras(path: Path | str) -> Cameras:
-    """The cameras of a cameras.json or transforms.json in the file's order, with their lens distortion.
+    """The cameras of a cameras.json or transforms.json in file order, with their lens distortion.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is damaged, or gives no image size.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is damaged, or has no image size.
     """
     path = Path(path)
     content = _read_json(path)
@@ -120,13 +120,13 @@ def write_cameras(
     is_test: torch.Tensor | None = None,
     ply_name: str | None = None,
 ) -> None:
-    """Write a transforms.json that nerfstudio and instant-ngp read, whole or not at all.
+    """Write a transforms.json that nerfstudio and instant-ngp can read, atomically.
 
     Args:
-        path: The file; the cameras' names are picture files relative to its folder.
+        path: The file; the cameras' names are image files relative to its folder.
         cameras: Names default to view_00000 and so on.
-        mask_names: Mask files relative to the folder, one a camera or None.
-        is_test: Which views are held out; written as train_filenames and test_filenames.
+        mask_names: Mask files relative to the folder, one per camera or None.
+        is_test: Held-out views; written as train_filenames and test_filenames.
         ply_name: Point cloud file relative to the folder.
     """
     cameras.validate()
@@ -157,7 +157,7 @@ def write_cameras(
 
 
 def smaller_picture(path: Path, factor: int) -> Path | None:
-    """The picture of the same name in `images_2`, `images_4` or `images_8` beside the folder `images`, if there."""
+    """The image of the same name in `images_2`, `images_4` or `images_8` next to the folder `images`, if it exists."""
     for i in range(len(path.parts) - 2, -1, -1):
         if path.parts[i] == "images":
             smaller = Path(*path.parts[:i], f"images_{factor}", *path.parts[i + 1 :])
@@ -167,11 +167,11 @@ def smaller_picture(path: Path, factor: int) -> Path | None:
 
 
 def has_photographs(path: Path | str) -> bool:
-    """Whether a file is a data set: other programs' files are; of ours those with a split, or with pictures beside them.
+    """Whether a file is a data set: files of other programs are; ours are if they have a split, or images next to them.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no JSON, has no frames, or a frame is wrong, which is named.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is not JSON, has no frames, or a frame (named in the message) is invalid.
     """
     path = Path(path)
     content = _read_json(path)
@@ -233,7 +233,7 @@ def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame
 
 
 def _with_moved(path: Path, frames: list[Frame]) -> list[Frame]:
-    """Images and masks that are not where the file says, as after a copy from another machine, by the ends of their paths."""
+    """Images and masks that moved, for example after a copy from another machine, found by the ends of their paths."""
     images = _moved(path, "images", {frame.image_path for frame in frames})
     masks = _moved(path, "masks", {frame.mask_path for frame in frames if frame.mask_path is not None})
     return [
@@ -256,7 +256,7 @@ def _moved(source: Path, kind: str, paths: set[Path]) -> dict[Path, Path]:
         if place is not None:
             found[path] = place
     taken = {path.resolve() for path in paths if path.is_file()} | {place.resolve() for place in found.values()}
-    if len(taken) < len(paths) - len(missing) + len(found):  # two names for one file: which of them it is cannot be known
+    if len(taken) < len(paths) - len(missing) + len(found):  # two names match one file, so the match is ambiguous
         return {}
     if found:
         first = min(found)
@@ -268,7 +268,7 @@ def _moved(source: Path, kind: str, paths: set[Path]) -> dict[Path, Path]:
 
 
 def _picture(folder: Path, name: str) -> Path:
-    """The file of a name: as written, with the separators of another system, or with a suffix that was left out."""
+    """The file of a name: as written, with the path separators of another system, or with the missing suffix added."""
     for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
         path = folder / spelled
         if path.is_file():
@@ -283,7 +283,7 @@ def _picture(folder: Path, name: str) -> Path:
 def _lens(path: Path, label: str, content: dict[str, Any], entry: dict[str, Any]) -> Lens:
     values: dict[str, float] = {}
     names = (*_INTRINSICS, *_FULL, "camera_angle_x", "camera_angle_y")
-    for source in (content, entry):  # what a frame says goes before what the file says
+    for source in (content, entry):  # values of a frame override those of the file
         for name in names:
             if source.get(name) is not None:
                 values[name] = _number(path, label, name, source[name])
@@ -325,7 +325,7 @@ def _number(path: Path, label: str, name: str, value: object) -> float:
 
 
 def _with_split(path: Path, content: dict[str, Any], frames: list[Frame]) -> list[Frame]:
-    """The frames that the file's own split names; those of val and test are held out."""
+    """The frames in the file's own split; those of val and test are held out."""
     lists: dict[str, set[str]] = {}
     for key in _SPLITS:
         if key in content:

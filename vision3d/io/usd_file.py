@@ -1,7 +1,7 @@
-"""Meshes that move as USD (.usd, .usda, .usdc): time samples of the points, by the package usd-core (extra `usd`).
+"""Animated meshes as USD (.usd, .usda, .usdc): time samples of the points, with the package usd-core (extra `usd`).
 
-Axes are kept and called y up, as in glTF; lengths are metres. A time code is a frame: the rate is that of the frames in the
-middle. The texture is a .png beside the file.
+Axes are kept and declared y-up, as in glTF; lengths are meters. A time code is a frame: the rate is that of the frames in the
+middle. The texture is a .png next to the file.
 """
 
 from pathlib import Path
@@ -23,11 +23,11 @@ SUFFIXES = (".usd", ".usda", ".usdc")
 
 
 def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
-    """Write a mesh, or the mesh under Gaussians, with its points (and normals) in every frame, whole or not at all.
+    """Write a mesh, or the mesh under Gaussians, with its points (and normals) in every frame, atomically.
 
     Raises:
-        InputError: There are no frames, the base is no mesh, or the suffix is none of these.
-        MissingDependencyError: usd-core is not there.
+        InputError: There are no frames, the base is not a mesh, or the suffix is not supported.
+        MissingDependencyError: usd-core is not installed.
     """
     path, usd = Path(path), _usd()
     if path.suffix.lower() not in SUFFIXES:
@@ -78,13 +78,13 @@ def _usd() -> SimpleNamespace:
 
 
 def _rate(times: np.ndarray) -> float:
-    """Frames a second in the middle; a whole number where it is nearly one."""
+    """Frames per second in the middle; rounded if it is nearly an integer."""
     rate = 1 / float(np.median(np.diff(times))) if len(times) > 1 else 24.0
     return float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate and round(rate) else rate
 
 
 def _add_surface(usd: SimpleNamespace, prim: Any, mesh: Mesh) -> None:
-    """Faces, coordinates of the texture and colours."""
+    """Faces, texture coordinates and colors."""
     prim.CreateSubdivisionSchemeAttr(usd.UsdGeom.Tokens.none)
     prim.CreateDoubleSidedAttr(True)
     prim.CreateFaceVertexCountsAttr(usd.Vt.IntArray.FromNumpy(np.full(mesh.num_faces, 3, np.int32)))
@@ -92,7 +92,7 @@ def _add_surface(usd: SimpleNamespace, prim: Any, mesh: Mesh) -> None:
     primvars = usd.UsdGeom.PrimvarsAPI(prim)
     if mesh.uvs is not None:
         kind = usd.UsdGeom.Tokens.faceVarying if mesh.uvs.ndim == 3 else usd.UsdGeom.Tokens.vertex
-        uvs = torch.stack([mesh.uvs[..., 0], 1 - mesh.uvs[..., 1]], -1).reshape(-1, 2)  # v goes up in USD
+        uvs = torch.stack([mesh.uvs[..., 0], 1 - mesh.uvs[..., 1]], -1).reshape(-1, 2)  # v points up in USD
         coordinates = primvars.CreatePrimvar("st", usd.Sdf.ValueTypeNames.TexCoord2fArray, kind)
         coordinates.Set(usd.Vt.Vec2fArray.FromNumpy(_array(uvs)))
     if mesh.vertex_colors is not None:
@@ -102,23 +102,23 @@ def _add_surface(usd: SimpleNamespace, prim: Any, mesh: Mesh) -> None:
 
 
 def _add_texture(usd: SimpleNamespace, stage: Any, prim: Any, file: str) -> None:
-    """A material that reads a picture by the primvar st."""
+    """A material that samples an image by the primvar st."""
     names = usd.Sdf.ValueTypeNames
     material = usd.UsdShade.Material.Define(stage, "/root/material")
-    surface, picture, reader = (
+    surface, image, reader = (
         usd.UsdShade.Shader.Define(stage, f"/root/material/{name}") for name in ("surface", "picture", "reader")
     )
     surface.CreateIdAttr("UsdPreviewSurface")
-    picture.CreateIdAttr("UsdUVTexture")
+    image.CreateIdAttr("UsdUVTexture")
     reader.CreateIdAttr("UsdPrimvarReader_float2")
     reader.CreateInput("varname", names.String).Set("st")
-    picture.CreateInput("file", names.Asset).Set(file)
-    picture.CreateInput("sourceColorSpace", names.Token).Set("sRGB")
+    image.CreateInput("file", names.Asset).Set(file)
+    image.CreateInput("sourceColorSpace", names.Token).Set("sRGB")
     for wrap in ("wrapS", "wrapT"):
-        picture.CreateInput(wrap, names.Token).Set("repeat")
-    picture.CreateInput("st", names.Float2).ConnectToSource(reader.CreateOutput("result", names.Float2))
+        image.CreateInput(wrap, names.Token).Set("repeat")
+    image.CreateInput("st", names.Float2).ConnectToSource(reader.CreateOutput("result", names.Float2))
     color = surface.CreateInput("diffuseColor", names.Color3f)
-    color.ConnectToSource(picture.CreateOutput("rgb", names.Float3))
+    color.ConnectToSource(image.CreateOutput("rgb", names.Float3))
     surface.CreateInput("roughness", names.Float).Set(1.0)
     material.CreateSurfaceOutput().ConnectToSource(surface.CreateOutput("surface", names.Token))
     usd.UsdShade.MaterialBindingAPI.Apply(prim.GetPrim()).Bind(material)

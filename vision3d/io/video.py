@@ -1,4 +1,4 @@
-"""Moving pictures: H.264 videos through ffmpeg (which imageio-ffmpeg brings along), and numbered PNG files."""
+"""Videos: H.264 through ffmpeg (bundled with imageio-ffmpeg), and numbered PNG files."""
 
 import contextlib
 import re
@@ -22,9 +22,9 @@ from vision3d.io.images import write_image
 
 
 class VideoWriter:
-    """Writes frames to an H.264 video (yuv420p, which every player shows); the file appears when the writer is closed.
+    """Writes frames to an H.264 video (yuv420p, which every player supports); the file appears when the writer is closed.
 
-    Frames of odd width or height get a copy of their last column or row, as the format wants even sizes.
+    Frames of odd width or height get a copy of their last column or row, since the format requires even sizes.
 
     Example:
         >>> with VideoWriter("orbit.mp4", fps=24) as video:
@@ -37,7 +37,7 @@ class VideoWriter:
         Args:
             path: .mp4, .mkv or .mov.
             fps: Frames per second.
-            crf: Quality, 0 (exact) to 51 (coarse).
+            crf: Quality, 0 (lossless) to 51 (worst).
 
         Raises:
             InputError: The suffix, `fps` or `crf` is out of its range.
@@ -57,10 +57,10 @@ class VideoWriter:
         """Add a frame.
 
         Args:
-            image: (H, W, 3), or (H, W, 1) or (H, W) for grey, in [0, 1] (clamped).
+            image: (H, W, 3), or (H, W, 1) or (H, W) for gray, in [0, 1] (clamped).
 
         Raises:
-            ShapeError: It is no picture, or differs in size from the first frame.
+            ShapeError: It is not an image, or differs in size from the first frame.
             InputError: It has values that are not finite, or the writer is closed.
         """
         frame = _to_bytes(image)
@@ -75,11 +75,11 @@ class VideoWriter:
         try:
             self._encoder.stdin.write(_padded(frame).data)  # pyright: ignore[reportOptionalMemberAccess]
         except BrokenPipeError:
-            self.close()  # which says why
+            self.close()  # which raises the reason
         self.num_frames += 1
 
     def close(self) -> None:
-        """End the video and give it its name.
+        """Finish the video and move it to its final name.
 
         Raises:
             InputError: No frame was added.
@@ -88,7 +88,7 @@ class VideoWriter:
             if self.num_frames == 0:
                 raise InputError(f"{self.path}: got no frames, want at least one")
             return
-        with self._files:  # whose error handling throws the unfinished file away
+        with self._files:  # its error handling removes the unfinished file
             encoder, self._encoder = self._encoder, None
             self._end(encoder)
 
@@ -98,7 +98,7 @@ class VideoWriter:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
             self.close()
-        elif self._encoder is not None:  # what was written so far is thrown away
+        elif self._encoder is not None:  # the unfinished file is discarded
             encoder, self._encoder = self._encoder, None
             encoder.kill()
             with contextlib.suppress(OSError):
@@ -113,7 +113,7 @@ class VideoWriter:
         self._size = size
         shape = f"{size[0] + size[0] % 2}x{size[1] + size[1] % 2}"
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", shape, "-r", str(self.fps), "-i", "-"]
-        # Players take untagged large videos for BT.709 and small ones for BT.601: convert to the first and say so.
+        # Players assume BT.709 for untagged large videos and BT.601 for small ones: convert to the former and tag it.
         color = ["-vf", "scale=out_color_matrix=bt709:out_range=tv"]
         color += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
         coded = [*color, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(self.crf)]
@@ -135,18 +135,18 @@ class ImageSequenceWriter:
     def __init__(self, folder: Path | str, *, pattern: str = "{:05d}.png") -> None:
         """
         Args:
-            folder: Is made when the first frame comes.
-            pattern: Format of a file name, given the number of the frame from 0.
+            folder: Created with the first frame.
+            pattern: Format of a file name, given the frame number from 0.
         """
         self.folder, self.pattern, self.num_frames = Path(folder), pattern, 0
 
     def append(self, image: Tensor) -> None:
-        """Add a frame: (H, W, 3) or (H, W) in [0, 1]; its file is whole when this returns."""
+        """Add a frame: (H, W, 3) or (H, W) in [0, 1]; its file is complete when this returns."""
         write_image(self.folder / self.pattern.format(self.num_frames), image)
         self.num_frames += 1
 
     def close(self) -> None:
-        """Nothing is left to be done."""
+        """Does nothing."""
 
     def __enter__(self) -> "ImageSequenceWriter":
         return self
@@ -164,7 +164,7 @@ class Video:
     height: int
     fps: float
     duration: float
-    """Length [s], 0 where the file does not say."""
+    """Length [s], 0 if the file does not record it."""
 
     def __iter__(self) -> Iterator[Float[Tensor, "h w 3"]]:
         count = self.width * self.height * 3
@@ -175,14 +175,14 @@ class Video:
                     pixels = np.frombuffer(frame, np.uint8).reshape(self.height, self.width, 3)
                     yield torch.from_numpy(pixels.astype(np.float32) / 255)
             finally:
-                decoder.kill()  # a reader may stop before the end
+                decoder.kill()  # a reader may stop early
 
 
 def read_video(path: Path | str) -> Video:
-    """Open a video; its frames come by iterating, turned upright as the camera noted.
+    """Open a video; iterating yields its frames, rotated as the camera recorded.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: ffmpeg finds no video in it, or its frames have too many pixels (`guards.pixel_limit`).
 
     Example:
@@ -192,7 +192,7 @@ def read_video(path: Path | str) -> Video:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(path, "a video")
-    # One frame as YUV4MPEG: its header has size and rate as they come out.
+    # One frame as YUV4MPEG: its header has size and rate of the output.
     command = [_ffmpeg(), *_input(path), "-frames:v", "1", "-pix_fmt", "yuv444p", "-f", "yuv4mpegpipe", "-"]
     result = subprocess.run(command, capture_output=True, check=False)
     header = re.match(rb"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+)", result.stdout)
@@ -208,7 +208,7 @@ def read_video(path: Path | str) -> Video:
 
 
 def _input(path: Path) -> list[str]:
-    """Options of a file that ffmpeg reads: frames of too many pixels are refused before there is room for one."""
+    """ffmpeg options for reading a file: frames with too many pixels are rejected before allocation."""
     return ["-max_pixels", str(pixel_limit(path.stat().st_size)), "-i", f"file:{path}"]
 
 

@@ -1,14 +1,14 @@
-"""Sequences as a folder in the layout of Zarr, version 2: one chunk a frame and channel, so that a slider reads one frame.
+"""Sequences as a folder in the layout of Zarr, version 2: one chunk per frame and channel, so that a slider reads one frame.
 
     name.zarr/
-      .zgroup .zattrs       which object is the base, which channels there are
-      base.ply              the object at rest, in its own format
-      times/.zarray 0 1 ..  one chunk a frame; its shape says how many frames count
+      .zgroup .zattrs       type of the base, names of the channels
+      base.ply              the base object, in its own format
+      times/.zarray 0 1 ..  one chunk per frame; its shape is the number of valid frames
       means/.zarray 0.0.0 1.0.0 ..
 
 A frame is written in this order: the chunks of the channels, their shapes, the chunk of its time, the shape of the times. Each
-file is written whole or not at all, so whenever the program is killed the frames that count are whole. Programs that use the
-zarr package read the arrays; here only compression by zlib, or none, is read.
+file is written atomically, so all valid frames are complete even if the program is killed. Programs with the zarr package can
+read the arrays; here only zlib compression, or none, is supported.
 """
 
 import json
@@ -31,12 +31,12 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.sequence import FrameSequence, channel_shapes
 
 _VERSION = 1
-_LEVEL = 1  # of zlib: floats hardly shrink more at higher ones
+_LEVEL = 1  # zlib level: higher ones hardly compress floats better
 _TYPES = {"<f4": torch.float32, "<f8": torch.float64}
 
 
 class StoredChannel:
-    """The frames of one array, read when they are asked for."""
+    """The frames of one array, read on demand."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -72,7 +72,7 @@ class StoredChannel:
         if self._is_packed:
             try:
                 stream = zlib.decompressobj()
-                data = stream.decompress(data, size + 1)  # no more than one byte too many
+                data = stream.decompress(data, size + 1)  # at most one byte too many
                 if len(data) <= size and not stream.eof:
                     raise zlib.error("cut off")
             except zlib.error as error:
@@ -86,7 +86,7 @@ class StoredChannel:
 
 
 class _Shortened:
-    """The first frames of a channel that already has more than count."""
+    """The first frames of a channel that has more frames than are valid."""
 
     def __init__(self, channel: StoredChannel, count: int) -> None:
         self.channel, self.shape = channel, (count, *channel.shape[1:])
@@ -96,7 +96,7 @@ class _Shortened:
 
 
 class SequenceWriter:
-    """Appends frames to a .zarr folder; after each the folder is whole and can be read.
+    """Appends frames to a .zarr folder; after each frame the folder is complete and readable.
 
     Example:
         >>> from vision3d.scene import PointCloud
@@ -110,22 +110,22 @@ class SequenceWriter:
     def __init__(
         self, path: Path | str, base: Any, *, resume: bool = False, keep: int | None = None, compress: bool = True
     ) -> None:
-        """Make the folder, or continue after its last whole frame.
+        """Create the folder, or continue after its last complete frame.
 
         Args:
-            path: A folder, as a rule with the suffix .zarr.
-            base: The object at rest. A mesh with uvs by corner is kept with one uv a vertex (`Mesh.split_seams`), and its
-                channels with it.
-            resume: Go on where the folder is there; its base is kept.
-            keep: Go on after so many of its frames, and forget those behind; all when None.
-            compress: Pack what is written. Floats that have moved shrink by a tenth, which takes longer than the disk.
+            path: A folder, usually with the suffix .zarr.
+            base: The base object. A mesh with uvs by corner is stored with one uv per vertex (`Mesh.split_seams`), and so are
+                its channels.
+            resume: Continue an existing folder; its base is kept.
+            keep: Continue after this many frames and discard later ones; all when None.
+            compress: Compress the frames. Moving floats shrink by a tenth, which takes longer than writing them.
 
         Raises:
-            OutputExistsError: The folder is there and not to be resumed.
+            OutputExistsError: The folder exists and `resume` is not set.
         """
         self.path, self._level = Path(path), _LEVEL if compress else None
         self._given, self._rows = channel_shapes(FrameSequence(base, torch.zeros(0)).base), None
-        if isinstance(base, Mesh):  # its file has a vertex of its own on each side of a seam of the texture
+        if isinstance(base, Mesh):  # its file has duplicated vertices at texture seams
             base, self._rows = base.split_seams_with_rows()
         self._shapes = channel_shapes(base)
         self._names: tuple[str, ...] | None = None
@@ -140,7 +140,7 @@ class SequenceWriter:
             self._count = len(sequence) if keep is None else min(keep, len(sequence))
             self._forget()
             if self._names and (index := self.path / self._names[0] / ".zarray").is_file():
-                self._level = None if _read_json(index)["compressor"] is None else _LEVEL  # one way for all frames
+                self._level = None if _read_json(index)["compressor"] is None else _LEVEL  # the same for all frames
             self._last = float(sequence.times[self._count - 1]) if self._count else -math.inf
             return
         make_folder(self.path)
@@ -150,14 +150,14 @@ class SequenceWriter:
         _write_json(self.path / ".zgroup", {"zarr_format": 2})
 
     def append(self, time: float, **channels: Tensor) -> None:
-        """Write one more frame: the same channels each time, shaped as the base's fields.
+        """Write one more frame: the same channels every time, shaped like the base's fields.
 
         Args:
-            time: Later than that of the frame before [s].
+            time: Later than that of the previous frame [s].
             channels: See `FrameSequence.channels`, without the first axis.
 
         Raises:
-            InputError: The time does not ascend, a channel is missing, unknown or not finite, or has another shape.
+            InputError: The time does not ascend, a channel is missing, unknown or not finite, or has a wrong shape.
         """
         if not math.isfinite(time) or time <= self._last:
             raise InputError(f"{self.path}: time {time} of frame {self._count}, want more than {self._last}")
@@ -184,11 +184,11 @@ class SequenceWriter:
             _write_shape(self.path / name, self._count + 1, values, self._level)
         moment = np.array(time, np.float64)
         _write_chunk(self.path / "times", self._count, moment, self._level)
-        _write_shape(self.path / "times", self._count + 1, moment, self._level)  # from here on the frame counts
+        _write_shape(self.path / "times", self._count + 1, moment, self._level)  # from here on the frame is valid
         self._count, self._last = self._count + 1, time
 
     def _forget(self) -> None:
-        """Cut what is behind the frames that count; the times first, which say how many there are."""
+        """Remove data beyond the valid frames; the times first, since they have the count."""
         for name in ("times", *(self._names or ())):
             index = self.path / name / ".zarray"
             if not index.is_file():
@@ -209,11 +209,11 @@ class SequenceWriter:
 
 
 def read_sequence(path: Path | str) -> FrameSequence:
-    """The frames of a .zarr folder that are whole; their values are read when they are asked for.
+    """The complete frames of a .zarr folder; their values are read on demand.
 
     Raises:
-        MissingFileError: There is no such folder, or a file that it needs.
-        FileFormatError: It is no sequence of vision3d, or is damaged.
+        MissingFileError: The folder, or a file in it, does not exist.
+        FileFormatError: It is not a vision3d sequence, or is damaged.
     """
     path = Path(path)
     own = _own(path)
@@ -227,7 +227,7 @@ def read_sequence(path: Path | str) -> FrameSequence:
         for name in own["channels"]:
             channels[name] = StoredChannel(inside(path / ".zattrs", name))
         count = min(len(channel) for channel in (stored, *channels.values()))
-        count = min(count, len(os.listdir(path / "times")))  # no more than there are files, whatever the shape says
+        count = min(count, len(os.listdir(path / "times")))  # no more than there are files
         times = torch.stack([stored[i] for i in range(count)]) if count else times
     cut: Mapping[str, Any] = {name: _Shortened(c, len(times)) if len(c) > len(times) else c for name, c in channels.items()}
     try:
@@ -237,14 +237,14 @@ def read_sequence(path: Path | str) -> FrameSequence:
 
 
 def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
-    """Write a sequence; an earlier one of this name stays until the new one is whole.
+    """Write a sequence; an existing one of this name is replaced when the new one is complete.
 
     Raises:
-        OutputExistsError: Something else is at `path`.
+        OutputExistsError: `path` exists and is not a sequence.
     """
     path = Path(path)
     if path.exists() and not (path / ".zgroup").is_file():
-        raise OutputExistsError(path, "it is not a .zarr folder; give another name")
+        raise OutputExistsError(path, "it is not a .zarr folder; use another name")
     sequence.validate()
     with atomic_folder(path) as temporary:
         writer = SequenceWriter(temporary, sequence.base)
@@ -253,7 +253,7 @@ def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
 
 
 def load(path: Path) -> FrameSequence:
-    """Codec: the sequence of a folder."""
+    """Codec: read the sequence of a folder."""
     return read_sequence(path)
 
 
@@ -263,7 +263,7 @@ def save(path: Path, value: FrameSequence) -> None:
 
 
 def _own(path: Path) -> dict[str, Any]:
-    """What .zattrs says of the sequence."""
+    """The description of the sequence in .zattrs."""
     index = path / ".zattrs"
     own = _read_json(index).get("vision3d")
     if not isinstance(own, dict) or own.get("type") != "sequence":

@@ -1,1 +1,1 @@
-"""What a fit minimises and how: losses, metrics, schedules, the optimiser and the strategies that move Gaussians."""
+"""Optimization: losses, metrics, schedules, the optimizer, and densification strategies for Gaussians."""

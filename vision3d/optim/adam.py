@@ -1,4 +1,4 @@
-"""Adam for the rows of a Gaussian scene: fused in native code, with moments that follow every row."""
+"""Adam for the rows of a Gaussian scene: fused native kernel, with moments that follow every row."""
 
 from collections.abc import Mapping
 
@@ -15,15 +15,15 @@ Rows = Bool[Tensor, " n"] | Integer[Tensor, " k"]
 
 
 class SplatAdam:
-    """Adam (Kingma and Ba 2015) over named tensors that share their first axis, one row a Gaussian.
+    """Adam (Kingma and Ba 2015) over named tensors that share their first axis, one row per Gaussian.
 
-    Like `torch.optim.Adam` with a group a tensor, and rows can be kept, appended, replaced and reset, moments included.
-    Surgery replaces the entries of `params` by new leaf tensors, so hold the dict and not its tensors. The step count
-    belongs to the group: rows that come later start with zero moments and the group's bias correction.
+    Like `torch.optim.Adam` with one group per tensor, but rows can be kept, appended, replaced and reset, including moments.
+    These operations replace the entries of `params` by new leaf tensors, so keep the dict and not its tensors. The step count
+    belongs to the group: rows added later start with zero moments and the group's bias correction.
 
     Args:
-        params: Leaf tensors (N, ...) by name; the optimiser keeps this very dict.
-        learning_rates: One rate a name; change `optimizer.learning_rates[name]` to schedule it.
+        params: Leaf tensors (N, ...) by name; the optimizer stores this dict itself.
+        learning_rates: One learning rate per name; change `optimizer.learning_rates[name]` to schedule it.
         betas: Decay of the two moments, in [0, 1).
         eps: Added to the root of the second moment. 1e-15 since gradients of small Gaussians are tiny.
 
@@ -82,11 +82,11 @@ class SplatAdam:
         """One step of every group that has a gradient.
 
         Args:
-            visible: Rows that step, with their moments; the others stay as they are (selective Adam, for scenes of
-                which a step sees little). None steps all rows, as `torch.optim.Adam` does.
+            visible: Rows to update, with their moments; the others do not change (selective Adam, for scenes of which a step
+                sees only a small part). None updates all rows, like `torch.optim.Adam`.
 
         Raises:
-            ShapeError: `visible` is not one bool a row, or a gradient does not have its parameter's shape.
+            ShapeError: `visible` is not one bool per row, or a gradient does not have its parameter's shape.
         """
         if visible is not None and (visible.dtype != torch.bool or visible.shape != (self.num_rows,)):
             raise ShapeError("visible", f"{visible.dtype} of shape {tuple(visible.shape)}", f"bool of {(self.num_rows,)}")
@@ -108,7 +108,7 @@ class SplatAdam:
 
     @torch.no_grad()
     def keep(self, rows: Rows) -> None:
-        """Keep these rows alone, in the order given.
+        """Keep only these rows, in the given order.
 
         Args:
             rows: Mask of the rows, or their indices.
@@ -124,7 +124,7 @@ class SplatAdam:
         """Add rows at the end, with zero moments.
 
         Raises:
-            ShapeError: A group is missing or has other row shapes or counts than the rest.
+            ShapeError: A group is missing, or its row shape or count differs from the others.
         """
         if set(rows) != set(self.params):
             raise ShapeError("rows", f"groups {sorted(rows)}", f"groups {sorted(self.params)}")
@@ -160,11 +160,11 @@ class SplatAdam:
         return state | {f"{name}.exp_avg_sq": moments.clone() for name, moments in self.exp_avg_sqs.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` gave, for parameters of the same shapes.
+        """Load the result of `state_dict` for parameters of the same shapes.
 
         Raises:
             InputError: The groups differ.
-            ShapeError: A tensor does not fit its parameter.
+            ShapeError: A tensor does not match its parameter.
         """
         want = {f"{name}.{part}" for name in self.params for part in ("step", "exp_avg", "exp_avg_sq")}
         if set(state) != want:

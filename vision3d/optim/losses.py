@@ -1,7 +1,7 @@
-"""Losses of a fit: photometric terms, regularisers of Gaussians, and the geometric terms of 2DGS.
+"""Losses of a fit: photometric terms, regularizers of Gaussians, and the geometric terms of 2DGS.
 
-Images are (H, W, C) or (B, H, W, C) in [0, 1]. A mask is (H, W) or (B, H, W), True where a pixel counts; what lies
-under False has no influence on the value and gets no gradient.
+Images are (H, W, C) or (B, H, W, C) in [0, 1]. A mask is (H, W) or (B, H, W), True for valid pixels; other pixels have no
+influence on the value and get no gradient.
 """
 
 import torch
@@ -18,10 +18,10 @@ Scalar = Float[Tensor, ""]
 
 
 def l1(a: Image, b: Image, mask: Mask | None = None) -> Scalar:
-    """Mean absolute difference over the pixels that count.
+    """Mean absolute difference over valid pixels.
 
     Raises:
-        ShapeError: The images differ in shape or dtype, or the mask does not fit them.
+        ShapeError: The images differ in shape or dtype, or the mask does not match them.
     """
     check_pair(a, b, mask)
     if mask is None:
@@ -43,18 +43,18 @@ def ssim(
 ) -> Scalar:
     """Mean structural similarity, 1 for equal images (Wang et al. 2004, Gaussian window).
 
-    Runs in the native kernel on CPU tensors of float32 and float64, else in torch.
+    Uses the native kernel for CPU tensors of float32 and float64, else torch.
 
     Args:
         a: First image.
         b: Second image, of the same shape.
-        mask: Windows count whose centre is True. Both images are set to 0 elsewhere, so that the value does not depend
-            on what is there.
-        window: Side of the window [px], odd.
+        mask: Only windows whose center is True are used. Both images are set to 0 elsewhere, so that the value does not
+            depend on those pixels.
+        window: Window size [px], odd.
         sigma: Standard deviation of the window [px].
-        padding: "valid" takes only windows inside the image; "same" pads with zeros, one window a pixel. Values differ
-            by about 0.01 near borders, so say which one a figure used.
-        data_range: Largest value that an image may have.
+        padding: "valid" uses only windows inside the image; "same" pads with zeros, one window per pixel. Values differ
+            by about 0.01 near borders, so state which one a result uses.
+        data_range: Maximum value of an image.
 
     Raises:
         ShapeError: Shapes or dtypes differ, or an image is smaller than the window.
@@ -89,7 +89,7 @@ def photometric(a: Image, b: Image, ssim_weight: float = 0.2, mask: Mask | None 
     """(1 - w) L1 + w (1 - SSIM), the image loss of Gaussian splatting (Kerbl et al. 2023, eq. 7).
 
     Raises:
-        ShapeError: As `ssim`, unless `ssim_weight` is 0.
+        ShapeError: As for `ssim`, unless `ssim_weight` is 0.
         InputError: `ssim_weight` is not in [0, 1].
     """
     if not 0 <= ssim_weight <= 1:
@@ -111,7 +111,7 @@ def scale_loss(log_scales: Float[Tensor, "n 3"]) -> Scalar:
 
 
 def distortion_loss(distortions: Float[Tensor, "*batch h w 1"], mask: Mask | None = None) -> Scalar:
-    """Mean of a rendered distortion map (2DGS, Huang et al. 2024, eq. 13): it draws the splats of a ray together."""
+    """Mean of a rendered distortion map (2DGS, Huang et al. 2024, eq. 13): it concentrates the splats along a ray."""
     if mask is not None:
         _check_mask(distortions, mask)
     return _mean(distortions, mask)
@@ -123,13 +123,13 @@ def normal_consistency_loss(
     alphas: Float[Tensor, "*batch h w 1"],
     mask: Mask | None = None,
 ) -> Scalar:
-    """Mean of sum_i w_i (1 - n_i . N): splats lie along the surface that their depth shows (2DGS, eq. 14).
+    """Mean of sum_i w_i (1 - n_i . N): aligns splats with the surface of their depth map (2DGS, eq. 14).
 
     Args:
-        normals: Rendered normals sum_i w_i n_i, not normalised, unit n_i.
-        surface_normals: N, unit, in the same frame, e.g. from `depth_to_normals`; pixels where N is 0 do not count.
+        normals: Rendered normals sum_i w_i n_i, not normalized, unit n_i.
+        surface_normals: N, unit, in the same frame, e.g. from `depth_to_normals`; pixels with N = 0 are ignored.
         alphas: Rendered sum_i w_i.
-        mask: Pixels that count.
+        mask: Valid pixels.
 
     Raises:
         ShapeError: The maps differ in size.
@@ -154,11 +154,11 @@ def depth_to_normals(
     Args:
         depths: Camera z of each pixel [m].
         Ks: Intrinsics [px].
-        viewmats: World to camera; given, the normals are in the world, else in the camera.
+        viewmats: World to camera; if given, the normals are in the world, else in the camera.
 
     Example:
         >>> K = torch.tensor([[10.0, 0, 4], [0, 10, 4], [0, 0, 1]])
-        >>> depth_to_normals(torch.ones(8, 8, 1), K)[4, 4] + 0.0  # a wall faces the camera
+        >>> depth_to_normals(torch.ones(8, 8, 1), K)[4, 4] + 0.0  # a wall facing the camera
         tensor([ 0.,  0., -1.])
     """
     height, width = depths.shape[-3:-1]
@@ -180,12 +180,12 @@ def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return values.mean()
     weights = mask.unsqueeze(-1)
-    # where and not a product: what is masked out may be NaN
+    # where instead of a product: masked values may be NaN
     return torch.where(weights, values, 0).sum() / _count(values, mask)
 
 
 def _count(values: Tensor, mask: Tensor) -> Tensor:
-    """How many numbers of `values` are under the mask, at least 1."""
+    """Number of masked values in `values`, at least 1."""
     return (mask.sum() * values.shape[-1]).clamp(min=1)
 
 

@@ -1,4 +1,4 @@
-"""The LPIPS network: AlexNet's features and five linear heads, from weights that the user supplies."""
+"""The LPIPS network: AlexNet features and five linear heads, with weights supplied by the user."""
 
 import pickle
 import warnings
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError
 
-# (name of the convolution in torchvision's AlexNet, stride, padding, max pool before it, shape of its weight)
+# (name of the convolution in torchvision's AlexNet, stride, padding, preceding max pool, shape of its weight)
 _LAYERS = (
     ("features.0", 4, 2, False, (64, 3, 11, 11)),
     ("features.3", 1, 2, True, (192, 64, 5, 5)),
@@ -19,18 +19,18 @@ _LAYERS = (
     ("features.8", 1, 1, False, (256, 384, 3, 3)),
     ("features.10", 1, 1, False, (256, 256, 3, 3)),
 )
-# Mean and deviation of ImageNet's colours, written for images in [-1, 1].
+# Mean and deviation of ImageNet's colors, for images in [-1, 1].
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 MIN_SIZE = 32
 
 
 def find_weights(path: Path | None) -> dict[str, Tensor]:
-    """All tensors in a .safetensors or .pt file, or in the files of a folder.
+    """Load all tensors of a .safetensors or .pt file, or of the files of a folder.
 
     Raises:
         InputError: `path` is None.
         MissingFileError: It does not exist, or the folder has no such files.
-        FileFormatError: A file cannot be read, or holds anything but tensors.
+        FileFormatError: A file cannot be read, or contains anything but tensors.
     """
     if path is None:
         raise InputError("LPIPS: backbone weights not found, give --lpips-weights")
@@ -57,10 +57,10 @@ class LpipsNetwork:
         self.tensors = {name: tensor.float() for name, tensor in tensors.items()}
 
     def __call__(self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """One distance a pair, >= 0 with the published heads.
+        """One distance per pair, >= 0 with the published heads.
 
         Raises:
-            ShapeError: A side is below 32 pixels, or the images are not in colour.
+            ShapeError: A side is below 32 pixels, or the images are not RGB.
         """
         if a.shape[1] != 3 or min(a.shape[-2:]) < MIN_SIZE:
             raise ShapeError("image", a.shape[-2:] + a.shape[1:2], f"3 channels, at least {MIN_SIZE}x{MIN_SIZE} pixels")
@@ -94,12 +94,12 @@ def _read(file: Path) -> dict[str, Tensor]:
 
             return load_file(file)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles of other protocols, which are refused
+            warnings.simplefilter("ignore")  # about pickles of other protocols, which are rejected
             tensors = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         problem = "is not a weights file, or holds objects other than tensors, which could run code; nothing was executed"
         raise FileFormatError(file, problem) from error
-    except Exception as error:  # each format has its own errors, and all mean that this file is no use
+    except Exception as error:  # each format raises different errors for unusable files
         raise FileFormatError(file, f"cannot be read as weights: {error}") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise FileFormatError(file, "want a mapping from names to tensors (a state dict)")

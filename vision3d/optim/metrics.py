@@ -1,6 +1,6 @@
-"""Figures of quality of an image against a photograph. Both are clamped to [0, 1] first.
+"""Image quality metrics against a photo. Both images are clamped to [0, 1] first.
 
-PSNR, SSIM and MS-SSIM need nothing; LPIPS needs weights that the user supplies: without them there is no number.
+PSNR, SSIM and MS-SSIM have no requirements; LPIPS needs weights supplied by the user and is not computed without them.
 """
 
 import functools
@@ -29,7 +29,7 @@ def psnr(a: Image, b: Image, mask: Mask | None = None) -> float:
     Args:
         a: First image.
         b: Second image.
-        mask: Pixels that count.
+        mask: Valid pixels.
 
     Raises:
         ShapeError: Shapes or dtypes differ.
@@ -46,9 +46,9 @@ def psnr(a: Image, b: Image, mask: Mask | None = None) -> float:
 
 @torch.no_grad()
 def ssim(a: Image, b: Image, mask: Mask | None = None, padding: Padding = "valid") -> float:
-    """Mean structural similarity, 11x11 Gaussian window of sigma 1.5, windows inside the image unless told otherwise.
+    """Mean structural similarity, 11x11 Gaussian window of sigma 1.5, by default only windows inside the image.
 
-    torchmetrics' figure differs in the fourth digit, for it also averages windows that reach over the border, on a
+    The value of torchmetrics differs in the fourth digit, since it also averages windows that cross the border of a
     mirrored image.
 
     Raises:
@@ -59,7 +59,7 @@ def ssim(a: Image, b: Image, mask: Mask | None = None, padding: Padding = "valid
 
 @torch.no_grad()
 def mask_iou(a: Bool[Tensor, "*batch h w"], b: Bool[Tensor, "*batch h w"]) -> float:
-    """Intersection over union of masks; 1 where both are empty.
+    """Intersection over union of masks; 1 if both are empty.
 
     Example:
         >>> mask_iou(torch.tensor([[True, True]]), torch.tensor([[True, False]]))
@@ -103,8 +103,8 @@ def lpips(a: Float[Tensor, "*batch h w 3"], b: Float[Tensor, "*batch h w 3"], we
             the five linear heads `lin0.model.1.weight` to `lin4.model.1.weight`.
 
     Raises:
-        InputError: No weights were given: none can be shipped or downloaded.
-        FileFormatError: The files lack a tensor, or one has another shape.
+        InputError: No weights were given; none can be bundled or downloaded.
+        FileFormatError: The files lack a tensor, or one has a different shape.
         ShapeError: The images differ in shape or are smaller than 32 pixels.
     """
     losses.check_pair(a, b, None)

@@ -1,7 +1,7 @@
-"""Schedules of a fit as functions of its progress, 0 at the first step and 1 at the last.
+"""Schedules of a fit as functions of progress, from 0 at the first step to 1 at the last.
 
-Progress and not a step number is the argument, so that the same schedule serves a budget of steps and one of minutes,
-and nothing (opacity resets, SH raises) falls right before the end of a short run.
+The argument is progress instead of a step number, so that the same schedule works for a budget of steps or minutes, and
+nothing (opacity resets, SH increases) happens right before the end of a short run.
 """
 
 import math
@@ -11,12 +11,12 @@ from vision3d.core.errors import InputError
 
 
 def exponential_decay(fraction: float, final_ratio: float = 0.01, delay: float = 0.0) -> float:
-    """Factor on a learning rate: 1 until `delay`, then exponentially down to `final_ratio` at the end.
+    """Factor of a learning rate: 1 until `delay`, then exponential decay to `final_ratio` at the end.
 
     Args:
         fraction: Progress in [0, 1].
-        final_ratio: Factor at the end, > 0. 0.01 is the rate of the positions of Kerbl et al. 2023.
-        delay: Progress at which the decay begins, in [0, 1).
+        final_ratio: Factor at the end, > 0. 0.01 is the value for positions in Kerbl et al. 2023.
+        delay: Progress at which the decay starts, in [0, 1).
 
     Raises:
         InputError: `final_ratio` or `delay` is out of range.
@@ -33,10 +33,10 @@ def exponential_decay(fraction: float, final_ratio: float = 0.01, delay: float =
 
 
 def one_cycle(highest: float, fraction: float, warmup: float = 0.3) -> float:
-    """Learning rate that goes up in a cosine from a 25th of `highest` and then down to a ten-thousandth (Smith & Topin 2019).
+    """Learning rate that rises in a cosine from 1/25 of `highest` and then falls to 1/10000 of it (Smith & Topin 2019).
 
     Args:
-        highest: The rate at its peak.
+        highest: Peak learning rate.
         fraction: Progress in [0, 1].
         warmup: Progress at the peak, in (0, 1).
 
@@ -52,15 +52,15 @@ def one_cycle(highest: float, fraction: float, warmup: float = 0.3) -> float:
 
 
 def downscale_factor(fraction: float, start: int = 4, doublings: Sequence[float] = (0.15, 0.35)) -> int:
-    """By how much images are shrunk at this progress: `start`, halved at every fraction in `doublings`, never below 1.
+    """Downscale factor of images at this progress: `start`, halved at every fraction in `doublings`, at least 1.
 
     Args:
         fraction: Progress in [0, 1].
-        start: Factor at the beginning, a power of two.
+        start: Initial factor, a power of two.
         doublings: Progress at each doubling of the resolution, ascending.
 
     Raises:
-        InputError: `start` is no power of two or `doublings` does not ascend.
+        InputError: `start` is not a power of two or `doublings` does not ascend.
 
     Example:
         >>> [downscale_factor(f) for f in (0.0, 0.2, 0.5)]
@@ -74,9 +74,9 @@ def downscale_factor(fraction: float, start: int = 4, doublings: Sequence[float]
 
 
 def sh_degree(fraction: float, max_degree: int = 3, every: float = 1 / 30) -> int:
-    """Active degree of the spherical harmonics: 0 at first, one more after each `every` of the run.
+    """Active degree of the spherical harmonics: 0 at first, then one more after each `every` of the run.
 
-    The default is that of Kerbl et al. 2023: a degree each 1000 of 30000 steps.
+    The default is that of Kerbl et al. 2023: one degree per 1000 of 30000 steps.
 
     Example:
         >>> [sh_degree(f) for f in (0.0, 0.04, 0.2)]
@@ -84,4 +84,4 @@ def sh_degree(fraction: float, max_degree: int = 3, every: float = 1 / 30) -> in
     """
     if every <= 0:
         return max_degree
-    return min(max_degree, int(fraction / every + 1e-9))  # the allowance makes step k * every * total count as reached
+    return min(max_degree, int(fraction / every + 1e-9))  # tolerance for rounding at step k * every * total

@@ -1,4 +1,4 @@
-"""Losses that hold the shape of a mesh together while its vertices move."""
+"""Losses that preserve the shape of a mesh while its vertices move."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -8,11 +8,11 @@ from vision3d.geometry.mesh import face_adjacency, face_normals, unique_edges, v
 
 
 class ShapeLosses:
-    """Smoothness of a mesh's normals and of the shifts of its vertices.
+    """Smoothness of a mesh's normals and of the displacements of its vertices.
 
     Args:
-        vertices: At rest [m], one at each place.
-        faces: Their faces, without those that name a vertex twice.
+        vertices: Rest pose [m], one per position.
+        faces: Their faces, without degenerate ones.
 
     Example:
         >>> vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
@@ -31,16 +31,16 @@ class ShapeLosses:
         self._owners = torch.repeat_interleave(torch.arange(len(vertices), device=faces.device), offsets.diff())
 
     def normals(self, vertices: Float[Tensor, "p 3"]) -> Float[Tensor, ""]:
-        """Mean of 1 - cos between the normals of adjacent faces; zero where all lies in a plane."""
+        """Mean of 1 - cos between the normals of adjacent faces; zero for a plane."""
         if not len(self.pairs):
             return vertices.new_zeros(())
         first, second = face_normals(vertices, self.faces)[self.pairs].unbind(1)
         return (1 - (first * second).sum(-1)).mean()
 
     def laplacian(self, vertices: Float[Tensor, "p 3"]) -> Float[Tensor, ""]:
-        """Mean squared difference between the shift since rest of a vertex and the mean of its neighbours', in mean edges.
+        """Mean squared difference between a vertex's displacement and the mean of its neighbors', relative to the mean edge.
 
-        The uniform Laplacian of the shift and not of the places, so the shape at rest and its translations cost nothing.
+        The uniform Laplacian of displacements instead of positions, so the rest shape and its translations have zero loss.
         """
         shifts = (vertices - self.rest) / self.mean_edge
         means = torch.zeros_like(shifts).index_add(0, self._owners, shifts[self._neighbors]) / self._counts.clamp(min=1)

@@ -1,4 +1,4 @@
-"""The SSIM map as an operation: fused native kernels where they run, plain torch elsewhere."""
+"""The SSIM map as an operation: fused native kernels if available, else plain torch."""
 
 import torch
 from jaxtyping import Float
@@ -20,9 +20,9 @@ def ssim_map(
     padding: Padding = "valid",
     data_range: float = 1.0,
 ) -> Float[Tensor, "*batch h2 w2 c"]:
-    """SSIM of every window, (h - window + 1) x (w - window + 1) of them for "valid", one a pixel for "same".
+    """SSIM of every window, (h - window + 1) x (w - window + 1) of them for "valid", one per pixel for "same".
 
-    Unchecked; `losses.ssim` is the function for people.
+    Without checks; `losses.ssim` is the public function.
     """
     batched = a.ndim == 4
     a, b = (a, b) if batched else (a.unsqueeze(0), b.unsqueeze(0))

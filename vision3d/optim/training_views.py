@@ -1,4 +1,4 @@
-"""Training pictures: kept as bytes, given at the resolution of the moment."""
+"""Training images: stored as bytes, provided at the current resolution."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,22 +12,22 @@ from vision3d.io.images import has_alpha
 from vision3d.scene import PosedImages
 from vision3d.scene.resample import resize_area, shrink_mask
 
-SMALLEST_SIDE = 32  # pictures are not made smaller than this [px]
+SMALLEST_SIDE = 32  # images are not downscaled below this [px]
 WINDOW = 11  # of SSIM [px]
 
 
 @dataclass(frozen=True)
 class TrainingView:
-    """One picture as a step takes it."""
+    """One image as used by a training step."""
 
     place: int
-    """Number among the training views."""
+    """Index among the training views."""
     image: Float[Tensor, "h w 3"]
-    """In [0, 1]; times alpha where the view has one."""
+    """In [0, 1]; multiplied by alpha if the view has one."""
     alpha: Float[Tensor, "h w 1"] | None
-    """Opacity of the picture, only for random backgrounds."""
+    """Opacity of the image, only for random backgrounds."""
     mask: Bool[Tensor, "h w"] | None
-    """Pixels that count."""
+    """Mask of valid pixels."""
     K: Float[Tensor, "3 3"]
     """Intrinsics at this resolution [px]."""
 
@@ -48,15 +48,15 @@ class TrainingViews:
 
     Args:
         images: The data set.
-        indices: Which of its views.
-        masks: Whether masks count.
-        valid: More masks, by the index of the view: the pixels that count beside those.
-        with_alpha: Whether steps need the pictures' alpha channels.
-        cache_bytes: Memory for pictures; views beyond it are read anew at each use.
-        device: Where steps want their pictures.
+        indices: Indices of the training views.
+        masks: Whether to use masks.
+        valid: Additional masks by view index: True for valid pixels.
+        with_alpha: Whether steps need the alpha channels.
+        cache_bytes: Memory for images; views beyond it are read again at each use.
+        device: Device for the images.
 
     Raises:
-        InputError: A picture is smaller than the window of SSIM.
+        InputError: An image is smaller than the window of SSIM.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class TrainingViews:
         return tuple(self.images.names[i] for i in self.indices)
 
     def read_all(self, report: Callable[[int], None]) -> None:
-        """Read the pictures that fit into the memory, so that a damaged one is found before the work begins.
+        """Read the images that fit into the cache, so that damaged ones are detected before training starts.
 
         Raises:
-            InputError: A picture or mask cannot be read, or masks leave no pixel.
+            InputError: An image or mask cannot be read, or masks leave no pixel.
         """
         for place in range(self.num_cached):
             self._full[place] = self._read(place)
@@ -102,7 +102,7 @@ class TrainingViews:
             raise InputError(f"{self.images.source}: all masks are black; want white where pixels are used")
 
     def get(self, place: int, factor: int) -> TrainingView:
-        """The view at `place`, `factor` times smaller (no smaller than 32 px a side)."""
+        """The view at index `place`, downscaled by `factor` (but not below 32 px)."""
         factor = min(factor, self.largest_factor)
         if factor != self._factor:
             self._small.clear()
@@ -134,7 +134,7 @@ class TrainingViews:
 
 
 class Order:
-    """In which order the views come: each once before any comes again, shuffled anew every time."""
+    """The order of the views: a new shuffled pass over all of them each time."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
@@ -142,7 +142,7 @@ class Order:
         self.waiting: list[int] = []
 
     def take(self, batch: int) -> list[int]:
-        """The next `batch` places."""
+        """The next `batch` indices."""
         taken = []
         while len(taken) < batch:
             if not self.waiting:
@@ -151,20 +151,20 @@ class Order:
         return taken
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What an exact resume needs."""
+        """State needed for exact resume."""
         return {"generator": self.generator.get_state(), "waiting": torch.tensor(self.waiting, dtype=torch.int64)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.generator.set_state(state["generator"].cpu())
         self.waiting = state["waiting"].tolist()
 
 
 def check_sizes(images: PosedImages, indices: Int64[Tensor, " m"]) -> int:
-    """The shortest side of some of the views [px].
+    """The shortest side of some views [px].
 
     Raises:
-        InputError: A picture is smaller than the window of SSIM; names it.
+        InputError: An image is smaller than the window of SSIM; the message names it.
     """
     sides = torch.minimum(images.cameras.width, images.cameras.height)[indices]
     first = int(indices[sides.argmin()])
@@ -175,7 +175,7 @@ def check_sizes(images: PosedImages, indices: Int64[Tensor, " m"]) -> int:
 
 
 def _read_with_alpha(images: PosedImages, index: int) -> tuple[Tensor, Tensor | None]:
-    """Colours times alpha, and alpha as the fourth channel, both undistorted."""
+    """Colors times alpha, and alpha as the fourth channel, both undistorted."""
     on_black, mask, _ = replace(images, background=(0.0, 0.0, 0.0)).read(index)
     if not has_alpha(images.image_paths[index]):
         return torch.cat([on_black, torch.ones_like(on_black[..., :1])], -1), mask

@@ -1,4 +1,4 @@
-"""Rendering: Gaussians to images, differentiable, and whole scenes in many cameras."""
+"""Rendering: Gaussians to images, differentiable, and scenes from many cameras."""
 
 from typing import TYPE_CHECKING
 

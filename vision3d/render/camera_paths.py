@@ -1,4 +1,4 @@
-"""Cameras along a path: round a scene, about one of its photographs, or from photograph to photograph."""
+"""Camera paths: around a scene, around one of its photos, or from photo to photo."""
 
 import math
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ CameraPath = Literal["orbit", "spiral", "flythrough"]
 DEFAULT_SIZE = (640, 480)
 DEFAULT_FOV_DEG = 50.0
 _DEFAULT_ELEVATION = math.radians(20)
-_MAX_MOMENTS = 16  # of what moves, to see where it goes
-_FRAMES_PER_KEY = 8  # a flight passes a photograph every so many frames, or less often
+_MAX_MOMENTS = 16  # time steps of moving objects used to find their extent
+_FRAMES_PER_KEY = 8  # minimum number of frames between two photos of a flythrough
 
 
 def path_cameras(
@@ -42,25 +42,25 @@ def path_cameras(
 ) -> Cameras:
     """Pinhole cameras for a video of a scene.
 
-    Orbit: a circle about what the photographs look at, at their median height and distance; without photographs about
-    the middle of the scene: of the bulk of Gaussians, and of all of a mesh. Spiral: about the most central photograph.
-    Flythrough: a smooth curve from photograph to photograph, in their order where that is a sensible way, else on a short
-    way through well-spread ones.
+    Orbit: a circle around the point that the photos look at, at their median height and distance; without photos around the
+    middle of the scene: of the bulk of Gaussians, and of all of a mesh. Spiral: around the most central photo. Flythrough: a
+    smooth curve from photo to photo, in their order if that is a sensible path, else along a short path through well-spread
+    photos.
 
     Args:
-        scene: What is looked at: Gaussians, meshes, several of them, or a scene of them.
-        path: Shape of the path; flythrough needs photographs.
-        cameras: Where photographs were taken, without lens distortion.
+        scene: The subject: Gaussians, meshes, several of them, or a scene.
+        path: Shape of the path; flythrough needs photos.
+        cameras: Cameras of photos, without lens distortion.
         num: Number of cameras; orbit and spiral loop.
-        size: Width and height of the pictures [px]; those of the photographs, or 640 x 480.
-        fov_deg: Field of view over the height of the picture [degrees]; that of the photographs, or 50.
-        up: Direction that is up in the pictures; the photographs' mean, or z.
-        elevation_deg: Height of an orbit above the middle, seen from there [degrees].
+        size: Width and height of the images [px]; default: that of the photos, or 640 x 480.
+        fov_deg: Vertical field of view [degrees]; default: that of the photos, or 50.
+        up: Up direction of the images; default: the photos' mean, or z.
+        elevation_deg: Elevation of an orbit above the center [degrees].
         zoom: Divides the distance of an orbit, > 0.
-        turns: Rounds of an orbit; negative runs clockwise seen from above.
+        turns: Revolutions of an orbit; negative runs clockwise seen from above.
 
     Raises:
-        InputError: A number is out of its range, or a flythrough has fewer than two photographs.
+        InputError: A number is out of range, or a flythrough has fewer than two photos.
 
     Example:
         >>> from vision3d import render_views
@@ -93,16 +93,16 @@ def path_cameras(
 
 
 def surrounding_cameras(scene: GaussianScene, num: int = 48, size: int = 512, fov_deg: float = DEFAULT_FOV_DEG) -> Cameras:
-    """Square pinhole cameras evenly on a sphere round a scene (golden spiral about z), looking at its middle.
+    """Square pinhole cameras evenly distributed on a sphere around a scene (golden spiral about z), looking at its middle.
 
     Args:
-        scene: What is looked at. Few Gaussians far away, such as those of a background, do not move the cameras.
+        scene: The subject. Few Gaussians far away, such as those of a background, do not influence the cameras.
         num: Number of cameras.
-        size: Width and height of their pictures [px].
-        fov_deg: Field of view over the width and the height [degrees].
+        size: Width and height of their images [px].
+        fov_deg: Horizontal and vertical field of view [degrees].
 
     Raises:
-        InputError: A number is out of its range, or the scene is empty.
+        InputError: A number is out of range, or the scene is empty.
     """
     _check("num", num, num >= 1, "1 or more")
     _check("size", size, size >= 1, "1 or more")
@@ -110,7 +110,7 @@ def surrounding_cameras(scene: GaussianScene, num: int = 48, size: int = 512, fo
     center, radius = bulk_of(scene)
     sizes = scene.log_scales.detach().amax(-1).exp()
     reach = torch.linalg.vector_norm(scene.means.detach() - center, dim=-1) + 2 * sizes
-    # All of it, where it is one thing; of a thing with surroundings the thing.
+    # If there is a single object, all of it; if it has surroundings, the object only.
     radius = max(radius, min(_quantile(reach, scene.opacities.detach(), 0.999), 2.5 * radius))
     half_angle = 0.5 * math.radians(fov_deg)
     place = torch.arange(num, dtype=torch.float64) + 0.5
@@ -125,12 +125,12 @@ def surrounding_cameras(scene: GaussianScene, num: int = 48, size: int = 512, fo
 
 
 def refit_cameras(cameras: Cameras, size: tuple[int, int] | None = None, fov_deg: float | None = None) -> Cameras:
-    """Cameras for pictures of another size or field of view, without stretching them.
+    """Cameras for images of another size or field of view, without stretching.
 
     Args:
         cameras: Any model.
-        size: Width and height [px]; the field of view over the height stays, and that over the width follows.
-        fov_deg: Field of view over the height [degrees], for pinhole cameras.
+        size: Width and height [px]; the vertical field of view is kept, the horizontal one follows.
+        fov_deg: Vertical field of view [degrees], for pinhole cameras.
     """
     _check("fov_deg", fov_deg, fov_deg is None or 0 < fov_deg < 180, "between 0 and 180")
     _check("size", size, size is None or min(size) >= 1, "at least 1 x 1")
@@ -151,16 +151,16 @@ def refit_cameras(cameras: Cameras, size: tuple[int, int] | None = None, fov_deg
 
 @dataclass(frozen=True)
 class _Subject:
-    """What a path turns about."""
+    """The subject of a path."""
 
     center: Float[Tensor, "3"]
     distance: float
-    """Of the cameras from the centre [m]."""
+    """Distance of the cameras from the center [m]."""
     elevation: float
-    """Of the cameras above the plane through the centre [rad]."""
+    """Elevation of the cameras above the plane through the center [rad]."""
     up: Float[Tensor, "3"]
     start: Float[Tensor, "3"]
-    """Direction of the first camera seen from the centre."""
+    """Direction of the first camera seen from the center."""
 
 
 def _subject(
@@ -173,7 +173,7 @@ def _subject(
     if cameras is None or len(cameras) < 2:
         up = unit(middle.new_tensor([0.0, 0.0, 1.0]) if up is None else up.to(middle))
         distance = 1.15 * radius / math.sin(half_angle)
-        axis = int(up.abs().argmin())  # an axis across `up`
+        axis = int(up.abs().argmin())  # the axis most perpendicular to `up`
         start = middle.new_zeros(3)
         start[axis] = 1.0
         return _Subject(middle, distance, _DEFAULT_ELEVATION, up, start)
@@ -186,7 +186,7 @@ def _subject(
     # Mean square sine of the angles between the axes and their common direction; 1e-3 is 1.8 degrees.
     spread = 1 - torch.linalg.eigvalsh((axes.mT @ axes).double() / len(axes))[-1]
     if is_in_front.float().mean() < 0.75 or not bool(is_near) or spread < 1e-3:
-        center = middle  # axes that look outwards, past the scene, or are nearly parallel
+        center = middle  # axes point outwards, miss the scene, or are nearly parallel
     offsets = centers - center
     distances = torch.linalg.vector_norm(offsets, dim=-1)
     elevation = torch.asin(((offsets @ up) / distances.clamp(min=1e-12)).clamp(-1, 1)).median()
@@ -197,7 +197,7 @@ def _subject(
 def _extent(
     scene: Scene | Drawable | FrameSequence | Timeline | Sequence[Drawable | FrameSequence],
 ) -> tuple[Float[Tensor, "3"], float]:
-    """A sphere round what is looked at: of the spheres of Gaussians and meshes the one round their common box."""
+    """A bounding sphere: the sphere around the common box of the spheres of Gaussians and meshes."""
     timeline = scene if isinstance(scene, Timeline) else Timeline.of(scene)
     if timeline is None:
         assert not isinstance(scene, Timeline)
@@ -216,7 +216,7 @@ def _extent(
 
 
 def _mesh_sphere(mesh: Mesh) -> tuple[Float[Tensor, "3"], float]:
-    """The middle of the box of a mesh, and the distance of its farthest corner of a face."""
+    """The center of the box of a mesh, and the distance of its farthest face corner."""
     if not mesh.num_faces:
         raise InputError("scene: got a mesh of 0 faces, want at least one")
     points = mesh.vertices.detach()[mesh.faces.unique()]
@@ -226,7 +226,7 @@ def _mesh_sphere(mesh: Mesh) -> tuple[Float[Tensor, "3"], float]:
 
 
 def bulk_of(scene: GaussianScene) -> tuple[Float[Tensor, "3"], float]:
-    """The middle of where the detail of a scene is, and the distance from it within which most of it lies [m].
+    """Center of the detailed part of a scene, and the radius that contains most of it [m].
 
     Raises:
         InputError: The scene is empty.
@@ -239,13 +239,13 @@ def bulk_of(scene: GaussianScene) -> tuple[Float[Tensor, "3"], float]:
 def bulk_of_points(
     points: Float[Tensor, "n 3"], weights: Float[Tensor, " n"], *, edge: float = 0.15, share: float = 0.75
 ) -> tuple[Float[Tensor, "3"], float]:
-    """Middle and radius of weighted points [m], whatever a few of them far away do.
+    """Robust center and radius of weighted points [m], insensitive to a few points far away.
 
     Args:
         points: At least one.
         weights: >= 0, not all 0.
-        edge: Part of the weight that is left out at either end of each axis to find the middle.
-        share: Part of the weight within the radius about the middle.
+        edge: Fraction of the weight that is cut off at either end of each axis to find the center.
+        share: Fraction of the weight within the radius around the center.
     """
     edges = [[_quantile(points[:, i], weights, part) for i in range(3)] for part in (edge, 1 - edge)]
     center = torch.tensor(edges).mean(0).to(points)
@@ -254,7 +254,7 @@ def bulk_of_points(
 
 
 def _detail(scene: GaussianScene) -> Float[Tensor, " n"]:
-    """Backgrounds and haze are made of few large Gaussians, what was photographed of many small ones."""
+    """Weights: backgrounds and haze consist of few large Gaussians, photographed objects of many small ones."""
     sizes = scene.log_scales.detach().mean(-1).exp()
     smallest = _quantile(sizes, torch.ones_like(sizes), 0.05)
     return scene.opacities.detach() / sizes.clamp(min=max(smallest, 1e-12)).square()
@@ -269,7 +269,7 @@ def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], share: 
 def _lens(
     cameras: Cameras | None, size: tuple[int, int] | None, fov_deg: float | None
 ) -> tuple[Float[Tensor, "3 3"], int, int]:
-    """Square pixels, the principal point in the middle."""
+    """Square pixels, principal point in the center."""
     if cameras is None:
         width, height = size or DEFAULT_SIZE
         fov = math.radians(fov_deg or DEFAULT_FOV_DEG)
@@ -291,13 +291,13 @@ def _spiral(subject: _Subject, cameras: Cameras | None, num: int) -> Float[Tenso
     else:
         poses = cameras.camtoworlds.detach().to(subject.center)
         total = _distances(poses).sum(0)
-        pose = poses[int((total <= 1.001 * total.min()).nonzero()[0])]  # of equals the first, whatever the rounding
+        pose = poses[int((total <= 1.001 * total.min()).nonzero()[0])]  # the first of equal ones, independent of rounding
         offsets = se3.transform_points(se3.inverse(pose), poses[:, :3, 3])
         spread = offsets.abs().quantile(0.9, dim=0)
     depth = float(((subject.center - pose[:3, 3]) * pose[:3, 2]).sum())
     focus = depth if depth > 0.1 * subject.distance else subject.distance
     limits = pose.new_tensor([0.2, 0.15, 0.15]) * focus
-    # As wide as the photographs were taken, but neither still nor far from what was seen.
+    # As wide as the positions of the photos, but neither static nor far from what was seen.
     radii = limits if spread is None else torch.maximum(torch.minimum(spread, limits), 0.25 * limits)
     right, down, forward = radii.tolist()
     return paths.spiral(pose, focus, (right, down, forward), num)
@@ -309,20 +309,20 @@ def _flight(cameras: Cameras, num: int) -> Float[Tensor, "num 4 4"]:
     count = min(len(poses), max(8, num // _FRAMES_PER_KEY))
     even = torch.linspace(0, len(poses) - 1, count).round().long()
     spread = _short_way(_well_spread(distances, count), distances)
-    # A video or a walk is followed as it went; photographs in any order are not.
+    # The order of a video or a walk is kept; photos in arbitrary order are reordered.
     keys = even if _length(even, distances) <= 1.5 * _length(spread, distances) else spread
     return paths.interpolate_poses(poses[keys], num)
 
 
 def _distances(poses: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n n"]:
-    """Between poses: of the positions, and of the directions with one radian as the mean distance of the positions."""
+    """Distances between poses: of positions, and of directions with one radian as the mean distance of the positions."""
     centers, rotmats = poses[:, :3, 3], poses[:, :3, :3]
     apart = torch.cdist(centers, centers, compute_mode="donot_use_mm_for_euclid_dist")
     return apart + apart.mean() * geodesic_distance(rotmats[:, None], rotmats[None])
 
 
 def _well_spread(distances: Float[Tensor, "n n"], count: int) -> Int64[Tensor, " k"]:
-    """Farthest point sampling from the first on."""
+    """Farthest point sampling starting at the first."""
     chosen = [0]
     nearest = distances[0].clone()
     while len(chosen) < count:
@@ -332,7 +332,7 @@ def _well_spread(distances: Float[Tensor, "n n"], count: int) -> Int64[Tensor, "
 
 
 def _short_way(keys: Int64[Tensor, " k"], distances: Float[Tensor, "n n"]) -> Int64[Tensor, " k"]:
-    """The keys in an order with a short way through all: nearest neighbours, then 2-opt."""
+    """Order the keys along a short path through all: nearest neighbors, then 2-opt."""
     apart = distances[keys][:, keys].tolist()
     count = len(keys)
     way, left = [0], set(range(1, count))

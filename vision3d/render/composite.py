@@ -1,4 +1,4 @@
-"""Meshes and Gaussians in one picture: each Gaussian before or behind the surface, pixel by pixel."""
+"""Meshes and Gaussians in one image, with per-pixel occlusion of Gaussians by meshes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,38 +38,38 @@ def render_scene(
     alpha_max: float = 0.99,
     backend: str = "auto",
 ) -> Iterator[View]:
-    """Render Gaussians and meshes together in each camera, one at a time, with gradients where tensors ask for them.
+    """Render Gaussians and meshes together from each camera, one at a time, with gradients for tensors that require them.
 
-    A Gaussian adds to a pixel only if its depth (of its centre, as in the order of blending) is below that of the mesh
-    there; the mesh takes the light that is left: C = sum_i T_i alpha_i c_i + T mesh. Of meshes the nearest is seen; faces with
-    an alpha below 1 are blended over what is behind them, connected piece by piece, below all Gaussians.
-    Where there are no meshes this is `render_views`.
+    A Gaussian contributes to a pixel only if its depth (of its center, as for the blending order) is less than that of the mesh
+    there; the mesh gets the remaining transmittance: C = sum_i T_i alpha_i c_i + T mesh. Of meshes, the nearest is visible;
+    faces with an alpha below 1 are blended over what is behind them, one connected piece at a time, below all Gaussians.
+    Without meshes this is `render_views`.
 
-    Gradients reach what is drawn; through the outlines of meshes with `antialias`. Which Gaussians a mesh hides has none.
+    Gradients flow to everything visible; through the silhouettes of meshes with `antialias`. Occlusion of Gaussians has none.
 
     Args:
-        objects: Gaussians, meshes, and Gaussians on meshes (drawn as Gaussians), or a scene of them, whose other objects are
-            left out. All Gaussians are of one mode (flat counts as 3dgs) and on the device of the cameras. Where something
-            moves (a `FrameSequence`, or a `SkinnedMesh` whose first clip is played and repeated) there is a view a frame,
-            in one camera or in a camera for each frame. A `Timeline` of them sets the frames.
-        cameras: Without lens distortion; pinhole or ortho where there are meshes.
-        backgrounds: sRGB colour behind everything, for all cameras or one each; black when None.
+        objects: Gaussians, meshes, and Gaussians on meshes (rendered as Gaussians), or a scene of them, whose other objects are
+            ignored. All Gaussians have one mode (flat counts as 3dgs) and are on the device of the cameras. If something is
+            animated (a `FrameSequence`, or a `SkinnedMesh` whose first clip is played and repeated), there is one view per
+            frame, from one camera or from one camera per frame. A `Timeline` of the objects sets the frames.
+        cameras: Without lens distortion; pinhole or ortho if there are meshes.
+        backgrounds: sRGB background color, for all cameras or one each; black when None.
         render_mode: RGB, D, ED, RGB+D or RGB+ED.
-        shading: Of meshes: smooth, flat, none, normals, uvs or depth; see `vision3d.render.meshes.shade`.
+        shading: For meshes: smooth, flat, none, normals, uvs or depth; see `vision3d.render.meshes.shade`.
         lights: For smooth and flat; `Lights()` when None.
-        antialias: Blend the outlines of meshes with what is beside them, as far as Gaussians do not cover them.
-        sh_degree: Degree of the harmonics that are used; all when None.
-        near_plane: Smallest depth that is seen [m].
-        alpha_max: Largest alpha of one Gaussian.
+        antialias: Blend the silhouettes of meshes with their surroundings, where Gaussians do not cover them.
+        sh_degree: Degree of the harmonics to use; all when None.
+        near_plane: Minimum visible depth [m].
+        alpha_max: Maximum alpha of one Gaussian.
         backend: auto, native or reference.
 
     Returns:
-        Views as of `render_views`. Where a mesh is seen alpha is 1; the depth of meshes is not antialiased. Normals are those
-        of meshes and of Gaussians, weighted like colours; None where 3D Gaussians are there and the mode is not an ED one.
+        Views as from `render_views`. Alpha is 1 where a mesh is visible; the depth of meshes is not antialiased. Normals are
+        those of meshes and of Gaussians, weighted like colors; None if there are 3D Gaussians and the mode is not an ED one.
 
     Raises:
-        InputError: There is nothing to draw, Gaussians are of several modes, or the cameras do not fit.
-        DeviceError: Objects are on other devices than the cameras.
+        InputError: There is nothing to render, Gaussians have different modes, or the cameras are not supported.
+        DeviceError: Objects are on different devices than the cameras.
 
     Example:
         >>> from vision3d import Cameras, GaussianScene, Mesh
@@ -111,7 +111,7 @@ def render_scene(
 
 
 def _nothing(like: Mesh) -> Mesh:
-    """A mesh of which nothing is seen."""
+    """A mesh that is never visible."""
     return Mesh(torch.zeros_like(like.vertices[:1]), torch.zeros_like(like.faces[:1]))
 
 
@@ -130,12 +130,12 @@ def _placed(value: Drawable) -> GaussianScene | Mesh:
 def split_objects(
     objects: Scene | Drawable | FrameSequence | Sequence[Drawable | FrameSequence],
 ) -> tuple[GaussianScene | None, list[Mesh]]:
-    """All Gaussians as one, and the meshes, in world coordinates; the skins of a scene are meshes at rest.
+    """All Gaussians merged, and the meshes, in world coordinates; skins of a scene become meshes in their rest pose.
 
-    What moves is asked for in one of its frames (`Timeline.at`).
+    Animated objects must be resolved to a frame first (`Timeline.at`).
 
     Raises:
-        InputError: There is nothing to draw, something else among a sequence, or Gaussians are of several modes.
+        InputError: There is nothing to render, a sequence of an unsupported type, or Gaussians have different modes.
     """
     if isinstance(objects, Scene):
         placed = [
@@ -158,20 +158,20 @@ def split_objects(
         raise InputError("objects: got nothing to draw, want Gaussians or meshes")
     if not splats:
         return None, meshes
-    if len({value.mode for value in splats}) > 1:  # without thickness or not: one way of rendering
+    if len({value.mode for value in splats}) > 1:  # 2dgs and others need different rasterizers
         splats = [replace(value, mode="3dgs") if value.mode == "flat" else value for value in splats]
     return splats[0].merge(*splats[1:]), meshes
 
 
 @dataclass(frozen=True, eq=False)
 class _Meshes:
-    """Several meshes as one surface of V welded places and F faces."""
+    """Several meshes as one surface of V welded vertices and F faces."""
 
     surfaces: list[shades.Surface]
     first_faces: list[int]
     vertices: Float[Tensor, "v 3"]
     faces: Int32[Tensor, "f 3"]
-    """Of places, so that seams of textures are no outlines."""
+    """Welded positions, so that texture seams are not silhouettes."""
     neighbors: Int32[Tensor, "f 3"]
 
     @classmethod
@@ -189,7 +189,7 @@ class _Meshes:
     def shade(
         self, fragments: Fragments, viewmats: Tensor, Ks: Tensor, model: CameraModel, **style: Any
     ) -> tuple[Float[Tensor, "1 h w 3"], Float[Tensor, "1 h w 3"]]:
-        """Colours and normals; zero where no mesh is seen."""
+        """Colors and normals; zero where no mesh is visible."""
         color = normal = 0.0
         for surface, first in zip(self.surfaces, self.first_faces):
             ids = fragments.face_ids - first
@@ -197,7 +197,7 @@ class _Meshes:
             seen = ids >= 0
             if not bool(seen.any()):
                 continue
-            # All depths stay: the colours of shading depth have one range.
+            # All depths are kept: the colors of shading depth share one range.
             own = Fragments(ids, fragments.barycentrics * seen[..., None], fragments.depths)
             positions = screen_positions(surface.mesh.vertices, viewmats, Ks, model)
             part = shades.shade(surface, positions, own, viewmats, camera_model=model, **style)
@@ -240,7 +240,7 @@ def _views(
             normal = _normals(gaussians, splats, normal, left, viewmats, Ks, cameras.model, render_mode)
         covered = alpha
         if antialias and render_mode not in ("D", "ED"):
-            # What Gaussians cover stays: an outline behind them is not seen.
+            # Gaussians cover silhouettes behind them.
             shown = torch.nn.functional.max_pool2d(left, 3, 1, 1)[..., None]
             layers = torch.cat([color, alpha[..., None]], -1)
             blended = blend_silhouettes(layers, positions, meshes.faces, fragments, neighbors=meshes.neighbors, backend=backend)
@@ -258,7 +258,7 @@ def _views(
 
 @dataclass(frozen=True, eq=False)
 class _Splats:
-    """Gaussians before the meshes: colours and depths are weighted."""
+    """Gaussians in front of the meshes: colors and depths are weighted."""
 
     color: Float[Tensor, "1 h w 3"]
     alpha: Float[Tensor, "1 h w"]
@@ -292,7 +292,7 @@ def _normals(
     model: CameraModel,
     render_mode: str,
 ) -> Tensor | None:
-    """Normals of the 2D Gaussians and the meshes by weight; of 3D Gaussians those of their expected depth."""
+    """Weighted normals of the 2D Gaussians and the meshes; for 3D Gaussians those of their expected depth."""
     if splats.normal is not None:
         return splats.normal + left[..., None] * of_meshes
     if not render_mode.endswith("ED"):

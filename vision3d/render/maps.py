@@ -1,4 +1,4 @@
-"""Depth and normal maps: normals of a depth map, and colours for people to look at."""
+"""Depth and normal maps: normals of a depth map, and colors for visualization."""
 
 import torch
 from jaxtyping import Float
@@ -7,7 +7,7 @@ from torch import Tensor
 from vision3d.core.errors import InputError
 from vision3d.geometry.cameras import CameraModel, pixel_grid, unproject
 
-# Colours at 0, 1/8, .. 1 of the depth ramp, dark blue over green to pale yellow; lightness rises evenly.
+# Colors at 0, 1/8, .. 1 of the depth ramp, dark blue over green to pale yellow; lightness is linear.
 _RAMP = (
     (0.06, 0.05, 0.24),
     (0.13, 0.15, 0.47),
@@ -27,9 +27,9 @@ def depth_to_normals(
     Ks: Float[Tensor, "*batch 3 3"],
     model: CameraModel = "pinhole",
 ) -> Float[Tensor, "*batch h w 3"]:
-    """World-space unit normals of the surface that a depth map shows, facing the camera.
+    """World-space unit normals of the surface of a depth map, facing the camera.
 
-    They come from central differences of the points; the outermost pixels, and what has no area, are zero.
+    Computed from central differences of the points; the outermost pixels, and degenerate ones, are zero.
 
     Args:
         depths: Along the camera's z [m].
@@ -52,13 +52,13 @@ def depth_to_rgb(
     near: float | None = None,
     far: float | None = None,
 ) -> Float[Tensor, "*batch h w 3"]:
-    """Colours for a depth map, dark blue far away to pale yellow close by, even in 1 / depth.
+    """Colors for a depth map, from dark blue (far) to pale yellow (near), linear in 1 / depth.
 
     Args:
         depth: Expected depth [m].
-        alpha: Pixels fade to black with it, and those below 0.5 do not decide the range.
-        near: Depth shown in pale yellow [m]; the 1st percentile when None.
-        far: Depth shown in dark blue [m]; the 99th percentile when None.
+        alpha: Pixels fade to black with it, and those below 0.5 do not influence the range.
+        near: Depth shown as pale yellow [m]; the 1st percentile when None.
+        far: Depth shown as dark blue [m]; the 99th percentile when None.
 
     Raises:
         InputError: near and far are not 0 < near < far.
@@ -67,7 +67,7 @@ def depth_to_rgb(
     counted = depth[shown if alpha is None else shown & (alpha > 0.5)]
     if counted.numel() == 0:
         return depth.new_zeros(*depth.shape, 3)
-    # kthvalue, as torch.quantile takes no more than 16 million values.
+    # kthvalue, since torch.quantile is limited to 16 million values.
     count = counted.numel()
     low = near if near is not None else float(counted.kthvalue(1 + (count - 1) // 100).values)
     high = far if far is not None else float(counted.kthvalue(count - (count - 1) // 100).values)
@@ -84,11 +84,11 @@ def depth_to_rgb(
 def normals_to_rgb(
     normals: Float[Tensor, "*batch h w 3"], viewmats: Float[Tensor, "*batch 4 4"] | None = None
 ) -> Float[Tensor, "*batch h w 3"]:
-    """Colours for normals: (n + 1) / 2 of x, y and z, black where there is none.
+    """Colors for normals: (n + 1) / 2 of x, y and z, black for zero normals.
 
     Args:
         normals: Of any length; shorter ones (weighted by alpha) are darker.
-        viewmats: Shows world-space normals in camera axes x right, y up, z to the viewer; as they are when None.
+        viewmats: Converts world-space normals to camera axes x right, y up, z to the viewer; unchanged when None.
     """
     if viewmats is not None:
         height, width = normals.shape[-3:-1]

@@ -1,4 +1,4 @@
-"""What moves, frame by frame: the objects of a render at each of its times."""
+"""Animation of rendered objects: their states frame by frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,28 +14,28 @@ from vision3d.scene.clip import frame_rate
 from vision3d.scene.scene import at_moment, is_moving
 
 _DRAWN = ("GaussianScene", "Mesh", "MeshGaussians")
-_FPS = 30.0  # of clips that do not say how many frames a second they were made of
+_FPS = 30.0  # frame rate of clips that do not record one
 
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Objects of which at least one moves: a `vision3d.FrameSequence`, or a `vision3d.SkinnedMesh` with a clip."""
+    """Objects of which at least one is animated: a `vision3d.FrameSequence`, or a `vision3d.SkinnedMesh` with a clip."""
 
     objects: Any
     """A scene, one object, or a list."""
     times: Float[Tensor, " t"]
-    """Of the frames [s]: those of the sequence that has most; without sequences those of the longest clip."""
+    """Times of the frames [s]: those of the longest sequence; without sequences those of the longest clip."""
 
     @classmethod
     def of(cls, objects: Any) -> "Timeline | None":
-        """The timeline of what is to be drawn; None where nothing of it moves.
+        """The timeline of objects to render; None if none of them is animated.
 
         Raises:
-            InputError: A sequence has no frames, or holds what is not drawn.
+            InputError: A sequence has no frames, or its type is not rendered.
         """
         values = objects.objects.values() if isinstance(objects, Scene) else _listed(objects)
         moving = [value for value in values if is_moving(value)]
-        if isinstance(objects, Scene):  # which may hold point clouds and boxes, too: these are not drawn
+        if isinstance(objects, Scene):  # may contain point clouds and boxes, which are not rendered
             moving = [value for value in moving if isinstance(value, SkinnedMesh) or type(value.base).__name__ in _DRAWN]
         sequences = [value for value in moving if isinstance(value, FrameSequence)]
         for value in sequences:
@@ -57,16 +57,16 @@ class Timeline:
 
     @property
     def fps(self) -> float:
-        """Frames a second; 30 where times are not evenly spaced."""
+        """Frames per second; 30 if times are not evenly spaced."""
         return frame_rate(self.times) or _FPS
 
     def resampled(self, count: int) -> "Timeline":
-        """`count` frames at the same rate: what loops goes on, what has ended stays."""
+        """`count` frames at the same rate: looping objects repeat, ended ones keep their last frame."""
         start = float(self.times[0])
         return replace(self, times=start + torch.arange(count, dtype=torch.float64) / self.fps)
 
     def at(self, index: int) -> Any:
-        """The objects in a frame, as `Scene.at`: skins loop, a sequence is in its last frame that has begun."""
+        """The objects in a frame, as for `Scene.at`: skins loop, a sequence is in the last frame that has started."""
         time = float(self.times[index])
         if isinstance(self.objects, Scene):
             drawn = {name: value for name, value in self.objects.objects.items() if not _is_hidden(value)}
@@ -75,10 +75,10 @@ class Timeline:
         return [at_moment(value, time) for value in _listed(self.objects)]
 
     def cameras(self, cameras: Cameras) -> Cameras:
-        """A camera a frame.
+        """One camera per frame.
 
         Raises:
-            InputError: There are neither one nor as many as frames.
+            InputError: Their number is neither one nor that of the frames.
         """
         if len(cameras) not in (1, len(self)):
             raise InputError(
@@ -88,7 +88,7 @@ class Timeline:
 
 
 def _is_hidden(value: Any) -> bool:
-    """A sequence of what is not drawn, whose frames need not be read."""
+    """Whether this is a sequence of a type that is not rendered, whose frames need not be read."""
     return isinstance(value, FrameSequence) and type(value.base).__name__ not in _DRAWN
 
 

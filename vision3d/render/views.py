@@ -1,4 +1,4 @@
-"""Rendering whole scenes: one image after another, whatever the sizes of the cameras and the mode of the scene."""
+"""Rendering of scenes: one image at a time, for any camera sizes and any mode of the scene."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,16 +16,16 @@ from vision3d.scene import Cameras, GaussianScene
 
 
 class View(NamedTuple):
-    """What one camera sees."""
+    """Rendered view of one camera."""
 
     image: Float[Tensor, "h w d"] | None
-    """Colours, not clamped, or the features that were given; None in modes D and ED."""
+    """Colors, not clamped, or the given features; None in modes D and ED."""
     alpha: Float[Tensor, "h w"]
     """Opacity in [0, 1]."""
     depth: Float[Tensor, "h w"] | None
     """Along the camera's z [m]: accumulated (D) or expected (ED); None in mode RGB."""
     normal: Float[Tensor, "h w 3"] | None
-    """World-space normals: of the 2D Gaussians, weighted like colours, or of an expected depth map; None without either."""
+    """World-space normals: of the 2D Gaussians, weighted like colors, or of an expected depth map; None without either."""
 
 
 def render_views(
@@ -40,17 +40,17 @@ def render_views(
     alpha_max: float = 0.99,
     backend: str = "auto",
 ) -> Iterator[View]:
-    """Render a scene in each camera, one at a time, with gradients where its tensors ask for them.
+    """Render a scene from each camera, one at a time, with gradients for tensors that require them.
 
     Args:
-        scene: Modes 3dgs, flat, and 2dgs (pinhole cameras only); antialiased scenes are rendered so.
+        scene: Modes 3dgs, flat, and 2dgs (pinhole cameras only); antialiased scenes are rendered as such.
         cameras: Without lens distortion, on the scene's device; sizes may differ.
-        backgrounds: Colour behind the scene, for all cameras or one each; black when None.
+        backgrounds: Background color, for all cameras or one each; black when None.
         render_mode: RGB, D, ED, RGB+D or RGB+ED.
-        sh_degree: Degree of the harmonics that are used; all when None.
-        features: Rendered instead of the colours.
-        near_plane: Smallest depth that is seen [m].
-        alpha_max: Largest alpha of one Gaussian.
+        sh_degree: Degree of the harmonics to use; all when None.
+        features: Rendered instead of the colors.
+        near_plane: Minimum visible depth [m].
+        alpha_max: Maximum alpha of one Gaussian.
         backend: auto, native, reference or gsplat.
 
     Raises:
@@ -69,20 +69,20 @@ def render_views(
 
 
 def blending_weights(scene: GaussianScene, cameras: Cameras, *, alpha_max: float = 0.99) -> Float[Tensor, " n"]:
-    """How much of the pictures each Gaussian makes up: its alpha times what those before it let through, summed over all
+    """Contribution of each Gaussian to the images: its alpha times the transmittance in front of it, summed over all
     pixels of all cameras [pixels].
 
-    Zero means that no camera sees it. The sums over all Gaussians and the alphas of `render_views` agree.
+    Zero means that no camera sees it. The total over all Gaussians equals that of the alphas of `render_views`.
 
     Args:
         scene: Of any mode.
         cameras: Without lens distortion, on the scene's device.
-        alpha_max: Largest alpha of one Gaussian.
+        alpha_max: Maximum alpha of one Gaussian.
 
     Raises:
-        InputError: As `render_views`.
+        InputError: As for `render_views`.
     """
-    # A picture is linear in the colours, so its gradient by them is the weight.
+    # An image is linear in the colors, so its gradient with respect to them is the weight.
     features = torch.ones(len(scene), 1, dtype=scene.means.dtype, device=scene.device, requires_grad=True)
     weights = torch.zeros(len(scene), dtype=torch.float64, device=scene.device)
     with torch.enable_grad():
@@ -121,14 +121,14 @@ def _views(
 def draw(
     scene: GaussianScene, gaussians: tuple[Tensor, ...], model: str, *views: Tensor | int, **options: Any
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Images, alphas, and normals of 2D Gaussians, by the rasterizer that a scene's mode wants.
+    """Images, alphas, and normals of 2D Gaussians, from the rasterizer for the scene's mode.
 
     Args:
-        scene: Its mode and antialiasing count.
-        gaussians: Means, quats, scales, opacities, and colours or harmonics.
-        model: Of the cameras.
+        scene: Its mode and antialiasing are used.
+        gaussians: Means, quats, scales, opacities, and colors or harmonics.
+        model: Camera model.
         views: viewmats, Ks, width, height.
-        options: Of both rasterizers.
+        options: Options of both rasterizers.
     """
     if scene.mode == "2dgs":
         rendered, alpha, normal, *_ = rasterize_2dgs(*gaussians, *views, packed=True, **options)  # pyright: ignore[reportArgumentType]
@@ -139,7 +139,7 @@ def draw(
 
 
 def check_views(scene: GaussianScene | None, cameras: Cameras, render_mode: str) -> None:
-    """Raises InputError unless these cameras and this mode can be rendered."""
+    """Raise InputError unless these cameras and this mode can be rendered."""
     if cameras.distortion is not None:
         raise InputError("cameras: have lens distortion, which cannot be rendered; use the undistorted cameras")
     if scene is not None and scene.mode == "2dgs" and cameras.model != "pinhole":
@@ -148,7 +148,7 @@ def check_views(scene: GaussianScene | None, cameras: Cameras, render_mode: str)
 
 
 def one_each(backgrounds: Tensor | Sequence[float] | None, count: int, like: Tensor) -> Tensor | None:
-    """One background a camera."""
+    """One background per camera."""
     if backgrounds is None:
         return None
     colors = torch.as_tensor(backgrounds, dtype=like.dtype, device=like.device)

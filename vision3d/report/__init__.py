@@ -1,4 +1,4 @@
-"""Results to look at: renders as files, contact sheets, the course of a run, its page."""
+"""Reports: renders as files, contact sheets, training curves, and the HTML page of a run."""
 
 from typing import TYPE_CHECKING
 

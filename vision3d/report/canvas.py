@@ -1,4 +1,4 @@
-"""Pictures with words on them, drawn with PIL and its own font."""
+"""Images with text, drawn with PIL and its built-in font."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ LINE: Color = (215, 219, 226)
 
 
 class Canvas:
-    """A white picture to put pictures, lines and words on.
+    """A white image to paste images, lines and text on.
 
     Args:
         width: [px].
@@ -30,7 +30,7 @@ class Canvas:
         self.draw = ImageDraw.Draw(self.picture)
 
     def paste(self, image: Float[Tensor, "h w 3"], x: int, y: int) -> None:
-        """Put a picture with its upper left corner at (x, y)."""
+        """Paste an image with its upper left corner at (x, y)."""
         from PIL import Image
 
         values = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
@@ -39,7 +39,7 @@ class Canvas:
     def text(
         self, x: float, y: float, words: str, size: int = 13, color: Color = INK, anchor: str = "la", room: int = 0
     ) -> None:
-        """Write words at (x, y), which `anchor` places: l, m, r across and a, m, s down; shortened to `room` pixels."""
+        """Write text at (x, y), placed by `anchor`: l, m, r horizontally and a, m, s vertically; truncated to `room` pixels."""
         if room and text_width(words, size) > room:
             while words and text_width(words + "…", size) > room:
                 words = words[:-1]
@@ -47,17 +47,17 @@ class Canvas:
         self.draw.text((x, y), words, fill=color, font=_font(size), anchor=anchor)
 
     def image(self) -> Float[Tensor, "h w 3"]:
-        """What is on the canvas, in [0, 1]."""
+        """The canvas as an image in [0, 1]."""
         return torch.from_numpy(np.asarray(self.picture).astype(np.float32) / 255)
 
 
 def text_width(words: str, size: int = 13) -> float:
-    """How wide words are [px]."""
+    """Width of a text [px]."""
     return _font(size).getlength(words)
 
 
 def fitted(image: Float[Tensor, "h w 3"], width: int, height: int) -> Float[Tensor, "h2 w2 3"]:
-    """The picture, made smaller if it is larger than a cell; its shape stays."""
+    """The image, downscaled if it is larger than a cell; its aspect ratio is kept."""
     rows, columns = image.shape[:2]
     factor = min(width / columns, height / rows, 1.0)
     if factor == 1:

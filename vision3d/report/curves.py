@@ -1,4 +1,4 @@
-"""The course of a run as small charts."""
+"""Training curves as small charts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from vision3d.report.canvas import FAINT, INK, LINE, Canvas
 from vision3d.scene.resample import resize_area
 
 _CURVE = (28, 98, 180)
-_WIDTH, _HEIGHT = 420, 250  # of a chart [px]
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 34, 34  # room around the axes [px]
-_SCALE = 2  # drawn so many times larger, for smooth lines
+_WIDTH, _HEIGHT = 420, 250  # size of a chart [px]
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 34, 34  # margins around the axes [px]
+_SCALE = 2  # supersampling, for smooth lines
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Curve:
     """[s]."""
     values: Sequence[float]
     is_log: bool = False
-    """Whether the axis is logarithmic; then all values are > 0."""
+    """Whether the axis is logarithmic; then all values must be > 0."""
 
 
 def run_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """The curves of a fit out of the lines of its metrics.jsonl: loss, Gaussians, PSNR of held-out views."""
+    """The curves of a fit from the lines of its metrics.jsonl: loss, Gaussians, PSNR of held-out views."""
     curves = []
     for key, title, is_log in (
         ("loss", "loss", True),
-        ("train_accuracy", "right while training [%]", False),
+        ("train_accuracy", "training accuracy [%]", False),
         ("gaussians", "Gaussians", False),
         ("eval_psnr", "PSNR of held-out views [dB]", False),
     ):
@@ -64,10 +64,10 @@ def draw_curves(curves: Sequence[Curve]) -> Float[Tensor, "h w 3"]:
 
 
 def write_run_curves(path: Path | str, run_folder: Path | str) -> bool:
-    """Write the charts of a run folder as a picture.
+    """Write the charts of a run folder as an image.
 
     Returns:
-        False when its metrics.jsonl has too few lines for a chart, and nothing was written.
+        False if its metrics.jsonl has too few lines for a chart, and nothing was written.
     """
     curves = run_curves(read_metrics(Path(run_folder) / "metrics.jsonl"))
     if curves:
@@ -87,7 +87,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two values > 0, evenly spread on a logarithmic axis: 1, 2, 5 of each power of ten, or fewer."""
+    """Round numbers between two values > 0, evenly spaced on a logarithmic axis: 1, 2, 5 of each power of ten, or fewer."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1,)):
         marks = [factor * 10.0**power for power in powers for factor in factors if low <= factor * 10.0**power <= high]

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 def write_evaluation_sheet(
     path: Path | str, renders: Path | str, evaluation: "Evaluation", summary: dict[str, Any] | None = None
 ) -> None:
-    """Write photograph, render and difference of every held-out view with its figures, as one picture.
+    """Write photo, render and difference of every held-out view with its metrics, as one image.
 
     Args:
-        path: The picture.
-        renders: The folder of pictures that `evaluate(..., renders=...)` wrote.
-        evaluation: What it returned.
+        path: The image file.
+        renders: The folder written by `evaluate(..., renders=...)`.
+        evaluation: Its result.
         summary: `FitResult.summary`, for a line about the fit.
     """
     mean = evaluation.mean()

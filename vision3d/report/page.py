@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that needs nothing else, neither other files nor a network."""
+"""The report of a run: one self-contained HTML page, without other files or a network."""
 
 import base64
 import html
@@ -20,9 +20,9 @@ from vision3d.report.canvas import fitted
 from vision3d.report.curves import draw_curves, run_curves
 from vision3d.report.sheets import read_pairs, spread
 
-_SIDE = 640  # longest side of a picture on the page [px]
-_MOST_VIDEO = 8 << 20  # bytes; longer videos stay beside the page
-_MOST_PICTURE = 4 << 20
+_SIDE = 640  # longest side of an image on the page [px]
+_MAX_VIDEO = 8 << 20  # bytes; larger videos are not embedded
+_MAX_PICTURE = 4 << 20
 _UNITS = {
     "psnr": "dB",
     "psnr_nearest": "dB",
@@ -49,18 +49,18 @@ _MACHINE = (
 
 
 def write_report(run_folder: Path | str) -> Path:
-    """Write `report.html` into a run folder: figures, curves, held-out views with a slider, options, versions.
+    """Write `report.html` to a run folder: results, curves, held-out views with a slider, options, versions.
 
     Args:
-        run_folder: A folder with summary.json; what else it has (metrics.jsonl, eval.json with renders, config.yaml, videos) is
-            shown.
+        run_folder: A folder with summary.json; optional contents (metrics.jsonl, eval.json with renders, config.yaml, videos)
+            are shown as well.
 
     Returns:
         The page.
 
     Raises:
         MissingFileError: There is no summary.json.
-        FileFormatError: A file of the folder is not what it should be.
+        FileFormatError: A file of the folder is damaged or unexpected.
 
     Example:
         >>> write_report("runs/fox")
@@ -105,7 +105,7 @@ def _figures(results: Mapping[str, Any]) -> str:
 
 
 def _tables(results: Mapping[str, Any]) -> str:
-    """Results that are lists of rows with the same names as tables, lists of sentences as lists."""
+    """Results that are lists of rows with the same keys become tables, lists of sentences become lists."""
     found = []
     for name, value in results.items() if isinstance(results, Mapping) else ():
         if not isinstance(value, list) or not value:
@@ -136,7 +136,7 @@ def _curves(folder: Path) -> str:
     if not (folder / "metrics.jsonl").exists():
         return ""
     curves = run_curves(read_metrics(folder / "metrics.jsonl"))
-    return _section("Course", f'<img class="curves" alt="curves" src="{_data(draw_curves(curves), "PNG")}">' if curves else "")
+    return _section("Curves", f'<img class="curves" alt="curves" src="{_data(draw_curves(curves), "PNG")}">' if curves else "")
 
 
 def _views(folder: Path) -> str:
@@ -147,32 +147,32 @@ def _views(folder: Path) -> str:
     if not isinstance(rows, list) or not all(isinstance(row, dict) and {"name", "file", "psnr"} <= row.keys() for row in rows):
         raise FileFormatError(folder / "eval.json", "lacks the names, files and metrics of its views")
     captions = {Path(str(row["file"])).name: f"{row['name']}   PSNR {row['psnr']:.2f} dB" for row in spread(rows)}
-    figures = []
+    metrics = []
     for pair in read_pairs(folder / "renders", captions):
         photo, render = (_data(fitted(image, _SIDE, _SIDE), "WEBP") for image in (pair.photo, pair.render))
         caption = html.escape(pair.caption)
-        figures.append(
+        metrics.append(
             f'<figure><div class="pair"><img alt="photo" src="{photo}"><img alt="render" src="{render}">'
             f'<input type="range" min="0" max="100" value="50" aria-label="render or photo, {caption}"></div>'
             f"<figcaption>{caption}</figcaption></figure>"
         )
-    return _section("Held-out views: photo on the left of the line, render on the right", "".join(figures), "views")
+    return _section("Held-out views: photo on the left of the line, render on the right", "".join(metrics), "views")
 
 
 def _pictures(folder: Path) -> str:
-    """What the run drew itself, figures/*.png."""
+    """Images written by the run, figures/*.png."""
     shown = []
     for path in sorted((folder / "figures").glob("*.png")):
-        if path.stat().st_size <= _MOST_PICTURE:
+        if path.stat().st_size <= _MAX_PICTURE:
             data = base64.b64encode(path.read_bytes()).decode()
             shown.append(f'<img class="drawn" alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">')
-    return _section("Pictures", "".join(shown))
+    return _section("Images", "".join(shown))
 
 
 def _videos(folder: Path) -> str:
     shown = []
     for path in sorted(folder.glob("*.mp4")):
-        if path.stat().st_size <= _MOST_VIDEO:
+        if path.stat().st_size <= _MAX_VIDEO:
             data = base64.b64encode(path.read_bytes()).decode()
             shown.append(f'<video controls loop muted playsinline src="data:video/mp4;base64,{data}"></video>')
     return _section("Videos", "".join(shown))
@@ -196,7 +196,7 @@ def _rows(values: Mapping[str, Any]) -> str:
 
 
 def _data(image: Float[Tensor, "h w 3"], kind: str) -> str:
-    """A picture as the address of itself."""
+    """An image as a data URI."""
     from PIL import Image
 
     buffer = BytesIO()

@@ -1,4 +1,4 @@
-"""A small picture of a scene for notebooks."""
+"""A thumbnail of a scene for notebooks."""
 
 import torch
 
@@ -8,12 +8,12 @@ from vision3d.scene import GaussianScene
 from vision3d.scene.checks import html_picture
 
 SIZE = (240, 180)
-MOST = 3_000_000  # Gaussians; more would keep a notebook waiting
+MAX = 3_000_000  # Gaussians; more would block a notebook
 
 
 def preview(scene: GaussianScene) -> str:
-    """One view of a scene as an HTML element; empty when it has no Gaussians, too many, or values that are not finite."""
-    if scene.num_gaussians > MOST:
+    """One view of a scene as an HTML element; empty if it has no Gaussians, too many, or non-finite values."""
+    if scene.num_gaussians > MAX:
         return ""
     try:
         with torch.no_grad():

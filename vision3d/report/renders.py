@@ -1,4 +1,4 @@
-"""Renders as files: a folder of pictures, a video or one picture; colours, depth and normals."""
+"""Renders as files: a folder of images, a video or a single image; colors, depth and normals."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -50,37 +50,37 @@ def write_renders(
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> list[Path]:
-    """Render a scene in each camera, to files that are whole or not there.
+    """Render a scene from each camera to files, written atomically.
 
     - A folder gets NAME.png, named like the cameras or numbered, and cameras.json; depth goes to depth/NAME.npy
-      (expected depth along z [m], float32, 0 where there is nothing) and, in colours, depth/NAME.png; normals in camera
+      (expected depth along z [m], float32, 0 where there is nothing) and, as colors, depth/NAME.png; normals in camera
       axes to normals/NAME.png.
     - FILE.mp4 (.mkv, .mov) is a video; depth and normals go to FILE_depth.mp4 and FILE_normals.mp4.
-    - FILE.png (.jpg, ...) is one picture, of one camera; depth and normals likewise, depth also to FILE_depth.npy.
+    - FILE.png (.jpg, ...) is a single image of one camera; depth and normals likewise, depth also to FILE_depth.npy.
 
     Args:
-        scene: What is rendered: Gaussians, meshes, several of them, or a scene of them; see `render_scene`. A sequence is
-            rendered in time, an image a frame.
-        cameras: Without lens distortion, on the scene's device; for a sequence one, or one for each frame.
-        out: Folder or file, told apart by the suffix.
-        depth: Whether to write depth, too.
-        normals: Whether to write normals, too.
-        fps: Frames of a video per second; those of a sequence, or 30, when None.
-        background: Colour in [0, 1] behind the scene.
-        shading: Of meshes: smooth, flat, none, normals, uvs or depth.
-        lights: On meshes, for smooth and flat.
-        sh_degree: Degree of the harmonics that are used; all when None.
-        alpha_max: Largest alpha of one Gaussian.
+        scene: Gaussians, meshes, several of them, or a scene of them; see `render_scene`. A sequence is rendered over time, one
+            image per frame.
+        cameras: Without lens distortion, on the scene's device; for a sequence one, or one per frame.
+        out: Folder or file, depending on the suffix.
+        depth: Whether to write depth as well.
+        normals: Whether to write normals as well.
+        fps: Frames per second of a video; those of a sequence, or 30, when None.
+        background: Background color in [0, 1].
+        shading: For meshes: smooth, flat, none, normals, uvs or depth.
+        lights: Lights for meshes, for smooth and flat.
+        sh_degree: Degree of the harmonics to use; all when None.
+        alpha_max: Maximum alpha of one Gaussian.
         backend: auto, native, reference or gsplat.
-        overwrite: Replace files that are there; others in the folder stay.
-        progress: Takes the frames; None shows them on the standard error stream.
+        overwrite: Replace existing files; other files in the folder are kept.
+        progress: Progress callback; None shows progress on standard error.
 
     Returns:
-        The files that were written, or the folder.
+        The written files, or the folder.
 
     Raises:
-        OutputExistsError: The file is there, or the folder is not empty, and `overwrite` is off.
-        InputError: There are no cameras, more than one for one picture, or sizes differ in a video.
+        OutputExistsError: The file exists, or the folder is not empty, and `overwrite` is off.
+        InputError: There are no cameras, more than one for a single image, or sizes differ in a video.
 
     Example:
         >>> from vision3d.render.camera_paths import path_cameras
@@ -105,9 +105,9 @@ def write_renders(
         mode = "RGB+ED" if depth or normals else "RGB"
         names = _file_names(cameras)
         for i, view in enumerate(render_scene(scene, cameras, backgrounds=background, render_mode=mode, **drawing)):
-            pictures = _pictures(view, cameras.viewmats[i], depth_range)
+            images = _pictures(view, cameras.viewmats[i], depth_range)
             for layer, target in targets.items():
-                image = pictures[layer]
+                image = images[layer]
                 if kind == "video":
                     videos[layer].append(image)
                     continue
@@ -123,7 +123,7 @@ def write_renders(
 
 
 def output_kind(out: Path) -> OutputKind:
-    """What a name says that is to be written.
+    """The kind of output for a path.
 
     Raises:
         InputError: The suffix is that of a format that cannot be written.
@@ -148,7 +148,7 @@ def _check_cameras(cameras: Cameras, out: Path, kind: OutputKind) -> None:
 
 
 def _targets(out: Path, kind: OutputKind, layers: Sequence[str]) -> dict[str, Path]:
-    """Where each layer goes."""
+    """Output path of each layer."""
     if kind == "folder":
         return {layer: out if layer == "color" else out / layer for layer in layers}
     return {layer: out if layer == "color" else out.with_stem(f"{out.stem}_{layer}") for layer in layers}
@@ -166,7 +166,7 @@ def _depth_range(
     cameras: Cameras,
     drawing: Mapping[str, object],
 ) -> tuple[float, float] | tuple[None, None]:
-    """Nearest and farthest depth to show in colours, the same for all frames, from a few small ones."""
+    """Depth range for colors, the same for all frames, from a few small renders."""
     step = -(-len(cameras) // _RANGE_VIEWS)
     few = cameras[::step]
     factor = min(1.0, _RANGE_SIDE / int(torch.maximum(few.width, few.height).max()))
@@ -187,19 +187,19 @@ def _depth_range(
 
 
 def _pictures(view: View, viewmat: Float[Tensor, "4 4"], depth_range: tuple[float | None, float | None]) -> dict[str, Tensor]:
-    """What a view shows, a picture a layer."""
-    pictures = {} if view.image is None else {"color": view.image}
+    """The images of a view, one per layer."""
+    images = {} if view.image is None else {"color": view.image}
     if view.depth is not None:
-        pictures["depth"] = depth_to_rgb(view.depth, view.alpha, *depth_range)
+        images["depth"] = depth_to_rgb(view.depth, view.alpha, *depth_range)
     if view.normal is not None:
         normal = torch.nn.functional.normalize(view.normal, dim=-1)
         if min(normal.shape[:2]) > 2:
-            # Normals of a depth map lack the outermost pixels.
+            # Normals from a depth map lack the outermost pixels.
             inner = normal[1:-1, 1:-1].movedim(-1, 0)[None]
             filled = torch.nn.functional.pad(inner, (1, 1, 1, 1), mode="replicate")[0].movedim(0, -1)
             normal = torch.where((normal == 0).all(-1, keepdim=True), filled, normal)
-        pictures["normals"] = normals_to_rgb(normal * view.alpha[..., None], viewmat)
-    return pictures
+        images["normals"] = normals_to_rgb(normal * view.alpha[..., None], viewmat)
+    return images
 
 
 def _write_depth(path: Path, view: View) -> None:
@@ -209,7 +209,7 @@ def _write_depth(path: Path, view: View) -> None:
 
 
 def _file_names(cameras: Cameras) -> tuple[str, ...]:
-    """One .png a camera: the stem of its name where all differ, else numbered."""
+    """One .png per camera: the stem of its name if all are different, else numbered."""
     digits = max(5, len(str(len(cameras) - 1)))
     stems = [Path(name).stem for name in cameras.names or ()]
     if stems and max(Counter(stems).values()) == 1:

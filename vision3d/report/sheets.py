@@ -1,4 +1,4 @@
-"""Contact sheets: photographs beside their renders and what differs."""
+"""Contact sheets: photos next to renders and difference images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from vision3d.io.images import read_image, write_image
 from vision3d.report.canvas import FAINT, Canvas, fitted
 
 ERROR_TOP = 0.25
-"""Difference that is shown in the brightest colour, in units of the range of the picture."""
+"""Difference that is shown in the brightest color, relative to the range of the image."""
 
-MOST = 24
-"""Views on a sheet."""
+MAX = 24
+"""Maximum number of views on a sheet."""
 
-# Colours at 0, 1/4, .. 1 of the error ramp: black, violet, red, orange, pale yellow.
+# Colors at 0, 1/4, .. 1 of the error ramp: black, violet, red, orange, pale yellow.
 _RAMP = ((0.0, 0.0, 0.0), (0.27, 0.06, 0.42), (0.71, 0.16, 0.32), (0.96, 0.51, 0.11), (0.99, 1.0, 0.72))
 _GAP, _TEXT, _MARGIN = 4, 22, 14
 
@@ -28,23 +28,23 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True)
 class Pair:
-    """A photograph and what a scene looks like from its place."""
+    """A photo and the render from its camera."""
 
     photo: Float[Tensor, "h w 3"]
     """In [0, 1]."""
     render: Float[Tensor, "h w 3"]
     """In [0, 1] (clamped)."""
     caption: str = ""
-    """E.g. name and figures."""
+    """For example name and metrics."""
 
 
 def error_to_rgb(
     photo: Float[Tensor, "h w 3"], render: Float[Tensor, "h w 3"], top: float = ERROR_TOP
 ) -> Float[Tensor, "h w 3"]:
-    """Colours for the mean absolute difference over the channels: black where there is none, pale yellow from `top` on.
+    """Colors for the mean absolute difference over the channels: black for none, pale yellow from `top` on.
 
     Raises:
-        ShapeError: The pictures differ in size.
+        ShapeError: The images differ in size.
     """
     if photo.shape != render.shape:
         raise ShapeError("render", render.shape, photo.shape)
@@ -54,23 +54,23 @@ def error_to_rgb(
     return torch.lerp(ramp[lower.long()], ramp[lower.long() + 1], (place - lower)[..., None])
 
 
-def spread(items: Sequence[ItemT], most: int = MOST) -> list[ItemT]:
-    """All items, or every so many-th when there are more than `most`."""
+def spread(items: Sequence[ItemT], most: int = MAX) -> list[ItemT]:
+    """All items, or every N-th if there are more than `most`."""
     count = min(len(items), most)
     return [items[i * len(items) // count] for i in range(count)]
 
 
 def contact_sheet(
-    pairs: Sequence[Pair], *, title: str = "", subtitle: str = "", cell: int = 256, most: int = MOST
+    pairs: Sequence[Pair], *, title: str = "", subtitle: str = "", cell: int = 256, most: int = MAX
 ) -> Float[Tensor, "h w 3"]:
-    """A sheet of photograph, render and difference for each view, in one column or two.
+    """A sheet of photo, render and difference for each view, in one column or two.
 
     Args:
         pairs: The views; sizes may differ.
-        title: Above all, in large letters.
-        subtitle: Below it.
-        cell: Longest side of a picture on the sheet [px]; smaller ones stay as they are.
-        most: Views on the sheet; of more, every so many-th is shown.
+        title: Large title.
+        subtitle: Line below it.
+        cell: Longest side of an image on the sheet [px]; smaller ones are not scaled.
+        most: Maximum number of views; of more, every N-th is shown.
 
     Raises:
         InputError: There are no pairs.
@@ -111,10 +111,10 @@ def contact_sheet(
 
 
 def frame_sheet(pictures: Sequence[Float[Tensor, "h w 3"]], captions: Sequence[str]) -> Float[Tensor, "h2 w2 3"]:
-    """Pictures of one size in rows of up to four, each with a line below it.
+    """Images of the same size in rows of up to four, each with a caption below.
 
     Raises:
-        InputError: There are no pictures.
+        InputError: There are no images.
     """
     if not pictures:
         raise InputError("frame_sheet: got no images, want at least one")
@@ -129,14 +129,14 @@ def frame_sheet(pictures: Sequence[Float[Tensor, "h w 3"]], captions: Sequence[s
 
 
 def read_pairs(folder: Path | str, captions: Mapping[str, str] | None = None) -> list[Pair]:
-    """The pairs that an evaluation wrote: pictures with the photograph in the left half and the render in the right.
+    """The pairs written by an evaluation: images with the photo in the left half and the render in the right.
 
     Args:
-        folder: Where they are.
-        captions: Caption of each file to read; None: all .png, each with its name.
+        folder: The folder of the images.
+        captions: Caption of each file to read; None: all .png, with their names.
 
     Raises:
-        InputError: There are no pictures, or one is missing.
+        InputError: There are no images, or one is missing.
     """
     if captions is None:
         captions = {path.name: path.stem for path in sorted(Path(folder).glob("*.png"))}
@@ -153,5 +153,5 @@ def read_pairs(folder: Path | str, captions: Mapping[str, str] | None = None) ->
 def write_contact_sheet(
     path: Path | str, pairs: Sequence[Pair], *, title: str = "", subtitle: str = "", cell: int = 256
 ) -> None:
-    """Write a `contact_sheet` as a picture file, whole or not at all."""
+    """Write a `contact_sheet` as an image file, atomically."""
     write_image(path, contact_sheet(pairs, title=title, subtitle=subtitle, cell=cell))

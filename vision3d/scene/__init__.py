@@ -1,7 +1,7 @@
-"""The types that stages exchange: cameras, photographs, Gaussians, meshes, points, boxes, sequences, scenes.
+"""The types that stages exchange: cameras, photos, Gaussians, meshes, points, boxes, sequences, scenes.
 
-All are frozen dataclasses of tensors: `to(device)` moves them, `validate()` checks their values, `save`/`load` go
-through the codec of the file's suffix (`vision3d.scene.codecs`).
+All are frozen dataclasses of tensors: `to(device)` moves them, `validate()` checks their values, `save`/`load` use the codec
+of the file suffix (`vision3d.scene.codecs`).
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Boxes around objects, as detectors find them."""
+"""Bounding boxes of objects, as detectors predict them."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from vision3d.scene.selection import Rows, rows_of
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """B boxes that stand upright on the x-y plane, z up (as LiDAR sets have it: x forward, y left).
+    """B upright boxes: vertical axis z (x forward, y left, as in LiDAR data sets).
 
     Example:
         >>> boxes = Boxes(torch.tensor([[10.0, 2, -1, 4, 1.8, 1.5, 0]]), torch.tensor([0]), classes=("Car",))
@@ -25,10 +25,10 @@ class Boxes:
     """
 
     boxes: Float[Tensor, "b 7"]
-    """x y z of the centre [m], length, width and height [m], yaw [rad]: counter-clockwise about z; at 0 the length is along
+    """x y z of the center [m], length, width and height [m], yaw [rad]: counter-clockwise about z; at 0 the length is along
     x and the width along y."""
     labels: Int64[Tensor, " b"] | None = None
-    """Class of each box, an index of `classes` where there are any."""
+    """Class of each box, an index into `classes` if given."""
     scores: Float[Tensor, " b"] | None = None
     """Confidence in [0, 1]."""
     classes: tuple[str, ...] = ()
@@ -46,22 +46,22 @@ class Boxes:
 
     @classmethod
     def load(cls, path: Path | str) -> "Boxes":
-        """The boxes of a .json, or of a KITTI label .txt in `label_2` with its calibration in `calib` beside that.
+        """Load the boxes of a .json, or of a KITTI label .txt in `label_2` whose calibration is in the sibling folder `calib`.
 
         Raises:
-            InputError: The file holds something else, or cannot be read.
+            InputError: The file contains something else, or cannot be read.
         """
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a .json, whole or not at all (KITTI's .txt: `vision3d.io.kitti.write_labels`)."""
+        """Write a .json atomically (for KITTI's .txt see `vision3d.io.kitti.write_labels`)."""
         codecs.save(path, self)
 
     def validate(self) -> "Boxes":
-        """Check the values; no boxes at all is a result too.
+        """Check the values; zero boxes are valid.
 
         Raises:
-            InputError: Something is not finite, a size is not positive, a score is not in [0, 1], or a label has no name.
+            InputError: A value is not finite, a size is not positive, a score is not in [0, 1], or a label has no name.
         """
         for name, value in self._tensors().items():
             if value is not None and value.is_floating_point() and len(value):
@@ -78,7 +78,7 @@ class Boxes:
 
     @property
     def corners(self) -> Float[Tensor, "b 8 3"]:
-        """Corners [m]: the four of the floor counter-clockwise from front left, then those of the ceiling."""
+        """Corners [m]: the four of the bottom face counter-clockwise from front left, then those of the top face."""
         signs = [(1, 1, -1), (-1, 1, -1), (-1, -1, -1), (1, -1, -1), (1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, 1)]
         local = self.boxes.new_tensor(signs) / 2 * self.boxes[:, None, 3:6]
         cosine, sine = self.boxes[:, 6].cos()[:, None], self.boxes[:, 6].sin()[:, None]
@@ -94,25 +94,25 @@ class Boxes:
         return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> "Boxes":
-        """The boxes moved by x' = s R x + t, where R turns about z.
+        """The boxes transformed by x' = s R x + t, where R rotates about z.
 
         Raises:
-            InputError: The matrix shears, mirrors or is singular, or tilts z.
+            InputError: The matrix shears, reflects or is singular, or tilts z.
         """
         return similarity.transform_boxes(self, matrix)
 
     def crop(self, which: Rows) -> "Boxes":
-        """The boxes whose centres are selected, in their order.
+        """The boxes whose centers are selected, in their order.
 
-        Args, errors: as of `selection.rows_of`.
+        Args, errors: as for `selection.rows_of`.
         """
         return self[rows_of(which, self.boxes[:, :3])]
 
     def merge(self, *others: "Boxes") -> "Boxes":
-        """These boxes and others; labels follow the names of their classes, and what not all have is left out.
+        """These boxes and others; labels are matched by class name, and fields that not all have are dropped.
 
         Raises:
-            InputError: Some have names of classes and others do not.
+            InputError: Only some of them have class names.
         """
         parts = (self, *others)
         if len({bool(part.classes) for part in parts}) > 1:

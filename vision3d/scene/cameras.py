@@ -1,4 +1,4 @@
-"""Cameras: where photographs were taken, and with what lens."""
+"""Cameras: poses, intrinsics and lens models of photos."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _ROTATION_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Cameras:
-    """A batch of C cameras: OpenCV axes (x right, y down, z forward), pixel centres at +0.5.
+    """A batch of C cameras: OpenCV axes (x right, y down, z forward), pixel centers at +0.5.
 
     Example:
         >>> camtoworlds = torch.eye(4).repeat(2, 1, 1)
@@ -36,7 +36,7 @@ class Cameras:
     viewmats: Float[Tensor, "c 4 4"]
     """World to camera, x_cam = R x_world + t; R is a rotation."""
     Ks: Float[Tensor, "c 3 3"]
-    """Intrinsics in pixels; for ortho, fx and fy are pixels per metre."""
+    """Intrinsics in pixels; for ortho, fx and fy are pixels per meter."""
     width: Int64[Tensor, " c"]
     """Image width [px]."""
     height: Int64[Tensor, " c"]
@@ -46,7 +46,7 @@ class Cameras:
     distortion: Float[Tensor, "c d"] | None = None
     """Coefficients in OpenCV's order: k1 k2 p1 p2 [k3 [k4 k5 k6]] for pinhole, k1 k2 k3 k4 for fisheye."""
     names: tuple[str, ...] | None = None
-    """One name a camera, as a rule the image file's path in its data set."""
+    """One name per camera, usually the path of the image file within its data set."""
     times: Float[Tensor, " c"] | None = None
     """Time of each view [s]."""
 
@@ -67,7 +67,7 @@ class Cameras:
         if self.times is not None:
             check_shape("Cameras.times", self.times, (count,))
         if self.names is not None and len(self.names) != count:
-            raise ShapeError("Cameras.names", f"{len(self.names)} names", f"{count}, one a camera")
+            raise ShapeError("Cameras.names", f"{len(self.names)} names", f"{count}, one per camera")
         check_device("Cameras", self._tensors())
 
     @classmethod
@@ -84,7 +84,7 @@ class Cameras:
         names: Sequence[str] | None = None,
         times: Float[Tensor, " c"] | None = None,
     ) -> "Cameras":
-        """Cameras from their poses in the world; what has no leading axis is shared by all.
+        """Cameras from their poses in the world; arguments without a leading axis are shared by all.
 
         Args:
             camtoworlds: Camera to world, rotation and position.
@@ -94,8 +94,8 @@ class Cameras:
             convention: Camera axes of `camtoworlds`: opencv, or opengl (y up, z backward; Blender, transforms.json).
             model: Projection.
             distortion: See the field.
-            names: One a camera.
-            times: One a camera [s].
+            names: One per camera.
+            times: One per camera [s].
         """
         check_shape("camtoworlds", camtoworlds, ("C", 4, 4))
         count, device = len(camtoworlds), camtoworlds.device
@@ -116,7 +116,7 @@ class Cameras:
         )
 
     def merge(self, *others: "Cameras") -> "Cameras":
-        """These cameras and others in one batch; names, times and distortion are kept where every part has them.
+        """These cameras and others in one batch; names, times and distortion are kept if all parts have them.
 
         Raises:
             InputError: Their models differ, or only some of them have lens distortion.
@@ -138,10 +138,10 @@ class Cameras:
 
     @classmethod
     def cat(cls, parts: Sequence["Cameras"]) -> "Cameras":
-        """The former name of `merge`; gone in the next version.
+        """The former name of `merge`; it will be removed in the next version.
 
         Raises:
-            InputError: There are no parts, or as `merge`.
+            InputError: There are no parts, or as for `merge`.
         """
         warnings.warn("Cameras.cat(parts) is now parts[0].merge(*parts[1:])", DeprecationWarning, stacklevel=2)
         if not parts:
@@ -150,18 +150,18 @@ class Cameras:
 
     @classmethod
     def load(cls, path: Path | str) -> "Cameras":
-        """Cameras of a cameras.json or transforms.json file; the images that it names need not exist."""
+        """Cameras of a cameras.json or transforms.json file; the images it refers to need not exist."""
         return codecs.module_for(path, "Cameras").read_cameras(Path(path))
 
     def save(self, path: Path | str) -> None:
-        """Write a cameras.json: a superset of nerfstudio's transforms.json, readable by it."""
+        """Write a cameras.json: a superset of nerfstudio's transforms.json that nerfstudio can read."""
         codecs.save(path, self)
 
     def at(self, time: float) -> "Cameras":
-        """The cameras at a time [s], where `times` say when each was: of a camera that moves the pose between its neighbours,
-        of a rig of several the ones of the last moment that has begun. Without times all of them.
+        """The cameras at a time [s], if `times` are given: for a moving camera the pose interpolated between its neighbors,
+        for a rig of several cameras those of the last time stamp before it. Without times all cameras.
 
-        Before the first moment and after the last one the cameras are as there.
+        Times before the first and after the last time stamp are clamped.
         """
         if self.times is None or not len(self):
             return self
@@ -183,10 +183,10 @@ class Cameras:
         )
 
     def validate(self) -> "Cameras":
-        """Check the values (shapes and dtypes are checked when the object is made).
+        """Check the values (shapes and dtypes are checked at construction).
 
         Raises:
-            InputError: Something is not finite, a pose is not a rigid motion, a focal length or size is not positive.
+            InputError: A value is not finite, a pose is not a rigid motion, a focal length or size is not positive.
         """
         for name, value in self._tensors().items():
             if value is not None and value.is_floating_point():
@@ -228,10 +228,10 @@ class Cameras:
         return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
 
     def resized(self, width: int | Tensor, height: int | Tensor) -> "Cameras":
-        """Cameras whose images have another size; intrinsics follow by the real ratios, so that rays stay.
+        """Cameras of resized images; intrinsics are scaled by the exact ratios, so that rays do not change.
 
         Args:
-            width: New width [px], for all or one a camera.
+            width: New width [px], for all or one per camera.
             height: New height [px].
         """
         sizes = [torch.as_tensor(size, dtype=torch.int64).to(self.device).expand(len(self)) for size in (width, height)]
@@ -240,31 +240,31 @@ class Cameras:
         return replace(self, Ks=self.Ks * ratios[:, :, None], width=sizes[0].clone(), height=sizes[1].clone())
 
     def scaled(self, factor: float) -> "Cameras":
-        """Cameras whose images are `factor` times as large, rounded to whole pixels (at least 1)."""
+        """Cameras whose images are scaled by `factor`, rounded to whole pixels (at least 1)."""
         if not factor > 0:
             raise InputError(f"Cameras.scaled: got factor {factor}, want a number > 0")
         sizes = [(size * factor).round().long().clamp(min=1) for size in (self.width, self.height)]
         return self.resized(sizes[0], sizes[1])
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> "Cameras":
-        """Cameras moved by a similarity x' = s R x + t: they see the same of a world that is moved alike.
+        """Cameras transformed by a similarity x' = s R x + t: in a world transformed alike, they see the same image.
 
         Args:
             matrix: World to new world; a rotation times a scale > 0, and a translation.
 
         Raises:
-            InputError: The matrix is not such a similarity.
+            InputError: The matrix is not a similarity.
         """
         by, camtoworlds = Similarity(matrix, self.viewmats), self.camtoworlds
         rotmats, centers = by.rotmat @ camtoworlds[:, :3, :3], by.points(camtoworlds[:, :3, 3])
         return replace(self, viewmats=se3.inverse(se3.from_rotation_translation(rotmats, centers)))
 
     def subset(self, which: int | slice | Tensor | Sequence[int] | Sequence[str]) -> "Cameras":
-        """Some of the cameras, as a batch: by index, slice, mask, index tensor, or names.
+        """Select cameras, as a batch: by index, slice, mask, index tensor, or names.
 
         Raises:
             IndexError: An index is out of range.
-            InputError: There is no camera of such a name.
+            InputError: There is no camera of that name.
         """
         index = self._index(which)
         picked = {name: None if value is None else value[index] for name, value in self._tensors().items()}

@@ -1,4 +1,4 @@
-"""Checks of shapes, dtypes and values that the scene types share, and their tables for notebooks."""
+"""Checks of shapes, dtypes and values shared by the scene types, and their tables for notebooks."""
 
 import base64
 import html
@@ -12,7 +12,7 @@ from vision3d.core.errors import DeviceError, InputError, ShapeError
 
 
 def check_shape(name: str, value: object, want: Sequence[int | str], *, kind: str = "float") -> None:
-    """Raise a ShapeError unless `value` is a tensor of shape `want` (words stand for any size) and kind of dtype."""
+    """Raise a ShapeError unless `value` is a tensor of shape `want` (strings match any size) and of this kind of dtype."""
     if not isinstance(value, Tensor):
         raise ShapeError(name, type(value).__name__, f"a {kind} tensor of shape {_shape(want)}")
     if value.ndim != len(want) or any(isinstance(w, int) and w != s for w, s in zip(want, value.shape)):
@@ -34,8 +34,8 @@ def check_device(owner: str, tensors: dict[str, Tensor | None]) -> None:
 
 
 def check_finite(owner: str, name: str, value: Tensor) -> None:
-    """Raise an InputError that counts the rows of `value` that hold NaN or infinity."""
-    if bool(torch.isfinite(value.detach().sum())):  # quick; a sum may also overflow
+    """Raise an InputError with the number of rows of `value` that contain NaN or infinity."""
+    if bool(torch.isfinite(value.detach().sum())):  # fast path; the sum can also overflow
         return
     is_bad = ~torch.isfinite(value.detach()).reshape(len(value), -1).all(-1)
     if bool(is_bad.any()):
@@ -57,7 +57,7 @@ def html_table(title: str, rows: Iterable[tuple[str, object]], extra: str = "") 
 
 
 def html_picture(image: Tensor) -> str:
-    """A picture (H, W, 3) in [0, 1] as an HTML element, for `_repr_html_`."""
+    """An image (H, W, 3) in [0, 1] as an HTML element, for `_repr_html_`."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -67,7 +67,7 @@ def html_picture(image: Tensor) -> str:
 
 
 def span(value: Tensor, digits: int = 3) -> str:
-    """Smallest to largest value, as text."""
+    """Smallest and largest value, as text."""
     if not value.numel():
         return "none"
     low, high = value.detach().amin().item(), value.detach().amax().item()

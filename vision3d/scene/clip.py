@@ -1,4 +1,4 @@
-"""Clips: how joints and morph targets move in time, as keys with an interpolation between them (glTF 2.0, appendix C)."""
+"""Animation clips: joints and morph targets over time, as keys with an interpolation (glTF 2.0, appendix C)."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -14,24 +14,24 @@ from vision3d.scene.checks import check_finite, check_shape
 Property = Literal["translation", "rotation", "scale", "weights"]
 Interpolation = Literal["LINEAR", "STEP", "CUBICSPLINE"]
 _WIDTHS = {"translation": 3, "rotation": 4, "scale": 3}
-_EVEN = 1e-3  # of a gap between frames
-_FLOAT32 = 1e-6  # relative error of times that a file gave
+_EVEN = 1e-3  # relative to the gap between frames
+_FLOAT32 = 1e-6  # relative error of times read from a file
 
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """One property of one joint in time."""
+    """One animated property of one joint."""
 
     path: Property
-    """What moves: translation [m], rotation (wxyz) or scale relative to the parent joint, or the weights of all morphs."""
+    """What is animated: translation [m], rotation (wxyz) or scale relative to the parent, or the weights of all morphs."""
     joint: int
-    """Which joint; -1 for weights."""
+    """Index of the joint; -1 for weights."""
     times: Float64[Tensor, " t"]
     """Time of each key [s], ascending."""
     values: Float[Tensor, "t c"] | Float[Tensor, "t 3 c"]
-    """Keys; of CUBICSPLINE each is the tangent before it, the key, and the tangent after it [1/s]."""
+    """Keys; for CUBICSPLINE each is the tangent before it, the key, and the tangent after it [1/s]."""
     interpolation: Interpolation = "LINEAR"
-    """LINEAR (rotations turn at constant speed, the shorter way), STEP or CUBICSPLINE."""
+    """LINEAR (rotations at constant angular speed along the shorter path), STEP or CUBICSPLINE."""
 
     def __post_init__(self) -> None:
         if self.path not in get_args(Property) or self.interpolation not in get_args(Interpolation):
@@ -46,7 +46,7 @@ class Channel:
         """Check the values.
 
         Raises:
-            InputError: There are no keys, times do not ascend, or something is not finite.
+            InputError: There are no keys, times do not ascend, or a value is not finite.
         """
         if not len(self.times):
             raise InputError(f"Channel: {self.path} of joint {self.joint} has no keys")
@@ -58,7 +58,7 @@ class Channel:
         return self
 
     def at(self, times: Float64[Tensor, " n"]) -> Float[Tensor, "n c"]:
-        """Values at any times [s]; before the first key and after the last one those of that key."""
+        """Values at any times [s]; clamped to the first and last key."""
         keys = self.times
         after = torch.searchsorted(keys, times.contiguous(), right=True).clamp(1, max(len(keys) - 1, 1))
         before = after - 1
@@ -87,9 +87,9 @@ class Clip:
     """Channels that play together."""
 
     name: str
-    """What the clip is called."""
+    """Name of the clip."""
     channels: tuple[Channel, ...]
-    """At most one for each property of a joint."""
+    """At most one channel for each property of a joint."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -109,7 +109,7 @@ class Clip:
         return max((float(channel.times[-1]) for channel in self.channels), default=0.0)
 
     def times(self, rate: float) -> Float64[Tensor, " n"]:
-        """Times [s] from the first key to the last one, `rate` a second."""
+        """Times [s] from the first key to the last one, `rate` per second."""
         count = int((self.end - self.start) * rate * (1 + _FLOAT32)) + 1
         return (self.start + torch.arange(count, dtype=torch.float64) / rate).clamp(max=self.end)
 
@@ -118,8 +118,8 @@ class Clip:
 
 
 def frame_rate(times: Float[Tensor, " t"]) -> float | None:
-    """Frames a second of times [s] that are evenly spaced; None where they are not, or where there is one alone."""
+    """Frames per second of evenly spaced times [s]; None if they are not even, or if there is only one."""
     gaps = times.double().diff()
     if not len(gaps) or float(gaps.min()) <= 0 or float((gaps - gaps.mean()).abs().max()) > _EVEN * float(gaps.mean()):
         return None
-    return round(1 / float(gaps.mean()), 4)  # so that what went through float32 is the same
+    return round(1 / float(gaps.mean()), 4)  # so that times rounded to float32 give the same rate

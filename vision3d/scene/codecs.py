@@ -1,6 +1,6 @@
-"""Which module reads and writes a file, chosen by its suffix: the one place where `scene` reaches up to `io`.
+"""File formats: the module that reads and writes a file, by its suffix. The only place where `scene` refers to `io`.
 
-Modules are imported at first use. Images of scenes for notebooks are found in the same way, in `report`.
+Modules are imported on first use. Thumbnails of scenes for notebooks are found in the same way, in `report`.
 """
 
 import importlib
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Codec:
-    """Files of one format. Packages register theirs as entry points of the group `vision3d.codecs`, named by the suffix.
+    """Files of one format. Packages register codecs as entry points of the group `vision3d.codecs`, named by the suffix.
 
     Example:
         >>> Codec("vision3d.io.bvh", reads=("Motion",), writes=("Motion",))
@@ -25,13 +25,13 @@ class Codec:
     """
 
     module: str
-    """Dotted name of a module with `load(path)` where it reads and `save(path, value)` where it writes."""
+    """Dotted name of a module with `load(path)` if it reads and `save(path, value)` if it writes."""
     reads: tuple[str, ...] = ()
-    """Names of the types that its files can hold."""
+    """Names of the types that its files can contain."""
     writes: tuple[str, ...] = ()
     """Names of the types that it can write."""
     hint: str = ""
-    """What to do instead, where it only reads or only writes."""
+    """Advice for formats that are read-only or write-only."""
 
 
 def _both(module: str, *types: str) -> Codec:
@@ -97,12 +97,12 @@ _WORDS = {
 
 
 def register(suffix: str, codec: Codec, type_name: str | None = None) -> None:
-    """Make `codec` that of files that end in `suffix`.
+    """Register `codec` for files that end in `suffix`.
 
     Args:
-        suffix: With the dot, as in `.spz`.
-        codec: What reads and writes them.
-        type_name: Name of the type that is written with this suffix when nobody chose one.
+        suffix: With the dot, for example `.spz`.
+        codec: The codec that reads and writes them.
+        type_name: Name of the type for which this suffix is the default output format.
     """
     _CODECS[suffix.lower()] = codec
     if type_name is not None:
@@ -110,14 +110,14 @@ def register(suffix: str, codec: Codec, type_name: str | None = None) -> None:
 
 
 def module_for(path: Path | str, reads: str | None = None) -> ModuleType:
-    """The module that reads and writes files of this name.
+    """The module that reads and writes files with this name.
 
     Args:
         path: A name with a suffix.
-        reads: Name of a type that the file is to hold.
+        reads: Name of the type that the file should contain.
 
     Raises:
-        InputError: No codec is known for the suffix, or its files never hold such a type.
+        InputError: There is no codec for the suffix, or its files never contain that type.
     """
     codec = _codec(Path(path))
     if reads is not None and reads not in codec.reads:
@@ -126,18 +126,18 @@ def module_for(path: Path | str, reads: str | None = None) -> ModuleType:
 
 
 def suffixes(reads: str | None = None, writes: str | None = None) -> list[str]:
-    """The suffixes that have a codec, sorted; those that read or write a type of this name."""
+    """All suffixes that have a codec, sorted; optionally only those that read or write a type."""
     found = {**plugins.load_all("vision3d.codecs", Codec), **_CODECS}
     wanted = [suffix for suffix, codec in found.items() if reads in (None, *codec.reads) and writes in (None, *codec.writes)]
     return sorted(wanted)
 
 
 def load_as(cls: type[T], path: Path | str) -> T:
-    """Read a file or folder that holds a `cls`.
+    """Load a file or folder that contains a `cls`.
 
     Raises:
-        MissingFileError: There is nothing at `path`.
-        InputError: It holds something else, or cannot be read.
+        MissingFileError: `path` does not exist.
+        InputError: It contains something else, or cannot be read.
     """
     path = Path(path)
     if path.is_file():
@@ -149,18 +149,18 @@ def load_as(cls: type[T], path: Path | str) -> T:
 
 
 def load(path: Path | str) -> object:
-    """Read whatever a file or folder holds.
+    """Load whatever a file or folder contains.
 
     Args:
-        path: A .ply (GaussianScene; Mesh where it has faces; PointCloud where it has neither faces nor colours as
-            harmonics), a .glb, .obj or .stl (Mesh), a .bin of KITTI (PointCloud), a .txt of KITTI (Boxes), a .bvh (Motion),
-            a .json of ours (Boxes, Selection), a .safetensors (MeshGaussians), a transforms.json or a folder of posed
-            photographs (PosedImages), a cameras.json without the pictures that it names beside it (Cameras), a folder with
-            scene.json (Scene) or with the meta.json of SOG (GaussianScene), a .zarr folder, or a .npz or a folder of a mesh's
-            frames (FrameSequence), or a picture (a tensor).
+        path: A .ply (GaussianScene; Mesh if it has faces; PointCloud if it has neither faces nor colors as harmonics), a .glb,
+            .obj or .stl (Mesh), a KITTI .bin (PointCloud), a KITTI .txt (Boxes), a .bvh (Motion), a .json of ours (Boxes,
+            Selection), a .safetensors (MeshGaussians), a transforms.json or a folder of posed photos (PosedImages), a
+            cameras.json whose images are not next to it (Cameras), a folder with scene.json (Scene) or with the meta.json of
+            SOG (GaussianScene), a .zarr folder, or a .npz or folder of the frames of a mesh (FrameSequence), or an image (a
+            tensor).
 
     Raises:
-        MissingFileError: There is nothing at `path`.
+        MissingFileError: `path` does not exist.
         InputError: It cannot be read.
 
     Example:
@@ -186,10 +186,10 @@ def load(path: Path | str) -> object:
 
 
 def save(path: Path | str, value: object) -> None:
-    """Write `value` in the format of the suffix of `path`, whole or not at all.
+    """Write `value` in the format of the suffix of `path`, atomically.
 
     Raises:
-        InputError: No codec is known for the suffix, or its files cannot hold such a value.
+        InputError: There is no codec for the suffix, or its files cannot contain this type.
     """
     path = Path(path)
     codec = _codec(path)
@@ -201,7 +201,7 @@ def save(path: Path | str, value: object) -> None:
 
 
 def check_folder_name(path: Path | str, what: str) -> None:
-    """Refuse the name of a file for what is written as a folder.
+    """Raise an error if the path of something that is written as a folder looks like a file name.
 
     Raises:
         InputError: The suffix is that of a file format.
@@ -212,23 +212,23 @@ def check_folder_name(path: Path | str, what: str) -> None:
 
 
 def save_folder(path: Path | str, value: object) -> None:
-    """Write a value that is a folder of files.
+    """Write a value as a folder of files.
 
     Raises:
-        InputError: The name is that of a file.
+        InputError: The path looks like a file name.
     """
     check_folder_name(path, kind_of(value))
     importlib.import_module(_FOLDERS).save(Path(path), value)
 
 
 def kind_of(value: object) -> str:
-    """What a value that was read is called in messages."""
+    """The name used in messages for a loaded value."""
     name = type(value).__name__
     return _WORDS.get(name, name)
 
 
 def suffix_of(value: object) -> str:
-    """The suffix under which a value of `vision3d.scene` is written when nobody chose one.
+    """The default suffix for a value of `vision3d.scene`.
 
     Raises:
         InputError: There is none for its type.
@@ -240,7 +240,7 @@ def suffix_of(value: object) -> str:
 
 
 def preview(value: object) -> str:
-    """A small picture of a Gaussian scene as an HTML element, for notebooks; empty where none can be made."""
+    """A thumbnail of a Gaussian scene as an HTML element, for notebooks; empty if it cannot be rendered."""
     return importlib.import_module(_PREVIEWS).preview(value)
 
 

@@ -1,4 +1,4 @@
-"""Between the numbers of a picture (sRGB) and amounts of light (IEC 61966-2-1)."""
+"""Conversion between sRGB values and linear light (IEC 61966-2-1)."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def srgb_to_linear(srgb: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Linear light of sRGB values >= 0; those above 1 go on along the curve."""
+    """Linear light of sRGB values >= 0; values above 1 are extrapolated along the curve."""
     curve = ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
     return torch.where(srgb <= 0.04045, srgb / 12.92, curve)
 

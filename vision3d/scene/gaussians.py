@@ -1,4 +1,4 @@
-"""Gaussian scenes: N anisotropic Gaussians with opacity and view-dependent colour."""
+"""Gaussian scenes: N anisotropic Gaussians with opacity and view-dependent color."""
 
 import math
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ SplatMode = Literal["3dgs", "2dgs", "flat"]
 
 FLAT_LOG_SCALE = math.log(1e-8)
 """Log scale [log m] of the third axis of a 2D Gaussian, for modes 2dgs and flat."""
-_MIN_SCALE = 1e-7  # metres
+_MIN_SCALE = 1e-7  # meters
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianScene:
-    """N Gaussians with covariance R diag(scales)^2 R^T (Kerbl et al. 2023, eq. 6), values before activation.
+    """N Gaussians with covariance R diag(scales)^2 R^T (Kerbl et al. 2023, eq. 6), stored before activation.
 
     Example:
         >>> scene = GaussianScene.from_points(torch.rand(100, 3), torch.rand(100, 3))
@@ -38,21 +38,21 @@ class GaussianScene:
     """
 
     means: Float[Tensor, "n 3"]
-    """Centres in the world [m]."""
+    """Centers in the world [m]."""
     quats: Float[Tensor, "n 4"]
     """Rotations, order wxyz, any length > 0."""
     log_scales: Float[Tensor, "n 3"]
-    """Natural logarithm of the standard deviations [log m]; the third is not used by 2dgs and tiny in flat."""
+    """Natural logarithm of the standard deviations [log m]; the third is not used by 2dgs and is tiny in flat."""
     opacity_logits: Float[Tensor, " n"]
     """Opacity before the sigmoid."""
     sh: Float[Tensor, "n k 3"]
-    """Spherical harmonics of the colour minus 0.5, k = (degree + 1)^2 with degree 0 to 4."""
+    """Spherical harmonics of the color minus 0.5, k = (degree + 1)^2 with degree 0 to 4."""
     mode: SplatMode = "3dgs"
-    """How to render: 3dgs (ellipsoids), 2dgs (2D Gaussians, Huang et al. 2024), flat (ellipsoids of vanishing third axis)."""
+    """How to render: 3dgs (ellipsoids), 2dgs (2D Gaussians, Huang et al. 2024), flat (ellipsoids with vanishing third axis)."""
     antialiased: bool = False
     """Whether the opacities were fitted with the screen-space compensation of Mip-Splatting."""
     labels: Int64[Tensor, " n"] | None = None
-    """An integer a Gaussian, e.g. of a part."""
+    """One integer per Gaussian, for example of a part."""
 
     def __post_init__(self) -> None:
         check_shape("GaussianScene.means", self.means, ("N", 3))
@@ -82,21 +82,21 @@ class GaussianScene:
         antialiased: bool = False,
         generator: torch.Generator | None = None,
     ) -> "GaussianScene":
-        """One round Gaussian a point, as large as the points are apart (Kerbl et al. 2023, section 5.1).
+        """One round Gaussian per point, with the spacing of the points as its size (Kerbl et al. 2023, section 5.1).
 
         Args:
-            points: Centres [m].
-            colors: In [0, 1]; grey where none are given.
+            points: Centers [m].
+            colors: In [0, 1]; gray when None.
             sh_degree: Degree 0 to 4 of the harmonics; those above 0 start at zero.
             opacity: In (0, 1), the same for all.
-            scale_factor: Standard deviation in units of the root mean square distance to the 3 nearest other points.
+            scale_factor: Standard deviation relative to the root mean square distance to the 3 nearest other points.
             mode: See the field; the third axis of 2D Gaussians is 1e-8 m.
             antialiased: See the field.
-            generator: Draws random rotations; without one all are the identity.
+            generator: Draws random rotations; without one all rotations are the identity.
 
         Raises:
-            ShapeError: Points or colours are not (N, 3).
-            InputError: There are no points, some are not finite, or an argument is out of its range.
+            ShapeError: Points or colors are not (N, 3).
+            InputError: There are no points, some are not finite, or an argument is out of range.
         """
         check_shape("points", points, ("N", 3))
         count = len(points)
@@ -112,14 +112,14 @@ class GaussianScene:
                 "want (0, 1), 0 to 4, > 0"
             )
         distances = neighbor_distance(points.detach()) if count > 1 else torch.ones_like(points[:, 0])
-        # Coincident points keep a size.
+        # Coincident points still get a positive size.
         log_scales = (distances * scale_factor).clamp(min=_MIN_SCALE).log()[:, None].repeat(1, 3)
         if mode != "3dgs":
             log_scales[:, 2] = FLAT_LOG_SCALE
         if generator is None:
             quats = points.new_tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1)
         else:
-            # Four normal numbers have a direction that is uniform on the sphere, hence a uniform rotation.
+            # Four normally distributed numbers have a uniform direction on the sphere, hence a uniform rotation.
             quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator).to(points), dim=-1)
         sh = points.new_zeros(count, (sh_degree + 1) ** 2, 3)
         sh[:, 0] = rgb_to_sh0(colors)
@@ -128,22 +128,22 @@ class GaussianScene:
 
     @classmethod
     def load(cls, path: Path | str) -> "GaussianScene":
-        """The Gaussians of a file, whose suffix says the format.
+        """Load the Gaussians of a file; the format follows from the suffix.
 
         Raises:
-            InputError: The file holds something else, or cannot be read.
+            InputError: The file contains something else, or cannot be read.
         """
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a file in the format of its suffix, whole or not at all."""
+        """Write a file in the format of its suffix, atomically."""
         codecs.save(path, self)
 
     def validate(self) -> "GaussianScene":
-        """Check the values (shapes and dtypes are checked when the object is made).
+        """Check the values (shapes and dtypes are checked at construction).
 
         Raises:
-            InputError: There are no Gaussians, something is not finite, or a quaternion has length zero.
+            InputError: There are no Gaussians, a value is not finite, or a quaternion has length zero.
         """
         if self.num_gaussians == 0:
             raise InputError("GaussianScene: got 0 Gaussians, want at least one")
@@ -187,13 +187,13 @@ class GaussianScene:
         return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> "GaussianScene":
-        """The scene moved by a similarity x' = s R x + t: centres, rotations, sizes and view-dependent colours.
+        """The scene transformed by a similarity x' = s R x + t: centers, rotations, sizes and view-dependent colors.
 
         Args:
             matrix: World to new world.
 
         Raises:
-            InputError: The matrix shears, mirrors or is singular.
+            InputError: The matrix shears, reflects or is singular.
         """
         by = Similarity(matrix, self.means)
         return replace(
@@ -205,9 +205,9 @@ class GaussianScene:
         )
 
     def crop(self, which: Rows) -> "GaussianScene":
-        """The Gaussians whose centres are selected, in their order.
+        """The Gaussians whose centers are selected, in their order.
 
-        Args, errors: as of `selection.rows_of`.
+        Args, errors: as for `selection.rows_of`.
         """
         return self[rows_of(which, self.means)]
 
@@ -215,7 +215,7 @@ class GaussianScene:
         """This scene and others as one: harmonics are padded to the highest degree, missing labels become -1.
 
         Raises:
-            InputError: Their modes or antialiasing differ: no one way of rendering is right for both.
+            InputError: Their modes or antialiasing differ, so no rendering mode is right for all.
             DeviceError: They are on different devices.
         """
         scenes = (self, *others)
@@ -237,7 +237,7 @@ class GaussianScene:
         return self.num_gaussians
 
     def __getitem__(self, which: int | slice | Tensor | Sequence[int]) -> "GaussianScene":
-        """Some of the Gaussians: an index, slice, mask or index tensor."""
+        """Select Gaussians by an index, slice, mask or index tensor."""
         if isinstance(which, int):
             which = [which]
         return replace(self, **{name: None if value is None else value[which] for name, value in self._tensors().items()})

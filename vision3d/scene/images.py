@@ -1,4 +1,4 @@
-"""Photographs with known cameras, read when they are needed."""
+"""Photos with known cameras, read on demand."""
 
 import functools
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from vision3d.scene.resample import resize_area, sample, shrink_mask
 
 @dataclass(frozen=True, eq=False)
 class PosedImages:
-    """C photographs, their cameras, and what structure from motion left behind.
+    """C photos, their cameras, and the points from structure from motion.
 
     Example:
         >>> images = PosedImages.load("data/fox")
@@ -27,32 +27,32 @@ class PosedImages:
     """
 
     cameras: Cameras
-    """Pinhole cameras of the pictures that `read` gives: lens distortion is taken out."""
+    """Pinhole cameras of the images that `read` returns, without lens distortion."""
     image_paths: tuple[Path, ...]
-    """One file a camera."""
+    """One file per camera."""
     is_test: Bool[Tensor, " c"]
-    """Views held out for measuring."""
+    """Views held out for evaluation."""
     mask_paths: tuple[Path | None, ...] | None = None
-    """One file a camera, or None where it has none; pixels that are not black count."""
+    """One file per camera, or None if it has none; pixels that are not black are used."""
     points: Float[Tensor, "p 3"] | None = None
     """Points of the surface [m], e.g. from structure from motion."""
     point_colors: Float[Tensor, "p 3"] | None = None
     """In [0, 1]."""
     raw_cameras: Cameras | None = None
-    """Cameras of the files as they are, with their lens distortion; None: the files need no change but their size."""
+    """Cameras of the files including lens distortion; None if the files need no change except resizing."""
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Colour in [0, 1] behind pictures that have an alpha channel."""
+    """Background color in [0, 1] behind images with an alpha channel."""
     normalization: Float[Tensor, "4 4"] | None = None
-    """The similarity that took the source's world to this one, when it was normalised."""
+    """The similarity from the source's world to this one, if it was normalized."""
     source: Path = field(default=Path())
-    """Folder or file that this was read from."""
+    """The folder or file that this was read from."""
 
     def __post_init__(self) -> None:
         count = len(self.cameras)
         if len(self.image_paths) != count:
-            raise ShapeError("PosedImages.image_paths", f"{len(self.image_paths)} paths", f"{count}, one a camera")
+            raise ShapeError("PosedImages.image_paths", f"{len(self.image_paths)} paths", f"{count}, one per camera")
         if self.mask_paths is not None and len(self.mask_paths) != count:
-            raise ShapeError("PosedImages.mask_paths", f"{len(self.mask_paths)} paths", f"{count}, one a camera")
+            raise ShapeError("PosedImages.mask_paths", f"{len(self.mask_paths)} paths", f"{count}, one per camera")
         if self.raw_cameras is not None and len(self.raw_cameras) != count:
             raise ShapeError("PosedImages.raw_cameras", f"{len(self.raw_cameras)} cameras", f"{count}")
         check_shape("PosedImages.is_test", self.is_test, (count,), kind="bool")
@@ -67,15 +67,15 @@ class PosedImages:
 
     @classmethod
     def load(cls, path: Path | str) -> "PosedImages":
-        """The photographs of a folder or of a transforms.json, as `vision3d.io.dataset.load_dataset` reads them."""
+        """Load the photos of a folder or a transforms.json; see `vision3d.io.dataset.load_dataset`."""
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a folder with the undistorted pictures (PNG), masks, points and a transforms.json for any trainer."""
+        """Write a folder with the undistorted images (PNG), masks, points and a transforms.json for any trainer."""
         codecs.save_folder(path, self)
 
     def validate(self) -> "PosedImages":
-        """Check the values: cameras, points, and that at least one view is left to fit to.
+        """Check the values: cameras, points, and that at least one training view remains.
 
         Raises:
             InputError: A value is not finite or a pose is wrong.
@@ -92,12 +92,12 @@ class PosedImages:
 
     @property
     def train(self) -> Int64[Tensor, " m"]:
-        """Indices of the views to fit to."""
+        """Indices of the training views."""
         return (~self.is_test).nonzero()[:, 0]
 
     @property
     def test(self) -> Int64[Tensor, " k"]:
-        """Indices of the views held out."""
+        """Indices of the held-out views."""
         return self.is_test.nonzero()[:, 0]
 
     @property
@@ -109,18 +109,18 @@ class PosedImages:
         return self.cameras.device
 
     def read(self, index: int, downscale: float = 1) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"] | None, Cameras]:
-        """One picture, undistorted, composited on the background and averaged down to size.
+        """Read one image, undistorted, composited on the background and downscaled by area averaging.
 
         Args:
-            index: Which view.
-            downscale: Divides the size of `cameras[index]`; rounded to whole pixels.
+            index: Index of the view.
+            downscale: Divisor of the size of `cameras[index]`; the result is rounded to whole pixels.
 
         Returns:
-            The picture in [0, 1]; the mask of pixels that count, if it has one; its camera (a batch of one).
+            The image in [0, 1]; the mask of valid pixels, if there is one; its camera (a batch of one).
 
         Raises:
             FileFormatError: A file cannot be read.
-            InputError: A file's size differs from its camera's, or `downscale` is not positive.
+            InputError: The size of a file differs from its camera's, or `downscale` is not positive.
         """
         if not downscale > 0:
             raise InputError(f"downscale: got {downscale}, want a number > 0")
@@ -148,7 +148,7 @@ class PosedImages:
         return image.to(self.device), mask, camera
 
     def subset(self, which: Tensor | slice | Sequence[int]) -> "PosedImages":
-        """Some of the views, with all points."""
+        """Select views, with all points."""
         index = torch.arange(len(self), device=self.device)[which]
         places = index.tolist()
         return replace(
@@ -161,7 +161,7 @@ class PosedImages:
         )
 
     def to(self, device: torch.device | str) -> "PosedImages":
-        """The same photographs with cameras and points on another device, where `read` also puts its pictures."""
+        """The same photos with cameras and points on another device, where `read` also puts its images."""
         return replace(
             self,
             cameras=self.cameras.to(device),
@@ -205,14 +205,14 @@ class PosedImages:
         rows, columns = mask.shape
         if abs(rows * width - columns * height) > max(rows, columns, width, height) or rows < height:
             raise FileFormatError(path, f"mask has {columns}x{rows} px, its image {width}x{height}; want the same size")
-        return shrink_mask(mask, width, height)  # a picture read at half size may have a mask of full size
+        return shrink_mask(mask, width, height)  # an image read at half size may have a full-size mask
 
 
 @functools.lru_cache(maxsize=2)
 def _places(
     lens: tuple[float, ...], K: tuple[float, ...], new_K: tuple[float, ...], size: tuple[int, int], model: Lens
 ) -> Tensor:
-    """Where in the file each pixel of the undistorted picture is [px]; kept for the next picture of the same lens."""
+    """Source position of each pixel of the undistorted image [px]; cached for the next image of the same lens."""
     matrices = [torch.tensor(values, dtype=torch.float64).view(3, 3) for values in (K, new_K)]
     coeffs = torch.tensor(lens, dtype=torch.float64)
     return undistort_map(matrices[0], coeffs, *size, model, new_K=matrices[1])[0].float()

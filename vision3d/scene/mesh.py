@@ -1,4 +1,4 @@
-"""Triangle meshes with a texture or colours."""
+"""Triangle meshes with a texture or vertex colors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,8 +20,8 @@ from vision3d.scene.similarity import Similarity
 class Mesh:
     """V vertices and F triangles, counter-clockwise seen from outside.
 
-    The colour of a place is that of the texture, or the interpolated vertex colours; where both are given, their product
-    (in linear light, as glTF has it). A mesh with neither is grey.
+    The color is that of the texture, or the interpolated vertex colors; if both are given, their product (in linear light, as
+    in glTF). A mesh with neither is gray.
 
     Example:
         >>> mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
@@ -35,14 +35,14 @@ class Mesh:
     faces: Int64[Tensor, "f 3"]
     """Indices of the vertices of each triangle."""
     uvs: Float[Tensor, "v 2"] | Float[Tensor, "f 3 2"] | None = None
-    """Places in the texture, one a vertex or one a corner of each face (seams without doubled vertices): (0, 0) is the
-    outer corner of its first pixel, u goes right and v down, (1, 1) is the opposite corner. Beyond 0..1 it repeats."""
+    """Texture coordinates, one per vertex or one per corner of each face (seams without duplicated vertices): (0, 0) is the
+    outer corner of the first pixel, u is right and v down, (1, 1) is the opposite corner. Beyond 0..1 the texture repeats."""
     normals: Float[Tensor, "v 3"] | None = None
-    """Unit normals; where there are none, those of the faces count."""
+    """Unit normals; those of the faces are used when None."""
     texture: Float[Tensor, "h w c"] | None = None
-    """Picture of 3 or 4 channels (alpha) in [0, 1], sRGB."""
+    """Image of 3 or 4 channels (alpha) in [0, 1], sRGB."""
     vertex_colors: Float[Tensor, "v c"] | None = None
-    """Colours of 3 or 4 channels in [0, 1], sRGB."""
+    """Colors of 3 or 4 channels in [0, 1], sRGB."""
 
     def __post_init__(self) -> None:
         check_shape("Mesh.vertices", self.vertices, ("V", 3))
@@ -67,25 +67,25 @@ class Mesh:
 
     @classmethod
     def load(cls, path: Path | str) -> "Mesh":
-        """The mesh of a .glb, .obj, .ply or .stl file; those of .ply and .stl need trimesh (extra `mesh`).
+        """Load the mesh of a .glb, .obj, .ply or .stl file; .ply and .stl need trimesh (extra `mesh`).
 
         Raises:
-            InputError: The file holds something else, or cannot be read.
-            MissingDependencyError: trimesh is needed and not there.
+            InputError: The file contains something else, or cannot be read.
+            MissingDependencyError: trimesh is required and not installed.
         """
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a file in the format of its suffix, whole or not at all; one warning names what it cannot hold."""
+        """Write a file in the format of its suffix, atomically; one warning lists what the format cannot store."""
         codecs.save(path, self)
 
     def validate(self) -> "Mesh":
-        """Check the values (shapes and dtypes are checked when the object is made).
+        """Check the values (shapes and dtypes are checked at construction).
 
-        Single faces without area, open borders and edges of more than two faces are allowed: see `geometry.mesh`.
+        Some faces of zero area, open borders and edges of more than two faces are allowed: see `geometry.mesh`.
 
         Raises:
-            InputError: There are no faces, none has an area, one names a vertex that is not there, or something is not
+            InputError: There are no faces, all have zero area, one has an invalid vertex index, or a value is not
                 finite.
         """
         if not len(self.faces):
@@ -95,7 +95,7 @@ class Mesh:
             if value is not None and value.is_floating_point():
                 check_finite("Mesh", name, value)
         if self.num_degenerate == len(self.faces):
-            raise InputError(f"Mesh: none of the {len(self.faces)} faces has an area")
+            raise InputError(f"Mesh: all {len(self.faces)} faces have zero area")
         return self
 
     @property
@@ -108,13 +108,13 @@ class Mesh:
 
     @property
     def num_degenerate(self) -> int:
-        """Number of faces without area."""
+        """Number of faces of zero area."""
         vertices = self.vertices.detach().double()
         return int((geometry.face_areas(vertices, self.faces) == 0).sum())
 
     @property
     def corner_uvs(self) -> Float[Tensor, "f 3 2"] | None:
-        """The uvs of the corners of each face, however they are stored."""
+        """The uvs of the corners of each face, for either way of storing them."""
         return self.uvs if self.uvs is None or self.uvs.ndim == 3 else self.uvs[self.faces]
 
     @property
@@ -126,31 +126,31 @@ class Mesh:
         return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> "Mesh":
-        """The mesh moved by a similarity x' = s R x + t.
+        """The mesh transformed by a similarity x' = s R x + t.
 
         Args:
             matrix: World to new world.
 
         Raises:
-            InputError: The matrix shears, mirrors or is singular.
+            InputError: The matrix shears, reflects or is singular.
         """
         by = Similarity(matrix, self.vertices)
         normals = None if self.normals is None else by.directions(self.normals)
         return replace(self, vertices=by.points(self.vertices), normals=normals)
 
     def split_seams(self) -> "Mesh":
-        """The same surface with one uv a vertex, as GLB wants it: vertices with several uvs are there several times.
+        """The same surface with one uv per vertex, as GLB requires: vertices with several uvs are duplicated.
 
-        Faces keep their order. Vertices that no face uses are left out where uvs are given by corner.
+        Faces keep their order. Unused vertices are dropped if uvs are given by corner.
         """
         return self.split_seams_with_rows()[0]
 
     def split_seams_with_rows(self) -> tuple["Mesh", Int64[Tensor, " w"]]:
-        """As `split_seams`, and the vertex of this mesh that each of the new ones is a copy of."""
+        """Like `split_seams`, with the vertex of this mesh that each new vertex is a copy of."""
         if self.uvs is None or self.uvs.ndim == 2:
             return self, torch.arange(self.num_vertices, device=self.device)
         corners = self.faces.flatten()
-        # Bits, not values: equal floats with equal bits share a vertex, and -0 or NaN need no rule.
+        # Compare bits, not values: equal bits share a vertex, and -0 or NaN need no special rule.
         bits = (
             self.uvs.detach().reshape(-1, 2).contiguous().view(torch.int32 if self.uvs.dtype == torch.float32 else torch.int64)
         )
@@ -177,11 +177,11 @@ class Mesh:
         """The selected faces, and the vertices that they use.
 
         Args:
-            which: A mask of the faces (F,); or what selects vertices: a `Selection`, or lower and upper corner of a box along
-                the axes [m], borders included. Of these, faces stay whose three vertices are selected.
+            which: A mask of the faces (F,), or a selection of vertices: a `Selection`, or lower and upper corner of an
+                axis-aligned box [m], inclusive. With vertices, the faces whose three vertices are all selected remain.
 
         Raises:
-            InputError: It is for another number of faces.
+            InputError: The mask is for a different number of faces.
         """
         if not isinstance(which, Tensor) or which.is_floating_point():
             mask = rows_of(which, self.vertices)[self.faces].all(-1)
@@ -201,10 +201,10 @@ class Mesh:
         )
 
     def merge(self, *others: "Mesh") -> "Mesh":
-        """This mesh and others as one; normals and uvs are kept where all have them, missing colours become white.
+        """This mesh and others as one; normals and uvs are kept if all have them, missing colors become white.
 
         Raises:
-            InputError: Their textures differ: a mesh has one.
+            InputError: Their textures differ: a mesh has only one.
         """
         parts = (self, *others)
         textures = [part.texture for part in parts]

@@ -1,4 +1,4 @@
-"""Colours of places on meshes, read from the texture and the vertex colours."""
+"""Colors of points on meshes, sampled from the texture and the vertex colors."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,8 +9,8 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.resample import resize_area
 
 GRAY = 0.5
-"""sRGB value where a mesh has neither a texture nor colours."""
-_STEPS = 8  # each edge of a face is cut into so many parts: 64 small triangles
+"""sRGB value of a mesh without texture and colors."""
+_STEPS = 8  # subdivisions of each edge of a face: 64 small triangles
 _CHUNK = 1 << 14  # faces at once
 
 
@@ -20,13 +20,13 @@ def surface_colors(
     barycentric: Float[Tensor, "n 3"],
     levels: Int64[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n 3"]:
-    """Colours in linear light of places on faces: texture (bilinear) times vertex colours, or what there is of them.
+    """Colors in linear light of points on faces: texture (bilinear) times vertex colors, or whichever exists.
 
     Args:
-        mesh: Its alpha is not read.
-        face_ids: The face of each place.
-        barycentric: Weights of the corners of the face.
-        levels: How often the texture is halved before a place reads it; 0 when None.
+        mesh: Alpha is ignored.
+        face_ids: The face of each point.
+        barycentric: Barycentric coordinates in the face.
+        levels: How many times the texture is halved before sampling; 0 when None.
     """
     color = None
     if mesh.vertex_colors is not None:
@@ -44,19 +44,19 @@ def surface_colors(
 
 
 def mean_colors(mesh: Mesh, places: Float[Tensor, "k 3"]) -> Float[Tensor, "f k 3"]:
-    """sRGB colours of k places on every face: of each, the mean in linear light over the part of the face nearest to it.
+    """sRGB colors of k points on each face: the mean in linear light over the part of the face closest to each point.
 
-    So a texture that is finer than the faces does not alias.
+    This prevents aliasing of textures that are finer than the faces.
 
     Args:
         mesh: A mesh.
-        places: Barycentric weights, the same on every face.
+        places: Barycentric coordinates, the same on every face.
     """
     points = _small_triangles().to(places)
-    # Squared distances in barycentric weights are those in the equilateral triangle, up to a factor.
+    # Squared distances in barycentric coordinates are those in the equilateral triangle, up to a factor.
     distances = (points[:, None] - places).square().sum(-1)
     is_near = (distances <= distances.amin(1, keepdim=True) + 1e-6).to(places)
-    shares = is_near / is_near.sum(1, keepdim=True)  # what lies between two places counts for both
+    shares = is_near / is_near.sum(1, keepdim=True)  # ties count for both
     shares = shares / shares.sum(0)
     levels = _levels(mesh)
     colors = [places.new_zeros(0, len(places), 3)]
@@ -68,23 +68,23 @@ def mean_colors(mesh: Mesh, places: Float[Tensor, "k 3"]) -> Float[Tensor, "f k 
 
 
 def surface_alphas(mesh: Mesh) -> Float[Tensor, " f"]:
-    """The least alpha of each face, at its corners and in the small triangles into which it is divided."""
+    """The minimum alpha of each face, at its corners and in the small triangles into which it is divided."""
     points = torch.cat([_small_triangles(), torch.eye(3)]).to(mesh.vertices)
     least = mesh.vertices.new_ones(mesh.num_faces)
     if mesh.vertex_colors is not None and mesh.vertex_colors.shape[1] == 4:
         least = least * mesh.vertex_colors[:, 3].to(least)[mesh.faces].amin(1)
     if mesh.texture is not None and mesh.texture.shape[2] == 4:
         assert mesh.corner_uvs is not None
-        picture, found = mesh.texture[..., 3:].to(least), [least[:0]]
+        image, found = mesh.texture[..., 3:].to(least), [least[:0]]
         for corners in mesh.corner_uvs.to(least).split(_CHUNK):
             uvs = torch.einsum("pk,fkx->fpx", points, corners)
-            found.append(_bilinear(picture, uvs.reshape(-1, 2)).view(len(corners), -1).amin(1))
+            found.append(_bilinear(image, uvs.reshape(-1, 2)).view(len(corners), -1).amin(1))
         least = least * torch.cat(found)
     return least
 
 
 def _small_triangles() -> Tensor:
-    """Barycentric weights of the centres of the small triangles into which the steps divide a face."""
+    """Barycentric coordinates of the centers of the small triangles into which a face is divided."""
     steps = torch.arange(_STEPS)
     i, j = (grid.flatten() for grid in torch.meshgrid(steps, steps, indexing="ij"))
     upward = torch.stack([i, j], -1)[i + j < _STEPS] + 1 / 3
@@ -94,7 +94,7 @@ def _small_triangles() -> Tensor:
 
 
 def _levels(mesh: Mesh) -> Tensor:
-    """How often to halve the texture so that the small triangles of a face are no larger than its texels."""
+    """How many times to halve the texture so that the small triangles of a face are no larger than its texels."""
     if mesh.texture is None or mesh.corner_uvs is None:
         return torch.zeros(mesh.num_faces, dtype=torch.int64, device=mesh.device)
     size = mesh.corner_uvs.new_tensor([mesh.texture.shape[1], mesh.texture.shape[0]])
@@ -105,7 +105,7 @@ def _levels(mesh: Mesh) -> Tensor:
 
 
 def _texels(texture: Tensor, uvs: Tensor, levels: Tensor) -> Tensor:
-    """Values between texels of the texture, halved so many times."""
+    """Bilinear samples of the texture, halved this many times."""
     values = torch.zeros(len(uvs), texture.shape[2], dtype=uvs.dtype, device=uvs.device)
     for level in range(int(levels.max()) + 1 if len(levels) else 0):
         if level:
@@ -115,7 +115,7 @@ def _texels(texture: Tensor, uvs: Tensor, levels: Tensor) -> Tensor:
 
 
 def _bilinear(texture: Tensor, uvs: Tensor) -> Tensor:
-    """Values between texels; beyond 0..1 the texture repeats."""
+    """Bilinear samples; beyond 0..1 the texture repeats."""
     height, width = texture.shape[:2]
     padded = torch.nn.functional.pad(texture.permute(2, 0, 1)[None], (1, 1, 1, 1), mode="circular")
     size = uvs.new_tensor([width, height])

@@ -1,4 +1,4 @@
-"""Gaussians that are bound to the faces of a mesh and follow it."""
+"""Gaussians bound to the faces of a mesh."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -23,7 +23,7 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_colors import mean_colors
 from vision3d.scene.selection import Rows, rows_of
 
-# Places of 1, 3, 4 and 6 Gaussians on a face, and their size in units of the shortest edge.
+# Positions of 1, 3, 4 and 6 Gaussians on a face, and their size relative to the shortest edge.
 _PLACES = {
     1: [(1 / 3, 1 / 3, 1 / 3)],
     3: [(1 / 2, 1 / 4, 1 / 4), (1 / 4, 1 / 2, 1 / 4), (1 / 4, 1 / 4, 1 / 2)],
@@ -33,7 +33,7 @@ _PLACES[4] = [(1 / 3, 1 / 3, 1 / 3), *_OUTER]
 _PLACES[6] = [*_OUTER, (1 / 6, 5 / 12, 5 / 12), (5 / 12, 1 / 6, 5 / 12), (5 / 12, 5 / 12, 1 / 6)]
 _RADII = {1: 0.5 / 3**0.5, 3: 0.5 / (3**0.5 + 1), 4: 0.25 / 3**0.5, 6: 1 / (4 + 2 * 3**0.5)}
 _OVERLAP = 1.3
-_MIN_SCALE = 1e-7  # metres
+_MIN_SCALE = 1e-7  # meters
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class MeshGaussians:
     """N flat Gaussians in the planes of a mesh's faces (SuGaR, Guedon and Lepetit 2024; DreamMesh4D, Li et al. 2024).
 
     The axes on a face are e1 = unit(v0 - v1), n = its normal, and e2 = n x e1. The first axis of a Gaussian is
-    a e1 + b e2 with (a, b) its complex number, normalised; the second -b e1 + a e2, the third n.
+    a e1 + b e2 with (a, b) its complex number, normalized; the second -b e1 + a e2, the third n.
 
     Example:
         >>> mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
@@ -55,15 +55,15 @@ class MeshGaussians:
     face_ids: Int64[Tensor, " n"]
     """The face of each Gaussian."""
     barycentric: Float[Tensor, "n 3"]
-    """Weights of the corners of the face, which give the centre; they sum to 1."""
+    """Barycentric coordinates of the center; they sum to 1."""
     rotations: Float[Tensor, "n 2"]
-    """Complex numbers a + ib of any length > 0: the turn in the plane."""
+    """Complex numbers a + ib of any length > 0: the rotation in the plane."""
     log_scales: Float[Tensor, "n 2"]
-    """Natural logarithm of the standard deviations in the plane at rest [log m]."""
+    """Natural logarithm of the in-plane standard deviations in the rest pose [log m]."""
     opacity_logits: Float[Tensor, " n"]
     """Opacity before the sigmoid."""
     sh: Float[Tensor, "n k 3"]
-    """Spherical harmonics of the colour minus 0.5 in the world at rest, degree 0 to 4."""
+    """Spherical harmonics of the color minus 0.5 in world axes of the rest pose, degree 0 to 4."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.mesh, Mesh):
@@ -90,12 +90,12 @@ class MeshGaussians:
     ) -> "MeshGaussians":
         """The same number of Gaussians on each face.
 
-        Round ones are as large as the shortest edge lets them be (SuGaR, DreamMesh4D). Stretched ones are round on an
-        equilateral triangle and go with the affine map from it to the face, so long faces have no holes, but more of them
-        reaches over outlines. On equilateral faces both are the same.
+        Round Gaussians are as large as the shortest edge permits (SuGaR, DreamMesh4D). Stretched ones are round on an
+        equilateral triangle and follow the affine map from it to the face, so long faces have no holes, but more of them
+        extends over silhouettes. On equilateral faces both are the same.
 
         Args:
-            mesh: The colour of each Gaussian is the mean of its texture and vertex colours round it; grey where it has none.
+            mesh: Each Gaussian gets the mean texture and vertex color around it; gray if there is none.
             per_face: 1, 3, 4 or 6.
             opacity: In (0, 1), the same for all.
             shape: round or stretched.
@@ -122,23 +122,23 @@ class MeshGaussians:
 
     @classmethod
     def load(cls, path: Path | str) -> "MeshGaussians":
-        """The Gaussians of a .safetensors file and the mesh that it names.
+        """Load the Gaussians of a .safetensors file and the mesh it refers to.
 
         Raises:
-            InputError: The file holds something else, or cannot be read.
+            InputError: The file contains something else, or cannot be read.
         """
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a .safetensors file, and the mesh as .glb of the same name beside it, which is written first."""
+        """Write a .safetensors file and, first, the mesh as a .glb of the same name next to it."""
         codecs.save(path, self)
 
     def validate(self) -> "MeshGaussians":
         """Check the values and the mesh.
 
         Raises:
-            InputError: There are no Gaussians, something is not finite, a face is not there, weights do not sum to 1 (within
-                1e-3), or a complex number is zero.
+            InputError: There are no Gaussians, a value is not finite, a face index is out of range, barycentric coordinates do
+                not sum to 1 (within 1e-3), or a complex number is zero.
         """
         self.mesh.validate()
         if not self.num_gaussians:
@@ -156,23 +156,23 @@ class MeshGaussians:
         return self
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> "MeshGaussians":
-        """The mesh and its Gaussians moved by a similarity x' = s R x + t.
+        """The mesh and its Gaussians transformed by a similarity x' = s R x + t.
 
         Raises:
-            InputError: The matrix shears, mirrors or is singular.
+            InputError: The matrix shears, reflects or is singular.
         """
         return similarity.transform_mesh_gaussians(self, matrix)
 
     def crop(self, which: Rows) -> "MeshGaussians":
-        """The Gaussians whose centres are selected, on the whole mesh.
+        """The Gaussians whose centers are selected, on the entire mesh.
 
-        Args, errors: as of `selection.rows_of`.
+        Args, errors: as for `selection.rows_of`.
         """
         rows = rows_of(which, self.to_gaussians().means.detach())
         return replace(self, **{name: None if value is None else value[rows] for name, value in self._tensors().items()})
 
     def merge(self, *others: "MeshGaussians") -> "MeshGaussians":
-        """These Gaussians and others on one mesh of all parts; harmonics are padded to the highest degree.
+        """These Gaussians and others on one merged mesh; harmonics are padded to the highest degree.
 
         Raises:
             InputError: The textures of the meshes differ.
@@ -196,13 +196,13 @@ class MeshGaussians:
         """The Gaussians in the world, mode flat; differentiable.
 
         Args:
-            vertices: Where the vertices of the mesh are now [m]; at rest when None. Each Gaussian goes with the affine map of
-                its face, exactly: Sigma' = J Sigma J^T. Harmonics above degree 0 stay as at rest.
-            turns: Rotations of the vertices since rest (wxyz). Gaussians then keep their sizes and turn by the blend of their
-                corners' rotations, as published for DreamMesh4D; they need not stay in the planes of strained faces.
+            vertices: Current positions of the mesh vertices [m]; rest pose when None. Each Gaussian follows the affine map of
+                its face exactly: Sigma' = J Sigma J^T. Harmonics above degree 0 stay as in the rest pose.
+            turns: Rotations of the vertices relative to the rest pose (wxyz). Gaussians then keep their sizes and rotate by the
+                blended rotations of their corners, as published for DreamMesh4D; they can leave the planes of strained faces.
 
         Raises:
-            InputError: There are turns without vertices.
+            InputError: Turns are given without vertices.
         """
         rest = self.mesh.vertices
         corners = rest[self.mesh.faces[self.face_ids]]
@@ -262,18 +262,18 @@ class MeshGaussians:
 
 
 def _round(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """The shortest edge of each face along both axes, and no turn."""
+    """The shortest edge of each face along both axes, and no rotation."""
     corners = vertices[faces]
     shortest = torch.linalg.vector_norm(corners - corners.roll(1, 1), dim=-1).amin(1, keepdim=True)
     return shortest.expand(-1, 2), vertices.new_tensor([1.0, 0.0]).expand(len(faces), 2)
 
 
 def _stretched(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """The axes that a circle of diameter 1 in an equilateral triangle of side 1 gets on each face, and their turns."""
+    """Axes and rotations of the image of a circle of diameter 1 in an equilateral triangle of side 1 on each face."""
     v0, v1, v2 = vertices[faces].unbind(1)
     axes, lengths, _ = edges_svd(torch.stack([v1 - v0, (2 * v2 - v0 - v1) / 3**0.5], -1))
     e1 = unit(v0 - v1)
     e2 = torch.linalg.cross(face_normals(vertices, faces), e1)
     turns = torch.stack([(axes[..., 0] * e1).sum(-1), (axes[..., 0] * e2).sum(-1)], -1)
-    is_flat = (turns == 0).all(1, keepdim=True)  # faces without area have no plane to turn in
+    is_flat = (turns == 0).all(1, keepdim=True)  # faces of zero area have no plane to rotate in
     return lengths, torch.where(is_flat, turns.new_tensor([1.0, 0.0]), turns)

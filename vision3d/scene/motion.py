@@ -1,4 +1,4 @@
-"""Skeletons and how they move, as motion capture has them."""
+"""Skeletons and their motion, as in motion capture."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from vision3d.scene.checks import check_device, check_finite, check_shape, html_
 
 @dataclass(frozen=True, eq=False)
 class Skeleton:
-    """J joints, each after its parent.
+    """J joints, parents before children.
 
     Example:
         >>> Skeleton(("hip", "knee"), (-1, 0), torch.tensor([[0.0, 0, 0], [0, -0.4, 0]]))
@@ -24,13 +24,13 @@ class Skeleton:
     """
 
     names: tuple[str, ...]
-    """Names of the joints, all different."""
+    """Names of the joints, all distinct."""
     parents: tuple[int, ...]
-    """Parent of each joint, an earlier one; -1 for a root."""
+    """Parent of each joint, an earlier joint; -1 for a root."""
     offsets: Float[Tensor, "j 3"]
-    """Place of each joint in its parent's frame [m]."""
+    """Position of each joint in its parent's frame [m]."""
     tips: tuple[int, ...] = ()
-    """Joints that only mark the end of a bone and never turn."""
+    """Joints that only mark the end of a bone and never rotate."""
 
     def __post_init__(self) -> None:
         for name in ("names", "parents", "tips"):
@@ -60,9 +60,9 @@ class Motion:
     times: Float64[Tensor, " t"]
     """Time of each pose [s], ascending."""
     quats: Float[Tensor, "t j 4"]
-    """Rotation of each joint relative to its parent, wxyz, of length 1."""
+    """Rotation of each joint relative to its parent, wxyz, unit length."""
     translations: Float[Tensor, "t 3"]
-    """What is added to the offset of the root [m]; their sum is its place."""
+    """Added to the offset of the root [m]; the sum is its position."""
 
     def __post_init__(self) -> None:
         count = len(self.times)
@@ -78,22 +78,22 @@ class Motion:
 
     @classmethod
     def load(cls, path: Path | str) -> "Motion":
-        """The motion of a .bvh; its lengths are taken as they are (`vision3d.io.bvh.read_motion` has a scale).
+        """Load the motion of a .bvh, without scaling its lengths (`vision3d.io.bvh.read_motion` has a scale).
 
         Raises:
-            InputError: The file holds something else, or cannot be read.
+            InputError: The file contains something else, or cannot be read.
         """
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a .bvh, whole or not at all; its poses have to be evenly spaced in time."""
+        """Write a .bvh atomically; the poses must be evenly spaced in time."""
         codecs.save(path, self)
 
     def validate(self) -> "Motion":
         """Check the values.
 
         Raises:
-            InputError: Something is not finite, a quaternion has not length 1, or the times do not ascend.
+            InputError: A value is not finite, a quaternion is not of unit length, or the times do not ascend.
         """
         for name in ("times", "quats", "translations"):
             if len(getattr(self, name)):
@@ -110,18 +110,18 @@ class Motion:
         return self
 
     def positions(self) -> Float[Tensor, "t j 3"]:
-        """Where the joints are [m]."""
+        """Joint positions [m]."""
         skeleton = self.skeleton
         return forward_kinematics(quat_to_rotmat(self.quats), skeleton.offsets, skeleton.parents, self.translations)[1]
 
     def resampled(self, rate: float) -> "Motion":
-        """The same motion with `rate` poses a second, from the first time on: slerp of rotations, linear translations.
+        """The same motion with `rate` poses per second from the first time on: slerp of rotations, linear translations.
 
         Raises:
             InputError: There are no poses, or the rate is not positive.
         """
         if not len(self) or not rate > 0:
-            raise InputError(f"Motion: cannot resample {len(self)} poses at {rate} a second")
+            raise InputError(f"Motion: cannot resample {len(self)} poses at {rate} per second")
         span = float(self.times[-1] - self.times[0])
         steps = torch.arange(int(span * rate * (1 + 1e-9)) + 1, dtype=torch.float64, device=self.times.device)
         times = (self.times[0] + steps / rate).clamp(max=self.times[-1])
@@ -147,10 +147,10 @@ class Motion:
         return Motion(skeleton, self.times.to(device), self.quats.to(device), self.translations.to(device))
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> "Motion":
-        """The motion in a world that is moved by a similarity x' = s R x + t; bones get longer by s.
+        """The motion transformed by a similarity x' = s R x + t; bones are scaled by s.
 
         Raises:
-            InputError: The matrix shears, mirrors or is singular.
+            InputError: The matrix shears, reflects or is singular.
         """
         return similarity.transform_motion(self, matrix)
 

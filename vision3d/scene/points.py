@@ -1,4 +1,4 @@
-"""Point clouds: positions with colours, normals, intensity and any other number a point."""
+"""Point clouds: positions with colors, normals, intensity and other per-point values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -38,9 +38,9 @@ class PointCloud:
     normals: Float[Tensor, "n 3"] | None = None
     """Unit normals."""
     intensity: Float[Tensor, " n"] | None = None
-    """Strength of the return of a LiDAR, as a rule in [0, 1]."""
+    """Intensity of LiDAR returns, usually in [0, 1]."""
     attributes: Mapping[str, Float[Tensor, " n"] | Int64[Tensor, " n"]] = field(default_factory=dict)
-    """Anything else by name (letters, digits, `_`): a float or a whole number (32 bits in files) a point."""
+    """Other values by name (letters, digits, `_`): one float or integer (32 bits in files) per point."""
 
     def __post_init__(self) -> None:
         check_shape("PointCloud.points", self.points, ("N", 3))
@@ -60,22 +60,22 @@ class PointCloud:
 
     @classmethod
     def load(cls, path: Path | str) -> "PointCloud":
-        """The points of a .ply file, or of a KITTI .bin (x y z intensity, float32).
+        """Load the points of a .ply file, or of a KITTI .bin (x y z intensity, float32).
 
         Raises:
-            InputError: The file holds something else, or cannot be read.
+            InputError: The file contains something else, or cannot be read.
         """
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a file in the format of its suffix, whole or not at all; one warning names what it cannot hold."""
+        """Write a file in the format of its suffix, atomically; one warning lists what the format cannot store."""
         codecs.save(path, self)
 
     def validate(self) -> "PointCloud":
-        """Check the values (shapes and dtypes are checked when the object is made).
+        """Check the values (shapes and dtypes are checked at construction).
 
         Raises:
-            InputError: There are no points, or something is not finite.
+            InputError: There are no points, or a value is not finite.
         """
         if not len(self.points):
             raise InputError("PointCloud: got 0 points, want at least one")
@@ -97,10 +97,10 @@ class PointCloud:
         return self._mapped(lambda value: value.to(device))
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> "PointCloud":
-        """The points moved by a similarity x' = s R x + t.
+        """The points transformed by a similarity x' = s R x + t.
 
         Raises:
-            InputError: The matrix shears, mirrors or is singular.
+            InputError: The matrix shears, reflects or is singular.
         """
         by = Similarity(matrix, self.points)
         normals = None if self.normals is None else by.directions(self.normals)
@@ -109,12 +109,12 @@ class PointCloud:
     def crop(self, which: Rows) -> "PointCloud":
         """The selected points, in their order.
 
-        Args, errors: as of `selection.rows_of`.
+        Args, errors: as for `selection.rows_of`.
         """
         return self[rows_of(which, self.points)]
 
     def merge(self, *others: "PointCloud") -> "PointCloud":
-        """These points and others as one cloud; what not all of them have is left out."""
+        """These points and others as one cloud; fields that not all have are dropped."""
         clouds = (self, *others)
         fields = {name: [getattr(cloud, name) for cloud in clouds] for name in ("points", "colors", "normals", "intensity")}
         joined = {name: None if any(v is None for v in values) else torch.cat(values) for name, values in fields.items()}
@@ -126,7 +126,7 @@ class PointCloud:
         return self.num_points
 
     def __getitem__(self, which: int | slice | Tensor | Sequence[int]) -> "PointCloud":
-        """Some of the points: an index, slice, mask or index tensor."""
+        """Select points by an index, slice, mask or index tensor."""
         rows = [which] if isinstance(which, int) else which
         return self._mapped(lambda value: value[rows])
 

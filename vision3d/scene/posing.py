@@ -1,4 +1,4 @@
-"""Poses of skins by hand: joints turned by angles, clips with such turns in them, and a pose as the new rest."""
+"""Manual posing of skins: joint angles, clips with added joint rotations, and a pose as the new rest pose."""
 
 import math
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ from vision3d.scene.clip import Channel, Clip, Property
 from vision3d.scene.skin import SkinnedMesh
 
 Angles = Mapping[str, tuple[float, float, float]]
-"""Three angles [degrees] for each joint that is turned, by its name."""
+"""Three angles [degrees] for each rotated joint, by its name."""
 Axes = Literal["joint", "world"]
 
 
 def parse_pose(texts: tuple[str, ...] | list[str]) -> dict[str, tuple[float, float, float]]:
-    """Angles out of texts such as "head=0,30,0".
+    """Parse angles from strings such as "head=0,30,0".
 
     Raises:
-        InputError: A text is something else, an angle is not finite, or a joint is there twice.
+        InputError: The syntax is wrong, an angle is not finite, or a joint is given twice.
 
     Example:
         >>> parse_pose(["head=0,30,0", "tail_1=10,0,-5"])
@@ -57,19 +57,19 @@ def baked_clip(
     axes: Axes = "joint",
     name: str = "pose",
 ) -> Clip:
-    """A clip sampled at times, with joints turned further by the same angles in all of them; linear keys that begin at 0 s.
+    """A clip sampled at times, with constant extra joint rotations; linear keys starting at 0 s.
 
     Args:
-        skin: Whose joints these are.
-        clip: What it does; None for the rest pose.
+        skin: The skin that has the joints.
+        clip: The clip to sample; None for the rest pose.
         times: In the clip [s], ascending.
-        angles: Turns that come on top of the clip's or the rest's.
+        angles: Rotations added to those of the clip or the rest pose.
         order: Axes of the three angles (`geometry.euler`): XYZ is Rx(a) Ry(b) Rz(c).
-        axes: Of the joint itself, or those of the world as the joint rests in it.
-        name: Of the clip that is made.
+        axes: Axes of the joint itself, or world axes at the joint's rest pose.
+        name: Name of the new clip.
 
     Raises:
-        InputError: There is no joint of a name; the names that there are stand in the text.
+        InputError: There is no joint of that name; the message lists the names.
     """
     times = times.to(skin.device)
     translations, quats, scales, weights = skin.locals_at(clip, times)
@@ -91,19 +91,19 @@ def baked_clip(
 
 
 def rest_at(skin: SkinnedMesh, clip: Clip | None, time: float, *, method: Method = "lbs", blend: float = 0.5) -> SkinnedMesh:
-    """A skin that rests as this one is at a time: vertices and joints are there, and its clips go on to work.
+    """A skin whose rest pose is this skin's pose at a time: vertices and joints are there, and its clips still work.
 
-    Between joints, clips bend the new rest and not the old one, so vertices there differ a little from before.
+    Between joints, clips deform the new rest pose instead of the old one, so vertices there differ slightly from before.
 
     Args:
-        skin: With joints, or with morphs alone.
-        clip: How it moves; None for the rest pose.
+        skin: With joints, or with morphs only.
+        clip: The clip to use; None for the rest pose.
         time: In the clip [s].
-        method: Of skinning.
-        blend: For "hybrid", of all joints: 1 is linear, 0 dual quaternions.
+        method: Skinning method.
+        blend: For "hybrid", the same for all joints: 1 is linear, 0 dual quaternions.
 
     Raises:
-        InputError: A joint is scaled to nothing there.
+        InputError: A joint has scale zero there.
     """
     times = torch.tensor([time], dtype=torch.float64, device=skin.device)
     (vertices,) = skin.posed(clip, times, method=method, blends=skin.translations.new_full((len(skin),), blend))
@@ -131,7 +131,7 @@ def rest_at(skin: SkinnedMesh, clip: Clip | None, time: float, *, method: Method
 
 
 def _turns(skin: SkinnedMesh, angles: Angles, order: str, axes: Axes) -> dict[int, Tensor]:
-    """Quaternion in the joint's own frame for each joint that is turned."""
+    """Rotation (quaternion) in the joint's own frame for each rotated joint."""
     if missing := [name for name in angles if name not in skin.names]:
         known = ", ".join(skin.names) or "none"
         raise InputError(f"pose: the skin has no joint {', '.join(missing)}; its joints: {known}")

@@ -1,4 +1,4 @@
-"""Pictures at another size or through another lens."""
+"""Images resampled to another size or another lens."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,7 +8,7 @@ from vision3d.core.errors import InputError
 
 
 def resize_area(image: Float[Tensor, "h w c"], width: int, height: int) -> Float[Tensor, "h2 w2 c"]:
-    """A picture at another size, each pixel the mean over the area that it covers.
+    """Resize an image; each pixel is the mean over the area that it covers.
 
     Args:
         image: Any values.
@@ -21,13 +21,13 @@ def resize_area(image: Float[Tensor, "h w c"], width: int, height: int) -> Float
 
 
 def sample(image: Float[Tensor, "h w c"], pixels: Float[Tensor, "h2 w2 2"]) -> Float[Tensor, "h2 w2 c"]:
-    """A picture read at any places by bicubic interpolation (a = -0.75, sharper than bilinear).
+    """Sample an image at any positions by bicubic interpolation (a = -0.75, sharper than bilinear).
 
-    Beyond its border the border's pixels go on.
+    Positions outside are clamped to the border.
 
     Args:
         image: In [0, 1].
-        pixels: Column and row [px], pixel centres at +0.5.
+        pixels: Column and row [px], pixel centers at +0.5.
     """
     size = pixels.new_tensor([image.shape[1], image.shape[0]])
     grid = (2 * pixels / size - 1).to(image)
@@ -38,7 +38,7 @@ def sample(image: Float[Tensor, "h w c"], pixels: Float[Tensor, "h2 w2 2"]) -> F
 
 
 def shrink_mask(mask: Bool[Tensor, "h w"], width: int, height: int) -> Bool[Tensor, "h2 w2"]:
-    """A mask at another size; a pixel is set only where all that it covers was."""
+    """A mask at another size; a pixel is set only if all pixels that it covers are."""
     return resize_area(mask[..., None].float(), width, height)[..., 0] > 1 - 1e-4
 
 

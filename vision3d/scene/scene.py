@@ -1,4 +1,4 @@
-"""A scene: named objects in one world, and cameras that look at it."""
+"""A scene: named objects in one world, and cameras."""
 
 import json
 import re
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class SceneObject(Protocol):
-    """What a scene can hold: a type of `vision3d.scene` that knows its file and its device."""
+    """Types that a scene can contain: types of `vision3d.scene` that have a file format and a device."""
 
     def to(self, device: torch.device | str) -> Any: ...
 
@@ -38,7 +38,7 @@ class SceneObject(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Objects by name, each with its place in the world.
+    """Objects by name, each with its transform to the world.
 
     Example:
         >>> scene = Scene().add("chair", GaussianScene.load("chair.ply")).add("room", GaussianScene.load("room.ply"))
@@ -48,7 +48,7 @@ class Scene:
     objects: Mapping[str, SceneObject] = field(default_factory=dict)
     """By name: letters, digits, `_`, `.` and `-`."""
     transforms: Mapping[str, Float[Tensor, "4 4"]] = field(default_factory=dict)
-    """Object to world, similarities; the identity where there is none."""
+    """Object to world, similarities; the identity if missing."""
     cameras: Cameras | None = None
 
     def __post_init__(self) -> None:
@@ -63,11 +63,11 @@ class Scene:
         object.__setattr__(self, "transforms", MappingProxyType(dict(self.transforms)))
 
     def add(self, name: str, value: SceneObject, transform: Float[Tensor, "4 4"] | None = None) -> "Scene":
-        """The scene with one more object, or with another one under this name.
+        """The scene with one more object, or with the object of this name replaced.
 
         Args:
             name: Letters, digits, `_`, `.` and `-`.
-            value: A GaussianScene, Mesh, SkinnedMesh, PointCloud, Boxes, Selection, Cameras, ...: what has a file of its own.
+            value: A GaussianScene, Mesh, SkinnedMesh, PointCloud, Boxes, Selection, Cameras, ...: anything with a file format.
             transform: Object to world.
         """
         transforms = {key: matrix for key, matrix in self.transforms.items() if key != name}
@@ -85,11 +85,11 @@ class Scene:
         )
 
     def of_type(self, kind: type[T]) -> dict[str, T]:
-        """The objects of one type by name, each in its own coordinates: `transforms` says where they are."""
+        """The objects of one type by name, each in its own coordinates; see `transforms`."""
         return {name: value for name, value in self.objects.items() if isinstance(value, kind)}
 
     def gaussians(self) -> GaussianScene:
-        """All Gaussian objects as one, in world coordinates.
+        """All Gaussian objects merged, in world coordinates.
 
         Raises:
             InputError: There are none, or their modes differ.
@@ -104,10 +104,10 @@ class Scene:
         return parts[0].merge(*parts[1:])
 
     def merge(self, *others: "Scene") -> "Scene":
-        """The objects of this scene and of others, and the cameras of all that have some.
+        """The objects of this scene and of others, and the cameras of all that have cameras.
 
         Raises:
-            InputError: Two objects have one name, or the cameras differ in kind.
+            InputError: Two objects have the same name, or the cameras differ in model.
         """
         objects, transforms, cameras = dict(self.objects), dict(self.transforms), self.cameras
         for other in others:
@@ -120,10 +120,10 @@ class Scene:
         return Scene(objects, transforms, cameras)
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> "Scene":
-        """The whole scene moved by a similarity x' = s R x + t: in front of the transform of each object, and the cameras.
+        """The entire scene transformed by a similarity x' = s R x + t: the transform of each object, and the cameras.
 
         Raises:
-            InputError: The matrix shears, mirrors or is singular.
+            InputError: The matrix shears, reflects or is singular.
         """
         Similarity(matrix, matrix)
         moved = {name: self.transforms[name] if name in self.transforms else torch.eye(4).to(matrix) for name in self.objects}
@@ -133,16 +133,16 @@ class Scene:
 
     @property
     def span(self) -> tuple[float, float]:
-        """From the first to the last moment of all that moves [s]; (0, 0) where nothing does."""
+        """First and last time of everything that moves [s]; (0, 0) if nothing does."""
         spans = [value.span for value in self.objects.values() if is_moving(value)]
         return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else (0.0, 0.0)
 
     def at(self, time: float, *, loop: bool | None = None) -> "Scene":
-        """The scene at a moment [s]: frames of sequences, posed meshes of skins with clips, cameras where they are then.
+        """The scene at a time [s]: frames of sequences, posed meshes of skins with clips, cameras at that time.
 
         Args:
-            time: Any; what has not begun is as in its first frame, what has ended as in its last.
-            loop: Whether what has ended begins again; None: skins do, sequences do not.
+            time: Any; times before the start give the first frame, times after the end the last one.
+            loop: Whether to repeat after the end; None: skins do, sequences do not.
 
         Example:
             >>> from vision3d.scene import PointCloud
@@ -158,7 +158,7 @@ class Scene:
         """Check every object, transform and camera.
 
         Raises:
-            InputError: A value is wrong; the object is named.
+            InputError: A value is invalid; the message names the object.
         """
         for name, value in self.objects.items():
             try:
@@ -183,13 +183,13 @@ class Scene:
         )
 
     def save(self, path: Path | str) -> None:
-        """Write a folder: a file an object, cameras.json, and scene.json, which names them and is written last.
+        """Write a folder: one file per object, cameras.json, and scene.json, which lists them and is written last.
 
-        A name that ends in .glb or .gltf makes one file of it for glTF viewers, with all that moves in one animation
+        A name that ends in .glb or .gltf gives a single file for glTF viewers, with everything that moves in one animation
         (`vision3d.io.gltf_scene.write_scene`).
 
         Raises:
-            InputError: The name has the suffix of another file format: objects are written to files by their own `save`.
+            InputError: The name has the suffix of another file format; objects are written to files by their own `save`.
         """
         folder = Path(path)
         if folder.suffix.lower() in codecs.suffixes(writes="Scene") and not folder.is_dir():
@@ -199,14 +199,14 @@ class Scene:
         taken = {"scene.json", "cameras.json"}
         for name, value in self.objects.items():
             stem, suffix = name, codecs.suffix_of(value)
-            while f"{stem}{suffix}" in taken:  # cameras named "scene", a selection "a" beside cameras "a.selection"
+            while f"{stem}{suffix}" in taken:  # e.g. cameras named "scene", or a selection "a" and cameras "a.selection"
                 stem += "_"
             file = f"{stem}{suffix}"
             taken.add(file)
             value.save(folder / file)
             matrix = self.transforms.get(name)
             entry = {"name": name, "file": file, "transform": None if matrix is None else matrix.tolist()}
-            if isinstance(value, SkinnedMesh):  # its file is also one of a Mesh
+            if isinstance(value, SkinnedMesh):  # its file format is also that of a Mesh
                 entry["type"] = "SkinnedMesh"
             entries.append(entry)
         if self.cameras is not None:
@@ -218,11 +218,11 @@ class Scene:
 
     @classmethod
     def load(cls, path: Path | str) -> "Scene":
-        """The scene of a folder that `save` wrote.
+        """Load the scene of a folder written by `save`.
 
         Raises:
-            MissingFileError: The folder, scene.json or a file that it names does not exist.
-            FileFormatError: scene.json is damaged, or names a file outside its folder.
+            MissingFileError: The folder, scene.json or a file listed in it does not exist.
+            FileFormatError: scene.json is damaged, or lists a file outside its folder.
         """
         folder = Path(path)
         index = folder / "scene.json"
@@ -266,12 +266,12 @@ class Scene:
 
 
 def is_moving(value: object) -> TypeGuard[FrameSequence | SkinnedMesh]:
-    """Whether an object changes in time: a sequence, or a skin with a clip."""
+    """Whether an object is animated: a sequence, or a skin with a clip."""
     return isinstance(value, FrameSequence) or (isinstance(value, SkinnedMesh) and bool(value.clips))
 
 
 def at_moment(value: Any, time: float, *, loop: bool | None = None) -> Any:
-    """An object at a moment [s], as `Scene.at`; what does not move is as it is."""
+    """An object at a time [s], as for `Scene.at`; static objects are returned unchanged."""
     if isinstance(value, FrameSequence):
         return value.at(time, loop=bool(loop))
     if isinstance(value, SkinnedMesh) and value.clips:

@@ -1,4 +1,4 @@
-"""Which points or Gaussians were chosen: regions of space, or indices of what was there."""
+"""Selections of points or Gaussians: regions of space, or indices."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from vision3d.scene.checks import check_finite, check_shape, html_table
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A part of space: a turned box, a sphere (`size` holds its radius three times), or the half space in front of a plane.
+    """A region of space: a rotated box, a sphere (`size` holds its radius three times), or the half space in front of a plane.
 
     Example:
         >>> Region.sphere(torch.zeros(3), 2.0).contains(torch.eye(3)).tolist()
@@ -26,9 +26,9 @@ class Region:
 
     kind: Literal["box", "sphere", "plane"]
     center: Float[Tensor, " 3"]
-    """Centre, or a point of the plane [m]."""
+    """Center, or a point of the plane [m]."""
     size: Float[Tensor, " 3"]
-    """Half the edges of a box [m]; the normal of a plane, towards what is inside."""
+    """Half extents of a box [m]; the normal of a plane, towards the inside."""
     quat: Float[Tensor, " 4"]
     """Rotation of a box, wxyz, any length > 0."""
 
@@ -41,7 +41,7 @@ class Region:
 
     @classmethod
     def box(cls, center: Tensor, half_size: Tensor, quat: Tensor | None = None) -> "Region":
-        """A box of half edges `half_size` [m], turned by `quat` (wxyz)."""
+        """A box with half extents `half_size` [m], rotated by `quat` (wxyz)."""
         return cls("box", center, half_size, center.new_tensor([1.0, 0, 0, 0]) if quat is None else quat)
 
     @classmethod
@@ -51,11 +51,11 @@ class Region:
 
     @classmethod
     def plane(cls, point: Tensor, normal: Tensor) -> "Region":
-        """What lies in front of the plane through `point`: (x - point) . normal >= 0."""
+        """The half space in front of the plane through `point`: (x - point) . normal >= 0."""
         return cls("plane", point, normal, point.new_tensor([1.0, 0, 0, 0]))
 
     def contains(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """Which points are inside, borders included."""
+        """Mask of the points inside, border included."""
         offsets = points - self.center.to(points)
         size = self.size.to(points)
         if self.kind == "plane":
@@ -67,7 +67,7 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What is inside the regions (in one of them, or in all), and what the indices name.
+    """Points inside the regions (any or all of them), and points selected by index.
 
     Example:
         >>> points = torch.rand(100, 3)
@@ -78,11 +78,11 @@ class Selection:
 
     regions: tuple[Region, ...] = ()
     combine: Literal["any", "all"] = "any"
-    """Whether a point counts that is in any of the regions, or only one that is in all of them."""
+    """Whether a point must be inside any of the regions, or inside all of them."""
     indices: Int64[Tensor, " i"] | None = None
-    """Rows of the points or Gaussians that were chosen, in any order."""
+    """Indices of the selected points or Gaussians, in any order."""
     points_hash: str = ""
-    """`hash_points` of what `indices` counts; empty when nobody checks."""
+    """`hash_points` of the points that `indices` refers to; empty to skip the check."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regions", tuple(self.regions))
@@ -93,28 +93,28 @@ class Selection:
 
     @classmethod
     def of(cls, points: Float[Tensor, "n 3"], which: Tensor) -> "Selection":
-        """Rows of `points` by index or mask, with the hash of the points."""
+        """Select rows of `points` by index or mask, and store the hash of the points."""
         indices = which.nonzero()[:, 0] if which.dtype == torch.bool else which
         return cls(indices=indices, points_hash=hash_points(points))
 
     @classmethod
     def load(cls, path: Path | str) -> "Selection":
-        """The selection of a .json file.
+        """Load the selection of a .json file.
 
         Raises:
-            InputError: The file holds something else, or cannot be read.
+            InputError: The file contains something else, or cannot be read.
         """
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a .json, whole or not at all."""
+        """Write a .json atomically."""
         codecs.save(path, self)
 
     def mask(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """Which of the points are selected.
+        """Mask of the selected points.
 
         Raises:
-            InputError: The indices count other points than these.
+            InputError: The indices refer to other points.
         """
         check_shape("points", points, ("N", 3))
         selected = torch.zeros(len(points), dtype=torch.bool, device=points.device)
@@ -133,7 +133,7 @@ class Selection:
         """Check the values.
 
         Raises:
-            InputError: Something is not finite, a size is negative, a normal or quaternion is zero, an index is negative.
+            InputError: A value is not finite, a size is negative, a normal or quaternion is zero, an index is negative.
         """
         for i, region in enumerate(self.regions):
             for name in ("center", "size", "quat"):
@@ -168,15 +168,15 @@ def hash_points(points: Float[Tensor, "n 3"]) -> str:
 
 
 Rows = Selection | Tensor
-"""What `crop` takes: a `Selection`, a mask, lower and upper corner of a box along the axes (2, 3) [m], borders included, or
+"""Argument of `crop`: a `Selection`, a mask, lower and upper corner of an axis-aligned box (2, 3) [m], inclusive, or
 indices."""
 
 
 def rows_of(which: Rows, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-    """Which points `Rows` mean.
+    """Mask of the points that `Rows` selects.
 
     Raises:
-        InputError: It is for another number of points.
+        InputError: It is for a different number of points.
     """
     if isinstance(which, Selection):
         return which.mask(points)

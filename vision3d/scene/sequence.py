@@ -1,4 +1,4 @@
-"""Things that move: an object at rest and what changes of it, frame by frame."""
+"""Animated objects: a base object and its changes, frame by frame."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -32,13 +32,13 @@ _FIELDS: dict[type, tuple[str, ...]] = {
     PointCloud: ("points", "colors", "normals", "intensity"),
     Boxes: ("boxes", "scores"),
 }
-_MIN_SCALE = 1e-8  # metres
-_SLACK = 1e-9  # s: times that were computed, such as 3 * 0.1
+_MIN_SCALE = 1e-8  # meters
+_SLACK = 1e-9  # s: rounding of computed times, such as 3 * 0.1
 _ROWS = 1 << 15
 
 
 class Channel(Protocol):
-    """Values of all frames, first axis T: a tensor, or a store that reads a frame when it is asked for."""
+    """Values of all frames, first axis T: a tensor, or a store that reads frames on demand."""
 
     @property
     def shape(self) -> Any: ...
@@ -58,15 +58,15 @@ class FrameSequence:
     """
 
     base: Base
-    """The object at rest; what no channel changes is as here in every frame."""
+    """The base object; fields without a channel keep its values in every frame."""
     times: Float[Tensor, " t"]
     """Time of each frame [s], ascending."""
     channels: Mapping[str, Channel] = field(default_factory=dict)
     """Values by name, (T, ...) with the shape of the base's field of that name: means, quats, log_scales, opacity_logits, sh;
-    vertices, normals, vertex_colors; points, colors, intensity; boxes, scores. Gaussians may have instead of quats and
-    log_scales `edges` (T, N, 3, 2), flat ones with covariance E E^T, or `covar_factors` (T, N, 3, 3), with A A^T; and in place
-    of sh `turns` (T, N, 4), the rotations (wxyz) of their harmonics since rest. Gaussians on a mesh have `vertices` (T, V, 3)
-    and become a GaussianScene."""
+    vertices, normals, vertex_colors; points, colors, intensity; boxes, scores. Instead of quats and log_scales, Gaussians can
+    have `edges` (T, N, 3, 2), flat ones with covariance E E^T, or `covar_factors` (T, N, 3, 3), with A A^T; instead of sh
+    `turns` (T, N, 4), the rotations (wxyz) of their harmonics relative to the base. Gaussians on a mesh have `vertices`
+    (T, V, 3) and become a GaussianScene."""
 
     def __post_init__(self) -> None:
         if type(self.base) not in _FIELDS:
@@ -89,22 +89,22 @@ class FrameSequence:
 
     @classmethod
     def load(cls, path: Path | str) -> "FrameSequence":
-        """The frames that are whole in a .zarr folder; each is read when it is asked for.
+        """Load the complete frames of a .zarr folder; each is read on demand.
 
         Raises:
-            InputError: The folder holds something else, or cannot be read.
+            InputError: The folder contains something else, or cannot be read.
         """
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a .zarr folder; while running, use `vision3d.io.zarr_store.SequenceWriter`."""
+        """Write a .zarr folder; to write during a run, use `vision3d.io.zarr_store.SequenceWriter`."""
         codecs.save(path, self)
 
     def frame(self, index: int) -> Base:
-        """The object at one of the times, on the device of the base.
+        """The object in a frame, on the device of the base.
 
         Raises:
-            InputError: There is no such frame, or its values are not finite.
+            InputError: The index is out of range, or values are not finite.
         """
         if not -len(self) <= index < len(self):
             raise InputError(f"FrameSequence: no frame {index}, there are {len(self)}")
@@ -131,11 +131,11 @@ class FrameSequence:
         return (float(self.times[0]), float(self.times[-1])) if len(self) else (0.0, 0.0)
 
     def at(self, time: float, *, loop: bool = False) -> Base:
-        """The object at any time [s]: in the last frame that has begun; meshes with normals that turn with their faces.
+        """The object at any time [s]: the last frame that has started; normals of meshes rotate with their faces.
 
         Args:
-            time: Before the first frame it is that, after the last one the last.
-            loop: Begin again after the last frame, which is shown for the mean time between two.
+            time: Clamped to the first and last frame.
+            loop: Repeat after the last frame, which is shown for the mean frame time.
 
         Raises:
             InputError: There are no frames, or values are not finite.
@@ -149,10 +149,10 @@ class FrameSequence:
         return self.mesh_at(index) if isinstance(self.base, Mesh) else self.frame(index)
 
     def mesh_at(self, index: int) -> Mesh:
-        """The mesh in one of the frames, also that under Gaussians; its normals turn with its faces.
+        """The mesh in a frame, also the mesh under Gaussians; its normals rotate with its faces.
 
         Raises:
-            InputError: The base is no mesh, or as `frame`.
+            InputError: The base is not a mesh, or as for `frame`.
         """
         if isinstance(self.base, MeshGaussians):
             return replace(self, base=self.base.mesh).mesh_at(index)
@@ -166,20 +166,20 @@ class FrameSequence:
         return mesh
 
     def vertices(self) -> Float[Tensor, "t v 3"]:
-        """Of the mesh, or of that under Gaussians, in every frame [m]; all are read.
+        """Vertices of the mesh (or the mesh under Gaussians) in every frame [m]; all frames are read.
 
         Raises:
-            InputError: As `mesh_at`, or there are no frames.
+            InputError: As for `mesh_at`, or there are no frames.
         """
         if not len(self):
             raise InputError("FrameSequence: has 0 frames, want at least one")
         return torch.stack([self.mesh_at(i).vertices for i in range(len(self))])
 
     def validate(self) -> "FrameSequence":
-        """Check the base, the times, and the channels that are tensors; values that are read later are checked then.
+        """Check the base, the times, and channels that are tensors; values read on demand are checked when they are read.
 
         Raises:
-            InputError: Something is not finite, or the times do not ascend.
+            InputError: A value is not finite, or the times do not ascend.
         """
         self.base.validate()
         if len(self.times):
@@ -196,15 +196,15 @@ class FrameSequence:
         return self.base.device
 
     def to(self, device: torch.device | str) -> "FrameSequence":
-        """The same frames on another device; what is read later goes there then."""
+        """The same frames on another device; values read on demand are moved there when read."""
         channels = {name: c.to(device) if isinstance(c, Tensor) else c for name, c in self.channels.items()}
         return replace(self, base=self.base.to(device), times=self.times.to(device), channels=channels)
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> "FrameSequence":
-        """The base and all frames moved by a similarity x' = s R x + t; the frames are read into memory.
+        """The base and all frames transformed by a similarity x' = s R x + t; the frames are read into memory.
 
         Raises:
-            InputError: The matrix shears, mirrors or is singular.
+            InputError: The matrix shears, reflects or is singular.
         """
         return similarity.transform_sequence(self, matrix)
 
@@ -225,7 +225,7 @@ class FrameSequence:
 
 
 def channel_shapes(base: Base) -> dict[str, tuple[int, ...]]:
-    """The channels that a base can have, with the shape of one frame."""
+    """The channels that a base supports, with the shape of one frame."""
     found = {name: getattr(base, name) for name in _FIELDS[type(base)]}
     shapes = {name: tuple(value.shape) for name, value in found.items() if value is not None}
     if isinstance(base, GaussianScene):
@@ -236,11 +236,11 @@ def channel_shapes(base: Base) -> dict[str, tuple[int, ...]]:
 
 
 def _turned(sh: Float[Tensor, "n k 3"], quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n k 3"]:
-    """Harmonics that turn with what they are on; those of what has not turned keep their bits."""
+    """Rotated harmonics; unrotated ones stay bit-identical."""
     if sh.shape[1] == 1:
         return sh
     result = sh.clone()
     rows = (quats[:, 1:] != 0).any(-1).nonzero()[:, 0]
-    for some in rows.split(_ROWS):  # the matrices of all at once would need ten times the memory of the scene
+    for some in rows.split(_ROWS):  # all matrices at once would need ten times the memory of the scene
         result[some] = rotate_sh(sh[some], quat_to_rotmat(quats[some]))
     return result

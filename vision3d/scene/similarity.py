@@ -1,4 +1,4 @@
-"""Scene types moved by a similarity x' = s R x + t: one function a type that has more than points and directions."""
+"""Similarity transforms x' = s R x + t of scene types: one function per type that has more than points and directions."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from vision3d.scene.sequence import FrameSequence
     from vision3d.scene.skin import SkinnedMesh
 
-_UPRIGHT = 1e-4  # how far z may turn
+_UPRIGHT = 1e-4  # maximum tilt of z
 
 
 class Similarity:
-    """The parts of a matrix, in the dtype and on the device of what it moves.
+    """The parts of a matrix, in the dtype and on the device of the values that it transforms.
 
     Raises:
-        InputError: The matrix shears, mirrors or is singular.
+        InputError: The matrix shears, reflects or is singular.
     """
 
     def __init__(self, matrix: Float[Tensor, "4 4"], like: Tensor) -> None:
@@ -49,7 +49,7 @@ class Similarity:
         return multiply(self.quat.expand_as(quats), quats)
 
     def boxes(self, boxes: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 7"]:
-        """Boxes that stand upright, which only rotations about z leave so."""
+        """Upright boxes, which only stay upright under rotations about z."""
         if float((self.rotmat[:, 2] - self.rotmat.new_tensor([0.0, 0, 1])).norm()) > _UPRIGHT:
             raise InputError("matrix: tilts z, but boxes stand upright; want a rotation about z, a scale and a translation")
         yaw = torch.atan2(self.rotmat[1, 0], self.rotmat[0, 0])
@@ -57,19 +57,19 @@ class Similarity:
 
 
 def transform_boxes(value: "Boxes", matrix: Float[Tensor, "4 4"]) -> "Boxes":
-    """Boxes after a rotation about z, a scale and a shift."""
+    """Transform boxes by a rotation about z, a scale and a translation."""
     return replace(value, boxes=Similarity(matrix, value.boxes).boxes(value.boxes))
 
 
 def transform_mesh_gaussians(value: "MeshGaussians", matrix: Float[Tensor, "4 4"]) -> "MeshGaussians":
-    """Gaussians on a mesh: the mesh, their sizes and their view-dependent colours."""
+    """Transform Gaussians on a mesh: the mesh, their sizes and their view-dependent colors."""
     by = Similarity(matrix, value.log_scales)
     mesh, sizes = value.mesh.transform(matrix), value.log_scales + by.scale.log()
     return replace(value, mesh=mesh, log_scales=sizes, sh=rotate_sh(value.sh, by.rotmat.to(value.sh)))
 
 
 def transform_motion(value: "Motion", matrix: Float[Tensor, "4 4"]) -> "Motion":
-    """Motion whose root joints go with the world; bones get longer by the scale."""
+    """Transform a motion: root joints move with the world; bones are scaled."""
     by, skeleton = Similarity(matrix, value.skeleton.offsets), value.skeleton
     roots = torch.tensor([parent < 0 for parent in skeleton.parents], device=skeleton.offsets.device)
     offsets = torch.where(roots[:, None], by.points(skeleton.offsets), by.scale * skeleton.offsets)
@@ -79,7 +79,7 @@ def transform_motion(value: "Motion", matrix: Float[Tensor, "4 4"]) -> "Motion":
 
 
 def transform_skin(value: "SkinnedMesh", matrix: Float[Tensor, "4 4"]) -> "SkinnedMesh":
-    """A skin: mesh, morphs, the joints without parents at rest and in every clip, and what binds the mesh to them."""
+    """Transform a skin: mesh, morphs, root joints in the rest pose and in every clip, and the inverse bind matrices."""
     by = Similarity(matrix, value.mesh.vertices)
     roots = torch.tensor([parent < 0 for parent in value.parents], dtype=torch.bool, device=value.translations.device)[:, None]
     inverse = torch.linalg.inv(matrix.to(value.inverse_binds).double()).to(value.inverse_binds)
@@ -98,7 +98,7 @@ def transform_skin(value: "SkinnedMesh", matrix: Float[Tensor, "4 4"]) -> "Skinn
 
 
 def transform_sequence(value: "FrameSequence", matrix: Float[Tensor, "4 4"]) -> "FrameSequence":
-    """A sequence: its base and every frame, which are read into memory."""
+    """Transform a sequence: its base and every frame, which are read into memory."""
     base = value.base.transform(matrix)
     channels = {}
     for name, channel in value.channels.items():
@@ -118,7 +118,7 @@ def _moved_frames(name: str, frames: Tensor, by: Similarity) -> Tensor:
         return frames + by.scale.log()
     if name in ("edges", "covar_factors"):
         return by.scale * by.rotmat @ frames
-    if name == "turns":  # of harmonics that are rotated at rest, too
+    if name == "turns":  # the harmonics of the base are rotated as well
         return multiply(by.quats(frames), conjugate(by.quat).expand_as(frames))
     if name == "sh":
         return torch.stack([rotate_sh(sh, by.rotmat) for sh in frames])
@@ -130,7 +130,7 @@ def _moved_clip(clip: "Clip", by: Similarity, parents: tuple[int, ...]) -> "Clip
 
 
 def _moved_channel(channel: "Channel", by: Similarity, parents: tuple[int, ...]) -> "Channel":
-    """Keys of a joint without parent; tangents turn and scale, but do not shift."""
+    """Keys of a root joint; tangents are rotated and scaled, but not translated."""
     if channel.path == "weights" or parents[channel.joint] >= 0:
         return channel
     values = channel.values.to(by.quat)

@@ -1,4 +1,4 @@
-"""Meshes that move: joints with weights, morph targets, and clips."""
+"""Animated meshes: joints with weights, morph targets, and clips."""
 
 import math
 from dataclasses import dataclass, replace
@@ -25,10 +25,10 @@ _MORPHS = ("morphs", "morph_normals", "rest_weights", "etas", "morph_etas")
 
 @dataclass(frozen=True, eq=False)
 class SkinnedMesh:
-    """A mesh whose V vertices follow up to K of J joints each, after M morph targets have been added to them.
+    """A mesh whose V vertices follow up to K of J joints each, after M morph targets are applied.
 
-    A joint's matrix takes rest vertices to posed ones: G_j B_j, with G_j the product of T R S from its root to itself and B_j
-    its inverse bind. Without joints the morphs alone move the mesh.
+    A joint's matrix maps rest vertices to posed ones: G_j B_j, with G_j the product of T R S from its root to itself and B_j
+    its inverse bind matrix. Without joints only the morphs animate the mesh.
 
     Example:
         >>> skin = SkinnedMesh.from_frames(Mesh(torch.eye(3), torch.tensor([[0, 1, 2]])), torch.rand(3, 3, 3), [0.0, 0.1, 0.2])
@@ -42,35 +42,35 @@ class SkinnedMesh:
     names: tuple[str, ...]
     """Names of the joints."""
     parents: tuple[int, ...]
-    """Parent of each joint, an earlier one; -1 for a root."""
+    """Parent of each joint, an earlier joint; -1 for a root."""
     translations: Float[Tensor, "j 3"]
-    """Of each joint at rest, relative to its parent [m]."""
+    """Translation of each joint in the rest pose, relative to its parent [m]."""
     quats: Float[Tensor, "j 4"]
-    """Rotations at rest, relative to the parent; wxyz, length 1."""
+    """Rotations in the rest pose, relative to the parent; wxyz, unit length."""
     scales: Float[Tensor, "j 3"]
-    """Scales along the joint's own axes at rest."""
+    """Scales along the joint's own axes in the rest pose."""
     inverse_binds: Float[Tensor, "j 4 4"]
     """From the rest mesh to the joint's frame."""
     indices: Int64[Tensor, "v k"]
     """Joints of each vertex."""
     weights: Float[Tensor, "v k"]
-    """How much it follows them; rows that sum to 1."""
+    """Skinning weights; rows sum to 1."""
     morphs: Float[Tensor, "m v 3"] | None = None
-    """What a morph target with weight 1 adds to the rest vertices [m]."""
+    """Offsets that a morph target with weight 1 adds to the rest vertices [m]."""
     morph_names: tuple[str, ...] = ()
-    """Names of the morph targets; may be left out."""
+    """Names of the morph targets; may be empty."""
     clips: tuple[Clip, ...] = ()
-    """How it moves."""
+    """Animation clips."""
     morph_normals: Float[Tensor, "m v 3"] | None = None
-    """What a morph target with weight 1 adds to the normals; as the faces turn when None."""
+    """Offsets that a morph target with weight 1 adds to the normals; when None, normals rotate with the faces."""
     rest_weights: Float[Tensor, " m"] | None = None
-    """Weights of the morph targets at rest and in clips that do not set them; 0 when None."""
+    """Weights of the morph targets in the rest pose and in clips that do not set them; 0 when None."""
     fps: float | None = None
-    """Frames a second that its clips were made of; None when that is not known."""
+    """Frame rate that its clips were made from; None if unknown."""
     etas: Float[Tensor, " v"] | None = None
-    """What hybrid skinning took for each vertex when it made the morphs: 1 linear, 0 dual quaternions. Moves nothing here."""
+    """Blend factor of hybrid skinning per vertex when the morphs were made: 1 linear, 0 dual quaternions. Not used here."""
     morph_etas: Float[Tensor, "m v"] | None = None
-    """What a morph target with weight 1 adds to `etas`."""
+    """Offsets that a morph target with weight 1 adds to `etas`."""
 
     def __post_init__(self) -> None:
         for name in ("names", "parents", "morph_names", "clips"):
@@ -106,12 +106,12 @@ class SkinnedMesh:
 
     @classmethod
     def load(cls, path: Path | str) -> "SkinnedMesh":
-        """The mesh of a .glb or .gltf with its joints, morph targets and clips.
+        """Load the mesh of a .glb or .gltf with its joints, morph targets and clips.
 
-        Meshes without a skin follow their node. Weights that do not sum to 1 are normalised, with a warning.
+        Meshes without a skin follow their node. Weights that do not sum to 1 are normalized, with a warning.
 
         Raises:
-            InputError: The file cannot be read, or nothing in it can move.
+            InputError: The file cannot be read, or nothing in it is animated.
         """
         return codecs.module_for(path, "SkinnedMesh").load_skin(Path(path))
 
@@ -119,13 +119,13 @@ class SkinnedMesh:
     def from_frames(
         cls, mesh: Mesh, vertices: Float[Tensor, "t v 3"], times: Float64[Tensor, " t"] | list[float], name: str = "frames"
     ) -> "SkinnedMesh":
-        """A clip with a morph target a frame: exact at the frames, linear between them.
+        """A clip with one morph target per frame: exact at the frames, linear between them.
 
         Args:
-            mesh: At rest.
+            mesh: Rest pose.
             vertices: In each frame [m].
-            times: Of the frames [s], ascending.
-            name: Of the clip.
+            times: Times of the frames [s], ascending.
+            name: Name of the clip.
         """
         check_shape("vertices", vertices, ("T", mesh.num_vertices, 3))
         times = torch.as_tensor(times, dtype=torch.float64)
@@ -147,15 +147,15 @@ class SkinnedMesh:
         )
 
     def save(self, path: Path | str) -> None:
-        """Write a .glb (or .gltf), whole or not at all."""
+        """Write a .glb (or .gltf) atomically."""
         codecs.save(path, self)
 
     def validate(self) -> "SkinnedMesh":
         """Check the values.
 
         Raises:
-            InputError: Something is not finite, a vertex names a joint that is not there, weights are negative or do not sum to
-                1, a quaternion has not length 1, or the frame rate is no rate.
+            InputError: A value is not finite, a joint index is out of range, weights are negative or do not sum to 1, a
+                quaternion is not of unit length, or the frame rate is invalid.
         """
         self.mesh.validate()
         if self.fps is not None and not 0 < self.fps < math.inf:
@@ -195,10 +195,10 @@ class SkinnedMesh:
         return self.mesh.device
 
     def clip(self, name: str) -> Clip:
-        """The clip of a name.
+        """The clip with this name.
 
         Raises:
-            InputError: There is none; the names that there are stand in the text.
+            InputError: There is none; the message lists the names.
         """
         for clip in self.clips:
             if clip.name == name:
@@ -227,7 +227,7 @@ class SkinnedMesh:
         return found["translation"], found["rotation"], found["scale"], weights
 
     def joint_matrices(self, clip: Clip | None, times: Float64[Tensor, " t"]) -> Float[Tensor, "t j 4 4"]:
-        """From the joints' frames to the world, G_j; without a clip at rest."""
+        """From the joints' frames to the world, G_j; without a clip, in the rest pose."""
         translations, quats, scales, _ = self.locals_at(clip, times)
         linear = quat_to_rotmat(quats) * scales[..., None, :]
         local = torch.cat([linear, translations[..., None]], -1)
@@ -245,13 +245,13 @@ class SkinnedMesh:
         method: Method = "lbs",
         blends: Float[Tensor, " j"] | None = None,
     ) -> Float[Tensor, "t v 3"]:
-        """Vertices at these times [m]; "lbs" is what glTF viewers show.
+        """Vertices at these times [m]; "lbs" is what glTF viewers use.
 
         Args:
-            clip: How it moves; None for the rest pose.
+            clip: The clip; None for the rest pose.
             times: In the clip [s].
-            method: Of skinning (`geometry.skinning`).
-            blends: Of each joint, for the method "hybrid".
+            method: Skinning method (`geometry.skinning`).
+            blends: Blend factor of each joint, for the method "hybrid".
         """
         times = torch.as_tensor(times, dtype=torch.float64, device=self.device)
         vertices = self.mesh.vertices.expand(len(times), -1, -1)
@@ -265,7 +265,7 @@ class SkinnedMesh:
             if method == "lbs":
                 frames.append(linear_blend(rest, self.weights, self.indices, pose))
                 continue
-            # A = R S: what is not rigid goes into the stretch.
+            # A = R S: the non-rigid part becomes the stretch.
             rotmats = nearest_rotation(pose[:, :3, :3])
             stretch = rotmats.mT @ pose[:, :3, :3]
             sixes = ((stretch + stretch.mT) / 2).flatten(1)[:, [0, 4, 8, 1, 2, 5]]
@@ -275,14 +275,14 @@ class SkinnedMesh:
         return torch.stack(frames)
 
     def etas_at(self, clip: Clip | None, times: Float64[Tensor, " t"] | list[float]) -> Float[Tensor, "t v"] | None:
-        """`etas` at these times in the clip [s], or at rest without one; None where the skin has none."""
+        """`etas` at these times in the clip [s], or in the rest pose without one; None if the skin has none."""
         if self.etas is None or self.morph_etas is None:
             return None if self.etas is None else self.etas.expand(len(times), -1)
         times = torch.as_tensor(times, dtype=torch.float64, device=self.device)
         return self.etas + self.locals_at(clip, times)[3].to(self.etas) @ self.morph_etas
 
     def at_rest(self) -> Mesh:
-        """The mesh as viewers show it without a clip: with its morphs' weights at rest, and the joints where they rest."""
+        """The mesh as viewers show it without a clip: with default morph weights and the joints in their rest pose."""
         return self._posed_mesh(None, 0.0)
 
     @property
@@ -291,15 +291,15 @@ class SkinnedMesh:
         return (self.clips[0].start, self.clips[0].end) if self.clips else (0.0, 0.0)
 
     def at(self, time: float, *, clip: str | None = None, loop: bool = False) -> Mesh:
-        """The mesh at any time of a clip [s], as glTF viewers show it; at rest where there are no clips.
+        """The mesh at any time of a clip [s], as glTF viewers show it; the rest pose if there are no clips.
 
         Args:
-            time: Before the first key the mesh is as there, after the last one as there.
-            clip: The name of a clip; None: the first.
-            loop: Begin again after the end.
+            time: Clamped to the first and last key.
+            clip: Name of a clip; None: the first.
+            loop: Repeat after the end.
 
         Raises:
-            InputError: No clip has this name.
+            InputError: There is no clip of this name.
         """
         if clip is None and not self.clips:
             return self.at_rest()
@@ -310,7 +310,7 @@ class SkinnedMesh:
         return self._posed_mesh(moving, time)
 
     def to_sequence(self, clip: Clip | None, times: Float64[Tensor, " t"] | list[float]) -> FrameSequence:
-        """The mesh in frames at these times [s], as glTF viewers show it."""
+        """The mesh as frames at these times [s], as glTF viewers show it."""
         times = torch.as_tensor(times, dtype=torch.float64)
         return FrameSequence(self.mesh, times, {"vertices": self.posed(clip, times)})
 
@@ -321,10 +321,10 @@ class SkinnedMesh:
         return replace(self, mesh=self.mesh.to(device), clips=clips, **tensors)
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> "SkinnedMesh":
-        """The skin moved by a similarity x' = s R x + t: mesh, joints, morphs and clips.
+        """The skin transformed by a similarity x' = s R x + t: mesh, joints, morphs and clips.
 
         Raises:
-            InputError: The matrix shears, mirrors or is singular.
+            InputError: The matrix shears, reflects or is singular.
         """
         return similarity.transform_skin(self, matrix)
 
@@ -356,7 +356,7 @@ class SkinnedMesh:
             if channel.values.shape[-1] != self.num_morphs:
                 got = channel.values.shape[-1]
                 raise InputError(
-                    f"SkinnedMesh: clip {clip.name} has {got} weights a key, but there are {self.num_morphs} morphs"
+                    f"SkinnedMesh: clip {clip.name} has {got} weights per key, but there are {self.num_morphs} morphs"
                 )
         elif not 0 <= channel.joint < len(self):
             raise InputError(f"SkinnedMesh: clip {clip.name} moves joint {channel.joint}, but there are {len(self)} joints")

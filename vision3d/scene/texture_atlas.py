@@ -1,4 +1,4 @@
-"""Meshes with textures of their own as one mesh with one texture, in which theirs lie side by side."""
+"""Merge textured meshes into one mesh with one texture atlas."""
 
 import logging
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ from vision3d.scene.resample import resize_area
 logger = logging.getLogger("vision3d")
 
 _MARGIN = 2
-"""Texels round each picture that repeat its other side, so that what is read there is as before."""
+"""Margin in texels around each image, filled by wrapping, so that bilinear samples do not change."""
 _MAX_REPEATS = 1024
 _MAX_TEXELS = 1 << 27
 _MAX_REPEATED = 1 << 24
-"""Texels of a picture that repeats: it is reduced where it would have more, and more than the texture itself."""
+"""Maximum texels of a repeated image: larger ones are downscaled, but not below the texture's own size."""
 _BLANK = 4
-"""Texels of the side of the white picture for meshes without one."""
+"""Side length in texels of the white image for meshes without a texture."""
 
 
 def merge_textured(meshes: Sequence[Mesh]) -> Mesh:
-    """Meshes as one; where their textures differ, those are put into one picture and the uvs follow.
+    """Merge meshes; if their textures differ, they are packed into one image and the uvs are adjusted.
 
-    A texture that a face repeats is there as many times as it does. Texels are copied, so that colours are read as before;
-    coarser levels of a pyramid mix with the neighbours. Where the copies would have more than 2^24 texels the texture is
-    reduced first, with a warning. Vertices keep their order.
+    A texture that a face repeats is copied as often as it is repeated. Texels are copied, so colors do not change; coarser
+    mipmap levels mix with the neighbors. If the copies would have more than 2^24 texels, the texture is downscaled first, with
+    a warning. Vertices keep their order.
 
     Raises:
-        InputError: A face repeats its texture more than 1024 times, uvs are not finite, or the picture would be larger than
+        InputError: A face repeats its texture more than 1024 times, uvs are not finite, or the image would be larger than
             2^27 texels.
     """
     distinct: dict[int, Tensor] = {id(mesh.texture): mesh.texture for mesh in meshes if mesh.texture is not None}
@@ -42,17 +42,17 @@ def merge_textured(meshes: Sequence[Mesh]) -> Mesh:
     blank = torch.ones(_BLANK, _BLANK, width, device=meshes[0].device)
     meshes = [_within_first_tiles(mesh) if mesh.texture is not None else _with_blank(mesh, blank) for mesh in meshes]
     keys = [id(mesh.texture) for mesh in meshes]
-    pictures: dict[int, Tensor] = {}
-    texels: dict[int, tuple[int, int]] = {}  # of one copy, width and height
+    images: dict[int, Tensor] = {}
+    texels: dict[int, tuple[int, int]] = {}  # width and height of one copy
     for key in dict.fromkeys(keys):
         same = [mesh for mesh, other in zip(meshes, keys) if other == key]
         corners = torch.cat([mesh.corner_uvs.reshape(-1, 2) for mesh in same if mesh.corner_uvs is not None])
-        pictures[key], texels[key] = _repeated(same[0], corners, width)
-    places, size = _packed([(picture.shape[1], picture.shape[0]) for picture in pictures.values()])
+        images[key], texels[key] = _repeated(same[0], corners, width)
+    places, size = _packed([(image.shape[1], image.shape[0]) for image in images.values()])
     atlas = torch.ones(size[1], size[0], width, device=blank.device)
     corners_of: dict[int, tuple[int, int]] = {}
-    for (key, picture), (x, y) in zip(pictures.items(), places):
-        atlas[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+    for (key, image), (x, y) in zip(images.items(), places):
+        atlas[y : y + image.shape[0], x : x + image.shape[1]] = image
         corners_of[key] = (x + _MARGIN, y + _MARGIN)
     moved = []
     for mesh, key in zip(meshes, keys):
@@ -67,7 +67,7 @@ def _with_blank(mesh: Mesh, blank: Tensor) -> Mesh:
 
 
 def _within_first_tiles(mesh: Mesh) -> Mesh:
-    """The mesh with uvs from 0 on: moved by whole numbers, all together where that is enough, else face by face."""
+    """The mesh with uvs starting at 0: shifted by integers, all together if possible, else face by face."""
     corners = mesh.corner_uvs
     assert corners is not None and mesh.uvs is not None
     if not bool(torch.isfinite(corners).all()):
@@ -81,7 +81,7 @@ def _within_first_tiles(mesh: Mesh) -> Mesh:
 
 
 def _repeated(mesh: Mesh, corners: Float[Tensor, "n 2"], width: int) -> tuple[Tensor, tuple[int, int]]:
-    """The texture as often as the uvs go through it, with its margin, and alpha where others have it; the size of a copy."""
+    """The texture repeated over the range of the uvs, with its margin, and alpha if others have it; the size of a copy."""
     texture = mesh.texture
     assert texture is not None
     columns, rows = map(int, corners.clamp(min=1e-6).amax(0).ceil().tolist()) if len(corners) else (1, 1)
@@ -104,7 +104,7 @@ def _repeated(mesh: Mesh, corners: Float[Tensor, "n 2"], width: int) -> tuple[Te
 
 
 def _packed(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Upper left corners of pictures of (width, height) in rows, the high ones first, and the size of the whole."""
+    """Upper left corners of images of (width, height) in rows, tall ones first, and the total size."""
     total = sum(width * height for width, height in sizes)
     limit = max(max(width for width, _ in sizes), int(total**0.5))
     places, (x, y, row, right) = [(0, 0)] * len(sizes), (0, 0, 0, 0)

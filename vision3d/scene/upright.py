@@ -1,4 +1,4 @@
-"""The axis of a scene that points up, and meshes turned so that it becomes y, as in glTF."""
+"""Up axis of a scene, and rotation of meshes to y-up, as in glTF."""
 
 from dataclasses import replace
 from typing import Literal
@@ -13,7 +13,7 @@ from vision3d.scene.mesh import Mesh
 
 Axis = Literal["x", "-x", "y", "-y", "z", "-z"]
 
-# Columns are the images of x, y and z; the one of the axis that points up is y.
+# Columns are the images of x, y and z; that of the up axis is y.
 _TURNS: dict[str, list[list[float]]] = {
     "x": [[0, -1, 0], [1, 0, 0], [0, 0, 1]],
     "-x": [[0, 1, 0], [-1, 0, 0], [0, 0, 1]],
@@ -25,7 +25,7 @@ _TURNS: dict[str, list[list[float]]] = {
 
 
 def up_of(cameras: Cameras | None) -> Axis:
-    """The axis of the world nearest to what is up in the mean of the images; y without cameras."""
+    """The world axis closest to the mean up direction of the images; y without cameras."""
     if cameras is None or not len(cameras):
         return "y"
     up = mean_up(cameras.camtoworlds.cpu())
@@ -35,17 +35,17 @@ def up_of(cameras: Cameras | None) -> Axis:
 
 
 def turn_to_y_up(up: Axis) -> Float[Tensor, "3 3"]:
-    """The rotation by quarter turns that takes `up` to y."""
+    """The rotation by multiples of 90 degrees that maps `up` to y."""
     return torch.tensor(_TURNS[up], dtype=torch.float32)
 
 
 def to_y_up(mesh: Mesh, up: Axis) -> Mesh:
-    """The mesh turned by quarter turns so that `up` points along y."""
+    """The mesh rotated by multiples of 90 degrees so that `up` becomes y."""
     return _turned(mesh, turn_to_y_up(up))
 
 
 def from_y_up(mesh: Mesh, up: Axis) -> Mesh:
-    """The mesh before `to_y_up`."""
+    """The inverse of `to_y_up`."""
     return _turned(mesh, turn_to_y_up(up).T)
 
 

@@ -1,4 +1,4 @@
-"""The systems that vision3d is made of, each in a folder named as its verb."""
+"""The stages of vision3d, each in a folder named like its verb."""
 
 from vision3d.core.lazy import move_modules
 

@@ -1,8 +1,8 @@
-"""What everything that learns shares: the loop, the step of a network, weights with their card, generated samples.
+"""Shared by everything that is trained: the loop, network steps, weights with a model card, generated samples.
 
-loop.py         steps or minutes, stop and resume to the bit, metrics, evaluation, best and last checkpoint
+loop.py         steps or minutes, exact stop and resume, metrics, evaluation, best and last checkpoint
 network.py      one step of a network: schedule, clipping, mixed precision, moving averages
-weights.py      .safetensors with a card
+weights.py      .safetensors with a model card
 samples.py      generated samples in shards on disk
 group.py        several processes (torchrun)
 clock.py, tensorboard.py

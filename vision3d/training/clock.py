@@ -1,15 +1,15 @@
-"""How much of a run is over: steps, wall time, or both."""
+"""Progress of a run in steps, wall time, or both."""
 
 import time
 
 
 class Clock:
-    """Progress of a run from 0 to 1; the time runs from `start` on, so that nothing before the first step counts.
+    """Progress of a run from 0 to 1; time is measured from `start` on, so that setup before the first step does not count.
 
     Args:
         total_steps: Steps of the run, or None.
-        total_seconds: Wall time of the run, or None. With both, what ends first counts.
-        seconds: Wall time that earlier sessions of the run took.
+        total_seconds: Wall time of the run, or None. With both, whichever ends first.
+        seconds: Wall time of earlier sessions of the run.
     """
 
     def __init__(self, total_steps: int | None, total_seconds: float | None, seconds: float = 0.0) -> None:
@@ -18,15 +18,15 @@ class Clock:
         self._start: float | None = None
 
     def start(self) -> None:
-        """The first step of this session begins."""
+        """Mark the beginning of the first step of this session."""
         self._start = time.perf_counter()
 
     def seconds(self) -> float:
-        """Wall time of the steps so far, earlier sessions included."""
+        """Wall time of the steps so far, including earlier sessions."""
         return self._earlier + (0.0 if self._start is None else time.perf_counter() - self._start)
 
     def progress(self, step: int) -> float:
-        """The part of the run that is over after `step` steps; 1 when it is at its end."""
+        """Completed fraction of the run after `step` steps; 1 at the end."""
         parts = []
         if self.total_steps is not None:
             parts.append(step / self.total_steps)
@@ -35,7 +35,7 @@ class Clock:
         return min(max(parts, default=1.0), 1.0)
 
     def steps_expected(self, step: int, progress: float) -> int:
-        """Steps that the whole run will have taken."""
+        """Expected total number of steps."""
         if self.total_seconds is None and self.total_steps is not None:
             return self.total_steps
         guess = round(step / progress) if progress > 0 else step + 1

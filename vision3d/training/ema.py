@@ -1,4 +1,4 @@
-"""Exponential moving averages of parameters, with which a network is measured and used."""
+"""Exponential moving averages of network parameters, for evaluation and use."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """The moving averages of the parameters and float buffers of a network.
+    """Moving averages of the parameters and float buffers of a network.
 
-    Early averages weigh the first values less: the decay after n updates is min(decay, (1 + n) / (10 + n)).
+    Initial values get less weight: the decay after n updates is min(decay, (1 + n) / (10 + n)).
 
     Args:
-        network: What is averaged.
-        decay: Of the averages a step, in [0, 1).
+        network: The network to average.
+        decay: Decay per step, in [0, 1).
 
     Example:
         >>> network = nn.Linear(2, 2)
@@ -32,7 +32,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the values of now."""
+        """Update the averages with the current values."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, average in self.averages.items():
@@ -40,7 +40,7 @@ class Ema:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The network has the averages, until the end of the block."""
+        """Use the averages in the network until the end of the block."""
         own: dict[str, Tensor] = {name: value.detach().clone() for name, value in self._values.items()}
         self._set(self.averages)
         try:
@@ -53,7 +53,7 @@ class Ema:
         return {"updates": self.updates, "averages": self.averages}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.updates = state["updates"]
         for name, average in self.averages.items():
             average.copy_(state["averages"][name])

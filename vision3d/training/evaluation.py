@@ -1,4 +1,4 @@
-"""How good a scene is: its pictures against photographs that were held out."""
+"""Evaluation of a scene: renders compared with held-out photos."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ BLACK = (0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class ViewMetrics:
-    """Figures of one held-out view."""
+    """Metrics of one held-out view."""
 
     name: str
     psnr: float
@@ -36,23 +36,23 @@ class ViewMetrics:
     ssim: float
     """11x11 Gaussian window inside the image."""
     ms_ssim: float | None = None
-    """Five scales; None for pictures below 176 px and for masked ones."""
+    """Five scales; None for images below 176 px and for masked ones."""
     lpips: float | None = None
-    """Only with weights."""
+    """Only if LPIPS weights are given."""
     psnr_nearest: float | None = None
-    """PSNR when the nearest training photograph is shown instead [dB]."""
+    """PSNR of the nearest training photo shown instead [dB]."""
     psnr_exposed: float | None = None
-    """PSNR of the right half after a colour transform (3x4) fitted on the left half [dB]."""
+    """PSNR of the right half after a color transform (3x4) fitted to the left half [dB]."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of all held-out views."""
+    """Metrics of all held-out views."""
 
     views: tuple[ViewMetrics, ...]
 
     def mean(self) -> dict[str, float]:
-        """Mean of each figure over the views that have it, over what the nearest view shows too as `above_nearest`."""
+        """Mean of each metric over the views that have it, and the gain over the nearest view as `above_nearest`."""
         means = {}
         for name in ("psnr", "ssim", "ms_ssim", "lpips", "psnr_nearest", "psnr_exposed"):
             values = [value for view in self.views if (value := getattr(view, name)) is not None]
@@ -63,16 +63,16 @@ class Evaluation:
         return means
 
     def file_name(self, index: int) -> str:
-        """Name of the picture of a view in the folder of renders."""
+        """File name of the image of a view in the folder of renders."""
         return file_name(index, self.views[index].name)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values: the means, and each view's with the name of its picture."""
+        """Plain values: the means, and those of each view with its file name."""
         views = [{**asdict(view), "file": self.file_name(i)} for i, view in enumerate(self.views)]
         return {"mean": self.mean(), "views": views}
 
     def save(self, path: Path | str, **more: str) -> None:
-        """Write `to_dict` and what else is given as JSON."""
+        """Write `to_dict` and additional values as JSON."""
         with atomic_write(path) as temporary:
             temporary.write_text(to_json({**more, **self.to_dict()}, indent=2) + "\n", "utf-8")
 
@@ -93,27 +93,26 @@ def evaluate(
     backend: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Evaluation:
-    """Render the held-out views of a data set and compare them with the photographs.
+    """Render the held-out views of a data set and compare them with the photos.
 
     Args:
         scene: The Gaussians, or a .ply of any program.
-        dataset: Photographs with cameras in the scene's world, some held out; or where they are.
-        background: Colour behind the Gaussians in [0, 1]. None: the data set's where pictures have an alpha channel, black
-            where not.
-        alpha_max: Largest alpha of one Gaussian: 0.99 for scenes made here, 0.999 for those of gsplat 1.5.3.
-        masks: Leave out pixels that masks mark as black.
-        valid: More masks, by the index of the view: the pixels that count beside those.
-        exposed: Also measure each right half after a colour transform fitted on the left half, for photographs whose
-            exposure varies.
-        nearest: Also measure what the nearest training photograph scores in each view's place.
+        dataset: Photos with cameras in the scene's world, some of them held out; or their path.
+        background: Background color in [0, 1]. None: that of the data set if images have an alpha channel, else black.
+        alpha_max: Maximum alpha of one Gaussian: 0.99 for scenes made here, 0.999 for those of gsplat 1.5.3.
+        masks: Ignore pixels that masks mark as black.
+        valid: Additional masks by view index: True for valid pixels.
+        exposed: Also evaluate each right half after a color transform fitted to the left half, for photos with varying
+            exposure.
+        nearest: Also evaluate the nearest training photo in place of each view.
         lpips_weights: Weights of LPIPS (see `vision3d.optim.metrics.lpips`).
-        renders: Folder for a picture of each view: the photograph on the left, the render on the right.
+        renders: Folder for an image of each view: photo on the left, render on the right.
         device: auto, cpu or cuda.
         backend: auto, native, reference or gsplat.
-        progress: Takes each view.
+        progress: Progress callback, called for each view.
 
     Raises:
-        InputError: The scene is empty or not finite, no view is held out, masks leave no pixel, or a picture cannot be read
+        InputError: The scene is empty or not finite, no view is held out, masks leave no pixel, or an image cannot be read
             or is too small.
 
     Example:
@@ -159,15 +158,15 @@ def evaluate(
 
 
 def file_name(index: int, view: str) -> str:
-    """Name of the picture of a held-out view: its place and the photograph's name."""
+    """File name of the image of a held-out view: its index and the photo's name."""
     return f"{index:03d}_{Path(view).stem}.png"
 
 
 def check_held_out(dataset: PosedImages, *, masks: bool) -> None:
-    """Read the held-out views once, so that a damaged one is found before a long run and not at its end.
+    """Read the held-out views once, so that damaged ones are detected before a long run instead of at its end.
 
     Raises:
-        InputError: As `evaluate`.
+        InputError: As for `evaluate`.
     """
     if len(dataset.test) == 0:
         return
@@ -182,14 +181,14 @@ def _all_black(dataset: PosedImages) -> str:
 
 
 def background_of(dataset: PosedImages) -> tuple[float, float, float]:
-    """The colour behind the Gaussians: the data set's where any picture has an alpha channel, else black."""
+    """The background color: that of the data set if any image has an alpha channel, else black."""
     return dataset.background if any(has_alpha(path) for path in dataset.image_paths) else BLACK
 
 
 def nearest_view(cameras: Cameras, index: int, candidates: Sequence[int]) -> int:
-    """The candidate that sees most nearly what camera `index` sees.
+    """The candidate whose view is most similar to that of camera `index`.
 
-    The least sum of the angle between the optical axes [rad] and the distance in units of the spread of all cameras.
+    It minimizes the sum of the angle between the optical axes [rad] and the distance relative to the spread of all cameras.
     """
     centers, axes = cameras.centers.double(), cameras.camtoworlds[:, :3, 2].double()
     spread = torch.linalg.vector_norm(centers - centers.mean(0), dim=-1).max().clamp(min=1e-12)
@@ -202,10 +201,10 @@ def nearest_view(cameras: Cameras, index: int, candidates: Sequence[int]) -> int
 def fit_exposure(
     image: Float[Tensor, "h w 3"], photo: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None
 ) -> Float[Tensor, "3 4"]:
-    """The colour transform [A b] for which A c + b is closest to the photograph (least squares)."""
+    """The color transform [A b] for which A c + b is closest to the photo (least squares)."""
     pixels, targets = (image.reshape(-1, 3), photo.reshape(-1, 3)) if mask is None else (image[mask], photo[mask])
     ones = torch.cat([pixels, torch.ones_like(pixels[:, :1])], -1).double()
-    # A little of the identity keeps colours that do not occur where they are.
+    # Slight regularization towards the identity, for colors that do not occur.
     ridge = 1e-4 * len(ones) * torch.eye(4).to(ones)
     identity = torch.eye(4, 3).to(ones)
     return torch.linalg.solve(ones.mT @ ones + ridge, ones.mT @ targets.double() + ridge @ identity).mT.to(image)

@@ -1,4 +1,4 @@
-"""The processes of one training: images or samples are split among them, gradients averaged, process 0 writes."""
+"""Distributed training: images or samples are split among processes, gradients averaged, process 0 writes."""
 
 import contextlib
 import io
@@ -15,14 +15,14 @@ from vision3d.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Group:
-    """The process group of a training; one process is a group too."""
+    """The process group of a training; also works for a single process."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def current(cls) -> "Group":
-        """The default process group of torch.distributed, if it was initialised."""
+        """The default process group of torch.distributed, if it was initialized."""
         distributed = torch.distributed
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
@@ -30,7 +30,7 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes."""
+        """Whether this process writes files."""
         return self.rank == 0
 
     def share(self, batch: int, name: str = "batch_size") -> range:
@@ -62,7 +62,7 @@ class Group:
                 tensor /= self.size
 
     def agree(self, progress: float, stop: bool) -> tuple[float, bool]:
-        """The progress of process 0, and whether any process was asked to stop: all take the same decisions."""
+        """The progress of process 0, and whether any process was asked to stop, so that all make the same decisions."""
         if self.size == 1:
             return progress, stop
         values = torch.tensor([progress if self.is_first else 0.0, float(stop)], dtype=torch.float64)
@@ -70,7 +70,7 @@ class Group:
         return float(values[0]), bool(values[1] > 0)
 
     def from_first(self, value: Any) -> Any:
-        """Process 0's value (tensors and plain values) in every process."""
+        """The value of process 0 (tensors and plain values) in every process."""
         if self.size == 1:
             return value
         buffer = io.BytesIO()
@@ -87,7 +87,7 @@ class Group:
 
 @contextlib.contextmanager
 def launched_group() -> Iterator[Group]:
-    """The group that torchrun launched this process in, or the process alone."""
+    """The group that torchrun started this process in, or this process alone."""
     distributed = torch.distributed
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not distributed.is_available() or distributed.is_initialized():
         yield Group.current()

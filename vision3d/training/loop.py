@@ -1,4 +1,4 @@
-"""The loop of everything that learns: steps or minutes, stop and resume to the bit, metrics, evaluation, checkpoints."""
+"""The training loop: steps or minutes, exact stop and resume, metrics, evaluation, checkpoints."""
 
 import logging
 import math
@@ -23,10 +23,10 @@ _STATE = {"trainee", "step", "sums", "seconds", "cpu_s", "source", "best"}
 
 
 class Trainee(Protocol):
-    """What a loop trains: parameters, optimizer state, and whatever else the next step depends on."""
+    """The object that a loop trains: parameters, optimizer state, and everything else that the next step depends on."""
 
     def step(self, step: int, progress: float) -> Mapping[str, Tensor | float]:
-        """Do step number `step` (from 0) at this progress in [0, 1); returns values for metrics.jsonl, `loss` among them.
+        """Do step number `step` (from 0) at this progress in [0, 1); returns values for metrics.jsonl, including `loss`.
 
         Raises:
             NumericalError: The loss or a gradient is not finite; the state is that before the step.
@@ -34,23 +34,23 @@ class Trainee(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs, as tensors and plain values."""
+        """State needed for exact resume, as tensors and plain values."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         ...
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A measurement every so many steps, on data that is not trained on.
+    """Periodic evaluation on data that is not trained on.
 
     Attributes:
-        every: Steps between two; 0: never.
-        measure: Gives the values, which metrics.jsonl has as `eval_NAME`.
-        best: The value whose best checkpoint stays as `checkpoints/best.pt`.
-        mode: Whether the best is the largest or the smallest.
+        every: Steps between evaluations; 0: never.
+        measure: Returns the values, logged to metrics.jsonl as `eval_NAME`.
+        best: The value that selects the best checkpoint, `checkpoints/best.pt`.
+        mode: Whether larger or smaller is better.
     """
 
     every: int
@@ -60,32 +60,32 @@ class Evaluation:
 
 
 class Loop:
-    """All steps of one training, in one session or several.
+    """All steps of a training, in one or several sessions.
 
-    The state of the newest checkpoint is read when the loop is made: `saved` is what the trainee gave as `state_dict`, or None
-    at the beginning. The caller makes the trainee, gives it `saved`, and calls `run`. Random generators continue where the
-    checkpoint left them, whatever was drawn between.
+    The state of the newest checkpoint is loaded at construction: `saved` is the `state_dict` of the trainee, or None at the
+    beginning. The caller constructs the trainee, loads `saved` into it, and calls `run`. Random generators continue from the
+    checkpoint, independent of what was drawn in between.
 
     Args:
-        name: What is trained, for progress and messages.
-        source: What it is trained on; a run is not resumed on something else.
-        steps: Steps in all, or None.
-        minutes: Wall time from the first step on, or None; with both, what ends first counts.
-        folder: Where metrics and checkpoints go, and whence it is resumed; None: nowhere.
-        log_every: Steps between two lines of metrics.jsonl.
-        checkpoint_every: Steps between two checkpoints; 0: only at the end and when stopped.
-        evaluation: What is measured meanwhile.
-        means: Values of which a line of the metrics has the mean over its steps; None: all but `latest`. Others are summed.
-        latest: Values of which it has that of the last step.
-        shown: Values that the progress shows.
-        tensorboard: Whether the metrics also go to `tensorboard/` in the folder.
-        extra: More entries of the checkpoint's state, beside what the trainee gives.
+        name: Name of the training, for progress and messages.
+        source: Description of the training data; a run cannot be resumed on other data.
+        steps: Total number of steps, or None.
+        minutes: Wall time from the first step on, or None; with both, whichever ends first.
+        folder: Run folder for metrics and checkpoints, and to resume from; None writes nothing.
+        log_every: Steps between lines of metrics.jsonl.
+        checkpoint_every: Steps between checkpoints; 0: only at the end and when stopped.
+        evaluation: Periodic evaluation.
+        means: Values that are averaged over the steps of a metrics line; None: all but `latest`. Others are summed.
+        latest: Values for which a metrics line has the last step's value.
+        shown: Values shown with the progress.
+        tensorboard: Whether the metrics are also written to `tensorboard/` in the folder.
+        extra: Additional entries of the checkpoint's state.
         group: The processes that train together; only the first has a folder.
-        callback: Takes the progress.
-        stop: Says whether to stop; None: Ctrl-C and SIGTERM do.
+        callback: Progress callback.
+        stop: Stop signal; None: Ctrl-C and SIGTERM.
 
     Raises:
-        ConfigError: The folder is of a run on another source, or `tensorboard` has no folder.
+        ConfigError: The folder has a run on other data, or `tensorboard` has no folder.
         FileFormatError: The checkpoint belongs to a different kind of training.
 
     Example:
@@ -138,21 +138,21 @@ class Loop:
 
     @property
     def seconds(self) -> float:
-        """Wall time of the steps so far, earlier sessions included."""
+        """Wall time of the steps so far, including earlier sessions."""
         return self.clock.seconds()
 
     @property
     def cpu_s(self) -> float:
-        """CPU time of the steps so far, earlier sessions included."""
+        """CPU time of the steps so far, including earlier sessions."""
         return self._earlier_cpu_s + (0.0 if self._started_cpu_s is None else time.process_time() - self._started_cpu_s)
 
     def run(self, trainee: Trainee) -> None:
-        """All steps that are left; a checkpoint at the end.
+        """Do all remaining steps and write a checkpoint at the end.
 
         Raises:
-            NumericalError: A step failed; the state before it was written.
-            Interrupted: Asked to stop; a checkpoint was written.
-            Vision3DError: The minutes were over before the first step.
+            NumericalError: A step failed; the state before it was saved.
+            Interrupted: The run was stopped; a checkpoint was written.
+            Vision3DError: The time was over before the first step.
         """
         if self._stop is not None:
             return self._run(trainee, self._stop)
@@ -196,7 +196,7 @@ class Loop:
         return {**own, "source": self.source, "trainee": trainee.state_dict(), **self.extra()}
 
     def _record(self, trainee: Trainee, values: Mapping[str, Tensor | float]) -> None:
-        """Metrics, measurements and checkpoints that are due after this step."""
+        """Metrics, evaluations and checkpoints due after this step."""
         for name, value in values.items():
             self._sums[name] = float(value) + (0.0 if name in self.latest else self._sums.get(name, 0.0))
         if self.step % self.log_every == 0:

@@ -1,4 +1,4 @@
-"""One step of a network: learning rate, loss, gradients, optimizer, moving averages."""
+"""One training step of a network: learning rate, loss, gradients, optimizer, moving averages."""
 
 import contextlib
 import math
@@ -19,16 +19,16 @@ class NetworkTrainer:
     """A network with its optimizer, for `Loop.run`.
 
     Args:
-        network: In training mode when a step is done.
-        optimizer: Of its parameters; a parameter group may have a `factor` on the rate.
-        loss: The loss of step number n on this process's share of the batch, and more values for the metrics. What it draws
-            should follow from n and a seed alone.
+        network: In training mode during a step.
+        optimizer: Optimizer of its parameters; a parameter group may have a `factor` of the learning rate.
+        loss: The loss of step number n on this process's part of the batch, and further metrics. Its randomness should depend
+            only on n and a seed.
         rate: Learning rate at a progress in [0, 1), such as `one_cycle`.
-        clip_norm: Largest norm of the gradient; longer ones are shortened. None: no limit.
+        clip_norm: Maximum norm of the gradient; larger ones are scaled down. None: no limit.
         ema: Moving averages to update.
-        autocast: Whether the loss is computed in bfloat16 where that is fast (CUDA); parameters stay float32.
+        autocast: Whether to compute the loss in bfloat16 if that is fast (CUDA); parameters stay float32.
         group: The processes that train together: gradients and float buffers are averaged.
-        what: Of messages, such as "loss of 6d".
+        what: Name for messages, such as "loss of 6d".
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class NetworkTrainer:
         self.autocast = autocast and self._device == "cuda"
 
     def step(self, step: int, progress: float) -> dict[str, float]:
-        """Step number `step`; `loss`, `lr`, and what the loss gave.
+        """Do step number `step`; returns `loss`, `lr`, and the further metrics of the loss.
 
         Raises:
-            NumericalError: The loss, or the norm of the gradient where it is limited, is not finite; nothing was changed.
+            NumericalError: The loss, or the norm of a clipped gradient, is not finite; nothing was changed.
         """
         rate = self.rate(progress)
         for group in self.optimizer.param_groups:
@@ -83,7 +83,7 @@ class NetworkTrainer:
         return {"network": dict(self.network.state_dict()), "optimizer": self.optimizer.state_dict(), **averages}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:

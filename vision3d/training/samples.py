@@ -1,4 +1,4 @@
-"""Generated samples: each follows from a seed and its index alone, made by worker processes, kept in shards on disk."""
+"""Generated samples: each depends only on a seed and its index; made by worker processes, stored in shards on disk."""
 
 import hashlib
 import json
@@ -27,25 +27,25 @@ _KIND, _VERSION = "samples", 1
 
 
 class GeneratedSamples:
-    """Samples of a generator, as many as are wanted, in the same order on every machine.
+    """Any number of samples of a generator, in the same order on every machine.
 
-    Sample i is `make(i)` after all random generators were seeded from `seed` and i. Shards are written whole or not at all,
-    so that a stopped generation continues where it stood; what is on disk serves every later run with the same `version`,
-    `seed` and `options`. Batches are read through the page cache of the system, so a set may be larger than the memory.
+    Sample i is `make(i)` after seeding all random generators from `seed` and i. Shards are written atomically, so that a
+    stopped generation can continue; shards on disk are reused by every later run with the same `version`, `seed` and `options`.
+    Batches are read through the page cache of the system, so a data set may be larger than the memory.
 
     Args:
         make: Makes the sample of an index: tensors of the same shapes and dtypes for all. With workers it must be importable.
-        count: Samples in all.
-        name: Of the set, for its folder and messages.
-        version: Changes when `make` changes, so that older shards are not mixed in.
-        seed: Of all samples.
-        options: What else the samples depend on, as plain values.
-        shard_size: Samples of a file.
-        folder: Where shards are kept; None: `samples/NAME_DIGEST` of the cache (`VISION3D_CACHE`).
+        count: Total number of samples.
+        name: Name of the data set, for its folder and messages.
+        version: Must change when `make` changes, so that older shards are not reused.
+        seed: Seed of all samples.
+        options: Everything else that the samples depend on, as plain values.
+        shard_size: Samples per file.
+        folder: Folder of the shards; None: `samples/NAME_DIGEST` in the cache (`VISION3D_CACHE`).
         workers: Processes that make samples; 0: this one.
 
     Raises:
-        InputError: A size below 1.
+        InputError: A size is below 1.
 
     Example:
         samples = GeneratedSamples(make_scan, 20_000, name="scans", version=3, workers=2)
@@ -82,11 +82,11 @@ class GeneratedSamples:
 
     @property
     def num_shards(self) -> int:
-        """Files of all samples."""
+        """Number of files."""
         return math.ceil(self.count / self.shard_size)
 
     def prepare(self, progress: ProgressCallback | None = None) -> None:
-        """Make the shards that are not on disk yet."""
+        """Make the missing shards."""
         missing = [shard for shard in range(self.num_shards) if not self._is_whole(shard)]
         if not missing:
             return
@@ -95,14 +95,14 @@ class GeneratedSamples:
         with Progress(self.num_shards, f"generate {self.name}", progress) as bar:
             for number, _ in enumerate(self._written(missing), done + 1):
                 bar.update(number)
-        self._files.clear()  # a last shard that grew was replaced
+        self._files.clear()  # the last shard may have grown and been replaced
 
     def take(self, rows: Sequence[int] | Tensor) -> Sample:
         """A batch of these samples, name -> (len(rows), ...).
 
         Raises:
             InputError: A row is out of range.
-            FileFormatError: A shard is damaged, or of something else; says which, so that it can be removed.
+            FileFormatError: A shard is damaged, or of other samples; the message has its path, so that it can be removed.
         """
         indices = [int(row) for row in rows]
         if not all(0 <= index < self.count for index in indices):
@@ -113,9 +113,9 @@ class GeneratedSamples:
         return {name: torch.cat([file.get_slice(name)[at : at + 1] for file, at in zip(files, places)]) for name in names}
 
     def batches(self, size: int, *, epochs: int, seed: int = 0, first: int = 0) -> Iterator[tuple[int, Tensor]]:
-        """(step, rows) of all steps from `first` on: each epoch in a new order that follows from seed and epoch alone.
+        """(step, rows) of all steps from `first` on; the order of each epoch depends only on seed and epoch.
 
-        What is left over at the end of an epoch, fewer than `size`, is left out.
+        An incomplete last batch of an epoch is dropped.
         """
         each = self.count // size
         if not each:
@@ -134,7 +134,7 @@ class GeneratedSamples:
             for argument in arguments:
                 yield _write_shard(*argument)
             return
-        # Not forked: a thread of this process may hold a lock at that moment.
+        # Not forked: a thread of this process may hold a lock when forking.
         with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn")) as pool:
             yield from pool.map(_write_shard, *zip(*arguments))
 
@@ -145,7 +145,7 @@ class GeneratedSamples:
         return self.folder / f"shard_{shard:06}.safetensors"
 
     def _is_whole(self, shard: int) -> bool:
-        """Whether the shard is on disk with all samples that it should have; the last one grows with `count`."""
+        """Whether the shard on disk has all of its samples; the last one grows with `count`."""
         if not self._path(shard).is_file():
             return False
         return len(next(iter(self._read(shard).values()))) >= len(self._rows(shard))

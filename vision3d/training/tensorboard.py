@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, for those who ask for them."""
+"""Optional TensorBoard output."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from vision3d.core.errors import MissingDependencyError
 
 
 class Curves:
-    """Writes figures as TensorBoard scalars into `<folder>/tensorboard`; None writes nothing.
+    """Writes metrics as TensorBoard scalars to `<folder>/tensorboard`; None writes nothing.
 
     Raises:
         MissingDependencyError: TensorBoard is not installed.
@@ -24,12 +24,12 @@ class Curves:
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """One point of each curve."""
+        """Add one point to each curve."""
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close."""
         if self._writer is not None:
             self._writer.close()

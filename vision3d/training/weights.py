@@ -1,4 +1,4 @@
-"""Trained weights with their card: what they are, how they came about, and what they reach."""
+"""Trained weights with a model card: contents, training, and results."""
 
 import dataclasses
 import sys
@@ -16,36 +16,36 @@ from vision3d.core.machine import git_hash
 from vision3d.io.described import read_described, write_described
 
 _VERSION = 1
-_FOLDER = "weights"  # of the assets
+_FOLDER = "weights"  # folder in the assets
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a file of weights says of itself."""
+    """Model card of a weights file."""
 
     kind: str
-    """What reads it, such as `digit_classifier`."""
+    """Kind of network, such as `digit_classifier`."""
     config: dict[str, Any]
-    """What the network is built from."""
+    """Arguments to build the network."""
     data: str
-    """What it was trained on."""
+    """Training data."""
     seed: int
-    """Of the training."""
+    """Seed of the training."""
     cpu_hours: float
-    """Of the training, all sessions together."""
+    """CPU time of the training, all sessions together."""
     command: str = ""
-    """With which it was trained."""
+    """Command line of the training."""
     figures: dict[str, float | str] = field(default_factory=dict)
-    """What it reaches, and on what."""
+    """Results, with the data that they were measured on."""
     licence: str = "Apache-2.0"
-    """Of the weights."""
+    """Licence of the weights."""
     about: dict[str, Any] = field(default_factory=dict)
-    """More that the stage wants to keep."""
+    """Further entries of the stage."""
     vision3d: str = __version__
-    """Version that wrote it."""
+    """Version of vision3d that wrote it."""
     git: str | None = None
-    """Commit that wrote it."""
+    """Commit of vision3d that wrote it."""
 
     @classmethod
     def of_now(cls, kind: str, **values: Any) -> Self:
@@ -54,7 +54,7 @@ class Card:
         return cls(kind, **{"command": command, "git": git_hash(), **values})
 
     def markdown(self) -> str:
-        """As a table for people."""
+        """The card as a Markdown table."""
         rows = {**dataclasses.asdict(self), "figures": ", ".join(f"{name} {value}" for name, value in self.figures.items())}
         rows["cpu_hours"] = f"{self.cpu_hours:.3g}"
         lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value not in ("", None, {})]
@@ -62,20 +62,20 @@ class Card:
 
 
 def save_weights(path: Path | str, card: Card, tensors: Mapping[str, Tensor]) -> None:
-    """Write weights with their card as .safetensors, whole or not at all."""
+    """Write weights with their card as .safetensors atomically."""
     write_described(path, "weights", _VERSION, {"card": dataclasses.asdict(card)}, tensors)
 
 
 def load_weights(source: Path | str, kind: str) -> tuple[Card, dict[str, Tensor]]:
-    """The card and the tensors of a file.
+    """Load the card and the tensors of a file.
 
     Args:
         source: A file, or the name of bundled weights (`digits` is assets/weights/digits.safetensors).
-        kind: What it must be.
+        kind: Expected kind.
 
     Raises:
         MissingFileError: Neither a file nor the name of bundled weights.
-        FileFormatError: It is damaged or holds something else.
+        FileFormatError: It is damaged or contains something else.
     """
     path = find_weights(source)
     own, tensors = read_described(path, "weights", _VERSION, "weights", ("card",))
@@ -99,10 +99,10 @@ def bundled_weights() -> dict[str, Path]:
 
 
 def find_weights(source: Path | str) -> Path:
-    """The file of a path or a name.
+    """The file for a path or a name.
 
     Raises:
-        MissingFileError: There is none.
+        MissingFileError: There is no such file.
     """
     path = Path(source)
     if path.is_file():
@@ -114,10 +114,10 @@ def find_weights(source: Path | str) -> Path:
 
 
 def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Give a network the tensors of a file.
+    """Load the tensors of a file into a network.
 
     Raises:
-        FileFormatError: Names or shapes differ; says which.
+        FileFormatError: Names or shapes differ; the message lists them.
     """
     own = network.state_dict()
     shapes = [

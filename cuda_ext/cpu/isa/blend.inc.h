@@ -1,6 +1,6 @@
 #pragma once
-// Blending of one tile. The pixels of a tile lie in blocks of LANES pixels (4x4, 4x2 or 2x2), and a Gaussian visits only the
-// blocks that its 1/255 ellipse touches.
+// Blending of one tile. The pixels of a tile are grouped in blocks of LANES pixels (4x4, 4x2 or 2x2), and a Gaussian visits
+// only the blocks that its 1/255 ellipse touches.
 #include "cpu/isa/simd.h"
 #include "vision3d/args.h"
 
@@ -12,11 +12,11 @@ using simd::M;
 
 constexpr int MAX_TILE = 16, MAX_PIXELS = MAX_TILE * MAX_TILE, MAX_BLOCKS = MAX_PIXELS / LANES;
 
-// One tile's geometry: which block holds which pixels.
+// Geometry of a tile: the pixels of each block.
 struct Tile {
     int x, y, per_row, blocks, image;
     int64_t begin, end;
-    alignas(64) float left[MAX_BLOCKS], top[MAX_BLOCKS];  // first pixel centre of each block, relative to the tile
+    alignas(64) float left[MAX_BLOCKS], top[MAX_BLOCKS];  // first pixel center of each block, relative to the tile
     alignas(64) float lane_x[LANES], lane_y[LANES];
 
     Tile(const BlendArgs<float>& args, int64_t index) {
@@ -29,7 +29,7 @@ struct Tile {
         end = index + 1 < args.images * tiles ? args.offsets[index + 1] : args.records;
         per_row = args.tile_size / simd::BLOCK_W;
         blocks = per_row * (args.tile_size / simd::BLOCK_H);
-        for (int b = 0; b < MAX_BLOCKS; ++b) {  // blocks beyond the last stand far away, so that nothing touches them
+        for (int b = 0; b < MAX_BLOCKS; ++b) {  // blocks past the last one are placed far away, so that nothing touches them
             left[b] = b < blocks ? b % per_row * simd::BLOCK_W + 0.5f : 1e9f;
             top[b] = b < blocks ? b / per_row * simd::BLOCK_H + 0.5f : 1e9f;
         }
@@ -39,7 +39,7 @@ struct Tile {
         }
     }
 
-    // Calls body(slot, pixel) with the place of each pixel of the tile in block order and in the image.
+    // Calls body(slot, pixel) with the index of each pixel of the tile in block order and in the image.
     template <typename Body>
     V3D_HD_MEMBER void each_pixel(const BlendArgs<float>& args, Body body) const {
         for (int b = 0; b < blocks; ++b)
@@ -76,7 +76,7 @@ V3D_INLINE void load_color(const BlendArgs<float>& args, const Record<float>& r,
 
 constexpr int MAX_CHANNELS = 32;
 
-// D is the number of channels, or 0 for "read it from args" (at most MAX_CHANNELS).
+// D is the number of channels, or 0 to read it from args (at most MAX_CHANNELS).
 template <int D, bool LIMITED>
 static void blend_forward_tile(const BlendArgs<float>& args, int64_t index) {
     const simd::FlushToZero flush;
@@ -85,7 +85,7 @@ static void blend_forward_tile(const BlendArgs<float>& args, int64_t index) {
     alignas(64) float T[MAX_PIXELS], last[MAX_PIXELS], limit[LIMITED ? MAX_PIXELS : 1], C[(D > 0 ? D : MAX_CHANNELS) * MAX_PIXELS];
     uint64_t open = 0;
     tile.each_pixel(args, [&](int slot, int64_t pixel) {
-        T[slot] = pixel >= 0 ? 1.f : -1.f;  // a negative sign marks a pixel that is finished
+        T[slot] = pixel >= 0 ? 1.f : -1.f;  // a negative sign marks a finished pixel
         last[slot] = -1.f;
         if constexpr (LIMITED) limit[slot] = pixel >= 0 ? args.max_depths[pixel] : 0.f;
         for (int k = 0; k < channels; ++k) C[k * MAX_PIXELS + slot] = 0.f;
@@ -109,7 +109,7 @@ static void blend_forward_tile(const BlendArgs<float>& args, int64_t index) {
             const F dx = dx0 + F(tile.left[block]), dy = dy0 + F(tile.top[block]);
             const F e = log2_alpha(dx, dy, ha, b, hc, lo), t = simd::load(T + slot);
             M live = zero < t;
-            if constexpr (LIMITED) {  // what follows in the list lies deeper still
+            if constexpr (LIMITED) {  // all following records are deeper
                 live = live & (F(args.depths[id]) < simd::load(limit + slot));
                 if (!simd::any(live)) open &= ~(uint64_t(1) << block);
             }
@@ -207,7 +207,7 @@ static void blend_backward_tile(const BlendVjpArgs<float>& vjp, int64_t index) {
             Sxx = fma(sx, dx, Sxx);
             Sxy = fma(sx, dy, Sxy);
             Syy = fma(sy, dy, Syy);
-            if constexpr (ABSGRAD) {  // in units of the record's ha, b, hc; scaled once a Gaussian
+            if constexpr (ABSGRAD) {  // in units of the record's ha, b, hc; scaled once per Gaussian
                 Ax = Ax + simd::abs(fma(ha + ha, sx, b * sy));
                 Ay = Ay + simd::abs(fma(b, sx, (hc + hc) * sy));
             }

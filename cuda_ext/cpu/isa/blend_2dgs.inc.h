@@ -72,7 +72,7 @@ static void project_2dgs_vjp(const Project2dgsVjpArgs<float>& vjp, int64_t image
         gather<F, 1>(vjp.v_depths, places, v_depth);
         gather<F, 9>(vjp.v_transforms, places, v_transform);
         gather<F, 3>(vjp.v_normals, places, v_normal);
-        if (used < N) {  // the repeated lanes must not count in the camera's gradient
+        if (used < N) {  // repeated lanes must not contribute to the camera's gradient
             alignas(64) float on[N];
             for (int lane = 0; lane < N; ++lane) on[lane] = lane < used ? 1.f : 0.f;
             const F m = simd::load(on);
@@ -91,7 +91,7 @@ static void project_2dgs_vjp(const Project2dgsVjpArgs<float>& vjp, int64_t image
         for (int j = 0; j < 12; ++j) v_view_out[j] = simd::sum(v_view[j]);
 }
 
-// Blocks that the box of a splat touches.
+// Blocks touched by the box of a splat.
 V3D_INLINE uint64_t touched_by_box(const Tile& tile, const Record2dgs<float>& r) {
     const F ox(r.x - float(tile.x)), oy(r.y - float(tile.y)), rx(r.rx), ry(r.ry), zero(0.f);
     uint64_t mask = 0;
@@ -252,7 +252,7 @@ static void blend_2dgs_vjp(const Blend2dgsVjpArgs<float>& vjp, int64_t index) {
             if (!simd::any(hit)) continue;
             F t = simd::load(T + slot), rest = simd::load(behind + slot), dot(0.f), weight, s;
             for (int k = 0; k < D + 3; ++k) dot = fma(F(k < D ? color[k] : r.normal[k - D]), simd::load(vC + k * MAX_PIXELS + slot), dot);
-            // Distortion 2 sum_i w_i sum_j<i w_j (z_i - z_j): its derivative in this weight needs what lies in front.
+            // Distortion 2 sum_i w_i sum_j<i w_j (z_i - z_j): its derivative by this weight needs the sums in front of it.
             const F alpha = min(exp2(met.e), alpha_max), before = t * rcp(one - alpha), w = keep(hit, alpha * before);
             const F in_front = simd::load(moment + slot) - w * depth, weight_front = one - before, total = simd::load(all_weight + slot);
             const F v_dist = simd::load(v_spread + slot);

@@ -2,12 +2,12 @@
 #include <vector>
 #include "vision3d/group_kernel.h"
 
-// Pairs (output sample, input sample) one after the other. Loops run over the units of a layer, which lie side by side in the
-// transposed weights, so that each is vector code; the last layer is a small matrix product over the points of the grid.
+// Pairs (output sample, input sample) one after the other. Loops run over the units of a layer, which are contiguous in the
+// transposed weights, so that each is vectorized; the last layer is a small matrix product over the points of the grid.
 namespace vision3d::V3D_ISA {
 namespace {
 
-// A vector of this set, and what the last layer takes at a time: ten vectors of sums hide the latency of the multiply-adds.
+// A vector of this set, and the block of the last layer: ten vectors of sums hide the latency of the multiply-adds.
 #if defined(__AVX512F__)
 constexpr int BYTES = 64;
 #elif defined(__AVX2__)

@@ -1,11 +1,11 @@
-// Row kernels of SSIM, the Adam step and the check for finite numbers.
-// An image row is width * channels numbers: a step of one pixel in x is a step of `channels` numbers.
+// Row kernels of SSIM, the Adam step and the check for finite values.
+// An image row has width * channels values: a step of one pixel in x is a step of `channels` values.
 #include "vision3d/adam.h"
 #include "vision3d/ssim.h"
 
 namespace vision3d::V3D_ISA {
 
-// One number as a vector of one: for float64, which only tests use, and for rows shorter than a vector.
+// One value as a vector of size one: for float64, used only by tests, and for rows shorter than a vector.
 template <typename T>
 struct Lane {
     static constexpr int64_t LANES = 1;
@@ -29,7 +29,7 @@ template <> struct Widest<float> {
 };
 
 // Calls body(lanes, i) until [0, count) is covered. The last vector is moved back to end at `count`, so it computes some
-// numbers twice: bodies must write and not add.
+// values twice: bodies must write, not accumulate.
 template <typename T, typename Body>
 V3D_INLINE void for_vectors(int64_t count, const Body& body) {
     using W = typename Widest<T>::type;
@@ -104,7 +104,7 @@ void ssim_vjp_row(const SsimImageVjp<T>& s, int64_t row, T* scratch) {
     const T* const weights = s.weights;
     for (int64_t q = 0; q < 3; ++q)
         for (int64_t i = 0; i < margin; ++i) scratch[q * padded + i] = scratch[(q + 1) * padded - 1 - i] = 0;
-    // Windows whose tap k is this row begin k rows above it. The window is symmetric, so reversed taps are the same.
+    // Windows whose tap k is this row start k rows above it. The window is symmetric, so reversed taps are the same.
     const int64_t image = row / s.height, top = row % s.height + s.margin - (s.window - 1);
     const int first = top < 0 ? int(-top) : 0;
     const int last = top + s.window > s.out_height ? int(s.out_height - top) : s.window;

@@ -1,4 +1,4 @@
-// Compiled once an instruction set, with V3D_ISA as the name of its namespace.
+// Compiled once per instruction set, with V3D_ISA as the name of its namespace.
 #include "cpu/dispatch.h"
 #include "cpu/isa/blend.inc.h"
 #include "cpu/isa/group_kernel.inc.h"

@@ -1,5 +1,5 @@
-// Compiled once an instruction set, with V3D_ISA as the name of its namespace, and without contraction to fma: the two faces
-// at an edge must see exact opposites (vision3d/mesh.h), and every set gives the bits of `covers` and `write_fragment`.
+// Compiled once per instruction set, with V3D_ISA as the name of its namespace, and without contraction to fma: the two faces
+// at an edge must get exact opposites (vision3d/mesh.h), and every set must be bitwise equal to `covers` and `write_fragment`.
 #include <cstring>
 #include "cpu/mesh_tile.h"
 
@@ -10,7 +10,7 @@
 namespace vision3d::V3D_ISA {
 namespace {
 
-// Pixels side by side, and for them numbers, keys and masks. Most faces are a few pixels wide, so wide vectors are for the others.
+// Adjacent pixels, and numbers, keys and masks for them. Most faces are a few pixels wide, so wide vectors are for the others.
 template <int N>
 struct Lanes {
     typedef double D __attribute__((vector_size(8 * N)));
@@ -26,7 +26,7 @@ struct Lanes {
 
 #if defined(__AVX512VL__)
 constexpr int WIDE = 8, NARROW = 4;
-constexpr bool MASKS = true;  // stores of chosen lanes cost little
+constexpr bool MASKS = true;  // masked stores are cheap
 #elif defined(__AVX2__)
 constexpr int WIDE = 4, NARROW = 4;
 constexpr bool MASKS = false;
@@ -35,7 +35,7 @@ constexpr int WIDE = 2, NARROW = 2;
 constexpr bool MASKS = false;
 #endif
 
-// Comparisons and choices. AVX-512 has registers of masks, which the compiler does not use for vector types.
+// Comparisons and selections. AVX-512 has mask registers, which the compiler does not use for vector types.
 #if defined(__AVX512VL__)
 typedef Lanes<4>::D D4;
 typedef Lanes<4>::L L4;
@@ -92,7 +92,7 @@ inline void store(Scalar* to, V v) {
     std::memcpy(to, &v, sizeof v);
 }
 
-// Offsets of pixel centres.
+// Offsets of pixel centers.
 template <int N>
 inline typename Lanes<N>::D centers() {
     typename Lanes<N>::D v{};
@@ -100,14 +100,14 @@ inline typename Lanes<N>::D centers() {
     return v;
 }
 
-// Edge functions, for one lane a pixel.
+// Edge functions, one lane per pixel.
 template <int N>
 struct Edges {
     typename Lanes<N>::D e[3];
 };
 
 // The lanes of `in` without those on an edge that belongs to the face on its other side. `negative` lanes have edge functions below
-// zero. Seldom called, so that the loops keep their vectors in registers.
+// zero. Rarely called, so that the loops keep their vectors in registers.
 template <int N, typename M = typename Lanes<N>::M>
 __attribute__((noinline, cold)) M give_up_edges(const MeshFaces& faces, int32_t face, const Edges<N>& edges, M negative, M in) {
     const MeshFace f = load_face(faces.vertices, faces.triangles + 3 * int64_t(face));
@@ -117,7 +117,7 @@ __attribute__((noinline, cold)) M give_up_edges(const MeshFaces& faces, int32_t 
     return in;
 }
 
-// Keeps the lanes of `in` that are nearer than what the tile shows from `at` on.
+// The lanes of `in` that are closer than the tile's content from `at` on.
 template <int N, bool BRANCH, typename D = typename Lanes<N>::D>
 inline void keep_nearer(MeshTile& tile, int at, int32_t face, const D e[3], D along, D depth, typename Lanes<N>::M in) {
     typedef typename Lanes<N>::L L;
@@ -172,9 +172,9 @@ void draw_face(const MeshFaces& faces, int32_t face, MeshTile& tile) {
     }
 }
 
-// A face whose corners are seen between the planes, and which is not narrow: its edge functions have the sign of its area where
-// they agree, and depth and W need no test. The same bits as above. SINGLE: its columns are one vector, of which few rows are empty;
-// which ones nothing could predict, so that there is no branch.
+// A face whose corners are between the planes, and which is not narrow: where its edge functions agree, they have the sign of its
+// area, and depth and W need no test. Bitwise equal to the above. SINGLE: its columns are one vector, of which few rows are empty;
+// since these are unpredictable, there is no branch.
 template <int N, bool SINGLE>
 void draw_plain_columns(const MeshFaces& faces, int32_t face, const Clip& clip, MeshTile& tile) {
     typedef typename Lanes<N>::D D;
@@ -182,7 +182,7 @@ void draw_plain_columns(const MeshFaces& faces, int32_t face, const Clip& clip, 
     const MeshFace f = load_face(faces.vertices, faces.triangles + 3 * int64_t(face));
     const bool turned = faces.sides[face] < 0;
     const double sign = turned ? -1. : 1.;
-    double fx[3], fw[3];  // turned, so that the edge functions are positive inside
+    double fx[3], fw[3];  // oriented so that the edge functions are positive inside
     for (int i = 0; i < 3; ++i) {
         fx[i] = sign * f.x[i];
         fw[i] = sign * f.w[i];
@@ -215,7 +215,7 @@ void draw_plain_face(const MeshFaces& faces, int32_t face, MeshTile& tile) {
         draw_plain_columns<WIDE, false>(faces, face, clip, tile);
 }
 
-// The greatest key in blocks of a tile's pixels.
+// The largest key in each block of a tile's pixels.
 struct Farthest {
     static constexpr int SIZE = 4, COLUMNS = MESH_TILE_W / SIZE, ROWS = MESH_TILE_H / SIZE;
     int64_t keys[ROWS][COLUMNS];
@@ -237,7 +237,7 @@ struct Farthest {
         }
     }
 
-    // Whether a plain face lies behind all that its box shows.
+    // Whether a plain face is behind everything in its box.
     bool hides(const MeshFaces& faces, int32_t face, const MeshTile& tile) const {
         const Clip clip(faces.boxes[face], tile);
         int32_t bits;
@@ -250,9 +250,9 @@ struct Farthest {
     }
 };
 
-constexpr int64_t FEW = 6;  // faces for which looking at what hides them costs more than it saves
+constexpr int64_t FEW = 6;  // number of faces up to which occlusion tests cost more than they save
 
-// The later faces, in most closed meshes hidden ones, only where nothing hides them.
+// The later faces, which are hidden in most closed meshes, only where nothing hides them.
 void draw(const MeshFaces& faces, const int32_t* list, int64_t count, int64_t later, MeshTile& tile) {
     for (int64_t n = 0; n < count; ++n) {
         if (faces.sides[list[n]] == 0)

@@ -1,8 +1,8 @@
-// The transfers of the material point method, LANES particles at a time. Compiled once an instruction set.
+// The transfers of the material point method, LANES particles at a time. Compiled once per instruction set.
 //
-// Particles come sorted by cell, so that most share their 27 nodes with the one before: sums over the particles of a cell stay
-// in registers, and reach the grid when the cell changes. A row of nodes along z is one line of 16 numbers: three nodes of mass
-// and momentum (or velocity), and a fourth that gets nothing.
+// Particles are sorted by cell, so that most share their 27 nodes with the previous one: sums over the particles of a cell stay
+// in registers and are added to the grid when the cell changes. A row of nodes along z is one line of 16 numbers: three nodes of
+// mass and momentum (or velocity), and an unused fourth.
 #include "cpu/dispatch.h"
 #include "cpu/isa/quads.h"
 #include "vision3d/mpm_args.h"
@@ -16,7 +16,7 @@ using simd::M;
 using simd::Quads;
 constexpr int LANES = simd::LANES;
 
-// Of one particle: mass and momentum at its first node, their changes along x, y and z, and the weights along z, x and y.
+// Per particle: mass and momentum at its first node, their changes along x, y and z, and the weights along z, x and y.
 constexpr int RECORD = 32, AT_X = 4, AT_Y = 8, AT_Z = 12, WEIGHTS_Z = 16, WEIGHTS_X = 20, WEIGHTS_Y = 24;
 
 alignas(64) constexpr float STEPS[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0, 0, 0};
@@ -25,7 +25,7 @@ struct Places {
     F weights[3][3], f[3];
 };
 
-// Where the particles are: their first nodes, and weights along each axis.
+// Positions of particles: their first nodes, and weights along each axis.
 V3D_INLINE Places places_of(const Step<float>& step, const F x[3], int32_t* nodes) {
     Places out;
     const F inverse(1.f / step.spacing);
@@ -63,7 +63,7 @@ V3D_INLINE void clear(Quads all[9]) {
         for (int k = 0; k < simd::PARTS; ++k) all[n].part[k] = F(0.f);
 }
 
-// Adds what has been gathered for one cell to its nodes.
+// Adds the sums gathered for one cell to its nodes.
 V3D_INLINE void flush(const Step<float>& step, int32_t node, const Quads sums[9]) {
     for (int i = 0; i < 3; ++i)
         for (int j = 0; j < 3; ++j) {
@@ -120,7 +120,7 @@ void particles_to_grid(const Step<float>& step, const Material<float>& material,
         int32_t nodes[LANES];
         const Places at = places_of(step, x, nodes);
         const F mass = simd::load(rows + MASS_ROW * stride + p), volume = simd::load(rows + VOLUME_ROW * stride + p) * impulse;
-        const F inverse_dt = mass * h / dt;  // C still has the factor dt
+        const F inverse_dt = mass * h / dt;  // C is still multiplied by dt
         out[0] = mass;
         out[AT_X] = out[AT_Y] = out[AT_Z] = F(0.f);
         for (int a = 0; a < 3; ++a) {
@@ -152,7 +152,7 @@ void particles_to_grid(const Step<float>& step, const Material<float>& material,
     if (current >= 0) flush(step, current, sums);
 }
 
-// Mass times `lacking` to the nodes.
+// Adds mass times `lacking` to the nodes.
 void friction_to_grid(const Step<float>& step, float lacking, int64_t begin, int64_t end) {
     const float* const x = step.rows + X_ROW * step.stride;
     const float* const mass = step.rows + MASS_ROW * step.stride;
@@ -187,7 +187,7 @@ void friction_to_grid(const Step<float>& step, float lacking, int64_t begin, int
     if (current >= 0) put();
 }
 
-// The deformation since rest after dt of the velocity gradients.
+// The total deformation after dt of the velocity gradients.
 void deform(const Step<float>& step, int64_t begin, int64_t end) {
     const simd::FlushToZero flushing;
     float* const rows = step.rows;
@@ -329,7 +329,7 @@ void grid_to_particles(const Step<float>& step, bool rests, int64_t begin, int64
     }
 }
 
-// Elastic energy now, and after the deformation of `ahead` seconds more.
+// Elastic energy now, and after another `ahead` seconds of deformation.
 template <int LAW>
 double elastic_energy(const Step<float>& step, const Material<float>& material, int64_t begin, int64_t end, float ahead) {
     float* const rows = step.rows;

@@ -1,4 +1,4 @@
-// Compiled once an instruction set, with V3D_ISA as the name of its namespace, and without contraction to fma: the same bits on
+// Compiled once per instruction set, with V3D_ISA as the name of its namespace, and without contraction to fma: bitwise equal on
 // every set.
 #include <cstring>
 #include <type_traits>
@@ -7,7 +7,7 @@
 namespace vision3d::V3D_ISA {
 namespace {
 
-// One number for each corner of a face; the fourth is free.
+// One number for each corner of a face; the fourth is unused.
 typedef double Q __attribute__((vector_size(32)));
 typedef int64_t Order __attribute__((vector_size(32)));
 
@@ -22,7 +22,7 @@ V3D_HD Q next(Q v) { return __builtin_shuffle(v, Order{1, 2, 0, 3}); }
 V3D_HD Q last(Q v) { return __builtin_shuffle(v, Order{2, 0, 1, 3}); }
 V3D_HD double sum(Q v) { return v[0] + v[1] + v[2]; }
 
-// The corners of a face, seen from a pixel centre.
+// The corners of a face relative to a pixel center.
 struct Corners {
     Q x, y, w;
 };
@@ -34,7 +34,7 @@ V3D_HD Corners corners_of(const T* positions, const int32_t* triangle, double px
     return {Q{double(a[0]), double(b[0]), double(c[0]), 0} - px * w, Q{double(a[1]), double(b[1]), double(c[1]), 0} - py * w, w};
 }
 
-// body(channels), a constant where there are few.
+// body(channels), a compile-time constant if there are few.
 template <typename Body>
 V3D_HD void with_few_channels(int64_t channels, Body body) {
     switch (channels) {
@@ -45,7 +45,7 @@ V3D_HD void with_few_channels(int64_t channels, Body body) {
     }
 }
 
-// The steps of `finish` and interpolate_pixel, with their bits.
+// The steps of `finish` and interpolate_pixel, bitwise equal.
 template <typename T, typename N>
 void shade_tile(const MeshTile& tile, const PictureArgs<T>& a, N channels) {
     const MeshArgs<T>& m = a.mesh;
@@ -54,7 +54,7 @@ void shade_tile(const MeshTile& tile, const PictureArgs<T>& a, N channels) {
         const int row = (y - tile.top) * MeshTile::STRIDE;
         const int64_t first = (tile.image * m.height + y) * m.width + tile.left;
         T weights[3][MESH_TILE_W], depths[MESH_TILE_W] = {};
-        for (int block = 0; block < MESH_TILE_W; block += 8) {  // many show nothing
+        for (int block = 0; block < MESH_TILE_W; block += 8) {  // many are empty
             int64_t least = NO_KEY;
             for (int n = block; n < block + 8; ++n) least = tile.keys[row + n] < least ? tile.keys[row + n] : least;
             if (least == NO_KEY) continue;
@@ -89,7 +89,7 @@ void shade(const MeshTile& tile, const PictureArgs<T>& a) {
     with_few_channels(a.channels, [&](auto channels) { shade_tile(tile, a, channels); });
 }
 
-// Adds a pixel with the gradient `v` of its colours to the sums of its face.
+// Adds a pixel with gradient `v` of its color to the sums of its face.
 template <typename T, typename Factor, typename N>
 V3D_HD void add_pixel(double* face, double x, double y, const T* v, Factor factor, N channels) {
     double* attributes = face + FaceRow::ATTRIBUTES;
@@ -148,7 +148,7 @@ void sum_rows(const PictureArgs<T>& a, const FaceSumsArgs<T>& s, N channels) {
         add_pixel(s.rows + s.slots[m.face_ids[share.pixel]] * size, double(pixel % m.width) + .5, double(pixel / m.width) + .5,
                   a.v_colors + share.from * channels, share.factor, channels);
     }
-    // The gradients by the corners, as in face_vjp, to the place of the first three rows.
+    // Writes the gradients by the corners, as in face_vjp, over the first three rows.
     for (int64_t n = 0; n < s.count; ++n) {
         double* row = s.rows + n * size;
         const double px = row[FaceRow::X], py = row[FaceRow::Y];

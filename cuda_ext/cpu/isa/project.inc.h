@@ -6,7 +6,7 @@
 
 namespace vision3d::V3D_ISA {
 
-// Numbers of one Gaussian a lane: width 1 for float, LANES for F.
+// Values of one Gaussian per lane: width 1 for float, LANES for F.
 template <typename T> struct LaneCount {
     static constexpr int N = 1;
 };
@@ -19,7 +19,7 @@ V3D_INLINE simd::F load_lanes(const float* p, simd::F) { return simd::load(p); }
 V3D_INLINE void store_lanes(float* p, float a) { *p = a; }
 V3D_INLINE void store_lanes(float* p, simd::F a) { simd::store(p, a); }
 
-// Reads rows ids[0..N) of an array with `width` columns into a register a column, and writes or adds them back.
+// Reads rows ids[0..N) of an array with `width` columns into one register per column, and writes or adds them back.
 template <typename T, int WIDTH>
 V3D_INLINE void gather(const float* rows, const int64_t* ids, T* out) {
     constexpr int N = LaneCount<T>::N;
@@ -41,7 +41,7 @@ V3D_INLINE void scatter(float* rows, const int64_t* ids, int used, const T* valu
         }
 }
 
-// Ids begin..begin+N, those past the end repeat the last one.
+// Ids begin..begin+N; those past the end repeat the last one.
 template <int N>
 V3D_INLINE int lane_ids(int64_t begin, int64_t end, int64_t* ids) {
     const int used = int(end - begin < N ? end - begin : N);
@@ -112,7 +112,7 @@ static void project_chunk_vjp(const ProjectVjpArgs<float>& vjp, int64_t image, i
         gather<T, 1>(vjp.v_depths, places, v_depth);
         gather<T, 3>(vjp.v_conics, places, v_conic);
         gather<T, 1>(vjp.v_compensations, places, v_compensation);
-        if (used < N) {  // the repeated lanes must not count in the camera's gradient
+        if (used < N) {  // repeated lanes must not contribute to the camera's gradient
             alignas(64) float on[N];
             for (int lane = 0; lane < N; ++lane) on[lane] = lane < used ? 1.f : 0.f;
             const T m = load_lanes(on, T());

@@ -1,5 +1,5 @@
 #pragma once
-// Rows of four nodes, each a quad of numbers: 16 floats in as many vectors as it takes.
+// Rows of four nodes, each a quad of numbers: 16 floats in as many vectors as needed.
 #include "cpu/isa/simd.h"
 
 namespace vision3d::V3D_ISA::simd {
@@ -46,7 +46,7 @@ V3D_INLINE Quads fma(F a, const Quads& b, const Quads& c) {
 
 #if defined(__AVX512F__)
 
-// The quad p four times.
+// Quad p repeated four times.
 V3D_INLINE Quads repeat_quad(const float* p) { return {{F(_mm512_broadcast_f32x4(_mm_loadu_ps(p)))}}; }
 // p[0] four times, p[1] four times, ...
 V3D_INLINE Quads spread_quad(const float* p) {
@@ -61,7 +61,7 @@ V3D_INLINE Quads sum_quads(const Quads& a, const Quads& b, const Quads& c, const
     const __m512 s = folded(a.part[0].v, b.part[0].v), t = folded(c.part[0].v, d.part[0].v);
     return {{F(_mm512_add_ps(_mm512_shuffle_f32x4(s, t, 0x88), _mm512_shuffle_f32x4(s, t, 0xdd)))}};
 }
-// Sixteen vectors become their own columns.
+// Transposes sixteen vectors.
 V3D_INLINE void transpose(F v[16]) {
     __m512 a[16], b[16];
     for (int k = 0; k < 16; k += 2) {
@@ -137,7 +137,7 @@ V3D_INLINE void transpose(F v[4]) {
 
 #endif
 
-// Turns COLUMNS rows of LANES numbers, one row a component, into LANES records of COLUMNS numbers; COLUMNS a multiple of 16.
+// Transposes COLUMNS rows of LANES numbers, one row per component, to LANES records of COLUMNS numbers; COLUMNS a multiple of 16.
 template <int COLUMNS>
 V3D_INLINE void to_records(const F* columns, float* records) {
     for (int first = 0; first < COLUMNS; first += LANES) {
@@ -148,7 +148,7 @@ V3D_INLINE void to_records(const F* columns, float* records) {
     }
 }
 
-// And back.
+// The inverse.
 template <int COLUMNS>
 V3D_INLINE void from_records(const float* records, F* columns) {
     for (int first = 0; first < COLUMNS; first += LANES) {

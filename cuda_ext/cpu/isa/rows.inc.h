@@ -1,4 +1,4 @@
-// Row operations, LANES rows at a time: transposed into vectors, computed, and transposed back.
+// Row operations, LANES rows at a time: transposed to vectors, computed, and transposed back.
 #pragma once
 #include "cpu/isa/simd.h"
 #include "vision3d/row_ops.h"

@@ -1,6 +1,6 @@
 #pragma once
-// One float vector F and its mask M, an instruction set at a time. Everything lives in the set's own namespace, so that
-// nothing compiled for a wide set can be linked into a narrow one. The portable set is GCC/Clang vectors (SSE2, NEON).
+// One float vector F and its mask M per instruction set. Everything is in the set's own namespace, so that nothing compiled
+// for a wide set can be linked into a narrow one. The portable set uses GCC/Clang vectors (SSE2, NEON).
 #include <cstdint>
 #include <cstring>
 #include "vision3d/scalar.h"
@@ -219,7 +219,7 @@ V3D_INLINE F exp2(F x) {
 V3D_INLINE M operator>(F a, F b) { return b < a; }
 V3D_INLINE M operator>=(F a, F b) { return b <= a; }
 
-// The natural logarithm of a > 0, to 1e-7 of 1 where it is small and of itself elsewhere.
+// The natural logarithm of a > 0, with an error of 1e-7, absolute where it is small and relative elsewhere.
 V3D_INLINE F log(F a) {
     F m;
     const F power = exponent(a, m);
@@ -230,7 +230,7 @@ V3D_INLINE F log(F a) {
     return fma(power, F(0.693147182f), F(2.f) * fma(t * z, p, t));
 }
 
-// e^a to 1e-7 of itself, of |a| < 87.
+// e^a for |a| < 87, relative error 1e-7.
 V3D_INLINE F exp(F a) {
     const F magic(12582912.f);
     const F x = min(max(a, F(-87.f)), F(87.f));
@@ -242,8 +242,8 @@ V3D_INLINE F exp(F a) {
     return p * exp2(n);
 }
 
-// Sine and cosine to 2e-7: quarter turns are taken off in three parts, then Taylor series to pi / 4. Numbers beyond 8192, where
-// the parts no longer suffice, go to the C library one by one.
+// Sine and cosine with an error of 2e-7: multiples of 90 degrees are subtracted in three parts, then Taylor series to pi / 4.
+// Values over 8192, where this is not precise enough, are passed to the C library one by one.
 V3D_INLINE void sincos(F x, F& s, F& c) {
     if (any(F(8192.f) < abs(x))) {
         alignas(64) float in[LANES], sines[LANES], cosines[LANES];
@@ -278,7 +278,7 @@ V3D_INLINE void sincos(F x, F& s, F& c) {
     c = select((F(0.5f) < quadrant) | (quadrant < F(-1.5f)), -swap_c, swap_c);
 }
 
-// The angle of (x, y) for x, y >= 0, not both 0, to 2e-7 relative.
+// The angle of (x, y) for x, y >= 0, not both 0; relative error 2e-7.
 V3D_INLINE F atan2(F y, F x) {
     const M steep = x < y;
     const F ratio = select(steep, x, y) / select(steep, y, x);
@@ -293,7 +293,7 @@ V3D_INLINE F atan2(F y, F x) {
     return select(steep, F(1.5707963f) - angle, angle);
 }
 
-// Results that underflow are flushed to zero while this lives: numbers below 1e-38 cost a hundred cycles each.
+// Flushes underflowing results to zero while this object exists: denormal numbers cost a hundred cycles each.
 struct FlushToZero {
 #if defined(__SSE2__)
     unsigned saved = __builtin_ia32_stmxcsr();

@@ -1,5 +1,5 @@
 // Skinning, LANES vertices at a time. The rows of a vertex's joints are summed as vectors along the row; the sums of LANES
-// vertices are then turned over, so that the maths runs along the vertices.
+// vertices are then transposed, so that the maths is vectorized over vertices.
 #include "cpu/isa/rows.inc.h"
 #include "cpu/isa/simd.h"
 #include "vision3d/skin.h"
@@ -74,7 +74,7 @@ void skin_range(const skin::Args<float>& args, int64_t begin, int64_t end) {
     }
 }
 
-// Adds the gradients of rows to v_rows (B, J, ROW), which belongs to this range alone.
+// Adds the gradients of rows to v_rows (B, J, ROW), which belongs to this range only.
 template <int MODE>
 void skin_range_vjp(const skin::VjpArgs<float>& args, int64_t begin, int64_t end, float* v_rows) {
     constexpr int FIRST = SkinSpan<MODE>::FIRST, END = SkinSpan<MODE>::END, N = simd::LANES;

@@ -2,10 +2,10 @@
 #include "cuda/kernels/block.h"
 #include "vision3d/args.h"
 
-// Blending: a block a tile, a thread a pixel. Records are staged in batches as large as the block.
+// Blending: one block per tile, one thread per pixel. Records are staged in batches of the block size.
 namespace vision3d::bodies {
 
-// What the threads of a block share of a Record.
+// Parts of a Record shared by the threads of a block.
 template <typename T>
 struct Staged {
     T x, y, ha, b, hc, lo, color[4];
@@ -26,13 +26,13 @@ V3D_BODY void stage(const BlendArgs<T>& args, int64_t record, Staged<T>& staged)
     staged.id = id;
 }
 
-// Colours beyond four stay in global memory: all threads of a warp read the same address.
+// Colors beyond four channels stay in global memory: all threads of a warp read the same address.
 template <int D, typename T>
 V3D_BODY const T* colors_of(const BlendArgs<T>& args, const Staged<T>& staged) {
     return D <= 4 ? staged.color : args.colors + int64_t(staged.id) * args.channels;
 }
 
-// The tile of a block, and the pixel of each thread: a warp covers 8 x 4 pixels, so that its threads meet the same Gaussians.
+// The tile of a block, and the pixel of each thread: a warp covers 8 x 4 pixels, so that its threads hit the same Gaussians.
 template <typename T>
 struct Tile {
     int64_t image, begin, end;
@@ -47,7 +47,7 @@ struct Tile {
         end = index + 1 < args.images * tiles ? int64_t(args.offsets[index + 1]) : args.records;
     }
 
-    // Sets the pixel's centre; returns its place in the image, or -1 outside.
+    // Sets the pixel's center; returns its index in the image, or -1 outside.
     V3D_BODY int64_t pixel(const BlendArgs<T>& args, int t, T& x, T& y) const {
         const int width = args.tile_size < 8 ? args.tile_size : 8, across = args.tile_size / width, patch = t / (4 * width);
         const int px = left + patch % across * width + t % width, py = top + patch / across * 4 + t / width % 4;
@@ -59,13 +59,13 @@ struct Tile {
 
 template <int D, typename T>
 struct Pixel {
-    int64_t place;  // in the image, -1 outside
+    int64_t place;  // index in the image, -1 outside
     T x, y, transmittance, limit, color[D];
     int32_t last;
     bool open;
 };
 
-// D is at least the number of channels; LIMITED where there are max_depths.
+// D is at least the number of channels; LIMITED if there are max_depths.
 template <int D, bool LIMITED, typename T>
 V3D_BODY void blend(const Block& block, const BlendArgs<T>& args, Staged<T>* staged) {
     const Tile<T> tile(args, block.index);
@@ -93,7 +93,7 @@ V3D_BODY void blend(const Block& block, const BlendArgs<T>& args, Staged<T>* sta
             Pixel<D, T>& p = pixels[t];
             for (int j = 0; j < used && p.open; ++j) {
                 const Staged<T>& r = staged[j];
-                if constexpr (LIMITED) {  // what follows in the list lies deeper still
+                if constexpr (LIMITED) {  // all following records are deeper
                     p.open = args.depths[r.id] < p.limit;
                     if (!p.open) break;
                 }
@@ -193,7 +193,7 @@ V3D_BODY void blend_vjp(const Block& block, const BlendVjpArgs<T>& vjp, Staged<T
                 out[5] = sy * dy;
                 V3D_UNROLL
                 for (int k = 0; k < D; ++k) out[N - D + k] = weight * p.v_color[k];
-                if constexpr (ABSGRAD) {  // in units of the record's ha, b, hc; scaled once a Gaussian
+                if constexpr (ABSGRAD) {  // in units of the record's ha, b, hc; scaled once per Gaussian
                     out[6] = abs(fma(r.ha + r.ha, sx, r.b * sy));
                     out[7] = abs(fma(r.b, sx, (r.hc + r.hc) * sy));
                 }

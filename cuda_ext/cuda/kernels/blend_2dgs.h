@@ -182,7 +182,7 @@ V3D_BODY void blend_2dgs_vjp(const Block& block, const Blend2dgsVjpArgs<T>& vjp,
                 for (int k = 0; k < D; ++k)
                     if (k < channels) dot = fma(color[k], p.v_color[k], dot);
                 for (int k = 0; k < 3; ++k) dot = fma(r.normal[k], p.v_normal[k], dot);
-                // Distortion 2 sum_i w_i sum_j<i w_j (z_i - z_j): its derivative in this weight needs what lies in front.
+                // Distortion 2 sum_i w_i sum_j<i w_j (z_i - z_j): its derivative by this weight needs the sums in front of it.
                 const T alpha = min(exp2(met.e), args.alpha_max), before = p.transmittance * rcp(one - alpha);
                 const T in_front = p.moment - alpha * before * r.depth, weight_front = one - before;
                 dot = fma(two * p.v_spread, two * (r.depth * weight_front - in_front) + p.all_moment - r.depth * p.all_weight, dot);

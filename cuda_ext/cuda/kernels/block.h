@@ -1,7 +1,7 @@
 #pragma once
-// One block of a kernel, written once for both sides: a GPU runs it by many threads, the host shim by loops over them.
-// Code outside the member functions runs once a thread on a GPU and once a block on the host, so what a thread keeps
-// between two steps lives in a PerThread, and no step reads another thread's state but through staged memory.
+// One block of a kernel, written once for both sides: a GPU runs it with many threads, the host shim with loops over them.
+// Code outside the member functions runs once per thread on a GPU and once per block on the host, so state kept by a thread
+// between two steps is in a PerThread, and no step reads another thread's state except through staged memory.
 #include <cstdint>
 #include "vision3d/macros.h"
 
@@ -11,7 +11,7 @@
 
 #if defined(__CUDACC__)
 #define V3D_BODY __device__ __forceinline__
-#define V3D_UNROLL _Pragma("unroll")  // keeps the arrays that the loop indexes in registers
+#define V3D_UNROLL _Pragma("unroll")  // keeps arrays indexed by the loop in registers
 #else
 #define V3D_BODY inline
 #define V3D_UNROLL
@@ -19,7 +19,7 @@
 
 namespace vision3d {
 
-constexpr int MAX_THREADS = 256;  // of a block, the pixels of the largest tile
+constexpr int MAX_THREADS = 256;  // per block: the pixels of the largest tile
 
 #if defined(__CUDACC__)
 
@@ -34,7 +34,7 @@ class PerThread {
 };
 
 struct Block {
-    int64_t index;  // of the block in the grid
+    int64_t index;  // index of the block in the grid
     int threads;
 
     __device__ Block() : index(blockIdx.x), threads(int(blockDim.x)) {}
@@ -64,8 +64,8 @@ struct Block {
         return most;
     }
 
-    // target[k] += the sum over threads of rows[thread][k], k < used <= N: a butterfly a warp, then one lane a number adds.
-    // `counts` says of each thread whether its row is not zero.
+    // target[k] += the sum over threads of rows[thread][k], k < used <= N: a butterfly per warp, then one lane per number adds.
+    // `counts` tells for each thread whether its row is nonzero.
     template <int N, typename T>
     __device__ __forceinline__ void add_sums(PerThread<T[N]>& rows, PerThread<bool>& counts, int used, T* target) const {
         const int lanes = threads < 32 ? threads : 32, lane = int(threadIdx.x) % 32;
@@ -84,7 +84,7 @@ struct Block {
     }
 
     // target(key, k) += the sum over the threads with that key of rows[thread][k]; threads with key -1 add nothing. A warp
-    // whose keys are all the same, as inside of a face, adds once. Blocks of whole warps.
+    // with a single key, as inside a face, adds once. Blocks of whole warps.
     template <int N, typename T, typename Target>
     __device__ __forceinline__ void add_by_key(PerThread<T[N]>& rows, PerThread<int64_t>& keys, Target target) const {
         const int64_t key = keys[0];
@@ -105,7 +105,7 @@ struct Block {
     }
 };
 
-// target += value, where other threads may add too.
+// target += value, where other threads may add as well.
 template <typename T>
 V3D_BODY void add(T& target, T value, bool shared) {
     if (shared)
@@ -118,7 +118,7 @@ V3D_BODY void keep_least(uint64_t& target, uint64_t value) {
     atomicMin(reinterpret_cast<unsigned long long*>(&target), static_cast<unsigned long long>(value));
 }
 
-// count++, each thread with a number of its own.
+// count++; each thread gets a unique number.
 V3D_BODY int32_t next_place(int32_t& count) { return atomicAdd(&count, 1); }
 
 #else
@@ -132,7 +132,7 @@ class PerThread {
   private:
     struct Holder {
         State value;
-    };  // std::vector holds neither arrays nor plain bools
+    };  // std::vector supports neither arrays nor plain bools
     std::vector<Holder> states_;
 };
 

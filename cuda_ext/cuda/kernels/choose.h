@@ -3,7 +3,7 @@
 #include <type_traits>
 #include "vision3d/args.h"
 
-// From numbers known at run time to the template arguments of the kernels.
+// Dispatch from run-time values to the template arguments of the kernels.
 namespace vision3d {
 
 template <int N> using Constant = std::integral_constant<int, N>;
@@ -41,7 +41,7 @@ void with_camera(int model, bool covars, Body body) {
     }
 }
 
-// The unsigned number that orders depths.
+// The unsigned integer type for sorting depths.
 template <typename T> using DepthKey = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
 
 }  // namespace vision3d

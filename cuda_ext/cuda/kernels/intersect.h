@@ -3,7 +3,7 @@
 #include "vision3d/args.h"
 
 // Tile lists. Gaussians are sorted by depth, write their (tile, Gaussian) records in that order, and a stable sort of the
-// records by tile keeps it: fewer bits to sort than (tile, depth) together.
+// records by tile preserves it: fewer bits to sort than (tile, depth) together.
 namespace vision3d::bodies {
 
 template <typename T, typename Visit>
@@ -17,7 +17,7 @@ V3D_BODY void each_tile(const TileArgs<T>& args, int64_t i, Visit visit) {
             if (!args.conics || test.touches(args.grid, tx, ty)) visit(ty * args.grid.tiles_x + tx);
 }
 
-// Number of tiles and the key of the depth of pair i.
+// Number of tiles and depth key of pair i.
 template <typename T, typename Key>
 V3D_BODY void count_tiles(const TileArgs<T>& args, int64_t i, int32_t* tiles_per_gauss, Key* depth_keys, int32_t* ids) {
     int32_t count = 0;
@@ -27,7 +27,7 @@ V3D_BODY void count_tiles(const TileArgs<T>& args, int64_t i, int32_t* tiles_per
     ids[i] = int32_t(i);
 }
 
-// Records of the pair at `place` in the order by depth; its records end at ends[place].
+// Records of the pair at `place` in depth order; its records end at ends[place].
 template <typename T>
 V3D_BODY void fill_tiles(const TileArgs<T>& args, int64_t place, const int32_t* order, const int64_t* ends, const int64_t* image_ids,
                          uint32_t* tile_keys, int32_t* ids) {
@@ -41,7 +41,7 @@ V3D_BODY void fill_tiles(const TileArgs<T>& args, int64_t place, const int32_t* 
     });
 }
 
-// What callers see of record `at`, and where the lists of the tiles begin that follow the record before; at = records
+// Public outputs of record `at`, and the starts of the tile lists that follow the previous record; at = records
 // closes the lists of the last tiles.
 template <typename T>
 V3D_BODY void finish_tiles(const TileGrid<T>& grid, int64_t images, int64_t records, int64_t at, const uint32_t* tile_keys,

@@ -5,14 +5,14 @@
 #include "vision3d/mesh.h"
 #include "vision3d/texture.h"
 
-// Meshes. Faces go to a z-buffer of 64-bit keys, whose least one wins in any order: small faces by one thread each, larger
-// ones by the block that meets them, and the largest ones by a queue that every tile of the picture reads.
+// Meshes. Faces are drawn to a z-buffer of 64-bit keys, whose minimum wins in any order: small faces by one thread each, larger
+// ones by the block that encounters them, and the largest ones through a queue that every tile of the image reads.
 namespace vision3d::bodies {
 
-constexpr int SMALL_BOX = 32, MEDIUM_BOX = 4096;  // pixels of a face's box that a thread, a block draws alone
-constexpr int MESH_TILE = 16;                     // pixels; a thread each
+constexpr int SMALL_BOX = 32, MEDIUM_BOX = 4096;  // maximum box size in pixels drawn by one thread, one block
+constexpr int MESH_TILE = 16;                     // pixels; one thread each
 
-// A face as the threads of a block share it; id -1: none.
+// A face as shared by the threads of a block; id -1: none.
 struct StagedFace {
     MeshFace face;
     PixelBox box;
@@ -24,7 +24,7 @@ struct StagedFaces {
     StagedFace faces[MAX_THREADS];
 };
 
-// Per image: how many faces wait, and which.
+// Per image: number of queued faces, and their indices.
 template <typename T>
 V3D_BODY int32_t* face_queue(const MeshArgs<T>& a, int64_t image) {
     return a.queue + image * (a.faces + 1);
@@ -56,7 +56,7 @@ V3D_BODY void draw_at(const MeshArgs<T>& a, int64_t image, const StagedFace& s, 
     if (key != NO_FRAGMENT) keep_least(a.keys[(image * a.height + y) * a.width + x], key);
 }
 
-// Block b serves a block's number of faces of image b / chunks.
+// Block b processes one block's number of faces of image b / chunks.
 template <typename T>
 V3D_BODY void draw_faces(const Block& block, const MeshArgs<T>& a, int64_t chunks, StagedFaces* staged) {
     const int64_t image = block.index / chunks, first = block.index % chunks * block.threads;
@@ -88,7 +88,7 @@ V3D_BODY void draw_faces(const Block& block, const MeshArgs<T>& a, int64_t chunk
         });
 }
 
-// The faces of the queue in one tile of the picture, then what its pixels show.
+// Draws the queued faces in one tile of the image, then writes the outputs of its pixels.
 template <typename T>
 V3D_BODY void finish_fragments(const Block& block, const MeshArgs<T>& a, StagedFaces* staged) {
     const int tiles_x = (a.width + MESH_TILE - 1) / MESH_TILE, tiles_y = (a.height + MESH_TILE - 1) / MESH_TILE;

@@ -2,7 +2,7 @@
 #include "cuda/kernels/block.h"
 #include "vision3d/mpm_args.h"
 
-// What one thread of a GPU does: one particle, or one node. Particles are in no order and add to the grid by atomics.
+// Work of one GPU thread: one particle, or one node. Particles are unordered and add to the grid with atomics.
 namespace vision3d::bodies {
 
 using mpm::Step;
@@ -10,7 +10,7 @@ using mpm::Step;
 // Sums and maxima over all threads.
 struct Totals {
     double work;
-    uint64_t speed2, gradient2;  // bits of doubles that are not negative, which order like them
+    uint64_t speed2, gradient2;  // bits of nonnegative doubles, which have the same order
     int32_t kept, bad;
 };
 
@@ -169,7 +169,7 @@ V3D_BODY void grid_to_particle(const Step<T>& step, int64_t p, Totals& totals) {
     store_row(step, mpm::C_ROW, 9, p, C);
 }
 
-// A tracer goes with the grid and is deformed by it.
+// Moves and deforms a tracer with the grid.
 template <typename T>
 V3D_BODY void trace_particle(const Step<T>& step, int64_t p, Totals& totals) {
     T C[9], before[9], total[9];
@@ -183,7 +183,7 @@ V3D_BODY void trace_particle(const Step<T>& step, int64_t p, Totals& totals) {
     store_row(step, mpm::TOTAL_ROW, 9, p, total);
 }
 
-// Elastic energy of one particle in the middle of the last step, of dt.
+// Elastic energy of one particle in the middle of the last step of length dt.
 template <typename T>
 V3D_BODY void particle_energy(const Step<T>& step, int64_t p, double& sum) {
     T C[9], now[9], next[9], tau[9], memory, volume;

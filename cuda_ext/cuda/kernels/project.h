@@ -3,7 +3,7 @@
 #include "vision3d/args.h"
 #include "vision3d/sh.h"
 
-// Projection and harmonics, one thread a Gaussian of an image or a visible pair.
+// Projection and harmonics, one thread per Gaussian of an image or per visible pair.
 namespace vision3d::bodies {
 
 template <int WIDTH, typename T>
@@ -11,13 +11,13 @@ V3D_BODY void load(const T* from, T* to) {
     for (int j = 0; j < WIDTH; ++j) to[j] = from[j];
 }
 
-// value where seen, else 0.
+// value where visible, else 0.
 template <int WIDTH, typename T>
 V3D_BODY void store(T* to, const T* from, bool seen) {
     for (int j = 0; j < WIDTH; ++j) to[j] = seen ? from[j] : T(0);
 }
 
-// The pair of a thread: block b serves PAIR_CHUNK pairs of image b / chunks.
+// The pair of a thread: block b processes PAIR_CHUNK pairs of image b / chunks.
 struct PairBlock {
     int64_t image, begin, end;
 

@@ -1,7 +1,7 @@
 #pragma once
 #include "vision3d/row_ops.h"
 
-// What one thread of a GPU does: one row.
+// Work of one GPU thread: one row.
 namespace vision3d::bodies {
 
 template <typename Op, typename T>

@@ -3,8 +3,8 @@
 #include "vision3d/skin.h"
 #include "vision3d/skin_args.h"
 
-// What one thread of a GPU does: one vertex, of one pose forwards and of all poses backwards. Indices beyond the joints count for
-// nothing; on a CPU they are refused before.
+// Work of one GPU thread: one vertex, of one pose in the forward pass and of all poses in the backward pass. Indices beyond the
+// joints are ignored; on a CPU they are rejected earlier.
 namespace vision3d::bodies {
 
 template <typename T>

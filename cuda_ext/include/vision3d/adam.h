@@ -4,7 +4,7 @@
 
 namespace vision3d {
 
-// One Adam step (Kingma and Ba 2015, algorithm 1) of one number. All factors are formed in double: 1 - 0.999f would be
+// One Adam step (Kingma and Ba 2015, algorithm 1) of one value. All factors are computed in double: 1 - 0.999f would be
 // wrong in the fifth digit.
 template <typename T>
 struct AdamFactors {

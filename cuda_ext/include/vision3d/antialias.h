@@ -1,22 +1,22 @@
 #pragma once
 #include "vision3d/mesh.h"
 
-// Analytic blending of neighbouring pixels across silhouette edges, after the idea of Laine et al. 2020 (section 3.4): where
-// an edge of the nearer face crosses the line between two pixel centres, the pixel that it cuts mixes both colours by how far
-// the edge is from the border between the pixels. The only path of gradients from coverage to vertices.
+// Analytic blending of adjacent pixels across silhouette edges, after the idea of Laine et al. 2020 (section 3.4): where
+// an edge of the nearer face crosses the line between two pixel centers, the pixel that it cuts mixes both colors by the
+// distance of the edge from the border between the pixels. The only source of gradients from coverage to vertices.
 namespace vision3d {
 
-// How two neighbouring pixels a and b mix: target (0: a, 1: b) += weight * (colour of the other - colour of the target).
+// Blending of two adjacent pixels a and b: target (0: a, 1: b) += weight * (color of the other - color of the target).
 struct PairBlend {
-    int target = -1;  // -1: not at all
+    int target = -1;  // -1: no blending
     double weight = 0;
-    int front = 0;                   // which of the two shows the nearer face
-    int32_t face = -1;               // the face with the silhouette
+    int front = 0;                   // the one that shows the nearer face
+    int32_t face = -1;               // face with the silhouette
     int edge = 0;                    // its edge, by the opposite corner
-    double e_front = 0, e_back = 0;  // edge function at both centres
+    double e_front = 0, e_back = 0;  // edge function at both centers
 };
 
-// The corner of a triangle that is neither of two.
+// The corner of a triangle that differs from two others.
 V3D_HD int32_t far_corner(const int32_t* triangle, int32_t a, int32_t b) {
     for (int i = 0; i < 2; ++i)
         if (triangle[i] != a && triangle[i] != b) return triangle[i];
@@ -26,10 +26,10 @@ V3D_HD int32_t far_corner(const int32_t* triangle, int32_t a, int32_t b) {
 // The edges of a face as lines: edge function i is a x + b y + c at pixel (x, y), and a x + b y + c w at a homogeneous point.
 struct FaceLines {
     double a[3], b[3], c[3];
-    double area;  // of its sign are the edge functions inside
+    double area;  // edge functions inside the face have its sign
 };
 
-constexpr double EDGE_ON = 1. / (1 << 21);  // of what is summed: a face that is this narrow is rounding of positions in float32
+constexpr double EDGE_ON = 1. / (1 << 21);  // relative to the summands: narrower faces are rounding errors of float32 positions
 
 template <typename T>
 V3D_HD FaceLines face_lines(const AntialiasArgs<T>& a, int64_t image, int32_t face) {
@@ -41,7 +41,7 @@ V3D_HD FaceLines face_lines(const AntialiasArgs<T>& a, int64_t image, int32_t fa
         lines.b[i] = f.w[j] * f.x[k] - f.x[j] * f.w[k];
         lines.c[i] = f.x[j] * f.y[k] - f.y[j] * f.x[k];
     }
-    lines.area = f.x[0] * lines.a[0] + f.y[0] * lines.b[0] + f.w[0] * lines.c[0];  // the same for every corner
+    lines.area = f.x[0] * lines.a[0] + f.y[0] * lines.b[0] + f.w[0] * lines.c[0];  // equal for every corner
     return lines;
 }
 
@@ -55,13 +55,13 @@ V3D_HD bool ends_at(const AntialiasArgs<T>& a, int64_t image, int32_t face, cons
     const T* p = a.positions + 4 * (image * a.vertices + far);
     const double along[3] = {lines.a[i] * double(p[0]), lines.b[i] * double(p[1]), lines.c[i] * double(p[3])};
     const double side = along[0] + along[1] + along[2];
-    // It folds back to the same side, or is seen edge-on and covers nothing.
+    // It folds back to the same side, or is edge-on and covers nothing.
     return lines.area * side > 0 || abs(side) <= EDGE_ON * (abs(along[0]) + abs(along[1]) + abs(along[2]));
 }
 
-constexpr int WALK = 16;  // faces between two pixel centres
+constexpr int WALK = 16;  // maximum number of faces between two pixel centers
 
-// Pixel a = (x, y) of an image and its neighbour b to the right (vertical false) or below; lines(face) gives its FaceLines.
+// Pixel a = (x, y) of an image and its neighbor b to the right (vertical false) or below; lines(face) returns its FaceLines.
 template <typename T, typename Lines>
 V3D_HD PairBlend blend_pair(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, Lines lines) {
     PairBlend blend;
@@ -70,19 +70,19 @@ V3D_HD PairBlend blend_pair(const AntialiasArgs<T>& a, int64_t image, int x, int
     if (ids[0] == ids[1]) return blend;
     blend.front = ids[0] < 0 ? 1 : (ids[1] < 0 || a.depths[at] <= a.depths[other] ? 0 : 1);
     blend.face = ids[blend.front];
-    for (int i = 0; i < 3; ++i)  // faces at an edge that is no silhouette are one surface: by far the most pairs
+    for (int i = 0; i < 3; ++i)  // the most common case: both faces belong to one surface
         if (ids[1 - blend.front] >= 0 && a.neighbors[3 * int64_t(blend.face) + i] == ids[1 - blend.front] &&
             !ends_at(a, image, blend.face, lines(blend.face), i))
             return blend;
     const double px = x + (blend.front && !vertical ? 1.5 : .5), py = y + (blend.front && vertical ? 1.5 : .5);
-    const double step = blend.front ? 1. : -1.;  // from the back centre to the front one
-    // The surface is followed from the front centre towards the other one, across edges where it goes on: near an outline
-    // faces are narrow, and the pixel seldom shows the one that ends there.
+    const double step = blend.front ? 1. : -1.;  // from the back center to the front one
+    // Follows the surface from the front center towards the other one, across edges where it continues: near an outline, faces are
+    // narrow, and the pixel rarely shows the one that ends there.
     for (int n = 0; n < WALK; ++n) {
         const FaceLines& f = lines(blend.face);
         const double sign = f.area > 0 ? 1. : -1.;
         double first = 2;
-        for (int i = 0; i < 3; ++i) {  // without branches, which nothing could predict
+        for (int i = 0; i < 3; ++i) {  // branch-free, as branches would be unpredictable
             const double change = step * (vertical ? f.b[i] : f.a[i]), value = f.a[i] * px + f.b[i] * py + f.c[i], t = value / change;
             const bool sooner = (sign * change > 0) & (t < first);
             first = sooner ? t : first;
@@ -93,7 +93,7 @@ V3D_HD PairBlend blend_pair(const AntialiasArgs<T>& a, int64_t image, int x, int
         if (!(first >= 0 && first <= 1)) return blend;
         if (!ends_at(a, image, blend.face, f, blend.edge)) {
             blend.face = a.neighbors[3 * int64_t(blend.face) + blend.edge];
-            if (blend.face == ids[1 - blend.front]) return blend;  // the surface goes on to the other centre
+            if (blend.face == ids[1 - blend.front]) return blend;  // the surface continues to the other center
             continue;
         }
         // Each edge is blended along the axis that it crosses more steeply, so that no part of it counts twice.
@@ -114,8 +114,8 @@ V3D_HD PairBlend blend_pair(const AntialiasArgs<T>& a, int64_t image, int x, int
 
 constexpr uint8_t PAIR_RIGHT = 1, PAIR_BELOW = 2;
 
-// Which of its two pairs, with the pixels to the right and below, pixel (x, y) blends in. Few do, and only they cost anything
-// from there on.
+// Which of its two pairs, with the pixels to the right and below, pixel (x, y) blends. Few do, and only these have further
+// costs.
 template <typename T, typename Lines>
 V3D_HD uint8_t find_pairs(const AntialiasArgs<T>& a, int64_t image, int x, int y, Lines lines) {
     const int32_t* id = a.face_ids + (image * a.height + y) * a.width + x;
@@ -125,14 +125,14 @@ V3D_HD uint8_t find_pairs(const AntialiasArgs<T>& a, int64_t image, int x, int y
     return found;
 }
 
-// Whether a pixel is marked as one that blends with its neighbour to the right or below, and has one.
+// Whether a pixel is marked for blending with its neighbor to the right or below, and has one.
 template <typename T>
 V3D_HD bool is_marked(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical) {
     const uint8_t pairs = a.pairs[(image * a.height + y) * a.width + x];
     return (pairs & (vertical ? PAIR_BELOW : PAIR_RIGHT)) && (vertical ? y + 1 < a.height : x + 1 < a.width);
 }
 
-// visit(blend, index of a, index of b) for the up to four pairs of pixel (x, y) that blend, always in the same order.
+// Calls visit(blend, index of a, index of b) for the up to four blending pairs of pixel (x, y), always in the same order.
 template <typename T, typename Visit>
 V3D_HD void each_pair(const AntialiasArgs<T>& a, int64_t image, int x, int y, Visit visit) {
     for (int n = 0; n < 4; ++n) {
@@ -157,7 +157,7 @@ V3D_HD void antialias_pixel(const AntialiasArgs<T>& a, int64_t i) {
     });
 }
 
-// Gradient by the colours of pixel i.
+// Gradient by the color of pixel i.
 template <typename T>
 V3D_HD void antialias_pixel_vjp(const AntialiasArgs<T>& a, int64_t i) {
     const int64_t D = a.channels, size = int64_t(a.width) * a.height, pixel = i % size;
@@ -169,7 +169,7 @@ V3D_HD void antialias_pixel_vjp(const AntialiasArgs<T>& a, int64_t i) {
     });
 }
 
-// Gradients by the two corners of the edge of one pair that blends, from the gradient of its weight; their indices in `corners`.
+// Gradients by the two corners of the edge of one blending pair, from the gradient of its weight; their indices in `corners`.
 template <typename T>
 V3D_HD void blend_weight_vjp(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, const PairBlend& blend, double v_weight,
                              int32_t corners[2], double v[2][4]) {
@@ -186,7 +186,7 @@ V3D_HD void blend_weight_vjp(const AntialiasArgs<T>& a, int64_t image, int x, in
     }
 }
 
-// As above from the gradients of the colours.
+// As above, from the gradients of the colors.
 template <typename T>
 V3D_HD void blend_pair_vjp(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, const PairBlend& blend,
                            int32_t corners[2], double v[2][4]) {

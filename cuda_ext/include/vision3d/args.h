@@ -4,11 +4,11 @@
 #include "vision3d/splat_2dgs.h"
 #include "vision3d/tiles.h"
 
-// What the splat kernels read and write. Pointers are to contiguous arrays with the shapes named, on the device where the
+// Inputs and outputs of the splat kernels. Pointers are to contiguous arrays of the given shapes, on the device where the
 // kernel runs; null where optional.
 namespace vision3d {
 
-// Pairs of one image that share a row of partial sums of a camera's gradient, or more.
+// Maximum number of pairs of one image that share a row of partial sums of a camera's gradient.
 constexpr int64_t PAIR_CHUNK = 256;
 
 template <typename T>
@@ -38,11 +38,11 @@ struct ProjectVjpArgs {
 
 template <typename T>
 struct ShArgs {
-    int64_t images, count, K;               // B*C, N, coefficients a Gaussian
+    int64_t images, count, K;               // B*C, N, coefficients per Gaussian
     int degree;                             // active
     bool per_camera;                        // sh is (B,C,N,K,3) instead of (B,N,K,3)
     int64_t cameras;                        // C
-    const T *means, *sh, *centers;          // (B,N,3), sh, (B*C,3) camera centres
+    const T *means, *sh, *centers;          // (B,N,3), sh, (B*C,3) camera centers
     const int64_t *gaussian_ids, *offsets;  // (nnz), (B*C+1)
     T* colors;                              // (nnz,3)
     const T* v_colors;                      // (nnz,3)
@@ -53,9 +53,9 @@ struct ShArgs {
 
 template <typename T>
 struct TileArgs {
-    int64_t count;                          // nnz pairs, not visible where the radii are 0
+    int64_t count;                          // nnz pairs, invisible where the radii are 0
     const T *means2d, *depths, *opacities;  // (nnz,2) (nnz) (nnz)
-    const T* conics;                        // (nnz,3); null: the box of the radii alone decides
+    const T* conics;                        // (nnz,3); null: only the box of the radii is used
     const int32_t* radii;                   // (nnz,2)
     TileGrid<T> grid;
 };
@@ -69,8 +69,8 @@ struct BlendArgs {
     const T* colors;                     // (nnz,D)
     const T* backgrounds;                // (I,D)
     const bool* masks;                   // (I,tiles_y,tiles_x): false leaves the tile as background
-    const T *depths, *max_depths;        // (nnz) and (I,H,W), of the forward alone: a pixel ends before the first depth that is not
-                                         // below its limit; both null: no limits. Of splats the records hold the depths.
+    const T *depths, *max_depths;        // (nnz) and (I,H,W), forward pass only: a pixel stops at the first depth not
+                                         // below its limit; both null: no limits. Records of splats include depths.
     const int32_t *offsets, *ids;        // (I,tiles_y,tiles_x), (M)
     T *out_colors, *out_transmittances;  // (I,H,W,D) (I,H,W)
     int32_t* last_ids;                   // (I,H,W)
@@ -80,7 +80,7 @@ template <typename T>
 struct BlendVjpArgs {
     BlendArgs<T> forward;
     const T *v_colors, *v_transmittances;  // (I,H,W,D) (I,H,W), the second may be null
-    // Sums of 6 numbers, 2 with absgrad, D colours: on a CPU (M,...), of one (tile, Gaussian) each; on a GPU (nnz,...).
+    // Sums of 6 values, 2 with absgrad, D colors: on a CPU (M,...), one row per (tile, Gaussian); on a GPU (nnz,...).
     T* sums;
     bool absgrad;
 };
@@ -124,7 +124,7 @@ template <typename T>
 struct Blend2dgsVjpArgs {
     Blend2dgsArgs<T> forward;
     const T *v_colors, *v_transmittances, *v_normals, *v_distortions, *v_medians;
-    T* sums;  // ROW_2DGS + D numbers, as in BlendVjpArgs: s, planes (9), low pass (2), normal (3), colours
+    T* sums;  // ROW_2DGS + D values, as in BlendVjpArgs: s, planes (9), low pass (2), normal (3), colors
 };
 constexpr int ROW_2DGS = 15;
 
@@ -161,7 +161,7 @@ V3D_HD void blend_2dgs_finish(const Blend2dgsVjpArgs<T>& args, const Blend2dgsFi
     for (int64_t k = 0; k < D; ++k) f.v_colors[i * D + k] = sums[ROW_2DGS + k];
 }
 
-// Row of the sums that the (tile, Gaussian) record i of Gaussian `id` adds to.
+// Row of the sums to which the (tile, Gaussian) record i of Gaussian `id` adds.
 #if defined(__CUDA_ARCH__)
 V3D_HD int64_t sum_row(int64_t, int64_t id) { return id; }
 #else

@@ -6,13 +6,13 @@ namespace vision3d {
 constexpr double LOG2E = 1.4426950408889634, LOG2_255 = 7.994353436858858;
 constexpr double STOP_TRANSMITTANCE = 1e-4;
 
-// A projected Gaussian as the blending loops read it: 16 numbers, one cache line of floats. All exponents are in powers of two.
+// A projected Gaussian in the layout of the blending loops: 16 values, one cache line of floats. All exponents are powers of two.
 template <typename T>
 struct alignas(16 * sizeof(T)) Record {
-    T x, y;              // centre, pixels
+    T x, y;              // center, pixels
     T ha, b, hc;         // exponent = ha dx^2 + b dx dy + hc dy^2
     T lo;                // log2(opacity): alpha = 2^(lo - exponent)
-    T slope_x, slope_y;  // the exponent is least at dx = slope_x dy on a row, at dy = slope_y dx on a column
+    T slope_x, slope_y;  // minimum of the exponent: dx = slope_x dy on a row, dy = slope_y dx on a column
     T color[4];          // the first four channels
     T spare[4];
 };
@@ -30,13 +30,13 @@ V3D_HD void make_record(const T mean2d[2], const T conic[3], const T* color, int
     for (int k = 0; k < 4; ++k) r.color[k] = k < channels ? color[k] : T(0);
 }
 
-// log2 of opacity * Gaussian at the offset (dx, dy) = pixel - centre.
+// log2 of opacity * Gaussian at the offset (dx, dy) = pixel - center.
 template <typename T>
 V3D_HD T log2_alpha(T dx, T dy, T ha, T b, T hc, T lo) {
     return fnma(fma(ha, dx, b * dy), dx, fnma(hc * dy, dy, lo));
 }
 
-// Least exponent over the rectangle of offsets [x0, x1] x [y0, y1]: exact for a positive definite form.
+// Minimum exponent over the rectangle of offsets [x0, x1] x [y0, y1]: exact for a positive definite form.
 template <typename T>
 V3D_HD T least_exponent(T x0, T x1, T y0, T y1, T ha, T b, T hc, T slope_x, T slope_y) {
     const T zero(0), cx = min(max(zero, x0), x1), cy = min(max(zero, y0), y1);
@@ -45,11 +45,11 @@ V3D_HD T least_exponent(T x0, T x1, T y0, T y1, T ha, T b, T hc, T slope_x, T sl
     return min(on_column, on_row);
 }
 
-// What front-to-back blending does with one Gaussian at a pixel (Kerbl et al. 2023, section 4; splats with alpha < 1/255 are
-// skipped, and the one that would bring the transmittance to STOP_TRANSMITTANCE ends the pixel without being drawn).
+// Front-to-back blending of one Gaussian at a pixel (Kerbl et al. 2023, section 4; splats with alpha < 1/255 are
+// skipped, and the one that would reduce the transmittance to STOP_TRANSMITTANCE stops the pixel without being drawn).
 template <typename T, typename M>
 struct Blend {
-    T alpha, weight, transmittance;  // transmittance is kept where nothing is drawn
+    T alpha, weight, transmittance;  // transmittance is unchanged where nothing is drawn
     M drawn, stopped;
 };
 
@@ -71,8 +71,8 @@ V3D_HD Blend<T, M> blend_forward(T e, M hit, T transmittance, T alpha_max) {
     return step;
 }
 
-// One step back to front. `behind` is sum_j>i w_j c_j . v_C + T_final (v_T + background . v_C); `transmittance` that behind the
-// Gaussian on entry, before it on exit. Gives the weight (0 where not hit) and s = -dL/d(exponent of e), which is also
+// One step back to front. `behind` is sum_j>i w_j c_j . v_C + T_final (v_T + background . v_C); `transmittance` is that behind the
+// Gaussian on entry, before it on exit. Returns the weight (0 where not hit) and s = -dL/d(exponent of e), which is also
 // opacity * dL/d(opacity); both are 0 where alpha is clamped.
 template <typename T, typename M>
 V3D_HD void blend_backward(T e, M hit, T alpha_max, T color_dot, T& transmittance, T& behind, T& weight, T& s) {

@@ -35,7 +35,7 @@ V3D_HD void world_to_camera(const View<S>& view, const T x[3], T p[3]) {
         p[i] = fma(x[0], T(view.R[3 * i]), fma(x[1], T(view.R[3 * i + 1]), fma(x[2], T(view.R[3 * i + 2]), T(view.t[i]))));
 }
 
-// Parts of the equidistant map m = f s (x, y) with s = theta / r and k = 2 ds/d(r^2). Series near the axis.
+// Terms of the equidistant projection m = f s (x, y) with s = theta / r and k = 2 ds/d(r^2). Series near the axis.
 template <typename T>
 struct Equidistant {
     T s, k, dk_da, w;  // w = 1 / |p|^2, dk_da = dk/d(r^2)
@@ -58,8 +58,8 @@ struct Equidistant {
     }
 };
 
-// Pixel m of a point p in the camera's frame, and J = dm/dp (2x3, row-major) where the pinhole clamps x/z and y/z
-// (splatting after Zwicker et al. 2002; the clamp keeps Gaussians beside the image from growing without bound).
+// Pixel m of a point p in camera coordinates, and J = dm/dp (2x3, row-major), where the pinhole clamps x/z and y/z
+// (splatting after Zwicker et al. 2002; the clamp bounds the size of Gaussians outside the image).
 template <int MODEL, typename T, typename S>
 V3D_HD void project_point(const View<S>& view, const T p[3], T m[2], T J[6]) {
     const T fx(view.fx), fy(view.fy), zero(0);
@@ -106,7 +106,7 @@ V3D_HD void project_point_vjp(const View<S>& view, const T p[3], const T v_m[2],
         const T rz = rcp(p[2]), u = p[0] * rz, v = p[1] * rz;
         const T cu = min(max(u, T(view.low_x)), T(view.high_x)), cv = min(max(v, T(view.low_y)), T(view.high_y));
         const T gx = fx * rz, gy = fy * rz;
-        // J[2] = -gx cu with u = x rz where the clamp is open.
+        // J[2] = -gx cu with u = x rz where not clamped.
         const T open_u = keep((cu <= u) & (u <= cu), gx * rz * v_J[2]), open_v = keep((cv <= v) & (v <= cv), gy * rz * v_J[5]);
         v_p[0] = gx * v_m[0] - open_u;
         v_p[1] = gy * v_m[1] - open_v;
@@ -118,7 +118,7 @@ V3D_HD void project_point_vjp(const View<S>& view, const T p[3], const T v_m[2],
     } else {
         const Equidistant<T> e(p);
         const T x = p[0], y = p[1], z = p[2], two(2);
-        // First d(m, J) at fixed s, k, w, then their own dependence on a = x^2 + y^2 and on z.
+        // First d(m, J) at fixed s, k, w, then their dependence on a = x^2 + y^2 and on z.
         const T off = fx * v_J[1] + fy * v_J[3];
         const T v_s = fx * (v_m[0] * x + v_J[0]) + fy * (v_m[1] * y + v_J[4]);
         const T v_k = fx * x * x * v_J[0] + fy * y * y * v_J[4] + x * y * off;

@@ -3,22 +3,22 @@
 #include <cstdint>
 #include "vision3d/macros.h"
 
-// Kernels on the plane and a group of linear maps: the grid moved by h^-1, the polar chart of h^-1 g, the waves of a small network
-// and the mask. One function per step, for one number at a time; the loops are in cpu/isa/group_kernel.inc.h and
+// Kernels on the plane and a group of linear maps: the grid transformed by h^-1, the polar chart of h^-1 g, the waves of a small
+// network and the mask. One function per step, for one number at a time; the loops are in cpu/isa/group_kernel.inc.h and
 // cuda/group_kernel.cu.
 namespace vision3d {
 
 enum KernelMask : int { MASK_SMOOTH = 0, MASK_DISK = 1, MASK_BUMP = 2 };
 enum KernelWave : int { WAVE_SIREN = 0, WAVE_GABOR = 1 };
-constexpr int KERNEL_WIDTH = 64;  // most units of a hidden layer
-constexpr int KERNEL_DIMS = 7;    // most coordinates: x, y, three of Y, cos, sin
+constexpr int KERNEL_WIDTH = 64;  // maximum units of a hidden layer
+constexpr int KERNEL_DIMS = 7;    // maximum coordinates: x, y, three of Y, cos, sin
 constexpr double KERNEL_OMEGA = 10, KERNEL_SIGMA = 3;
 
 template <typename T>
 struct GroupKernelArgs {
-    int64_t outputs, inputs;  // N, M; M = 1 where the kernel is on the plane alone
+    int64_t outputs, inputs;  // N, M; M = 1 if the kernel is only on the plane
     int64_t c_out, c_in;
-    int size, sym;  // K; coordinates of Y (0, 2, 3), or -1 on the plane alone
+    int size, sym;  // K; coordinates of Y (0, 2, 3), or -1 only on the plane
     int width, mask, wave;
     T extent;
     const T *inverses, *elements;       // (N,2,2) (M,2,2) or null
@@ -70,7 +70,7 @@ V3D_HD T polar_features(const T* left, const T* right, int sym, T* features) {
     return features[0] * features[0] + features[1] * features[1] + features[2] * features[2];
 }
 
-// Coordinate i of the centres of K cells that span [-extent, extent].
+// Coordinate i of the centers of K cells that span [-extent, extent].
 template <typename T>
 V3D_HD T kernel_cell(int i, int size, T extent) {
     return (T(2 * i + 1) / T(size) - T(1)) * extent;
@@ -86,9 +86,9 @@ V3D_HD T kernel_mask(int mask, T squares) {
     return T(1) / (T(1) + std::exp(T(2) * (std::sqrt(squares) - T(1))));
 }
 
-// sin without branches, so that loops over it become vector code: |x| up to 1e4, error about 1e-7.
+// Branch-free sin, so that loops are vectorized: |x| up to 1e4, error about 1e-7.
 V3D_HD float kernel_sin(float x) {
-    const float magic = 12582912.f;  // 1.5 * 2^23: adding it rounds to a whole number
+    const float magic = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
     const float shifted = x * 0.318309886f + magic, turns = shifted - magic;
     float r = x - turns * 3.140625f;  // pi in three parts
     r = r - turns * 9.67502594e-4f;
@@ -98,7 +98,7 @@ V3D_HD float kernel_sin(float x) {
         uint32_t u;
     } parity{shifted}, value;
     const float q = r * r;
-    // Taylor to r^11: below 6e-8 at the end of the range, a quarter turn
+    // Taylor series to r^11: error below 6e-8 at the end of the range, 90 degrees
     value.f = r + r * q * (-1.f / 6 + q * (1.f / 120 + q * (-1.f / 5040 + q * (1.f / 362880 - q * (1.f / 39916800)))));
     value.u ^= (parity.u & 1u) << 31;
     return value.f;

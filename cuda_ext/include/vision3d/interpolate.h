@@ -4,7 +4,7 @@
 namespace vision3d {
 
 // values = sum over corners of barycentric times attribute at pixel i, counted over all images; zero without a face. N is the
-// number of channels as an integer, or as a constant where few are compiled in.
+// number of channels as an integer, or as a compile-time constant for small numbers.
 template <typename T, typename N>
 V3D_HD void interpolate_pixel(const InterpolateArgs<T>& a, int64_t i, N channels) {
     T* out = a.values + i * channels;

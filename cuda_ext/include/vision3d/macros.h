@@ -1,5 +1,5 @@
 #pragma once
-// Maths that both compilers see: plain C++ for the CPU loops, host and device code for nvcc.
+// Maths for both compilers: plain C++ for the CPU loops, host and device code for nvcc.
 #if defined(__CUDACC__)
 #define V3D_HD __host__ __device__ __forceinline__
 #define V3D_HD_MEMBER __host__ __device__ __forceinline__

@@ -3,9 +3,9 @@
 #include "vision3d/scalar.h"
 #include "vision3d/tiles.h"
 
-// Triangles in homogeneous pixel positions (X, Y, Z, W): a point is seen at x = X / W, y = Y / W where W > 0, and Z is its
-// depth. Edge functions of homogeneous points need no clipping (Olano and Greer 1997). All in double: with float input the
-// differences below are exact nearly always, so that the sign of an edge function is right or zero. Built without
+// Triangles in homogeneous pixel positions (X, Y, Z, W): a point is visible at x = X / W, y = Y / W if W > 0, and Z is its
+// depth. Edge functions of homogeneous points need no clipping (Olano and Greer 1997). All in double: with float input, the
+// differences below are almost always exact, so that the sign of an edge function is correct or zero. Built without
 // contraction to fma, which would break e(a, b) = -e(b, a).
 namespace vision3d {
 
@@ -30,7 +30,7 @@ V3D_HD MeshFace load_face(const T* positions, const int32_t* corners) {
     return f;
 }
 
-// Edge functions at a pixel centre: e[i] belongs to the edge opposite corner i, e[i] / sum(e) is the perspective-correct
+// Edge functions at a pixel center: e[i] belongs to the edge opposite corner i, e[i] / sum(e) is the perspective-correct
 // barycentric coordinate of corner i.
 V3D_HD void edge_functions(const MeshFace& f, double px, double py, double e[3]) {
     double dx[3], dy[3];
@@ -43,8 +43,8 @@ V3D_HD void edge_functions(const MeshFace& f, double px, double py, double e[3])
     e[2] = dx[0] * dy[1] - dy[0] * dx[1];
 }
 
-// Whether a pixel centre on edge i belongs to this side of it: left edges and top edges do. The triangle on the other side
-// has the opposite normal, so exactly one of the two takes the pixel.
+// Whether a pixel center on edge i belongs to this side of it (top-left rule). The triangle on the other side
+// has the opposite normal, so exactly one of the two gets the pixel.
 V3D_HD bool owns_edge(const MeshFace& f, int i, double sign) {
     const int j = (i + 1) % 3, k = (i + 2) % 3;
     const double a = sign * (f.y[j] * f.w[k] - f.w[j] * f.y[k]), b = sign * (f.w[j] * f.x[k] - f.x[j] * f.w[k]);
@@ -66,7 +66,7 @@ V3D_HD bool covers(const MeshFace& f, double px, double py, double near_plane, d
     return depth >= near_plane && depth <= far_plane;
 }
 
-// Order of fragments: nearer first in float32, then the lower face.
+// Order of fragments: closer first in float32, then the lower face index.
 V3D_HD uint64_t fragment_key(double depth, int64_t face) { return uint64_t(sortable(float(depth))) << 32 | uint64_t(uint32_t(face)); }
 constexpr uint64_t NO_FRAGMENT = ~uint64_t(0);
 
@@ -81,7 +81,7 @@ V3D_HD void extend_box(double x, double y, double w, double box[4], bool& whole)
     box[3] = max(box[3], y / w);
 }
 
-// Pixels with centres in a box of x, y, x, y, or up to a margin outside.
+// Pixels with centers in a box of x, y, x, y, or up to a margin outside.
 V3D_HD PixelBox pixels_between(const double box[4], double margin, int width, int height) {
     return {ceil_tile(box[0] - .5 - margin, width), ceil_tile(box[1] - .5 - margin, height), floor_tile(box[2] + .5 + margin, width),
             floor_tile(box[3] + .5 + margin, height)};
@@ -104,7 +104,7 @@ V3D_HD PixelBox face_box(const MeshFace& f, int width, int height, double near_p
         if (in == next) continue;
         const double t = (near_plane - f.z[i]) / (f.z[j] - f.z[i]);
         extend_box(f.x[i] + t * (f.x[j] - f.x[i]), f.y[i] + t * (f.y[j] - f.y[i]), f.w[i] + t * (f.w[j] - f.w[i]), box, whole);
-        margin = 1;  // the cut is rounded
+        margin = 1;  // the clipping is rounded
     }
     if (!any) return {0, 0, 0, 0};
     if (whole) return {0, 0, width, height};
@@ -171,8 +171,8 @@ V3D_HD void fragment_vjp(const MeshVjpArgs<T>& a, int64_t i, int32_t face, doubl
                  double(pixel / f.width) + .5, v_b, a.v_depths ? double(a.v_depths[i]) : 0, v);
 }
 
-// What the pixels of a face add up to: gradients of its edge functions at pixels (x, y), times x, y and 1, which is all that the
-// corners need as edge functions are linear in the pixel; and gradients of the corners' depths.
+// Sums of a face over its pixels: gradients of its edge functions at pixels (x, y), times x, y and 1, which is sufficient for the
+// corners, as edge functions are linear in the pixel; and gradients of the corners' depths.
 struct FaceSums {
     double x[3] = {}, y[3] = {}, one[3] = {}, depth[3] = {};
 };

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include "vision3d/macros.h"
 
-// What the mesh kernels read and write: contiguous arrays with the shapes named, on the device where the kernel runs.
+// Inputs and outputs of the mesh kernels: contiguous arrays of the given shapes, on the device where the kernel runs.
 namespace vision3d {
 
 template <typename T>
@@ -27,8 +27,8 @@ struct MeshVjpArgs {
 
 template <typename T>
 struct InterpolateArgs {
-    int64_t images, sets, vertices, faces, pixels, channels;  // attributes are one set, or one an image; pixels of an image
-    int64_t height;                                           // of an image
+    int64_t images, sets, vertices, faces, pixels, channels;  // attributes are one set, or one per image; pixels of an image
+    int64_t height;                                           // height of an image
     const T* attributes;                                      // (sets,V,D)
     const int32_t* triangles;                                 // (F,3)
     const int32_t* face_ids;                                  // (I,pixels)
@@ -40,9 +40,9 @@ struct InterpolateArgs {
 
 template <typename T>
 struct TextureArgs {
-    int64_t images, sets, pixels, texels, channels, levels;  // one texture, or one an image; texels of all levels
+    int64_t images, sets, pixels, texels, channels, levels;  // one texture, or one per image; texels of all levels
     const int64_t* sizes;                                    // (levels,2) height and width
-    bool repeat;                                             // else the border texels continue
+    bool repeat;                                             // otherwise border texels are repeated
     const T* textures;                                       // (sets,texels,D)
     const T* uvs;                                            // (I,pixels,2)
     const T* lods;                                           // (I,pixels) or null: the finest level
@@ -60,17 +60,17 @@ struct AntialiasArgs {
     const int32_t *triangles, *neighbors;  // (F,3): corners; face on the other side of the edge opposite each, or -1
     const int32_t* face_ids;               // (I,H,W)
     const T *depths, *colors;              // (I,H,W) (I,H,W,D)
-    uint8_t* pairs;                        // (I,H,W): which pairs blend, found forward
+    uint8_t* pairs;                        // (I,H,W): pairs that blend, from the forward pass
     T* out_colors;                         // (I,H,W,D)
     const T* v_out_colors;
     T *v_colors, *v_positions;  // the second is added to, starts at zero
 };
 
-// Fragments, attributes and silhouettes at once, on a processor.
+// Fragments, attributes and silhouettes in one call, on a CPU.
 template <typename T>
 struct PictureArgs {
-    MeshArgs<T> mesh;          // barycentrics is not read; backward reads the other outputs
-    int64_t sets, channels;    // attributes are one set, or one an image
+    MeshArgs<T> mesh;          // barycentrics is not read; the backward pass reads the other outputs
+    int64_t sets, channels;    // attributes are one set, or one per image
     const T* attributes;       // (sets,V,D)
     const int32_t* neighbors;  // (F,3), as above
     uint8_t* pairs;            // (I,H,W), as above

@@ -2,28 +2,28 @@
 #include "vision3d/procrustes.h"
 
 // Materials of the material point method: plastic flow and Kirchhoff stress of a trial deformation gradient. The laws, their
-// memories and sources are those of vision3d/stages/simulate/{laws,plasticity}.py, which the tests hold this against.
+// internal variables and sources are those of vision3d/stages/simulate/{laws,plasticity}.py, which the tests compare.
 namespace vision3d::mpm {
 
 enum Law { COROTATED, NEO_HOOKEAN, HENCKY, VON_MISES, DRUCKER_PRAGER, SNOW, WATER, VISCOPLASTIC, STATIONARY, LAWS };
 
-// What a body is made of; factors that do not change are computed once (bindings/mpm.h).
+// Material of a body; constant factors are precomputed (bindings/mpm.h).
 template <typename S>
 struct Material {
     int law;
     S mu, lam;
-    S limit;        // von_mises, viscoplastic: norm of the strain's deviator where flow begins
+    S limit;        // von_mises, viscoplastic: norm of the deviatoric strain at yield
     S hardening;    // von_mises
     S slope;        // drucker_prager: flow per volume strain
     S viscosity;    // viscoplastic
-    S least, most;  // snow: stretches that are kept
+    S least, most;  // snow: bounds of elastic stretches
     S packing, max_packing;
-    S friction;  // factor on the friction of solids
+    S friction;  // factor of the friction of solids
 };
 
-constexpr double MIN_STRETCH = 0.01;  // least that logarithms see
-constexpr float MAX_STRETCH = 1e6f;   // of the deformation since rest, which does nothing but show
-constexpr double MIN_VOLUME = 0.05;   // of water: pressure grows no more below it
+constexpr double MIN_STRETCH = 0.01;  // lower bound for logarithms
+constexpr float MAX_STRETCH = 1e6f;   // of the total deformation, which is only used for rendering
+constexpr double MIN_VOLUME = 0.05;   // of water: the pressure is constant below it
 
 template <typename T>
 V3D_HD T determinant(const T M[9]) {
@@ -46,8 +46,8 @@ V3D_HD void compose(const T A[9], const T values[3], const T B[9], T out[9]) {
     }
 }
 
-// The nearest rotation. Newton's iteration X <- (X + X^-T) / 2 where the determinant is well above zero; elsewhere by
-// quaternions, which inverted matrices have no trouble with.
+// The nearest rotation. Newton's iteration X <- (X + X^-T) / 2 if the determinant is well above zero; otherwise by
+// quaternions, which also handle inverted matrices.
 template <typename T>
 V3D_HD void polar(const T M[9], T R[9]) {
     using Scalar = typename Traits<T>::Scalar;
@@ -66,7 +66,7 @@ V3D_HD void polar(const T M[9], T R[9]) {
             change = max(change, abs(next - R[k]));
             R[k] = next;
         }
-        // The error after a step is about half the square of the change that it made.
+        // The error after a step is about half the square of its change.
         if (!any(T(Scalar(sizeof(Scalar) == 4 ? 2e-4 : 1e-8)) < change)) break;
     }
     if (any(andnot(regular, T(Scalar(-1)) < T(Scalar(0))))) {
@@ -76,7 +76,7 @@ V3D_HD void polar(const T M[9], T R[9]) {
     }
 }
 
-// M = U diag(s) V^T with rotations U and V; the sign of the determinant is in one of the s, the one nearest to zero.
+// M = U diag(s) V^T with rotations U and V; the sign of the determinant is in the s closest to zero.
 template <typename T>
 V3D_HD void signed_svd(const T M[9], T U[9], T s[3], T V[9]) {
     T R[9], S[9], A[3][3], W[3][3];
@@ -99,7 +99,7 @@ V3D_HD void log_stretches(const T s[3], T h[3]) {
     for (int k = 0; k < 3; ++k) h[k] = log(max(s[k], T(Scalar(MIN_STRETCH))));
 }
 
-// Takes the mean off; returns the norm of what is left.
+// Subtracts the mean; returns the norm of the remainder.
 template <typename T>
 V3D_HD T deviator(const T h[3], T shape[3]) {
     using Scalar = typename Traits<T>::Scalar;
@@ -113,14 +113,14 @@ V3D_HD T packing_factor(T memory, T packing, T most) {
     return min(exp(packing * (T(1) - memory)), most);
 }
 
-// Hencky's stress in principal values.
+// Hencky stress in principal values.
 template <typename T>
 V3D_HD void hencky(const T h[3], T mu, T lam, T t[3]) {
     const T volume = lam * (h[0] + h[1] + h[2]);
     for (int k = 0; k < 3; ++k) t[k] = fma(T(2) * mu, h[k], volume);
 }
 
-// F becomes what of it is elastic, memory what the material remembers, and tau the Kirchhoff stress then.
+// Replaces F by its elastic part, updates the internal variable `memory`, and sets tau to the Kirchhoff stress.
 template <int LAW, typename T, typename S>
 V3D_HD void flow_and_stress(const Material<S>& m, T F[9], T& memory, S dt, T tau[9]) {
     const T mu(m.mu), lam(m.lam);
@@ -161,7 +161,7 @@ V3D_HD void flow_and_stress(const Material<S>& m, T F[9], T& memory, S dt, T tau
                 changed = max(changed, abs(kept[k] - s[k]));
                 memory = memory * max(s[k], T(S(1e-2))) / kept[k];
             }
-            memory = min(max(memory, T(S(1e-30))), T(S(1e30)));  // a lone particle is torn again and again
+            memory = min(max(memory, T(S(1e-30))), T(S(1e30)));  // an isolated particle is stretched repeatedly
             T packed[9];
             compose(U, kept, V, packed);
             const auto flows = T(0) < changed;
@@ -218,7 +218,7 @@ V3D_HD void flow_and_stress(const Material<S>& m, T F[9], T& memory, S dt, T tau
     }
 }
 
-// Elastic energy per volume at rest [J/m^3].
+// Elastic energy per rest volume [J/m^3].
 template <int LAW, typename T, typename S>
 V3D_HD T energy_density(const Material<S>& m, const T F[9], T memory) {
     const T mu(m.mu), half(S(0.5) * m.lam);
@@ -267,7 +267,7 @@ V3D_HD void with_law(int law, Visit visit) {
     }
 }
 
-// A deformation that keeps growing, of a drop that flies alone, keeps its shape and grows no more.
+// Bounds a deformation that keeps growing, such as that of an isolated drop, preserving its shape.
 template <typename T>
 V3D_HD void bound_deformation(T F[9]) {
     T most(0);
@@ -276,9 +276,9 @@ V3D_HD void bound_deformation(T F[9]) {
     for (int k = 0; k < 9; ++k) F[k] = F[k] * factor;
 }
 
-// Weights of the three nodes of an axis, for a particle at f = 0.5 to 1.5 cells beyond the first. The outer ones are rounded to
+// Weights of the three nodes of an axis, for a particle at f = 0.5 to 1.5 cells after the first. The outer ones are rounded to
 // multiples of the last bit of 0.5, so that the middle one has no error and their sum is 1: otherwise a particle that stays
-// between its nodes loses the same part of its velocity in every step.
+// between its nodes loses the same fraction of its velocity in every step.
 template <typename T>
 V3D_HD void spline_weights(T f, T w[3]) {
     const T half(0.5f), a = T(1.5f) - f, c = f - half;

@@ -5,32 +5,32 @@
 
 namespace vision3d::mpm {
 
-// Rows of the particles' numbers; each row holds one number of every particle.
+// Rows of particle data; each row has one value of every particle.
 enum Row { X_ROW = 0, V_ROW = 3, C_ROW = 6, F_ROW = 15, TOTAL_ROW = 24, MEMORY_ROW = 33, MASS_ROW = 34, VOLUME_ROW = 35, ROWS = 36 };
 
-// Most bodies, solids, winds and motions of a world.
+// Maximum number of bodies, solids, winds and motions of a world.
 constexpr int MOST = 64;
 
-// A rigid motion that leads particles, in one time step.
+// A prescribed rigid motion of particles, in one time step.
 template <typename T>
 struct Lead {
     int is_on;
     T center[3], next_center[3], velocity[3], spin[3], turn[9];  // turn: rotation of the step
 };
 
-// Everything that a step needs, at one moment. Positions are from the first node of the grid.
+// All inputs of a step, at one time. Positions are relative to the first node of the grid.
 template <typename T>
 struct Step {
     T* rows;  // (ROWS, stride)
     int64_t stride, count;
     const int32_t* body;    // (count)
-    const int32_t* motion;  // (count), or null where nothing is led
+    const int32_t* motion;  // (count), or null without kinematic particles
     T* grid;                // (size[0], size[1], line, 4) mass, momentum or velocity
-    T* lacking;             // (size[0], size[1], line) mass times what its material's friction lacks of 1, or null where none differs
+    T* lacking;             // (size[0], size[1], line) mass times (1 - friction factor of its material), or null if all are 1
     int64_t size[3], line;  // nodes along the axes; line = size[2] + 1, so that a row of four nodes ends before the next line
     int padding;
-    T spacing, dt, gravity[3], low[3], high[3];  // low, high: where particles may be
-    T skipped;                                   // part of dt that the grid went on without tracers; 0 for particles
+    T spacing, dt, gravity[3], low[3], high[3];  // low, high: bounds of particles
+    T skipped;                                   // fraction of dt that the grid advanced without tracers; 0 for particles
     Material<T> materials[MOST];
     Solid<T> solids[MOST];
     Wind<T> winds[MOST];
@@ -43,11 +43,11 @@ V3D_HD int64_t node_index(const Step<T>& step, int64_t i, int64_t j, int64_t k) 
     return (i * step.size[1] + j) * step.line + k;
 }
 
-// Found by a pass over particles or nodes; sums of parts.
+// Results of a pass over particles or nodes; partial sums.
 struct Found {
-    double work = 0;                   // of all but gravity [J]
-    double speed2 = 0, gradient2 = 0;  // largest squares of |v| and |C|
-    int64_t kept = 0;                  // particles that had to be kept inside
+    double work = 0;                   // of all except gravity [J]
+    double speed2 = 0, gradient2 = 0;  // maximum squares of |v| and |C|
+    int64_t kept = 0;                  // particles clamped to the grid
     bool is_finite = true;
 
     V3D_HD_MEMBER void add(const Found& other) {
@@ -59,8 +59,8 @@ struct Found {
     }
 };
 
-// Turns the momentum of one node into its velocity after gravity and wind; returns the work of wind: its impulse times the
-// velocity that it leaves. Solids come next (`meet_node`), then the grid's sides (`side_node`).
+// Converts the momentum of one node to its velocity after gravity and wind; returns the work of wind: its impulse times the
+// velocity after it. Solids come next (`meet_node`), then the grid's sides (`side_node`).
 template <typename T>
 V3D_HD T step_node(const Step<T>& step, int64_t i, int64_t j, int64_t k, T* node) {
     const T mass = node[0];
@@ -68,7 +68,7 @@ V3D_HD T step_node(const Step<T>& step, int64_t i, int64_t j, int64_t k, T* node
     const T point[3] = {T(i) * step.spacing, T(j) * step.spacing, T(k) * step.spacing};
     T v[3], before[3], work(0);
     for (int a = 0; a < 3; ++a) {
-        // Gravity as momentum: added to velocities, which are multiples of their last bit, it would be rounded the same way in
+        // Gravity is added as momentum: added to velocities, which are multiples of their last bit, it would be rounded the same way in
         // every step.
         v[a] = fma(mass, step.dt * step.gravity[a], node[1 + a]) / mass;
         before[a] = v[a];
@@ -81,7 +81,7 @@ V3D_HD T step_node(const Step<T>& step, int64_t i, int64_t j, int64_t k, T* node
     return mass * work;
 }
 
-// The way out of a solid (`way_out`) of a node inside of it, -1 of others.
+// The way out of a solid (`way_out`) for a node inside it, -1 for others.
 template <typename T>
 V3D_HD int way_out_at(const Step<T>& step, const Solid<T>& solid, int64_t i, int64_t j, int64_t k) {
     if (!(step.grid[4 * node_index(step, i, j, k)] > T(0))) return -1;
@@ -90,13 +90,13 @@ V3D_HD int way_out_at(const Step<T>& step, const Solid<T>& solid, int64_t i, int
     return solid_distance(solid, point, normal) < T(0) ? way_out(normal) : -1;
 }
 
-// Factor on the friction of solids of the material at a node, the mean by mass.
+// Factor of the friction of solids at a node: the mass-weighted mean over materials.
 template <typename T>
 V3D_HD T friction_at(const Step<T>& step, const T* node) {
     return step.lacking ? max(T(1) - step.lacking[(node - step.grid) / 4] / node[0], T(0)) : T(1);
 }
 
-// Up to a factor, the mass that a node has of a half space of material `height` cells above it: of layers of particles half a cell
+// Mass, up to a factor, that a node has of a half-space of material up to `height` cells above it: layers of particles half a cell
 // apart, the first a quarter of a cell inside.
 template <typename T>
 V3D_HD T half_space(T height) {
@@ -108,16 +108,16 @@ V3D_HD T half_space(T height) {
     return sum;
 }
 
-// Whether material has come as far as a surface `height` cells above a node: then the masses of the node and of the next one
-// outwards are as those of a half space that ends there, or more inwards. Nodes get mass from farther off than that.
+// Whether material has reached a surface `height` cells above a node: then the masses of the node and of the next one outwards
+// have the ratio of a half-space that ends there, or a larger one. Nodes get mass from farther away than that.
 template <typename T>
 V3D_HD bool touches(T mass, T next_mass, T height) {
     return !(mass * half_space(height - T(1)) < next_mass * half_space(height));
 }
 
-// Contact of a node inside of a solid whose way out is `way`. Where the next node on the way is outside, the velocity between the
-// two is that of material at the surface, and what the contact changes there is an impulse on both by their shares: the place of
-// the surface between the nodes counts. No two nodes of the same way share one. Returns the work.
+// Contact of a node inside a solid whose way out is `way`. If the next node on the way is outside, the velocity interpolated
+// at the surface is constrained, and the change is an impulse on both nodes by their weights, so that the position of the
+// surface between the nodes matters. No two nodes with the same way share one. Returns the work.
 template <typename T>
 V3D_HD T meet_node(const Step<T>& step, const Solid<T>& solid, int way, int64_t i, int64_t j, int64_t k) {
     T* const node = step.grid + 4 * node_index(step, i, j, k);
@@ -158,7 +158,7 @@ V3D_HD T meet_node(const Step<T>& step, const Solid<T>& solid, int way, int64_t 
     return work;
 }
 
-// The grid's outer layers let nothing out. Returns the work.
+// The grid's outer layers block outward velocities. Returns the work.
 template <typename T>
 V3D_HD T side_node(const Step<T>& step, int64_t i, int64_t j, int64_t k) {
     T* const node = step.grid + 4 * node_index(step, i, j, k);
@@ -182,7 +182,7 @@ V3D_HD void ways_of(const Solid<T>& solid, int& first, int& last) {
     last = solid.shape == PLANE ? first : 5;
 }
 
-// The velocities that a particle has got from the grid give way to those of the motion that leads it. Returns the work.
+// Replaces the grid velocity of a particle by that of its prescribed motion. Returns the work.
 template <typename T>
 V3D_HD T lead(const Step<T>& step, const Lead<T>& led, const T x[3], T v[3], T C[9], T free[3], T mass) {
     const T inner = step.spacing * step.spacing * T(0.25f);

@@ -6,10 +6,10 @@
 #include <vector>
 #include "vision3d/mpm_args.h"
 
-// What the drivers of all targets share: the world as Python gives it, its state at one moment, and the loop over time steps.
+// Shared by the drivers of all targets: the world as given by Python, its state at one time, and the loop over time steps.
 namespace vision3d::mpm {
 
-// Numbers of a row of each table; stages/simulate/engines/native.py writes them in the order in which they are read below.
+// Values per row of each table; stages/simulate/engines/native.py writes them in the order in which they are read below.
 constexpr int MATERIAL_NUMBERS = 12, SOLID_NUMBERS = 28, FIELD_NUMBERS = 8, WIND_NUMBERS = 12, MOTION_NUMBERS = 11;
 
 struct World {
@@ -80,7 +80,7 @@ Solid<T> solid_at(const World& world, const double* row, double age) {
     return out;
 }
 
-// Fills in what changes with time.
+// Sets the time-dependent values.
 template <typename T>
 void set_time(const World& world, double time, double dt, Step<T>& step) {
     step.dt = T(dt);
@@ -119,7 +119,7 @@ void set_time(const World& world, double time, double dt, Step<T>& step) {
     }
 }
 
-// What does not change with time. Particles stay where all 27 nodes around them exist.
+// Sets the constant values. Particles stay where all 27 nodes around them exist.
 template <typename T>
 void set_world(const World& world, Step<T>& step) {
     step.padding = world.padding;
@@ -131,14 +131,14 @@ void set_world(const World& world, Step<T>& step) {
         step.size[k] = world.size[k];
         step.line = world.size[2] + 1;
         step.gravity[k] = T(world.gravity[k]);
-        // Not half a cell itself: times the rounded inverse of the spacing that is less for one spacing in seven.
+        // Not exactly half a cell: multiplied by the rounded inverse of the spacing, that is too small for one spacing in seven.
         step.low[k] = T(0.5) * step.spacing * (T(1) + T(4) * std::numeric_limits<T>::epsilon());
         const T end = (T(world.size[k]) - T(1.5)) * step.spacing;
         step.high[k] = end - T(4) * std::numeric_limits<T>::epsilon() * T(world.size[k]) * step.spacing;
     }
 }
 
-// The same moment, for other particles.
+// The same time, for other particles.
 template <typename T>
 Step<T> with_particles(const Step<T>& step, const Step<T>& particles) {
     Step<T> out = step;
@@ -160,13 +160,13 @@ inline double stable_dt(const World& world, const Found& found) {
     return dt;
 }
 
-constexpr double MAX_STEPS = 1e7;   // of one call
+constexpr double MAX_STEPS = 1e7;   // maximum per call
 constexpr int TRACE_EVERY = 8;      // time steps between two moves of tracers
-constexpr double TRACE_WAY = 0.25;  // cells that the fastest particle goes meanwhile, at most
+constexpr double TRACE_WAY = 0.25;  // maximum distance in cells of the fastest particle in between
 
-// Calls substep(step) -> Found with stable steps until `duration` has passed, and trace(step) -> Found now and then, with the time
-// since the last call as the step's dt. `found` is of the particles at the beginning. Tracers take the velocity where they would be
-// before the last step, and go with the mean of those of all steps, as if it had changed evenly: no lag in free fall.
+// Calls substep(step) -> Found with stable steps until `duration` has passed, and trace(step) -> Found occasionally, with the time
+// since the last call as the step's dt. `found` is of the particles at the start. Tracers use the velocity at their position
+// before the last step and move with the mean over all steps, assuming it changed linearly: no lag in free fall.
 template <typename T, typename Substep, typename Trace>
 Report advance(const World& world, double duration, double time, double max_dt, Found found, Step<T>& step, Substep substep, Trace trace) {
     Report report;

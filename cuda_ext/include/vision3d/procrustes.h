@@ -2,13 +2,13 @@
 #include "vision3d/rotation.h"
 
 // The rotation nearest to a matrix, without a singular value decomposition: its quaternion is the eigenvector of the largest
-// eigenvalue of a symmetric 4x4 matrix (Davenport's), which Jacobi's turns find to full precision.
+// eigenvalue of a symmetric 4x4 matrix (Davenport's), which Jacobi rotations find to full precision.
 namespace vision3d {
 
-// One of Jacobi's turns: makes A[p][q] zero and turns the columns p and q of V with it.
+// One Jacobi rotation: makes A[p][q] zero and rotates the columns p and q of V.
 template <int N, typename T>
 V3D_HD void jacobi_turn(T A[N][N], T V[N][N], int p, int q) {
-    // t = tan(turn) = 2 a / (d + sign(d) sqrt(d^2 + 4 a^2)), without a division by a, which may be 0.
+    // t = tan(angle) = 2 a / (d + sign(d) sqrt(d^2 + 4 a^2)), without a division by a, which may be 0.
     const T twice = A[p][q] + A[p][q], d = A[q][q] - A[p][p];
     const T root = sqrt(d * d + twice * twice);
     const T below = select(d < T(0), d - root, d + root);
@@ -30,14 +30,14 @@ V3D_HD void jacobi_turn(T A[N][N], T V[N][N], int p, int q) {
     }
 }
 
-// Eigenvalues on the diagonal of A and eigenvectors in the columns of V, of a symmetric A with entries of about 1.
+// Eigenvalues on the diagonal of A and eigenvectors in the columns of V, for a symmetric A with entries of about 1.
 template <int N, typename T>
 V3D_HD void jacobi(T A[N][N], T V[N][N]) {
     using Scalar = typename Traits<T>::Scalar;
     constexpr Scalar SMALL = FloatFacts<Scalar>::EPSILON / 8;
     for (int i = 0; i < N; ++i)
         for (int j = 0; j < N; ++j) V[i][j] = T(i == j ? 1 : 0);
-    for (int sweep = 0; sweep < 10; ++sweep) {  // the off-diagonal part falls quadratically: 4 to 6 do
+    for (int sweep = 0; sweep < 10; ++sweep) {  // the off-diagonal part converges quadratically: 4 to 6 suffice
         T off(0);
         for (int p = 0; p < N; ++p)
             for (int q = p + 1; q < N; ++q) off = max(off, abs(A[p][q]));
@@ -77,7 +77,8 @@ V3D_HD void nearest_rotation(const T M[9], T R[9]) {
 }
 
 // With S = R^T M: v_M = R hat(u), u = (tr(S) I - S)^-1 w, w the axial vector of R^T v_R - its transpose. The eigenvalues of
-// tr(S) I - S are the sums of two singular values; where one is 0 the rotation jumps, and that direction gets no gradient.
+// tr(S) I - S are the sums of two singular values; where one is 0, the rotation is discontinuous, and that direction gets no
+// gradient.
 template <typename T>
 V3D_HD void nearest_rotation_vjp(const T M[9], const T R[9], const T v_R[9], T v_M[9]) {
     using Scalar = typename Traits<T>::Scalar;

@@ -13,20 +13,20 @@ struct Projection {
 
 constexpr double COMPENSATION_FLOOR = 0.005 * 0.005;  // of det(before blur) / det(after)
 
-// What a camera can see.
+// Visibility limits of a camera.
 template <typename T>
 struct Limits {
     T width, height, near_plane, far_plane, radius_clip;
 };
 
-// How many standard deviations reach alpha = 1/255: 3.33 for an opaque Gaussian, negative where none does.
+// Number of standard deviations to alpha = 1/255: 3.33 for an opaque Gaussian, negative if alpha is always smaller.
 template <typename T>
 V3D_HD T seen_extent(T opacity) {
     if (!(opacity >= T(1) / T(255) && opacity < T(1e30))) return T(-1);
     return min(T(3.33), sqrt(T(2) * log(T(255) * opacity)));
 }
 
-// Whether a Gaussian is seen, and the half sides in pixels of the box that holds it. A NaN anywhere makes it unseen.
+// Whether a Gaussian is visible, and the half sides in pixels of its bounding box. A NaN anywhere makes it invisible.
 template <typename T>
 V3D_HD bool splat_radii(const Projection<T>& f, T extent, const Limits<T>& limits, int32_t radii[2]) {
     const T big(1e30), zero(0), x = f.mean2d[0], y = f.mean2d[1];
@@ -42,7 +42,7 @@ V3D_HD bool splat_radii(const Projection<T>& f, T extent, const Limits<T>& limit
     return true;
 }
 
-// P = J R: how a small step in the world moves the pixel.
+// P = J R: derivative of the pixel by the world position.
 template <typename T, typename S>
 V3D_HD void pixel_jacobian(const View<S>& view, const T J[6], T P[6]) {
     for (int i = 0; i < 2; ++i)
@@ -64,7 +64,7 @@ V3D_HD void finish_projection(const T cov[3], T det_sharp, T eps2d, Projection<T
     out.cov2d[0] = cov[0] + eps2d;
     out.cov2d[1] = cov[1];
     out.cov2d[2] = cov[2] + eps2d;
-    // det(C + e I) = det(C) + e tr(C) + e^2 loses nothing to cancellation.
+    // det(C + e I) = det(C) + e tr(C) + e^2 has no cancellation.
     out.det = det_sharp + eps2d * (cov[0] + cov[2] + eps2d);
     const T inverse = rcp(out.det);
     out.conic[0] = out.cov2d[2] * inverse;
@@ -110,7 +110,7 @@ V3D_HD void project_covariance(const View<S>& view, const T mean[3], const T cov
     finish_projection(cov, cov[0] * cov[2] - cov[1] * cov[1], eps2d, out);
 }
 
-// Gradient of the loss in the entries xx, xy, yy of the image covariance, from those of conic and compensation.
+// Gradient of the loss by the entries xx, xy, yy of the image covariance, from those of conic and compensation.
 template <typename T>
 V3D_HD void finish_projection_vjp(const Projection<T>& f, T eps2d, const T v_conic[3], T v_compensation, T v_cov[3]) {
     const T a = f.conic[0], b = f.conic[1], c = f.conic[2], two(2);
@@ -125,7 +125,7 @@ V3D_HD void finish_projection_vjp(const Projection<T>& f, T eps2d, const T v_con
     v_cov[2] = v_cov[2] + g * (one_minus * c - e);
 }
 
-// Gradient at the point and the camera, from v_P (2x3), v_mean2d and v_depth. v_view gets R (9) then t (3), added to.
+// Gradient by the point and the camera, from v_P (2x3), v_mean2d and v_depth. v_view gets R (9) then t (3), added to.
 template <int MODEL, typename T, typename S>
 V3D_HD void pose_vjp(const View<S>& view, const T mean[3], const T p[3], const T J[6], const T v_P[6], const T v_mean2d[2], T v_depth,
                      T v_mean[3], T* v_view) {

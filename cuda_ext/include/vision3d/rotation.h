@@ -1,11 +1,11 @@
 #pragma once
 #include "vision3d/quaternion.h"
 
-// Rotation matrices (row-major 9) of other numbers and back, with gradients. T is a float, a double or a vector of floats.
-// Inputs of any size: lengths are taken after a division by the largest entry.
+// Conversion of other parameters to rotation matrices (row-major 9) and back, with gradients. T is a float, a double or a vector
+// of floats. Inputs of any scale: norms are computed after a division by the largest entry.
 namespace vision3d {
 
-// What std::numeric_limits says; its functions are not for device code.
+// Values of std::numeric_limits, whose functions are not for device code.
 template <typename T> struct FloatFacts;
 template <> struct FloatFacts<float> {
     static constexpr float EPSILON = 1.1920929e-7f, LEAST = 1.17549435e-38f;
@@ -31,7 +31,7 @@ V3D_HD T largest3(const T a[3]) {
     return max(max(abs(a[0]), abs(a[1])), abs(a[2]));
 }
 
-// Whether the inverse of a largest entry is finite; what is smaller (1e-37 in float) counts as 0.
+// Whether the inverse of a largest entry is finite; smaller values (1e-37 in float) count as 0.
 template <typename T>
 V3D_HD typename Traits<T>::Mask is_invertible(T scale) {
     using Scalar = typename Traits<T>::Scalar;
@@ -51,7 +51,7 @@ V3D_HD T normalize3(const T a[3], T unit[3]) {
     return s * inverse;
 }
 
-// A unit vector orthogonal to the unit vector a: its cross product with the axis that is least aligned with it.
+// A unit vector orthogonal to the unit vector a: its cross product with the least aligned axis.
 template <typename T>
 V3D_HD void any_orthogonal3(const T a[3], T out[3]) {
     const T x = abs(a[0]), y = abs(a[1]), z = abs(a[2]);
@@ -63,11 +63,11 @@ V3D_HD void any_orthogonal3(const T a[3], T out[3]) {
     normalize3(across, out);
 }
 
-// What Gram-Schmidt finds on its way, which the gradient needs again.
+// Intermediate results of Gram-Schmidt, needed for the gradient.
 template <typename T>
 struct Frame {
     T x[3], y[3], z[3];
-    T part[3];                          // the second direction, of length 1, or what stands for it
+    T part[3];                          // the second direction, of unit length, or its replacement
     T inverse_a, inverse_b, inverse_n;  // 1 / length of the first input, of the second, of its orthogonal part
     T along;                            // part . x
 };
@@ -95,7 +95,7 @@ V3D_HD void gram_schmidt_frame(const T in[6], Frame<T>& f) {
         f.part[k] = select(parallel, other[k], f.part[k]);
         f.y[k] = select(parallel, other[k], rest[k] * inverse_n);
     }
-    // Once more, for what rounding has left along x where the two are nearly parallel.
+    // Once more, to remove the remainder along x after rounding when the two are nearly parallel.
     const T left = dot3(f.y, f.x);
     for (int k = 0; k < 3; ++k) f.y[k] = f.y[k] - left * f.x[k];
     const T s = rsqrt(dot3(f.y, f.y));
@@ -103,7 +103,7 @@ V3D_HD void gram_schmidt_frame(const T in[6], Frame<T>& f) {
     cross3(f.x, f.y, f.z);
 }
 
-// Six numbers, two columns one after the other, to a rotation; Zhou et al. 2019. Always a rotation.
+// Six values, two columns one after the other, to a rotation; Zhou et al. 2019. Always a rotation.
 template <typename T>
 V3D_HD void gram_schmidt(const T in[6], T R[9]) {
     Frame<T> f;
@@ -150,7 +150,7 @@ V3D_HD T scaled_quat(const T q[4], T out[4]) {
 // The quaternion (w >= 0) of a rotation matrix, and 1 / length of the row of 4 q q^T that it was read from.
 template <typename T>
 struct QuatRow {
-    typename Traits<T>::Mask row[4];  // which of the four
+    typename Traits<T>::Mask row[4];  // selected row
     T inverse;                        // 1 / length, with the sign that makes w >= 0
     T quat[4];
 };
@@ -170,7 +170,7 @@ V3D_HD void rotmat_quat_row(const T R[9], QuatRow<T>& out) {
         out.row[k] = better;
         for (int j = 0; j < 4; ++j) row[j] = select(better, rows[k][j], row[j]);
     }
-    // The best of the four is at least 1 for a rotation: no scaling needed.
+    // The largest of the four is at least 1 for a rotation: no scaling needed.
     const T square = row[0] * row[0] + row[1] * row[1] + row[2] * row[2] + row[3] * row[3];
     const T s = rsqrt(select(T(0) < square, square, one));
     out.inverse = select(row[0] < T(0), -s, s);
@@ -184,7 +184,7 @@ V3D_HD void rotmat_to_quat(const T R[9], T q[4]) {
     for (int k = 0; k < 4; ++k) q[k] = found.quat[k];
 }
 
-// From the row that was read and the gradient of its unit vector to that of the matrix.
+// From the selected row and the gradient of its unit vector to that of the matrix.
 template <typename T>
 V3D_HD void quat_row_vjp(const QuatRow<T>& f, const T v_q[4], T v_R[9]) {
     const T along = v_q[0] * f.quat[0] + v_q[1] * f.quat[1] + v_q[2] * f.quat[2] + v_q[3] * f.quat[3];
@@ -212,7 +212,7 @@ V3D_HD void rotmat_to_quat_vjp(const T R[9], const T v_q[4], T v_R[9]) {
     quat_row_vjp(found, v_q, v_R);
 }
 
-// Unit quaternion of a rotation vector, and what its gradient needs.
+// Unit quaternion of a rotation vector, and intermediate results for its gradient.
 template <typename T>
 struct Turn {
     T quat[4];

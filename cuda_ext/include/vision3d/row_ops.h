@@ -3,8 +3,8 @@
 #include "vision3d/procrustes.h"
 #include "vision3d/skin.h"
 
-// Operations that turn each row of IN numbers into one of OUT numbers, as types, so that every kind of loop is written once.
-// vjp also gets the row that came out; those that have no use for it do not ask Python to keep it.
+// Operations that convert each row of IN values to one of OUT values, as types, so that every kind of loop is written once.
+// vjp also gets the output row; operations without use for it do not ask Python to store it.
 namespace vision3d::rows {
 
 struct QuatToRotmat {
@@ -51,7 +51,7 @@ struct NearestRotation {
     }
 };
 
-// A joint's numbers become its row of skinning (skin.h).
+// Converts the values of a joint to its row for skinning (skin.h).
 struct SkinJoint {
     static constexpr int IN = skin::NODE, OUT = skin::ROW;
     static constexpr bool KEEPS_OUTPUT = false;
@@ -62,7 +62,7 @@ struct SkinJoint {
     }
 };
 
-// 0 where all numbers of a row are finite, else not a number.
+// 0 if all values of a row are finite, else NaN.
 template <int WIDTH, typename T>
 V3D_HD T probe(const T* row) {
     T total = row[0] * T(0);
@@ -70,8 +70,8 @@ V3D_HD T probe(const T* row) {
     return total;
 }
 
-// The operation on a row; a row that holds a number that is not finite becomes NaN as a whole, rather than the rotation that
-// stands for a missing direction.
+// The operation on a row; a row with a value that is not finite becomes all NaN, rather than the rotation that replaces a
+// missing direction.
 template <typename Op, typename T>
 V3D_HD void forward(const T* in, T* out) {
     const T found = probe<Op::IN>(in);

@@ -1,6 +1,6 @@
 #pragma once
-// The operations that the maths headers use, for one number at a time. A SIMD type brings its own (cpu/isa/simd.h), and
-// argument-dependent lookup finds them; `bool` is the mask of a scalar.
+// Operations of the maths headers for one number at a time. A SIMD type provides its own (cpu/isa/simd.h), found by
+// argument-dependent lookup; `bool` is the mask of a scalar.
 #include <cmath>
 #include <cstdint>
 #include "vision3d/macros.h"
@@ -52,7 +52,7 @@ V3D_HD double select(bool m, double a, double b) { return m ? a : b; }
 V3D_HD float keep(bool m, float a) { return m ? a : 0.f; }
 V3D_HD double keep(bool m, double a) { return m ? a : 0.; }
 
-// The mask type of a number type, and the scalar that fills it.
+// The mask type of a number type, and the scalar type for constants.
 template <typename T> struct Traits {
     using Mask = bool;
     using Scalar = T;

@@ -94,7 +94,7 @@ V3D_HD void sh_basis_vjp(const T d[3], const T* w, T v_d[3]) {
     }
 }
 
-// Colour max(sum_k b_k(d) sh_k + 0.5, 0) seen along the ray from the camera centre to the mean. sh(k, c) reads.
+// Color max(sum_k b_k(d) sh_k + 0.5, 0) along the ray from the camera center to the mean. sh(k, c) reads.
 template <int DEGREE, typename T, typename Read>
 V3D_HD void sh_color(const T mean[3], const T center[3], Read sh, T color[3]) {
     const T half(typename Traits<T>::Scalar(0.5));
@@ -109,7 +109,7 @@ V3D_HD void sh_color(const T mean[3], const T center[3], Read sh, T color[3]) {
     }
 }
 
-// Gradients of the above: write(k, c, value) for sh, v_mean set (the camera centre gets its negative).
+// Gradients of the above: write(k, c, value) for sh, v_mean set (the camera center gets its negative).
 template <int DEGREE, typename T, typename Read, typename Write>
 V3D_HD void sh_color_vjp(const T mean[3], const T center[3], Read sh, const T v_color[3], Write write, T v_mean[3]) {
     constexpr int K = (DEGREE + 1) * (DEGREE + 1);

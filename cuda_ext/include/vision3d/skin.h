@@ -1,17 +1,17 @@
 #pragma once
 #include "vision3d/rotation.h"
 
-// Skinning: what a joint contributes, and how a vertex follows the weighted sum of its joints. Kavan et al. 2008; stretch first,
-// then the rigid motion. The sum of a vertex has the same numbers as a joint's row:
+// Skinning: the contribution of a joint, and the motion of a vertex by the weighted sum of its joints. Kavan et al. 2008; stretch
+// first, then the rigid motion. The sum of a vertex has the same layout as a joint's row:
 //   0 real part of the unit dual quaternion (wxyz), 4 its dual part, 8 the map [R S | g + T - R S g] (3 x 4), 20 the stretch S (xx yy
-//   zz xy xz yz), 26 the joint's centre g, 29 the blend: 1 takes the linear map, 0 the dual quaternion. 30 and 31 are zero.
+//   zz xy xz yz), 26 the joint's center g, 29 the blend: 1 selects the linear map, 0 the dual quaternion. 30 and 31 are zero.
 namespace vision3d::skin {
 
 constexpr int ROW = 32, NODE = 17;
 constexpr int REAL = 0, DUAL_PART = 4, MAP = 8, STRETCHES = 20, CENTER = 26, BLEND = 29;
 constexpr int LINEAR = 1, DUAL = 2, STRETCH = 4;  // bits of a mode; both branches: blended
 
-// Calls visit(mode as a constant) for the mode, and says whether there is such a mode.
+// Calls visit(mode as a constant) for the mode; returns whether it exists.
 template <int MODE> struct Mode {
     static constexpr int value = MODE;
 };
@@ -47,7 +47,7 @@ V3D_HD void times_symmetric(const T S[6], const T x[3], T out[3]) {
     out[2] = S[4] * x[0] + S[5] * x[1] + S[2] * x[2];
 }
 
-// The unit quaternion of a joint, the identity for zero; gives back 1 / length, 0 for zero.
+// The unit quaternion of a joint, the identity for zero; returns 1 / length, 0 for zero.
 template <typename T>
 V3D_HD T unit_quat(const T q[4], T unit[4]) {
     T scaled[4];
@@ -57,7 +57,7 @@ V3D_HD T unit_quat(const T q[4], T unit[4]) {
     return s * scale;
 }
 
-// A joint's row from its 17 numbers: quaternion (wxyz, any length), translation T, centre g, stretch S, blend.
+// A joint's row from its 17 values: quaternion (wxyz, any length), translation T, center g, stretch S, blend.
 template <typename T>
 V3D_HD void joint_row(const T in[NODE], T out[ROW]) {
     const T *t = in + 4, *g = in + 7, *S = in + 10, half(0.5f);
@@ -155,7 +155,7 @@ V3D_HD void stretched(const T* b, const T v[3], T y[3], T p[3]) {
     }
 }
 
-// Where vertex v goes, from the sum b of its joints' rows.
+// Position of vertex v, from the sum b of its joints' rows.
 template <int MODE, typename T>
 V3D_HD void place(const T* b, const T v[3], T out[3]) {
     T linear[3], dual[3];
@@ -177,7 +177,7 @@ V3D_HD void place(const T* b, const T v[3], T out[3]) {
     }
 }
 
-// Gradients of the sum and of the vertex; parts of the sum that the mode does not use get zero.
+// Gradients by the sum and the vertex; parts of the sum unused by the mode get zero.
 template <int MODE, typename T>
 V3D_HD void place_vjp(const T* b, const T v[3], const T v_out[3], T* v_b, T v_v[3]) {
     constexpr bool BOTH = (MODE & (LINEAR | DUAL)) == (LINEAR | DUAL);
@@ -217,7 +217,7 @@ V3D_HD void place_vjp(const T* b, const T v[3], const T v_out[3], T* v_b, T v_v[
             v_b[DUAL_PART + 1 + i] = g_c[i];
         }
         cross(g_c, u, a);
-        for (int i = 0; i < 3; ++i) g[i] = g[i] + a[i];  // of p
+        for (int i = 0; i < 3; ++i) g[i] = g[i] + a[i];  // by p
         if constexpr ((MODE & STRETCH) != 0) {
             T back[3];
             times_symmetric(b + STRETCHES, g, back);

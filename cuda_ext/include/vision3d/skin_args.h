@@ -7,7 +7,7 @@ template <typename T>
 struct Args {
     const T* vertices;       // (V, 3)
     const T* weights;        // (V, K)
-    const int64_t* indices;  // (V, K), which joint each weight belongs to
+    const int64_t* indices;  // (V, K), joint of each weight
     const T* rows;           // (B, J, ROW), see skin.h
     int64_t vertices_count, joints, batch;
     int influences;

@@ -1,7 +1,7 @@
 #pragma once
 #include "vision3d/scalar.h"
 
-// What the nodes of a grid meet: solids with friction, and wind. The rules are those of vision3d/stages/simulate/world/boundaries.py.
+// Boundary conditions of grid nodes: solids with friction, and wind. As in vision3d/stages/simulate/world/boundaries.py.
 namespace vision3d::mpm {
 
 enum Shape { PLANE, BOX, BALL, FIELD };
@@ -15,12 +15,12 @@ struct DistanceField {
     T origin[3], inverse_spacing;
 };
 
-// A solid at one moment.
+// A solid at one time.
 template <typename T>
 struct Solid {
     int shape, contact, hollow;
     T center[3], velocity[3], spin[3];
-    T axes[9];  // columns: own axes in the world; of a plane the first row is its normal
+    T axes[9];  // columns: own axes in the world; for a plane the first row is its normal
     T half_size[3], radius, friction;
     DistanceField<T> field;
 };
@@ -35,7 +35,7 @@ V3D_HD T norm3(const T a[3]) {
     return sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2]);
 }
 
-// Distance in the frame of the box and the normal there.
+// Distance in the frame of the box, and the normal there.
 template <typename T>
 V3D_HD T box_distance(const T p[3], const T half_size[3], T normal[3]) {
     T outside[3], depth(0);
@@ -56,8 +56,8 @@ V3D_HD T box_distance(const T p[3], const T half_size[3], T normal[3]) {
     return far > T(0) ? far : depth;
 }
 
-// Trilinear distance in the frame of the field and the direction of its gradient, at the nearest point of the box; what lies
-// outside the box is far away.
+// Trilinear distance in the frame of the field and the direction of its gradient, at the nearest point of the box; points
+// outside the box are far away.
 template <typename T>
 V3D_HD T field_distance(const T p[3], const DistanceField<T>& field, T normal[3]) {
     int64_t cell[3];
@@ -90,7 +90,7 @@ V3D_HD T field_distance(const T p[3], const DistanceField<T>& field, T normal[3]
     return is_beyond ? T(1e30) : value;
 }
 
-// A distance to a solid of the shape FIELD that no point of it is nearer than.
+// A lower bound of the distance to a solid of shape FIELD.
 template <typename T>
 V3D_HD T field_bound(const Solid<T>& solid, const T point[3]) {
     if (solid.hollow) return T(0);
@@ -103,7 +103,7 @@ V3D_HD T field_bound(const Solid<T>& solid, const T point[3]) {
         beyond[k] = max(max(field.origin[k] - own[k], own[k] - last), T(0));
     }
     const T far = norm3(beyond);
-    // Trilinear distances change by up to twice the way where the gradients of two cells differ.
+    // Trilinear distances have a slope of up to 2 where the gradients of two cells differ.
     return far > T(0) ? far : field_distance(own, field, ignored) / T(2);
 }
 
@@ -132,8 +132,8 @@ V3D_HD T solid_distance(const Solid<T>& solid, const T point[3], T normal[3]) {
     return -distance;
 }
 
-// Which way out of a solid is shortest along an axis of the grid: twice the axis, plus 1 towards its negative end. Where two are
-// about equal the first counts, so that rounding does not decide.
+// Direction of the shortest way out of a solid along a grid axis: twice the axis, plus 1 towards its negative end. Near ties go
+// to the first, so that rounding does not decide.
 template <typename T>
 V3D_HD int way_out(const T normal[3]) {
     int axis = 0;
@@ -142,7 +142,7 @@ V3D_HD int way_out(const T normal[3]) {
     return 2 * axis + int(normal[axis] < T(0));
 }
 
-// The velocity of material at a point of the surface after contact; its own factor on the solid's friction is `friction`.
+// The velocity after contact of material at a point of the surface; `friction` is its factor of the solid's friction.
 template <typename T>
 V3D_HD void meet(const Solid<T>& solid, T friction, const T point[3], const T normal[3], T v[3]) {
     const T arm[3] = {point[0] - solid.center[0], point[1] - solid.center[1], point[2] - solid.center[2]};

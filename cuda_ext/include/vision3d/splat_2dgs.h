@@ -3,16 +3,17 @@
 #include "vision3d/project.h"
 #include "vision3d/quaternion.h"
 
-// 2D Gaussians (2dgs, also called surfels): flat splats that a pixel's ray meets exactly (Huang et al. 2024, "2D Gaussian Splatting").
+// 2D Gaussians (2dgs, also called surfels): flat splats intersected exactly by the ray of a pixel (Huang et al. 2024, "2D Gaussian
+// Splatting").
 namespace vision3d {
 
-// A splat in the camera's frame: columns s_u t_u and s_v t_v, centre p, and its frame W R(q).
+// A splat in camera coordinates: columns s_u t_u and s_v t_v, center p, and its frame W R(q).
 template <typename T>
 struct Splat2dgs {
     T axes[9], p[3];      // columns of axes: unit tangents and normal
-    T rows[4], reach[2];  // x and y of the tangents seen from the projected centre (times fx, fy), and their z
+    T rows[4], reach[2];  // x and y of the tangents relative to the projected center (times fx, fy), and their z
     T anchor[2], inverse_z;
-    T divisor;  // |reach|^2 - z^2, negative where the unit splat stays before the camera
+    T divisor;  // |reach|^2 - z^2, negative if the unit splat is in front of the camera
 };
 
 // `transform` (3x3, row-major) maps (u, v, 1) to homogeneous pixels: K [s_u t_u, s_v t_v, p].
@@ -45,7 +46,7 @@ V3D_HD void make_2dgs(const View<S>& view, const T mean[3], const T quat[4], con
     splat.divisor = splat.reach[0] * splat.reach[0] + splat.reach[1] * splat.reach[1] - splat.p[2] * splat.p[2];
 }
 
-// Centre of the projected splat.
+// Center of the projected splat.
 template <typename T>
 V3D_HD void center_2dgs(const Splat2dgs<T>& splat, T mean2d[2]) {
     const auto bounded = splat.divisor < T(0);
@@ -55,14 +56,14 @@ V3D_HD void center_2dgs(const Splat2dgs<T>& splat, T mean2d[2]) {
                     keep(bounded, (splat.rows[2 * i] * splat.reach[0] + splat.rows[2 * i + 1] * splat.reach[1]) * inverse);
 }
 
-// +1 where the normal axes[:, 2] looks at the camera, else -1.
+// +1 if the normal axes[:, 2] faces the camera, else -1.
 template <typename T>
 V3D_HD T facing(const Splat2dgs<T>& splat) {
     const T dot = splat.axes[2] * splat.p[0] + splat.axes[5] * splat.p[1] + splat.axes[8] * splat.p[2];
     return select(dot < T(0), T(1), T(-1));
 }
 
-// As splat_radii: the box of the splat of radius `extent`, everything where that splat crosses the plane of the camera.
+// As splat_radii: bounding box of the splat of radius `extent`; unbounded if that splat crosses the plane of the camera.
 template <typename T>
 V3D_HD bool radii_2dgs(const T mean2d[2], T depth, const T transform[9], const T normal[3], const T anchor[2], const T rows[4], T extent,
                        const Limits<T>& limits, int32_t radii[2]) {
@@ -87,7 +88,7 @@ V3D_HD bool radii_2dgs(const T mean2d[2], T depth, const T transform[9], const T
     return true;
 }
 
-// Gradients of mean2d, depth, transform and normal to the splat's mean, quat, scales, and the camera (R then t, added to).
+// Gradients by mean2d, depth, transform and normal to the splat's mean, quat, scales, and the camera (R then t, added to).
 template <typename T, typename S>
 V3D_HD void vjp_2dgs(const View<S>& view, const T mean[3], const T quat[4], const T scales[3], const T v_mean2d[2], T v_depth,
                      const T v_transform[9], const T v_normal[3], T v_mean[3], T v_quat[4], T v_scales[3], T* v_view) {
@@ -147,8 +148,8 @@ V3D_HD void vjp_2dgs(const View<S>& view, const T mean[3], const T quat[4], cons
     }
 }
 
-// A splat as the blending loops read it. The ray of a pixel at (dx, dy) from (x, y) meets the splat's plane at
-// h = dx by_x + dy by_y + base, (u, v) = h.xy / h.z; signs are such that h.z > 0 before the camera.
+// A splat in the layout of the blending loops. The ray of a pixel at (dx, dy) from (x, y) intersects the splat's plane at
+// h = dx by_x + dy by_y + base, (u, v) = h.xy / h.z; signs are such that h.z > 0 in front of the camera.
 template <typename T>
 struct alignas(16 * sizeof(T)) Record2dgs {
     T x, y, lo, sign;
@@ -165,7 +166,7 @@ V3D_HD void cross(const T a[3], const T b[3], T c[3]) {
     c[2] = a[0] * b[1] - a[1] * b[0];
 }
 
-// Planes of the ray from the transform, with pixels counted from `center`; returns the sign that was multiplied in.
+// Planes of the ray from the transform, with pixels relative to `center`; returns the sign that was multiplied in.
 template <typename T>
 V3D_HD T ray_planes(const T M[9], const T center[2], T by_x[3], T by_y[3], T base[3]) {
     T across[3], down[3];
@@ -186,8 +187,8 @@ V3D_HD T ray_planes(const T M[9], const T center[2], T by_x[3], T by_y[3], T bas
     return sign;
 }
 
-// Half sides of the box around `center` that holds every pixel with exponent <= limit, on the splat or in the low-pass filter:
-// the bounding box of the conic M diag(e, e, -1) M^T, e = 2 limit; unbounded where it crosses the plane of the camera.
+// Half sides of the box around `center` with all pixels of exponent <= limit, of the splat or the low-pass filter: the bounding
+// box of the conic M diag(e, e, -1) M^T, e = 2 limit; unbounded where it crosses the plane of the camera.
 template <typename T>
 V3D_HD void reach_2dgs(const T M[9], const T center[2], T limit, T& rx, T& ry) {
     const T e = 2 * limit, far = T(1e9);
@@ -231,12 +232,12 @@ V3D_HD void ray_planes_vjp(const T M[9], const T center[2], T sign, const T v_by
     for (int j = 0; j < 3; ++j) v_M[6 + j] = a[j] + c[j] - center[0] * v_M[j] - center[1] * v_M[3 + j];
 }
 
-// Where the ray meets the splat, and the exponent: that of the splat or of the low-pass filter (sigma = 1/sqrt 2 px), whichever
-// is smaller (Huang et al. 2024, eq. 11). Powers of two, as in log2_alpha.
+// Intersection of the ray with the splat, and the exponent: the smaller one of the splat and the low-pass filter (sigma =
+// 1/sqrt 2 px) (Huang et al. 2024, eq. 11). Powers of two, as in log2_alpha.
 template <typename T, typename M>
 struct Hit2dgs {
     T u, v, inverse, e;
-    M nearer;  // the splat decides
+    M nearer;  // the exponent is that of the splat
 };
 
 template <typename T, typename M>

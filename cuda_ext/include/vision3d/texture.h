@@ -2,15 +2,15 @@
 #include "vision3d/mesh_args.h"
 #include "vision3d/scalar.h"
 
-// Textures: (u, v) = (0, 0) is the upper left corner of the picture, (1, 1) the lower right one; texel (i, j) has its centre
-// at u = (j + 0.5) / width, v = (i + 0.5) / height. Levels of a pyramid lie one after the other, the finest first.
+// Textures: (u, v) = (0, 0) is the upper left corner of the image, (1, 1) the lower right one; texel (i, j) has its center
+// at u = (j + 0.5) / width, v = (i + 0.5) / height. Levels of a pyramid are stored one after the other, the finest first.
 namespace vision3d {
 
-// The four texels around a point of one level, rows then columns, and how far it is between them.
+// The four texels around a point in one level, rows then columns, and the position between them.
 template <typename T>
 struct Texels {
-    int64_t rows[2], columns[2];  // rows counted over all levels, columns from the row's begin
-    int64_t begins[2];            // texel where each of the rows begins
+    int64_t rows[2], columns[2];  // rows counted over all levels, columns from the start of the row
+    int64_t begins[2];            // first texel of each row
     T fx, fy;
     T scale_x, scale_y;  // derivative of the position in texels by u and v; zero where clamped
 };
@@ -59,13 +59,13 @@ V3D_HD bool place(const TextureArgs<T>& a, int64_t i, int64_t level, Texels<T>& 
     return true;
 }
 
-// The levels that pixel i mixes and the share of the second one.
+// The levels that pixel i interpolates, and the weight of the second one.
 template <typename T>
 struct LevelMix {
     int64_t levels[2];
     int count;
     T share;
-    bool inside;  // the share follows the level of detail
+    bool inside;  // the weight depends on the level of detail
 };
 
 template <typename T>
@@ -82,7 +82,7 @@ V3D_HD const T* texture_of(const TextureArgs<T>& a, int64_t i) {
     return a.textures + (a.sets == 1 ? 0 : i / a.pixels) * a.texels * a.channels;
 }
 
-// visit(texel of the set, weight) for what pixel i reads.
+// Calls visit(texel of the set, weight) for the texels of pixel i.
 template <typename T, typename Visit>
 V3D_HD void each_texel(const TextureArgs<T>& a, int64_t i, Visit visit) {
     if (a.masks != nullptr && !a.masks[i]) return;

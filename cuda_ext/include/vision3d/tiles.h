@@ -21,7 +21,7 @@ struct TileBox {
     int x0, y0, x1, y1;  // tiles [x0, x1) x [y0, y1)
 };
 
-// Tiles before v, and those that begin before v, in 0..count: truncation after the clip is the floor, without a call into the
+// Tiles before v, and those that start before v, in 0..count: truncation after the clip is the floor, without a call to the
 // maths library.
 template <typename T>
 V3D_HD int floor_tile(T v, int count) {
@@ -41,7 +41,7 @@ V3D_HD TileBox tile_box(const TileGrid<T>& grid, const T mean2d[2], const int32_
             ceil_tile((mean2d[0] + rx) * scale, grid.tiles_x), ceil_tile((mean2d[1] + ry) * scale, grid.tiles_y)};
 }
 
-// Which tiles hold a pixel centre, or lie around one, where alpha can reach 1/255.
+// Tiles with a pixel center, or around one, where alpha can reach 1/255.
 template <typename T>
 struct TileTest {
     T x, y, ha, b, hc, slope_x, slope_y, limit;
@@ -56,7 +56,7 @@ struct TileTest {
           slope_y(-conic[1] / conic[2]),
           limit(log(T(255) * opacity) + (sizeof(T) == 4 ? T(1e-3) : T(1e-9))) {}
 
-    // By the rectangle of the tile's pixel centres, cut where the image ends.
+    // By the rectangle of the tile's pixel centers, clipped to the image.
     V3D_HD_MEMBER bool touches(const TileGrid<T>& grid, int tx, int ty) const {
         const T size = T(grid.tile_size), half(0.5);
         const T x0 = T(tx) * size + half - x, x1 = min(T(tx + 1) * size, grid.width) - half - x;
@@ -65,7 +65,7 @@ struct TileTest {
     }
 };
 
-// Bits of a depth as an unsigned number in the same order, also for negative depths.
+// Bits of a depth as an unsigned number in the same order, including negative depths.
 V3D_HD uint32_t depth_bits(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);

@@ -1,9 +1,9 @@
-"""The invariant measure of groups of planar maps in the polar chart g = exp(Y) R, and samples of them.
+"""The invariant measure of groups of planar maps in the polar chart g = exp(Y) R, and sampling.
 
 GL+(2), SL(2) and SO(2) are unimodular. In the chart dmu = J dY dR with J = sinh(d) / d, d the difference of the eigenvalues of
 Y (Helgason, Groups and Geometric Analysis, I.5), dY the Lebesgue measure of orthonormal coordinates and dR of total mass 1.
-The group is not compact, so a probability density p(Y) proposes and the weight J / p makes its mean an integral over the
-group, of functions that live where p does."""
+The group is not compact, so samples are drawn from a density p(Y), and weights J / p turn their mean into an integral over
+the group, for functions supported where p is."""
 
 import math
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from vision3d.geometry.groups.planar import (
 from vision3d.geometry.smooth import sinh_over, wrapped
 
 PlanarGroup = Literal["so2", "sl2", "gl2"]
-"""Rotations; maps that keep areas; all maps with positive determinant."""
+"""Rotations; area-preserving maps; all maps with positive determinant."""
 Proposal = Literal["ball", "normal"]
 """Density of Y: uniform in a ball, or normal."""
 Angles = Literal["even", "uniform", "published"]
-"""Evenly spaced with one random offset; independent; the grid from -pi to pi with both ends, which is one rotation twice."""
+"""Evenly spaced with one random offset; independent; the grid from -pi to pi including both ends (the same rotation)."""
 _NUM_SYM = {"so2": 0, "sl2": 2, "gl2": 3}
 
 
@@ -60,12 +60,12 @@ class GroupSamples:
         return self.log_p.diagonal(dim1=-2, dim2=-1).sum(-1).exp()
 
     def to(self, like: Tensor) -> "GroupSamples":
-        """With the type and on the device of another tensor."""
+        """Convert to the dtype and device of another tensor."""
         return GroupSamples(self.group, self.log_p.to(like), self.angles.to(like), self.weights.to(like))
 
 
 def check_group(name: str) -> PlanarGroup:
-    """The name, if it is one of `PlanarGroup`.
+    """Return the name if it is one of `PlanarGroup`.
 
     Raises:
         ConfigError: It is not.
@@ -108,17 +108,17 @@ def sample_group(
 
     Args:
         group: `so2`, `sl2` or `gl2`.
-        count: How many.
-        spread: Standard deviation of each coordinate of Y, of either proposal.
-        proposal: Of Y. The normal one reaches everywhere, but its weights have a heavy tail.
-        angles: Of R.
-        window: R lies within this angle of the identity [rad], or anywhere; means are then of functions that live there.
-        weighted: Whether the weights are those of the invariant measure, J / p over the volume of the proposal's ball, so that
-            they are about 1; else all 1, which is the integral against p itself.
-        generator: Of the random numbers.
+        count: Number of samples.
+        spread: Standard deviation of each coordinate of Y, for either proposal.
+        proposal: Distribution of Y. The normal one covers the whole space, but its weights have a heavy tail.
+        angles: Distribution of R.
+        window: Maximum angle of R from the identity [rad]; None for no limit. Means then apply to functions supported there.
+        weighted: Whether the weights are those of the invariant measure, J / p divided by the volume of the proposal's ball, so
+            that they are about 1; else all are 1, which gives the integral with respect to p itself.
+        generator: Random generator.
 
     Raises:
-        ConfigError: The group is unknown, or the window is no angle.
+        ConfigError: The group is unknown, or the window is not a valid angle.
     """
     check_group(group)
     if not 0 < window <= math.pi:
@@ -142,13 +142,13 @@ def sample_group(
 
 
 def ball_volume(group: PlanarGroup, spread: float) -> float:
-    """Volume of the ball that `spread` means; mean(weights f) of `sample_group` times it is the integral over the group."""
+    """Volume of the ball given by `spread`; mean(weights f) of `sample_group` times it is the integral over the group."""
     dims = _NUM_SYM[group]
     return math.pi ** (dims / 2) / math.gamma(dims / 2 + 1) * (spread * math.sqrt(dims + 2)) ** dims
 
 
 def _normal_peak(dims: int) -> float:
-    """Peak of the normal density of standard deviation 1, in units of one over the volume of its ball."""
+    """Peak of the normal density of standard deviation 1, relative to the uniform density in its ball."""
     return math.pi ** (dims / 2) / math.gamma(dims / 2 + 1) * (dims + 2) ** (dims / 2) / (2 * math.pi) ** (dims / 2)
 
 

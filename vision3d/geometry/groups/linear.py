@@ -2,7 +2,7 @@
 
 The matrix exponential does not reach all of them: diag(-2, -1/2) has no real logarithm. Here `log` and `from_log` use the
 polar chart, g = exp(Y) exp(A) with Y symmetric and A skew, which is one to one between Sym(n) x SO(n) and GL+(n); of SL(n),
-Y has trace 0. `exp` is the matrix exponential, for what moves along one-parameter subgroups.
+Y has trace 0. `exp` is the matrix exponential, for one-parameter subgroups.
 """
 
 import math
@@ -39,7 +39,7 @@ def log(matrices: Matrices) -> tuple[Matrices, Matrices]:
     """Y and A of g = exp(Y) exp(A): Y symmetric, A skew with angles up to pi. For determinants > 0; see `son.log` for n > 3.
 
     Example:
-        >>> stretch, turn = log(torch.diag(torch.tensor([-2.0, -0.5])))  # half a turn
+        >>> stretch, turn = log(torch.diag(torch.tensor([-2.0, -0.5])))  # 180 degrees
         >>> stretch[0, 0], turn[1, 0]
         (tensor(0.6931), tensor(3.1416))
     """
@@ -58,7 +58,7 @@ def inverse(matrices: Matrices) -> Matrices:
 
 
 def adjoint(matrices: Matrices) -> Float[Tensor, "*batch n2 n2"]:
-    """g X g^-1 as a matrix on the rows of X, one after the other: the Kronecker product of g and its inverse transpose."""
+    """g X g^-1 as a matrix acting on X flattened by rows: the Kronecker product of g and its inverse transpose."""
     n = matrices.shape[-1]
     product = matrices[..., :, None, :, None] * inverse(matrices).mT[..., None, :, None, :]
     return product.reshape(*matrices.shape[:-2], n * n, n * n)

@@ -1,7 +1,7 @@
 """The polar chart of linear maps of the plane in closed form: GL+(2), SL(2) and SO(2).
 
 A map g with det g > 0 is exp(Y) R in exactly one way, Y symmetric and R a rotation: the chart (Y, angle). Unlike exp of a
-general matrix it reaches every g, diag(-2, -1/2) and -1 included. Eigenvectors are never formed, so gradients are finite at
+general matrix it covers every g, including diag(-2, -1/2) and -1. Eigenvectors are never formed, so gradients are finite at
 equal eigenvalues, where g is a scaled rotation."""
 
 import math
@@ -20,10 +20,10 @@ _SQRT2 = math.sqrt(2)
 def polar2(maps: Float[Tensor, "*batch 2 2"]) -> tuple[Float[Tensor, "*batch 2 2"], Float[Tensor, "*batch"]]:
     """The polar chart (Y, angle) of maps with positive determinant: g = exp(Y) R(angle), angle in (-pi, pi].
 
-    Of other maps the result is not finite.
+    For other maps the result is not finite.
 
     Example:
-        >>> log_p, angle = polar2(torch.tensor([[0.0, -2.0], [2.0, 0.0]]))  # twice as large and a quarter turn
+        >>> log_p, angle = polar2(torch.tensor([[0.0, -2.0], [2.0, 0.0]]))  # scaled by 2 and rotated by 90 degrees
         >>> log_p[0, 0].exp(), angle
         (tensor(2.), tensor(1.5708))
     """
@@ -31,7 +31,7 @@ def polar2(maps: Float[Tensor, "*batch 2 2"]) -> tuple[Float[Tensor, "*batch 2 2
     g00, g01, g10, g11 = maps.flatten(-2).unbind(-1)
     angle = atan2(g10 - g01, g00 + g11)
     c, s = angle.cos(), angle.sin()
-    # P = g R^T: half sum and half difference of its entries come from the two parts of g that commute and anticommute with R.
+    # P = g R^T: its entries follow from the parts of g that commute and anticommute with R.
     mean = torch.hypot(g00 + g11, g10 - g01) / 2
     a, b = (g00 - g11) / 2, (g01 + g10) / 2
     a, b = c * a - s * b, s * a + c * b
@@ -57,7 +57,7 @@ def sym2_to_coordinates(sym: Float[Tensor, "*batch 2 2"], *, traceless: bool = F
 
 
 def coordinates_to_sym2(coordinates: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch 2 2"]:
-    """The symmetric matrix of 3 coordinates, the traceless one of 2."""
+    """The symmetric matrix of 3 coordinates, or the traceless one of 2."""
     if coordinates.shape[-1] == 2:
         a, b = (coordinates / _SQRT2).unbind(-1)
         entries = [a, b, b, -a]

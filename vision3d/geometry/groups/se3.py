@@ -1,4 +1,4 @@
-"""Rigid motions of space; the tangent is (rho, phi), translation part first. Formulas: Barfoot 2017, section 7.1."""
+"""Rigid motions in 3D; the tangent is (rho, phi), translation part first. Formulas: Barfoot 2017, section 7.1."""
 
 import torch
 from jaxtyping import Float

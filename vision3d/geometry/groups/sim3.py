@@ -1,7 +1,7 @@
-"""Similarities of space, x' = s R x + t as 4x4 matrices; the tangent is (rho, phi, sigma), sigma the logarithm of the scale.
+"""Similarities in 3D, x' = s R x + t as 4x4 matrices; the tangent is (rho, phi, sigma), sigma the logarithm of the scale.
 
 The order is that of Sophus. exp(rho, phi, sigma) = [e^sigma exp(phi), W rho; 0 1], where W is the integral of
-e^(sigma u) exp(u phi) over u from 0 to 1, taken by Gauss's rule: exact to rounding for |sigma| < 30 and angles to 2 pi, and
+e^(sigma u) exp(u phi) over u from 0 to 1, by Gauss quadrature: exact up to rounding for |sigma| < 30 and angles to 2 pi, and
 smooth where the closed form divides by sigma, the angle, or both.
 """
 
@@ -40,13 +40,13 @@ def exp(tangents: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 4 4"]:
 def log(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 7"]:
     """Seven-vectors (rho, phi, sigma) of similarities, |phi| <= pi; the inverse of `exp`.
 
-    What is no similarity is not refused (that would look at the values): see `se3.split_similarity`.
+    Other matrices are not detected (that would read the values): see `se3.split_similarity`.
     """
     check_trailing("matrices", matrices, 4, 4)
     scales, rotmats, translations = split(matrices)
     phi, sigma = so3_log(rotmats), scales.log()
     a, b, c = _factors(phi, sigma)
-    # W is a along the axis, and the complex number (real, b t) in the plane across it.
+    # W acts as a along the axis, and as the complex number (real, b t) in the plane perpendicular to it.
     real = a - c * phi.square().sum(-1, keepdim=True)
     square = real.square() + b.square() * phi.square().sum(-1, keepdim=True)
     turned = torch.linalg.cross(phi, translations)
@@ -56,7 +56,7 @@ def log(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 7"]:
 
 
 def inverse(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
-    """Inverses of similarities, without a check that they are some."""
+    """Inverses of similarities, without checking that they are similarities."""
     check_trailing("matrices", matrices, 4, 4)
     scales, rotmats, translations = split(matrices)
     linear = rotmats.mT / scales[..., None, None]
@@ -64,7 +64,7 @@ def inverse(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"
 
 
 def adjoint(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 7 7"]:
-    """Matrices that move seven-vectors to another frame: T exp(x) T^-1 = exp(adjoint(T) x)."""
+    """Matrices that transform tangent vectors to another frame: T exp(x) T^-1 = exp(adjoint(T) x)."""
     check_trailing("matrices", matrices, 4, 4)
     _, rotmats, translations = split(matrices)
     return _blocks(matrices[..., :3, :3], hat(translations) @ rotmats, -translations, rotmats, 1)
@@ -79,7 +79,7 @@ def ad(tangents: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 7 7"]:
 
 
 def left_jacobian(tangents: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 7 7"]:
-    """The series sum_k ad(x)^k / (k + 1)!, which stands in a corner of a matrix exponential; smooth everywhere."""
+    """The series sum_k ad(x)^k / (k + 1)!, computed as a block of a matrix exponential; smooth everywhere."""
     derivative = ad(tangents)
     eye = torch.eye(7, dtype=tangents.dtype, device=tangents.device).expand_as(derivative)
     top = torch.cat([derivative, eye], -1)
@@ -113,7 +113,7 @@ def _factors(phi: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def split(matrices: Float[Tensor, "*batch 4 4"]) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch 3 3"], Tensor]:
-    """Scales, rotation matrices and translations (*batch, 3), without a check that the matrices are similarities."""
+    """Scales, rotation matrices and translations (*batch, 3), without checking that the matrices are similarities."""
     linear = matrices[..., :3, :3]
     scales = length(linear.flatten(-2)) / math.sqrt(3)
     return scales, linear / scales[..., None, None], matrices[..., :3, 3]

@@ -1,4 +1,4 @@
-"""Turns of the plane; the tangent is one angle [rad]."""
+"""Rotations in the plane; the tangent is one angle [rad]."""
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from vision3d.geometry.vectors import nan_for_nan, unit
 
 
 def exp(angles: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 2 2"]:
-    """Matrices of turns from x towards y.
+    """Rotation matrices from x towards y.
 
     Example:
         >>> exp(torch.tensor(torch.pi / 2)) @ torch.tensor([1.0, 0.0])
@@ -20,14 +20,14 @@ def exp(angles: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 2 2"]:
 
 
 def log(rotmats: Float[Tensor, "*batch 2 2"]) -> Float[Tensor, "*batch"]:
-    """Angles [rad, -pi to pi]; of a matrix that is no rotation, the angle of the nearest one."""
+    """Angles [rad, -pi to pi]; for other matrices, the angle of the nearest rotation."""
     check_trailing("rotmats", rotmats, 2, 2)
     sine = rotmats[..., 1, 0] - rotmats[..., 0, 1]
     return atan2(sine, rotmats[..., 0, 0] + rotmats[..., 1, 1])
 
 
 def from_vector(vectors: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2 2"]:
-    """Turns that bring x to the direction of (cos, sin), of any length; the identity for zero. Continuous, as `to_vector`."""
+    """Rotations that map x to the direction of (cos, sin), of any length; the identity for zero. Continuous, as `to_vector`."""
     check_trailing("vectors", vectors, 2)
     return _from_pair(*unit(vectors, fallback=vectors.new_tensor([1.0, 0.0])).unbind(-1))
 
@@ -45,7 +45,7 @@ def hat(angles: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 2 2"]:
 
 
 def adjoint(rotmats: Float[Tensor, "*batch 2 2"]) -> Float[Tensor, "*batch 1 1"]:
-    """One: turns of the plane commute. So are the Jacobians."""
+    """One: planar rotations commute. The Jacobians are one as well."""
     return torch.ones_like(rotmats[..., :1, :1])
 
 

@@ -1,4 +1,4 @@
-"""Rotations of space; the tangent is the rotation vector [rad]. Formulas: Sola et al. 2018, appendix B."""
+"""Rotations in 3D; the tangent is the rotation vector [rad]. Formulas: Sola et al. 2018, appendix B."""
 
 import torch
 from jaxtyping import Float

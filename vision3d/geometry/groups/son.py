@@ -1,4 +1,4 @@
-"""Rotations of n dimensions; the tangent is a skew matrix."""
+"""Rotations in n dimensions; the tangent is a skew matrix."""
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ _HALVINGS, _TERMS = 5, 7
 
 
 def exp(skew: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """Rotations of skew matrices (of any other, of its skew part)."""
+    """Rotations of skew matrices (for other matrices, of the skew part)."""
     skew = (skew - skew.mT) / 2
     if skew.shape[-1] == 2:
         return so2.exp(skew[..., 1, 0])
@@ -25,8 +25,8 @@ def exp(skew: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
 def log(rotmats: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """Skew matrices of rotations, with angles up to pi.
 
-    Right at every angle for n = 2 and 3. For n > 3, square roots are taken until a series converges, and a rotation that turns
-    some plane by half a turn (to 1e-6) has none that is unique: what comes out there is skew and finite, and nothing more.
+    Exact at every angle for n = 2 and 3. For n > 3, square roots are taken until a series converges. A rotation with an
+    angle of pi in some plane (within 1e-6) has no unique logarithm: the result is skew and finite, but not a logarithm.
     """
     n = rotmats.shape[-1]
     if n == 2:

@@ -1,7 +1,7 @@
-"""Symmetric positive definite matrices: exponential, logarithm, roots, stable where eigenvalues are equal.
+"""Symmetric positive definite matrices: exponential, logarithm, roots, stable for equal eigenvalues.
 
 Closed forms for 2x2 (functions of the mean and the half difference of the eigenvalues, without an eigendecomposition), and
-`vision3d.geometry.spectral` beyond. Gradients of any order are finite at multiples of the identity.
+`vision3d.geometry.spectral` for larger ones. Gradients of any order are finite at multiples of the identity.
 """
 
 import torch
@@ -46,12 +46,12 @@ def sqrt(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
 
 
 def inverse_sqrt(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """Inverses of the square roots: they whiten."""
+    """Inverse square roots (for whitening)."""
     return torch.linalg.inv(sqrt(matrices))
 
 
 def geodesic_distance(matrices: Float[Tensor, "*#batch n n"], others: Float[Tensor, "*#batch n n"]) -> Float[Tensor, "*#batch"]:
-    """Length of log(A^-1/2 B A^-1/2): the distance that no invertible linear map changes."""
+    """Length of log(A^-1/2 B A^-1/2): the affine-invariant distance."""
     whiten = inverse_sqrt(matrices)
     return length(log(whiten @ others @ whiten).flatten(-2))
 

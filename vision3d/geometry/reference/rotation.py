@@ -20,7 +20,7 @@ def gram_schmidt(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3
 
 
 def rotvec_to_quat(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
-    # Whole double turns are taken off long vectors, so that no square overflows.
+    # Multiples of 4 pi are subtracted from long vectors, so that no square overflows.
     is_long = rotvecs.detach().abs().amax(-1, keepdim=True) > 1e3
     long = torch.where(is_long, rotvecs, 1)
     rotvecs = torch.where(is_long, unit(long) * torch.remainder(length(long), 4 * math.pi)[..., None], rotvecs)
@@ -50,7 +50,7 @@ def nearest_rotation(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*b
 def nearest_rotation_vjp(
     matrices: Float[Tensor, "*batch n n"], rotmats: Float[Tensor, "*batch n n"], v_rotmats: Float[Tensor, "*batch n n"]
 ) -> Float[Tensor, "*batch n n"]:
-    # R^T dM - dM^T R = S W + W S with S = R^T M and dR = R W; the map is its own adjoint, so this is the tangent, too.
+    # R^T dM - dM^T R = S W + W S with S = R^T M and dR = R W; the map is self-adjoint, so this is also the tangent.
     scale = largest_entry(matrices)
     inner = rotmats.mT @ v_rotmats
     return rotmats @ lyapunov(rotmats.mT @ (matrices / scale), inner - inner.mT) / scale

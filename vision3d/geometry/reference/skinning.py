@@ -1,4 +1,4 @@
-"""Plain torch versions of the native skinning operations: what the kernels are tested against, and what runs without them."""
+"""Plain torch versions of the native skinning operations: the reference of the tests and the fallback without kernels."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,7 +18,7 @@ def symmetric(stretches: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3
 
 
 def skin_joint(joints: Float[Tensor, "*batch 17"]) -> Float[Tensor, "*batch 32"]:
-    """The row of a joint (cuda_ext/include/vision3d/skin.h) from quaternion, translation, centre, stretch and blend."""
+    """The row of a joint (cuda_ext/include/vision3d/skin.h) from quaternion, translation, center, stretch and blend."""
     quats, translations, centers, stretches, blends = joints.split([4, 3, 3, 6, 1], -1)
     quats = unit(quats, fallback=quats.new_tensor([1.0, 0.0, 0.0, 0.0]))
     rotmats = unit_quat_to_rotmat(quats)
@@ -37,7 +37,7 @@ def skin(
     rows: Float[Tensor, "b j 32"],
     mode: int,
 ) -> Float[Tensor, "b v 3"]:
-    """Vertices in every pose: linear, by dual quaternions, or blended."""
+    """Vertices in each pose: linear, dual quaternion, or hybrid skinning."""
     found = rows[:, indices]
     sums = (weights[..., None] * found).sum(-2)
     linear = dual = None

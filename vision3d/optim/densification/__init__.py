@@ -1,4 +1,4 @@
-"""Strategies that move, add and remove Gaussians in a fit: `MCMC` (fixed budget, the default) and `ADC` (classic)."""
+"""Strategies that move, add and remove Gaussians during a fit: `MCMC` (fixed budget, the default) and `ADC` (classic)."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Adaptive density control (Kerbl et al. 2023, section 5): duplicate, split, prune, and lower opacities."""
+"""Adaptive density control (Kerbl et al. 2023, section 5): duplicate, split, prune, and reset opacities."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,30 +12,30 @@ from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.optim.adam import SplatAdam
 from vision3d.optim.densification.strategy import Schedule, cpu_generator, normal_noise, require_groups
 
-SPLIT_SHRINK = 1.6  # a child's scale is its parent's over this
+SPLIT_SHRINK = 1.6  # the scale of a child is its parent's divided by this
 
 
 class ADC:
-    """Gaussians whose centre the loss pulls strongly in the picture are duplicated when small and split when large.
+    """Duplicates small and splits large Gaussians whose projected center has a large gradient.
 
-    The pull is the norm of the gradient of `means2d` in units of half an image, summed over the views of a step and
-    averaged over the views that saw the Gaussian since the last refinement. It is that of a loss that averages over the
-    views of the step, and the thresholds hold for such a loss.
+    The criterion is the norm of the gradient of `means2d` in units of half an image, summed over the views of a step and
+    averaged over the views that saw the Gaussian since the last refinement. The thresholds apply to a loss that is averaged
+    over the views of the step.
 
     Args:
         scene_scale: Extent of the scene [m]: 1.1 times the largest distance of a camera from the mean camera.
-        total_steps: Steps of the run; None when `after_step` is given the progress.
-        cap_max: Most Gaussians that growth may reach, those with the strongest pull first; None for no limit.
+        total_steps: Steps of the run; None if `after_step` is given the progress.
+        cap_max: Maximum number of Gaussians after growth; those with the largest gradients first; None for no limit.
         refine_every: Steps between refinements.
-        refine_start: Progress at which refinement begins.
-        refine_stop: Progress at which refinement and opacity resets end.
+        refine_start: Progress at which refinement starts.
+        refine_stop: Progress at which refinement and opacity resets stop.
         reset_every: Progress between opacity resets.
-        grow_grad2d: Pull above which a Gaussian grows; 8e-4 suits absgrad.
-        grow_scale3d: Largest scale, relative to the scene, that is duplicated and not split.
-        prune_opacity: Gaussians below it go.
-        prune_scale3d: Gaussians larger than this part of the scene go, once opacities have been reset.
-        absgrad: Take `means2d.absgrad` (sums of absolute values over pixels) in place of the gradient.
-        generator: Source of all randomness, on the CPU; None makes one with seed 0.
+        grow_grad2d: Gradient above which a Gaussian grows; 8e-4 suits absgrad.
+        grow_scale3d: Maximum scale, relative to the scene, that is duplicated instead of split.
+        prune_opacity: Gaussians below it are removed.
+        prune_scale3d: Gaussians above this fraction of the scene scale are removed, once opacities have been reset.
+        absgrad: Use `means2d.absgrad` (sums of absolute values over pixels) instead of the gradient.
+        generator: Random generator on the CPU; None makes one with seed 0.
 
     Raises:
         ConfigError: A number is out of range.
@@ -59,7 +59,7 @@ class ADC:
         generator: torch.Generator | None = None,
     ) -> None:
         if scene_scale <= 0:
-            raise ConfigError("scene_scale", f"got {scene_scale}, want metres > 0")
+            raise ConfigError("scene_scale", f"got {scene_scale}, want meters > 0")
         if cap_max is not None and cap_max < 1:
             raise ConfigError("cap_max", f"got {cap_max}, want at least 1")
         if reset_every <= 0:
@@ -77,7 +77,7 @@ class ADC:
         self.views: Tensor | None = None
 
     def before_backward(self, info: Mapping[str, Any]) -> None:
-        """Have autograd keep the gradient of `means2d`."""
+        """Retain the gradient of `means2d`."""
         if not self.absgrad and info["means2d"].requires_grad:
             info["means2d"].retain_grad()
 
@@ -92,7 +92,7 @@ class ADC:
         *,
         progress: float | None = None,
     ) -> dict[str, int]:
-        """Gather the pulls of this step; refine and reset opacities when it is time."""
+        """Accumulate the gradients of this step; refine and reset opacities when due."""
         require_groups(params, optimizer)
         fraction = self.schedule.progress(step, progress)
         if fraction >= self.schedule.stop:
@@ -109,21 +109,21 @@ class ADC:
         return counts
 
     def state_dict(self) -> dict[str, Tensor]:
-        """State of the generator, number of resets, and the pulls since the last refinement."""
+        """State of the generator, number of resets, and the gradient sums since the last refinement."""
         state = {"generator": self.generator.get_state(), "resets": torch.tensor(self.resets)}
         if self.pulls is not None and self.views is not None:
             state |= {"pulls": self.pulls.clone(), "views": self.views.clone()}
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.generator.set_state(state["generator"].cpu())
         self.resets = int(state["resets"])
         self.pulls = state["pulls"].clone() if "pulls" in state else None
         self.views = state["views"].clone() if "views" in state else None
 
     def _gather(self, params: dict[str, Tensor], info: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Add this step to the sums of pulls and views, and return them."""
+        """Add this step to the sums of gradients and views, and return them."""
         count, means = len(params["means"]), params["means"]
         if self.pulls is None or self.views is None or len(self.pulls) != count:
             self.pulls, self.views = means.new_zeros(count), means.new_zeros(count)
@@ -134,7 +134,7 @@ class ADC:
             raise InputError(f"info['means2d']: has no {have}")
         half = grad.new_tensor([info["width"] / 2, info["height"] / 2])
         pulls = (grad * half * info["n_cameras"]).norm(dim=-1)
-        if means2d.ndim == 2:  # packed: one row a visible pair
+        if means2d.ndim == 2:  # packed: one row per visible pair
             rows = info["gaussian_ids"]
         else:
             radii = info["radii"]
@@ -147,7 +147,7 @@ class ADC:
 
     def _refine(self, params: dict[str, Tensor], optimizer: SplatAdam, pulls: Tensor, views: Tensor) -> dict[str, int]:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for sums in (pulls, views):  # each process saw other images, and all must refine alike
+            for sums in (pulls, views):  # each process saw different images, but all must refine identically
                 torch.distributed.all_reduce(sums)
         pulls = pulls / views.clamp(min=1)
         grows = self._limit(pulls, pulls > self.grow_grad2d)
@@ -166,7 +166,7 @@ class ADC:
         return {"duplicated": len(duplicates), "split": len(splits), "pruned": pruned}
 
     def _limit(self, pulls: Float[Tensor, " n"], grows: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
-        """The rows that grow within the cap, strongest pull first."""
+        """The rows that can grow within the cap, largest gradients first."""
         room = len(pulls) if self.cap_max is None else max(self.cap_max - len(pulls), 0)
         if int(grows.sum()) <= room:
             return grows
@@ -174,13 +174,13 @@ class ADC:
         return torch.zeros_like(grows).index_fill_(0, strongest, True)
 
     def _split(self, params: dict[str, Tensor], optimizer: SplatAdam, rows: Tensor, new: dict[str, Tensor]) -> None:
-        """Two children from each row: one in its place, one in `new` (views of the rows to be appended)."""
+        """Two children per row: one in its place, one in `new` (views of the rows to be appended)."""
         scales = params["log_scales"].detach()[rows].exp()
         rotmats = quat_to_rotmat(params["quats"].detach()[rows])
-        centres = params["means"].detach()[rows]
+        centers = params["means"].detach()[rows]
         for target, where in ((params, rows), (new, slice(None))):
             offsets = rotmats @ (scales * normal_noise(scales, self.generator)).unsqueeze(-1)
-            target["means"][where] = centres + offsets.squeeze(-1)
+            target["means"][where] = centers + offsets.squeeze(-1)
             target["log_scales"][where] = torch.log(scales / SPLIT_SHRINK)
         optimizer.reset(rows)
 

@@ -1,7 +1,7 @@
 """3D Gaussian splatting as Markov chain Monte Carlo (Kheradmand et al. 2024, arXiv 2404.09591).
 
-A fixed budget of Gaussians explores by noise; those that have faded are moved onto opaque ones, in a way that leaves
-the picture nearly as it is. Train with `losses.opacity_loss` and `losses.scale_loss`, weight 0.01 each.
+A fixed budget of Gaussians explores through noise; faded ones are relocated to opaque ones such that the image hardly
+changes. Train with `losses.opacity_loss` and `losses.scale_loss`, weight 0.01 each.
 """
 
 import functools
@@ -26,22 +26,22 @@ from vision3d.optim.densification.strategy import (
 )
 
 NOISE_OPACITY = 0.25
-MAX_COPIES = 51  # beyond it binomials leave the 53 bits of float64
+MAX_COPIES = 51  # beyond this, binomials exceed the 53 bits of float64
 
 
 class MCMC:
     """Relocation, growth and noise.
 
     Args:
-        cap_max: Most Gaussians that growth may reach.
-        total_steps: Steps of the run; None when `after_step` is given the progress.
+        cap_max: Maximum number of Gaussians.
+        total_steps: Steps of the run; None if `after_step` is given the progress.
         refine_every: Steps between relocations.
-        refine_start: Progress at which relocation and growth begin.
-        refine_stop: Progress at which they end.
-        grow_factor: Growth of the number of Gaussians a refinement, >= 1.
-        min_opacity: Gaussians at or below it are dead and moved.
-        noise_scale: Strength of the noise relative to the learning rate of the means.
-        generator: Source of all randomness, on the CPU; None makes one with seed 0.
+        refine_start: Progress at which relocation and growth start.
+        refine_stop: Progress at which they stop.
+        grow_factor: Growth factor of the number of Gaussians per refinement, >= 1.
+        min_opacity: Gaussians at or below it are dead and relocated.
+        noise_scale: Scale of the noise relative to the learning rate of the means.
+        generator: Random generator on the CPU; None makes one with seed 0.
 
     Raises:
         ConfigError: A number is out of range.
@@ -72,7 +72,7 @@ class MCMC:
         self.generator = cpu_generator(generator)
 
     def before_backward(self, info: Mapping[str, Any]) -> None:
-        """Nothing: this strategy reads no gradients of the picture."""
+        """Does nothing: this strategy uses no image gradients."""
 
     @torch.no_grad()
     def after_step(
@@ -85,7 +85,7 @@ class MCMC:
         *,
         progress: float | None = None,
     ) -> dict[str, int]:
-        """Relocate and grow when it is time, and add noise to the means at every step."""
+        """Relocate and grow when due, and add noise to the means at every step."""
         require_groups(params, optimizer)
         counts = {}
         if self.schedule.acts(step, self.schedule.progress(step, progress)):
@@ -98,7 +98,7 @@ class MCMC:
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the state of the generator."""
+        """Load the state of the generator."""
         self.generator.set_state(state["generator"].cpu())
 
     def _relocate(self, params: dict[str, Tensor], optimizer: SplatAdam) -> int:
@@ -126,15 +126,15 @@ class MCMC:
         return room
 
     def _share(self, params: dict[str, Tensor], parents: Int64[Tensor, " k"]) -> None:
-        """Give each parent the opacity and scale at which it and its copies look like it alone."""
+        """Set opacity and scale of each parent such that it and its copies together look like it did alone."""
         rows, hits = parents.unique(return_counts=True)
         opacities, scales = relocated(torch.sigmoid(params["opacity_logits"][rows]), params["log_scales"][rows].exp(), hits + 1)
         params["opacity_logits"][rows] = torch.logit(opacities.clamp(self.min_opacity, 1 - OPACITY_EPS))
         params["log_scales"][rows] = scales.log()
 
     def _add_noise(self, params: dict[str, Tensor], lr: float) -> None:
-        # Sigma n = R s^2 R^T n has the distribution of R s^2 n, with faint Gaussians moving most. Those of opacity above
-        # NOISE_OPACITY would move by less than 1e-7 of their size.
+        # Sigma n = R s^2 R^T n is distributed like R s^2 n; faint Gaussians move most. Those with opacity above NOISE_OPACITY
+        # would move by less than 1e-7 of their size.
         opacities = torch.sigmoid(params["opacity_logits"])
         rows = (opacities < NOISE_OPACITY).nonzero().squeeze(1)
         if len(rows) == 0:
@@ -155,9 +155,9 @@ def relocated(
     paper with its inner index summed (sum_i C(i-1, k) = C(n, k+1)). In float64; n is at most 51.
 
     Args:
-        opacities: Opacity of the one, in (0, 1).
+        opacities: Opacity of the original, in (0, 1).
         scales: Its scales [m].
-        copies: n, the parent and its copies together, >= 1.
+        copies: n, the total number of the parent and its copies, >= 1.
 
     Example:
         >>> opacity, _ = relocated(torch.tensor([0.75]), torch.ones(1, 3), torch.tensor([2]))

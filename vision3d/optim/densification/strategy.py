@@ -1,4 +1,4 @@
-"""What every densification strategy offers, and what the strategies share."""
+"""The interface of densification strategies, and shared functions."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -11,18 +11,18 @@ from vision3d.core.errors import ConfigError, InputError
 from vision3d.optim.adam import SplatAdam
 
 GROUPS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
-OPACITY_EPS = 1e-6  # opacities stay this far from 0 and 1, where logits end
+OPACITY_EPS = 1e-6  # opacities are clamped this far from 0 and 1, where logits are infinite
 
 
 class Strategy(Protocol):
-    """The two hooks of a training step, and the state that a resumed run needs.
+    """The two hooks of a training step, and the state needed to resume a run.
 
-    A strategy changes `params` through its `SplatAdam`, so that the moments follow every row. All randomness comes from
-    one `torch.Generator` on the CPU: the same seed gives the same scene on every device and in every process.
+    A strategy changes `params` through its `SplatAdam`, so that the moments follow every row. All randomness comes from a
+    `torch.Generator` on the CPU: the same seed gives the same scene on every device and in every process.
     """
 
     def before_backward(self, info: Mapping[str, Any]) -> None:
-        """Prepare what the rasterizer returned, before `loss.backward()`."""
+        """Prepare the outputs of the rasterizer, before `loss.backward()`."""
         ...
 
     def after_step(
@@ -38,29 +38,29 @@ class Strategy(Protocol):
         """Change the Gaussians after `optimizer.step()`.
 
         Args:
-            step: Number of this step, from 0.
+            step: Number of this step, starting at 0.
             params: The Gaussians, `optimizer.params`: means, quats, log_scales, opacity_logits, sh0, shN and any more.
-            optimizer: Their optimiser.
+            optimizer: Their optimizer.
             info: Third value of `rasterize` for this step.
-            lr: Present learning rate of the means.
-            progress: Fraction of the run that is over, for budgets in minutes; None takes it from the step number.
+            lr: Current learning rate of the means.
+            progress: Completed fraction of the run, for budgets in minutes; None derives it from the step number.
 
         Returns:
-            How many Gaussians were relocated, added, duplicated, split or pruned; empty when nothing changed.
+            Numbers of relocated, added, duplicated, split and pruned Gaussians; empty if nothing changed.
         """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Tensors that an exact resume needs."""
+        """Tensors needed for exact resume."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         ...
 
 
 class Schedule:
-    """When a strategy acts: from `start` to `stop` as fractions of the run, at whole multiples of `every` steps."""
+    """When a strategy acts: from `start` to `stop` as fractions of the run, every `every` steps."""
 
     def __init__(self, total_steps: int | None, every: int, start: float, stop: float) -> None:
         if total_steps is not None and total_steps < 1:
@@ -85,10 +85,10 @@ class Schedule:
 
 
 def require_groups(params: Mapping[str, Tensor], optimizer: SplatAdam) -> None:
-    """Refuse parameters that are not the optimiser's, or lack a group.
+    """Raise an error for parameters that are not the optimizer's, or lack a group.
 
     Raises:
-        InputError: As said.
+        InputError: The parameters are invalid.
     """
     if params is not optimizer.params:
         raise InputError("params: want the dict of the optimizer (optimizer.params)")
@@ -98,14 +98,14 @@ def require_groups(params: Mapping[str, Tensor], optimizer: SplatAdam) -> None:
 
 
 def draw_rows(weights: Float[Tensor, " n"], count: int, generator: torch.Generator) -> Int64[Tensor, " count"]:
-    """Row numbers drawn with replacement, with probability in proportion to `weights` (float64 inside, any n)."""
+    """Row indices drawn with replacement, with probabilities proportional to `weights` (float64 inside, any n)."""
     cumulative = weights.detach().double().cumsum(0)
     points = torch.rand(count, generator=generator, dtype=torch.float64).to(weights.device) * cumulative[-1]
     return torch.searchsorted(cumulative, points, right=True).clamp(max=len(weights) - 1)
 
 
 def normal_noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers of this tensor's shape, drawn on the CPU so that every device gets the same ones."""
+    """Standard normal noise of this tensor's shape, drawn on the CPU so that every device gets the same values."""
     return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
 
 
@@ -113,7 +113,7 @@ def cpu_generator(generator: torch.Generator | None) -> torch.Generator:
     """The given generator, or a new one with seed 0.
 
     Raises:
-        InputError: It lives on another device than the CPU.
+        InputError: It is not on the CPU.
     """
     if generator is None:
         return torch.Generator().manual_seed(0)

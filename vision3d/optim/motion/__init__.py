@@ -1,1 +1,1 @@
-"""Fitting of skins to frames, and motion of one skeleton on another."""
+"""Fitting skins to frames, and retargeting motion between skeletons."""

@@ -1,4 +1,4 @@
-"""Parts of the human body that joints are named after, in the vocabularies of different programs."""
+"""Human body parts from joint names, in the vocabularies of different programs."""
 
 import re
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ _PAIRED = {
     "toes": ("toe", "toes", "toebase", "ball"),
 }
 _PARTS = {word: part for parts in (_MIDDLE, _PAIRED) for part, words in parts.items() for word in words}
-# What a word means depends on the others: the shoulder of one program is the collar bone, of another one the upper arm.
+# The meaning of a word depends on the others: shoulder is the collar bone in one program and the upper arm in another.
 _OPEN = {"shoulder", "arm", "leg", "hip"}
 
 LIMBS = (("upper_arm", "forearm"), ("forearm", "hand"), ("upper_leg", "lower_leg"), ("lower_leg", "foot"))
-"""Parts whose bone goes from the one to the other."""
+"""Parts connected by a bone."""
 
 
 def body_parts(names: Sequence[str]) -> list[str | None]:
-    """The part of the body of each joint, such as `left upper_arm`, `hips` or `spine` (of which there may be several).
+    """The body part of each joint, such as `left upper_arm`, `hips` or `spine` (which can occur several times).
 
-    A part of one side belongs to the first joint that is named after it. None where a name tells no part, as of fingers and of
-    the controls of a rig.
+    Each part of a side is assigned to the first joint named after it. None if a name has no known part, as for fingers and
+    rig controls.
 
     Example:
         >>> body_parts(["Hips", "Spine", "LeftUpLeg", "LeftLeg", "LHandThumb1"])
@@ -64,7 +64,7 @@ def _opened(
 
 
 def _read(name: str) -> tuple[str | None, str]:
-    """The side that a name tells, and what remains of it without side, numbers and prefixes."""
+    """The side in a name, and the rest of it without side, numbers and prefixes."""
     bare = re.split(r"[:|]", name)[-1]
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " ", bare)
     words = [word for word in re.split(r"[\W_]+", spaced.lower()) if word and not word.isdigit()]
@@ -72,7 +72,7 @@ def _read(name: str) -> tuple[str | None, str]:
         return None, ""
     sides = [_SIDES[word] for word in words if word in _SIDES]
     rest = [word for word in words if word not in _SIDES]
-    for size in range(len(rest), 0, -1):  # the longest run of words at the end or within that is known
+    for size in range(len(rest), 0, -1):  # the longest known sequence of words
         for start in range(len(rest) - size, -1, -1):
             word = "".join(rest[start : start + size])
             is_whole = start + size == len(rest) or not _is_finger(rest[start + size :])

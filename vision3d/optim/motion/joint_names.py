@@ -1,4 +1,4 @@
-"""Which joints of two skeletons are the same: by their names, as different programs write these."""
+"""Matching of joints of two skeletons by their names in different programs."""
 
 import re
 from collections.abc import Sequence
@@ -7,14 +7,13 @@ from vision3d.optim.motion.humanoid import body_parts
 
 
 def same_joints(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
-    """Rows of `names` -> rows of `others` that are the same joint.
+    """Rows of `names` -> matching rows of `others`.
 
-    Equal names first; else names without namespaces (all up to the last `:` or `|`), case and punctuation; else what is left
-    without the prefix of one skeleton that makes most names equal, such as the `mixamorig` of mixamorigHips. Names that two
-    joints of a skeleton share after that belong to the first of them. Then the parts of the human body that names tell
-    (`humanoid.body_parts`): the thigh of one program is the UpperLeg of another one, and equal names of different parts, such
-    as a shoulder that is a collar bone here and an upper arm there, are not the same joint. The joints of two spines that have
-    no names in common go together by their place along it.
+    First equal names; then names without namespaces (everything up to the last `:` or `|`), case and punctuation; then the rest
+    without the prefix of one skeleton that makes most names equal, such as the `mixamorig` of mixamorigHips. If two joints of
+    a skeleton then share a name, the first one gets it. Then body parts (`humanoid.body_parts`): the thigh of one program is
+    the UpperLeg of another one, and equal names of different parts, such as a shoulder that is a collar bone in one and an
+    upper arm in the other, do not match. Spine joints without common names are matched by their position along the spine.
 
     Example:
         >>> same_joints(["Hips", "LeftUpLeg"], ["Armature", "mixamorig:Hips", "mixamorig:LeftUpLeg"])
@@ -30,7 +29,7 @@ def same_joints(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
 
 
 def _by_body(found: dict[int, int], parts: Sequence[str | None], others: Sequence[str | None]) -> dict[int, int]:
-    """What was found, less what are different parts of the body, plus what are equal parts under different names."""
+    """The matches without those of different body parts, plus equal parts with different names."""
     found = {row: other for row, other in found.items() if None in (parts[row], others[other]) or parts[row] == others[other]}
     taken = set(found.values())
     rows = {part: other for other, part in enumerate(others) if part and part != "spine" and other not in taken}
@@ -56,7 +55,7 @@ def _equal(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
 
 
 def _without_prefix(names: Sequence[str], others: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Both lists, one of them without the prefix that makes most names equal."""
+    """Both lists, one of them without the prefix whose removal makes most names equal."""
     best, most = (list(names), list(others)), len(_equal(names, others))
     for long, short, is_first in ((names, others, True), (others, names, False)):
         known = set(short)

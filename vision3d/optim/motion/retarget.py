@@ -1,4 +1,4 @@
-"""Motion capture onto the joints of a skin."""
+"""Retargeting of motion capture to the joints of a skin."""
 
 import itertools
 import logging
@@ -20,28 +20,28 @@ from vision3d.scene.skin import SkinnedMesh
 
 logger = logging.getLogger("vision3d")
 
-_LISTED = 12  # names in a message
-_CLEARLY = 0.2  # in likeness; the pose without turns is 0.7 to 1 for files that mean it as the rest, 0.4 to 0.5 for others
+_LISTED = 12  # maximum number of names in a message
+_CLEARLY = 0.2  # similarity margin; the zero pose has 0.7 to 1 if it is the rest pose, else 0.4 to 0.5
 
 
 def retarget(motion: Motion, skin: SkinnedMesh, *, name: str = "motion", scale: float | None = None) -> Clip:
-    """A clip that turns each joint of a skin from its rest as the joint of the same name turns in the motion.
+    """A clip that applies the rotation of each joint of the motion, relative to its rest, to the skin's joint of that name.
 
-    Names may differ in namespace, prefix, case, punctuation and in what programs call the parts of the human body
-    (`joint_names.same_joints`). Arms and legs may rest differently (arms out here, hanging there): each of their bones first
-    turns the shortest way to where that of the motion rests, and hands turn along. All else should rest in the same pose. Where
-    the motion without turns is none (all bones along one axis, as some programs write them), its first pose is taken for it.
-    Local axes may differ, and so may the axis that is up. The root begins where it rests and moves from there. Joints of the
-    skin that the motion does not have stay as they are; a warning names joints of the motion that the skin does not have.
+    Names may differ in namespace, prefix, case, punctuation and in the words for human body parts (`joint_names.same_joints`).
+    Arms and legs may have different rest poses (spread here, hanging there): each of their bones is first rotated along the
+    shortest path to the rest direction in the motion, and hands follow. Everything else should have the same rest pose. If the
+    zero pose of the motion is not a rest pose (all bones along one axis, as some programs write it), the first pose is used
+    instead. Local axes and up axis may differ. The root starts at its rest position. Joints of the skin that the motion lacks
+    do not move; a warning lists joints of the motion that the skin lacks.
 
     Args:
         motion: As read from a .bvh file.
-        skin: What is to move.
-        name: Of the clip.
-        scale: Length of the skin for a length of the motion; by the bones that both have when None.
+        skin: The skin to animate.
+        name: Name of the clip.
+        scale: Length in the skin per length in the motion; None derives it from the bones that both have.
 
     Raises:
-        InputError: Fewer than half of the joints of the motion are in the skin: the text has names of both.
+        InputError: The skin has fewer than half of the joints of the motion; the message lists names of both.
     """
     skeleton = motion.skeleton
     moving = [joint for joint in range(len(skeleton)) if joint not in skeleton.tips]
@@ -74,7 +74,7 @@ def retarget(motion: Motion, skin: SkinnedMesh, *, name: str = "motion", scale: 
         world = _heading(parts, source, rest, theirs @ world.mT) @ world
     turned, places, theirs = world @ turned @ world.mT, places @ world.mT, theirs @ world.mT
     aligned = _aligned_limbs(parts, source, rest, theirs)
-    posed: list[Tensor] = []  # rotation of each joint in the world, in every pose
+    posed: list[Tensor] = []  # world rotation of each joint in every pose
     channels = []
     for joint, parent in enumerate(skin.parents):
         above = posed[parent] if parent >= 0 else torch.eye(3, dtype=torch.float64).expand(len(motion), 3, 3)
@@ -104,20 +104,20 @@ def retarget(motion: Motion, skin: SkinnedMesh, *, name: str = "motion", scale: 
 
 
 def _likeness(ours: Float64[Tensor, "n 3"], theirs: Float64[Tensor, "n 3"]) -> float:
-    """How alike two poses are but for place, direction and size: 1 for the same."""
+    """Similarity of two poses up to translation, rotation and scale: 1 for the same."""
     ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
     spread = ours.mT @ theirs
     return float((nearest_rotation(spread) * spread).sum()) / max(float(ours.norm() * theirs.norm()), 1e-30)
 
 
 def _axes(source: dict[int, int], rest: Float64[Tensor, "j 4 4"], places: Float64[Tensor, "k 3"]) -> Float64[Tensor, "3 3"]:
-    """From the axes of the motion to those of the skin: the rotation by right angles after which both rest most alike."""
+    """From the axes of the motion to those of the skin: the rotation by right angles that makes the rest poses most similar."""
     eyes = torch.eye(3, dtype=torch.float64)
     ours, theirs = rest[list(source), :3, 3], places[list(source.values())]
     spread = (ours - ours.mean(0)).mT @ (theirs - theirs.mean(0))
     signs = torch.tensor(list(itertools.product((1.0, -1.0), repeat=3)), dtype=torch.float64)
     turns = torch.stack([sign[:, None] * eyes[list(order)] for order in itertools.permutations(range(3)) for sign in signs])
-    turns = turns[torch.linalg.det(turns) > 0]  # the first is the identity, which wins where joints do not tell
+    turns = turns[torch.linalg.det(turns) > 0]  # the first is the identity, which wins ties
     scores = (turns * spread).sum((1, 2))
     return turns[0] if scores[0] >= scores.max() - 1e-3 * spread.norm() else turns[int(scores.argmax())]
 
@@ -125,7 +125,7 @@ def _axes(source: dict[int, int], rest: Float64[Tensor, "j 4 4"], places: Float6
 def _heading(
     parts: dict[str, int], source: dict[int, int], rest: Float64[Tensor, "j 4 4"], places: Float64[Tensor, "k 3"]
 ) -> Float64[Tensor, "3 3"]:
-    """The turn about the axis of the skin that is up after which a pose faces as the skin at rest."""
+    """The rotation about the up axis of the skin that makes a pose face like the rest pose of the skin."""
     low = parts.get("hips", parts.get("left foot"))
     if low is None or "head" not in parts:
         return torch.eye(3, dtype=torch.float64)
@@ -140,7 +140,7 @@ def _heading(
 def _aligned_limbs(
     parts: dict[str, int], source: dict[int, int], rest: Float64[Tensor, "j 4 4"], places: Float64[Tensor, "k 3"]
 ) -> dict[int, Float64[Tensor, "3 3"]]:
-    """Turns in the world that lay bones of arms and legs as those of the motion rest, by joint of the skin."""
+    """World rotations that align bones of arms and legs with the rest pose of the motion, by joint of the skin."""
     found = {}
     for side, (start, end) in itertools.product(("left", "right"), LIMBS):
         joint, tip = parts.get(f"{side} {start}"), parts.get(f"{side} {end}")
@@ -156,7 +156,7 @@ def _aligned_limbs(
 
 
 def _carrier(joint: int, carried: Sequence[int], parents: Sequence[int]) -> int:
-    """The joint itself or the nearest above it that carries all of `carried`: the hips do not carry the legs in every rig."""
+    """The joint or its nearest ancestor that carries all of `carried`: in some rigs the hips do not carry the legs."""
     above = joint
     while above >= 0 and not all(above in (other, *_ancestors(other, parents)) for other in carried):
         above = parents[above]
@@ -164,7 +164,7 @@ def _carrier(joint: int, carried: Sequence[int], parents: Sequence[int]) -> int:
 
 
 def _shortest_turn(start: Float64[Tensor, " 3"], end: Float64[Tensor, " 3"]) -> Float64[Tensor, "3 3"]:
-    """The smallest rotation from one direction to another one; opposite ones by half a turn about some axis across."""
+    """The smallest rotation between two directions; for opposite ones 180 degrees about some perpendicular axis."""
     axis = torch.linalg.cross(start, end)
     if float(axis.norm()) <= 1e-9 * float(start.norm() * end.norm()):
         axis = torch.linalg.cross(start, torch.eye(3, dtype=torch.float64)[int(start.abs().argmin())])
@@ -173,7 +173,7 @@ def _shortest_turn(start: Float64[Tensor, " 3"], end: Float64[Tensor, " 3"]) -> 
 
 
 def _rest_places(motion: Motion) -> Float64[Tensor, "j 3"]:
-    """Where the joints of a motion rest."""
+    """Rest positions of the joints of a motion."""
     skeleton = motion.skeleton
     still = torch.eye(3, dtype=torch.float64).expand(len(skeleton), 3, 3)
     return forward_kinematics(still, skeleton.offsets.double(), skeleton.parents)[1]
@@ -194,7 +194,7 @@ def _some(names: Sequence[str]) -> str:
 def _length_ratio(
     source: dict[int, int], rest: Float64[Tensor, "j 4 4"], places: Float64[Tensor, "k 3"], parents: Sequence[int]
 ) -> float:
-    """Length of the skin's bones over that of the motion's, summed over the bones that both have."""
+    """Ratio of the skin's bone lengths to the motion's, summed over the bones that both have."""
     back = {theirs: joint for joint, theirs in source.items()}
     ours, theirs = 0.0, 0.0
     for joint, other in source.items():

@@ -1,6 +1,6 @@
-"""Skins that reproduce given vertices with little data: few morph targets, or few joints with corrective morph targets.
+"""Compact skins that reproduce given vertices: a few morph targets, or a few joints with corrective morph targets.
 
-All is computed on the CPU, where the skins are then.
+Everything is computed on the CPU, and the resulting skins are on the CPU.
 """
 
 from dataclasses import dataclass, replace
@@ -20,16 +20,16 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import SkinnedMesh
 
 TOLERANCE = 1e-4
-"""Of the diagonal of the mesh at rest."""
+"""Relative to the diagonal of the rest mesh."""
 _DAMPING = 1e-8
-_BLOCK = 1 << 20  # vertices of some frames at a time
+_BLOCK = 1 << 20  # vertices (of several frames) processed at a time
 
 
 @dataclass(frozen=True, eq=False)
 class FittedSkin:
-    """A skin with one clip, and how far it is from the vertices that it was made of, in every frame.
+    """A skin with one clip, and its error with respect to the vertices that it was made from, in every frame.
 
-    Distances are shares of the diagonal of the mesh's box at rest.
+    Distances are relative to the diagonal of the rest mesh's bounding box.
     """
 
     skin: SkinnedMesh
@@ -49,22 +49,22 @@ def fit_morphs(
     tolerance: float = TOLERANCE,
     max_morphs: int | None = None,
 ) -> FittedSkin:
-    """A clip of as few morph targets as reach the tolerance: the principal components of the motion.
+    """A clip with the smallest number of morph targets that reach the tolerance: the principal components of the motion.
 
-    Weights are in [0, 1], to which Blender and others clamp them.
+    Weights are in [0, 1], since Blender and others clamp them to that range.
 
-    `SkinnedMesh.from_frames` has one a frame and no error.
+    `SkinnedMesh.from_frames` has one morph per frame and no error.
 
     Args:
-        mesh: At rest.
+        mesh: Rest pose.
         vertices: In each frame [m].
-        times: Of the frames [s], ascending.
-        name: Of the clip.
-        tolerance: The largest error, as a share of the diagonal.
+        times: Times of the frames [s], ascending.
+        name: Name of the clip.
+        tolerance: Maximum error, relative to the diagonal.
         max_morphs: The maximum number of targets; the error may then be larger.
 
     Raises:
-        InputError: Something is not finite, or there are no frames.
+        InputError: A value is not finite, or there are no frames.
     """
     mesh, vertices, times = _checked(mesh, vertices, times)
     shift = (vertices - mesh.vertices).double()
@@ -88,26 +88,26 @@ def fit_joints(
     weights: Float[Tensor, "v k"] | None = None,
     indices: Int64[Tensor, "v k"] | None = None,
 ) -> FittedSkin:
-    """A clip of rigid joints found in the motion, corrected by as few morph targets as reach the tolerance.
+    """A clip of rigid joints found in the motion, corrected by the smallest number of morph targets that reach the tolerance.
 
-    glTF adds morphs before the joints move: what is added is M^-1 v' - v, with M the blended matrix of a vertex, reduced to
-    its principal components. M shortens no error, so that a morph's error bounds that of the vertex.
+    glTF applies morphs before the joints: the correction is M^-1 v' - v, with M the blended matrix of a vertex, reduced to
+    its principal components. M does not shrink errors, so that a morph's error bounds that of the vertex.
 
     Args:
-        mesh: At rest.
-        vertices: In each frame [m], by whatever method of skinning.
-        times: Of the frames [s], ascending.
-        name: Of the clip.
-        num_joints: The most joints (`geometry.rigid_joints.fit_rigid_joints`).
-        influences: The most joints a vertex; all viewers have 4.
-        rounds: Of weights and motions in turns.
-        tolerance: The largest error, as a share of the diagonal.
-        max_morphs: The maximum number of morph targets; the error may then be larger. 0 for joints alone.
-        weights: Given ones, as those of a deformation graph, whose joints are then fitted.
-        indices: The joints of given weights.
+        mesh: Rest pose.
+        vertices: In each frame [m], from any skinning method.
+        times: Times of the frames [s], ascending.
+        name: Name of the clip.
+        num_joints: Maximum number of joints (`geometry.rigid_joints.fit_rigid_joints`).
+        influences: Maximum number of joints per vertex; all viewers support 4.
+        rounds: Number of alternations between weights and motions.
+        tolerance: Maximum error, relative to the diagonal.
+        max_morphs: The maximum number of morph targets; the error may then be larger. 0 for joints only.
+        weights: Fixed weights, such as those of a deformation graph, whose joints are then fitted.
+        indices: The joints of the fixed weights.
 
     Raises:
-        InputError: Something is not finite, or there are no frames.
+        InputError: A value is not finite, or there are no frames.
     """
     mesh, vertices, times = _checked(mesh, vertices, times)
     options = {"influences": influences, "rounds": rounds, "weights": weights, "indices": indices}
@@ -118,7 +118,7 @@ def fit_joints(
 
 
 def _checked(mesh: Mesh, vertices: Tensor, times: Tensor | list[float]) -> tuple[Mesh, Tensor, Tensor]:
-    """All of them, on the CPU."""
+    """The validated arguments, on the CPU."""
     check_shape("vertices", vertices, ("T", mesh.num_vertices, 3))
     times = torch.as_tensor(times, dtype=torch.float64)
     check_shape("times", times, (len(vertices),))
@@ -133,7 +133,7 @@ def _diagonal(mesh: Mesh) -> float:
 
 
 def _of_joints(mesh: Mesh, found: RigidJoints, times: Tensor, name: str) -> SkinnedMesh:
-    """Joints without parents that stand at their centres, and a clip of their motion."""
+    """Root joints at their centers, and a clip of their motion."""
     count = len(found.centers)
     binds = torch.eye(4).repeat(count, 1, 1).to(found.centers)
     binds[:, :3, 3] = -found.centers
@@ -156,10 +156,10 @@ def _of_joints(mesh: Mesh, found: RigidJoints, times: Tensor, name: str) -> Skin
 
 
 def _corrections(skin: SkinnedMesh, vertices: Tensor, times: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What has to be added to the rest vertices for the skin to bring them to the given ones (T, V, 3), in float64.
+    """Offsets (T, V, 3) of the rest vertices for which the skin reproduces the given vertices, in float64.
 
-    Where joints that turn against each other flatten a vertex's matrix, the damped least squares solution. Also what has to be
-    added to the normals, where the mesh has them: the skin turns them by the inverse transposed matrix.
+    If opposing joints make a vertex's matrix singular, the damped least squares solution. Also the offsets of the normals, if
+    the mesh has normals: the skin transforms them by the inverse transposed matrix.
     """
     rest = skin.mesh.vertices.double()
     weights = rest.new_zeros(len(rest), len(skin)).scatter_add_(1, skin.indices, skin.weights.double())
@@ -184,13 +184,13 @@ def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def _components(values: Tensor, tolerance: float, max_morphs: int | None) -> tuple[Tensor, Tensor]:
-    """Principal components that leave room for the target where they begin (`_with_morphs`), if there is to be one."""
+    """Principal components, with one target reserved for their offset (`_with_morphs`), if one is needed."""
     amounts, shapes = principal_shapes(values, tolerance, most=max_morphs)
     if max_morphs is None or len(shapes) < max_morphs or not bool((amounts < 0).any()):
         return amounts, shapes
     if max_morphs > 1:
         return principal_shapes(values, tolerance, most=max_morphs - 1)
-    sign = -1 if -float(amounts.min()) > float(amounts.max()) else 1  # a single target has one side
+    sign = -1 if -float(amounts.min()) > float(amounts.max()) else 1  # a single target has only one sign
     return (sign * amounts).clamp(min=0), sign * shapes
 
 
@@ -199,8 +199,8 @@ def _with_morphs(
 ) -> SkinnedMesh:
     """The skin with morph targets and their weights in its clip; normals of the targets by least squares.
 
-    Other programs clamp weights to [0, 1], so each target is the span of its component from the least amount to the largest,
-    and one more target, with the weight 1 throughout the clip, is the sum of the components at their least amounts.
+    Other programs clamp weights to [0, 1], so each target is the range of its component from the smallest amount to the
+    largest, and one more target, with weight 1 throughout the clip, is the sum of the components at their smallest amounts.
     """
     like, channels = skin.mesh.vertices, skin.clips[0].channels if len(skin) else ()
     if not len(shapes):

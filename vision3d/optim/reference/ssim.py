@@ -1,4 +1,4 @@
-"""Structural similarity in plain torch: what the native operation is tested against, and what runs without it."""
+"""Structural similarity in plain torch: the reference of the tests and the fallback of the native operation."""
 
 from typing import Literal, NamedTuple
 
@@ -10,14 +10,14 @@ Padding = Literal["valid", "same"]
 
 
 class SsimMaps(NamedTuple):
-    """SSIM at every window, and its contrast-structure factor (what MS-SSIM takes at all but the coarsest scale)."""
+    """SSIM of every window, and its contrast-structure factor (used by MS-SSIM at all but the coarsest scale)."""
 
     ssim: Float[Tensor, "b h w c"]
     contrast: Float[Tensor, "b h w c"]
 
 
 def gaussian_window(window: int, sigma: float) -> Float[Tensor, " window"]:
-    """Weights of a Gaussian at `window` (odd) whole pixels around 0, with sum 1, in float64."""
+    """Weights of a Gaussian at `window` (odd) integer offsets around 0, with sum 1, in float64."""
     offsets = torch.arange(window, dtype=torch.float64) - (window - 1) / 2
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
     return weights / weights.sum()

@@ -1,1 +1,1 @@
-"""From rendered views to textures: what cameras see of a scene, atlases, texels."""
+"""From rendered views to textures: visible parts of a scene, atlases, texels."""

@@ -1,4 +1,4 @@
-"""Unwrapping: pieces of the surface, each seen along an axis, laid out in a square without overlaps."""
+"""UV unwrapping: pieces of the surface, each projected along an axis, packed in a square without overlaps."""
 
 import logging
 
@@ -16,15 +16,15 @@ from vision3d.scene import Mesh
 logger = logging.getLogger("vision3d.mesh")
 
 MAX_SIZE = 4096
-"""Side up to which a texture grows by itself [texels]."""
+"""Maximum side of an automatically enlarged texture [texels]."""
 _LEAST_FILL = 0.04
-"""A texture of which charts would cover less, for the padding of so many, grows instead."""
+"""Minimum coverage of a texture by charts for a given padding; below it, the texture is enlarged instead."""
 _VOTES = 12
-"""Rounds in which faces take the direction of most of their neighbours."""
+"""Iterations in which faces adopt the direction of most of their neighbors."""
 _LAYERS = 3
-"""Rounds in which faces that lie over others of their piece are taken out of it."""
+"""Iterations in which faces that overlap others of their piece are removed from it."""
 _PIXELS = 16
-"""A face, in the images in which such faces are found."""
+"""Pixels per face in the images used to find such faces."""
 _MOST_PIXELS = 2048
 """Side of these images."""
 _HALVINGS = 24
@@ -35,15 +35,15 @@ class ChartsError(InputError):
 
 
 def unwrap(mesh: Mesh, size: int, padding: int, detail: Float[Tensor, " v"] | None = None) -> Mesh:
-    """The mesh with uvs and normals; vertices at the borders of charts are there several times.
+    """The mesh with uvs and normals; vertices at the borders of charts are duplicated.
 
-    Faces are cut into pieces that look into one of six directions; each is flattened along it.
+    Faces are split into pieces that face one of six directions; each is projected along it.
 
     Args:
         mesh: Without uvs.
         size: Side of the texture [texels].
-        padding: Free texels round each chart.
-        detail: Relative number of texels a length at each vertex, > 0; everywhere the same when None.
+        padding: Free texels around each chart.
+        detail: Relative texel density at each vertex, > 0; uniform when None.
 
     Raises:
         ChartsError: The charts do not fit on the texture.
@@ -56,9 +56,9 @@ def unwrap(mesh: Mesh, size: int, padding: int, detail: Float[Tensor, " v"] | No
 def unwrap_growing(
     mesh: Mesh, size: int, padding: int, detail: Float[Tensor, " v"] | None = None, max_size: int = MAX_SIZE
 ) -> tuple[Mesh, int] | None:
-    """The mesh as by `unwrap` and the side of a texture on which its charts fit; None where they do not up to `max_size`.
+    """The mesh from `unwrap` and the side of a texture on which its charts fit; None if they do not fit up to `max_size`.
 
-    Where charts do not fit, the texture doubles; on the largest one, the padding shrinks to one texel.
+    If charts do not fit, the texture is doubled; on the largest one, the padding is reduced to one texel.
     """
     charts = _Charts(mesh, detail)
     sizes = [size]
@@ -76,7 +76,7 @@ def unwrap_growing(
 
 
 class _Charts:
-    """The charts of a mesh on a page: its pieces, each seen along its direction."""
+    """The charts of a mesh on a page: its pieces, each projected along its direction."""
 
     def __init__(self, mesh: Mesh, detail: Tensor | None) -> None:
         self.surface, self.normals = mesh, normals_of(mesh)
@@ -88,7 +88,7 @@ class _Charts:
             flat *= 1.0 if detail is None else float(detail[used].double().mean())
             flat -= flat.amin(0)
             if flat[:, 1].max() > flat[:, 0].max():
-                # Lying charts fill rows better; a quarter turn keeps their side up.
+                # Horizontal charts fill rows better; a rotation by 90 degrees keeps their orientation.
                 flat = torch.stack([flat[:, 1], flat[:, 0].max() - flat[:, 0]], 1)
             corners = corners.view(-1, 3)
             self.area += float(_flat_areas(flat[corners]).abs().sum())
@@ -98,7 +98,7 @@ class _Charts:
         self.size, self.density, self.places = 1, 1.0, np.zeros((len(self.flat), 2))
 
     def pack(self, size: int, padding: int) -> float:
-        """Lay the charts out on a page as large as they fit, and the fraction of the page that they cover.
+        """Packs the charts on a page as large as possible; returns the covered fraction of the page.
 
         Raises:
             ChartsError: Not even charts of one texel fit.
@@ -133,7 +133,7 @@ class _Charts:
 
 
 def _rows(sizes: np.ndarray, side: int) -> np.ndarray | None:
-    """Upper left corners (n, 2) of rectangles of (width, height) in rows, high ones first; None where they do not fit."""
+    """Upper left corners (n, 2) of rectangles of (width, height) in rows, tallest first; None if they do not fit."""
     if sizes.prod(1).sum() > side**2 or sizes.max() > side:
         return None
     places, (x, y, row) = np.zeros((len(sizes), 2)), (0, 0, 0)
@@ -149,7 +149,7 @@ def _rows(sizes: np.ndarray, side: int) -> np.ndarray | None:
 
 
 def _plane_of(direction: int) -> Float[Tensor, "3 2"]:
-    """Two axes that with a direction (x, y, z and their opposites) are right-handed."""
+    """Two axes that are right-handed with a direction (x, y, z and their opposites)."""
     axes = torch.eye(3, dtype=torch.float64)
     first, second = axes[(direction + 1) % 3], axes[(direction + 2) % 3]
     return torch.stack([first, second] if direction < 3 else [second, first], 1)
@@ -161,12 +161,12 @@ def _flat_areas(corners: Float[Tensor, "f 3 2"]) -> Float[Tensor, " f"]:
 
 
 def _unfolded(mesh: Mesh, found: list[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
-    """The pieces, with faces that lie over others of their piece, seen along its direction, in pieces of their own."""
+    """The pieces, with faces that overlap others of their piece along its direction moved to separate pieces."""
     done: list[tuple[int, Tensor]] = []
     for _ in range(_LAYERS):
         again: list[tuple[int, Tensor]] = []
         for direction, piece in found:
-            for _ in range(_LAYERS):  # the one seen from below, then those between it and the front
+            for _ in range(_LAYERS):  # the layer seen from below, then those between it and the front
                 hidden = _hidden(mesh, direction, piece)
                 if not bool(hidden.any()):
                     break
@@ -174,12 +174,12 @@ def _unfolded(mesh: Mesh, found: list[tuple[int, Tensor]]) -> list[tuple[int, Te
                 piece = piece[~hidden]
             done.append((direction, piece))
         found = again
-    # What still overlaps shows the colour of its neighbour.
+    # Remaining overlaps show the color of their neighbor.
     return done + found
 
 
 def _hidden(mesh: Mesh, direction: int, piece: Tensor) -> Tensor:
-    """Which faces of a piece are behind others of it that they do not touch."""
+    """Mask of faces of a piece that are behind others without touching them."""
     count = len(piece)
     if count < 8:
         return torch.zeros(count, dtype=torch.bool)
@@ -187,7 +187,7 @@ def _hidden(mesh: Mesh, direction: int, piece: Tensor) -> Tensor:
     corners = corners.view(-1, 3)
     points = mesh.vertices[used].double()
     flat = points @ _plane_of(direction)
-    # Some pixels a face; what is smaller than a pixel is not found, and shows no more than a texel.
+    # Several pixels per face; overlaps below a pixel are not found, and affect at most a texel.
     low, span = flat.amin(0), flat.amax(0) - flat.amin(0)
     scale = (_PIXELS * count / max(float(_flat_areas(flat[corners]).abs().sum()), 1e-30)) ** 0.5
     width, height = (min(_MOST_PIXELS, int(scale * float(side)) + 2) for side in span)
@@ -209,14 +209,14 @@ def _hidden(mesh: Mesh, direction: int, piece: Tensor) -> Tensor:
 
 
 def _connected(faces: Tensor, piece: Tensor) -> list[Tensor]:
-    """Parts of a piece that hang together by edges."""
+    """Parts of a piece connected by edges."""
     _, labels = connected_faces(faces[piece])
     order = labels.argsort(stable=True)
     return list(piece[order].split(torch.bincount(labels).tolist()))
 
 
 def pieces(mesh: Mesh) -> list[tuple[int, Int64[Tensor, " n"]]]:
-    """Connected sets of faces of nearly one direction each (x, y, z, -x, -y, -z); together all faces, each once."""
+    """Connected sets of faces of approximately one direction each (x, y, z, -x, -y, -z); a partition of all faces."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -229,7 +229,7 @@ def pieces(mesh: Mesh) -> list[tuple[int, Int64[Tensor, " n"]]]:
     for _ in range(_VOTES):
         votes = 0.9 * toward.clamp(min=0)
         votes.index_add_(0, both[:, 0], torch.nn.functional.one_hot(labels[both[:, 1]], 6).double())
-        # A direction from which the back of the face is seen would fold the piece.
+        # A direction from which the back of the face is visible would fold the piece.
         labels = votes.masked_fill(toward < 0.2, -1).argmax(1)
     is_same = labels[pairs[:, 0]] == labels[pairs[:, 1]]
     links = pairs[is_same].T.numpy()

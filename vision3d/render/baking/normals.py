@@ -9,7 +9,7 @@ from vision3d.scene import Mesh
 
 
 def normals_of(mesh: Mesh) -> Tensor:
-    """Unit normals of the vertices; where the faces have no area, those of their other vertices."""
+    """Unit normals of the vertices; at degenerate faces, those of their other vertices."""
     normals = geometry.vertex_normals(mesh.vertices.double(), mesh.faces)
     around = torch.zeros_like(normals)
     around.index_add_(0, mesh.faces.flatten(), normals[mesh.faces].sum(1).repeat_interleave(3, 0))

@@ -1,7 +1,7 @@
-"""Depths where a scene is hazy: planes swept through the rendered views, with the depth of the Gaussians as the prior.
+"""Depths where a scene is hazy: plane sweeps through the rendered views, with the depth of the Gaussians as prior.
 
-A fit explains flat, evenly lit surfaces by haze whose colours are right and whose depths are not. What the views agree on is
-found as in multi-view stereo: Collins 1996 (plane sweep), with the best half of the neighbours (Kang et al. 2001).
+A fit explains flat, evenly lit surfaces by haze with the right colors and wrong depths. Depths on which the views agree are
+found as in multi-view stereo: Collins 1996 (plane sweep), with the best half of the neighbors (Kang et al. 2001).
 """
 
 import math
@@ -15,23 +15,23 @@ from vision3d.geometry.cameras import pixel_grid
 from vision3d.scene import Cameras
 
 MAX_SIZE = 128
-"""Longest side of the images that are compared [px]."""
+"""Longest side of the compared images [px]."""
 _PLANES = 40
 _NEIGHBORS = 4
 _ANGLES = (8.0, 20.0, 45.0)
-"""Least, best and greatest angle between the rays of neighbours [degrees]."""
+"""Minimum, best and maximum angle between the rays of neighbors [degrees]."""
 _MOST = 0.1
-"""Differences of colours count up to this."""
+"""Upper bound of color differences."""
 _SOFT = 0.004
-"""Difference of costs by which a plane is less likely by a factor e."""
+"""Cost difference that makes a plane less likely by a factor of e."""
 _PRIOR = 0.01
-"""Cost of a depth that is off by the width of the prior, and at most ten times that."""
+"""Cost of a depth that deviates by the width of the prior; the maximum is ten times that."""
 _WIDTHS = (0.5, 0.02)
-"""Width of the prior, in spreads and in depths; they add."""
+"""Width of the prior, relative to the spread and to the depth; they are added."""
 
 
 class Sweep(NamedTuple):
-    """What a plane sweep found in one view."""
+    """Result of a plane sweep in one view."""
 
     depth: Float[Tensor, "h w"]
     """[m]."""
@@ -40,7 +40,7 @@ class Sweep(NamedTuple):
 
 
 def neighbors(cameras: Cameras, focus: Float[Tensor, "3"]) -> list[list[int]]:
-    """For each camera, the others that see the focus from somewhat beside it."""
+    """For each camera, the others that see the focus from a slightly different direction."""
     rays = torch.nn.functional.normalize(cameras.centers.double().cpu() - focus.double().cpu(), dim=-1)
     angles = torch.rad2deg((rays @ rays.T).clamp(-1, 1).acos())
     low, best, high = _ANGLES
@@ -58,14 +58,14 @@ def sweep(
     depth: Float[Tensor, "h w"],
     spread: Float[Tensor, "h w"],
 ) -> Sweep:
-    """Depths at which the images agree, near those of the prior.
+    """Depths at which the images agree, near the prior.
 
     Args:
         image: The view.
         camera: Its camera, of the size of the image.
-        others: Neighbouring views, each (H, W, 3).
-        other_cameras: Theirs.
-        depth: Prior; 0 where there is none.
+        others: Neighboring views, each (H, W, 3).
+        other_cameras: Their cameras.
+        depth: Prior; 0 where unknown.
         spread: Its uncertainty [m].
     """
     height, width = depth.shape
@@ -91,7 +91,7 @@ def sweep(
         is_out = ((grid.abs() > 1).any(-1) | (places[..., 2] <= 0)).view(_PLANES, height, width)
         costs.append(cost.masked_fill_(is_out, _MOST))
     cost = torch.stack(costs)
-    # What hides a place in some views leaves the better half of them.
+    # Occlusions affect some views; the better half is used.
     cost = cost.sort(0).values[: (len(others) + 1) // 2].mean(0)
     cost = sum(torch.nn.functional.avg_pool2d(cost[None], 2 * r + 1, 1, r, count_include_pad=False)[0] for r in (1, 3)) / 2
     safe = depth.clamp(min=1e-6)

@@ -19,11 +19,11 @@ logger = logging.getLogger("vision3d.mesh")
 _SHARPNESS = 4
 """Power of the cosine between normal and view in the weights."""
 _LEAST_COSINE = 0.1
-"""Seen at less than this, a place is not coloured from the view."""
+"""Minimum cosine for coloring a point from a view."""
 _BIAS = 1.5
-"""Depth by which a place may lie behind the nearest surface of its pixel [pixels at that depth]."""
+"""Maximum depth of a point behind the nearest surface of its pixel [pixels at that depth]."""
 _NEARER = 0.93
-"""Fraction of the depth of the mesh below which what a view shows is not the mesh."""
+"""Fraction of the mesh depth below which a view shows something other than the mesh."""
 
 
 def colors_of(
@@ -33,10 +33,10 @@ def colors_of(
     views: SceneViews,
     step: Callable[[int], None],
 ) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
-    """Mean colours of places on a mesh in the views that see them, and which places any view sees.
+    """Mean colors of points on a mesh in the views that see them, and a mask of visible points.
 
-    A view sees a place that no face of the mesh hides, judged by the depth of the mesh in that view. Its weight is
-    alpha cos^4 / depth^2: it falls with the angle, and with the size of a pixel on the surface.
+    A view sees a point that no face of the mesh occludes, according to the depth of the mesh in that view. Its weight is
+    alpha cos^4 / depth^2: it decreases with the angle, and with the size of a pixel on the surface.
     """
     total, weights = torch.zeros(len(points), 3), torch.zeros(len(points))
     for index in range(len(views)):
@@ -44,7 +44,7 @@ def colors_of(
         weight, grid = _weights(points, normals, mesh, camera, maps)
         seen = weight > 0
         if bool(seen.any()):
-            # Where nothing is there is no colour to mix with.
+            # Where nothing is visible, there is no color to blend with.
             shown = _sampled(torch.cat([maps.color * maps.alpha[..., None], maps.alpha[..., None]], -1), grid[seen])
             total[seen] += weight[seen, None] * shown[:, :3] / shown[:, 3:]
             weights[seen] += weight[seen]
@@ -54,10 +54,10 @@ def colors_of(
 
 
 def bake(mesh: Mesh, views: SceneViews, size: int, step: Callable[[int], None]) -> tuple[Mesh, float]:
-    """The mesh with a texture of the mean colours, and the share of its texels that views see.
+    """The mesh with a texture of the mean colors, and the fraction of its texels visible in views.
 
-    What no view sees, and all texels between the charts, have the colour of the nearest texel that is seen, so that neither
-    bilinear reading nor levels of a pyramid show seams.
+    Invisible texels, and all texels between the charts, get the color of the nearest visible texel, so that neither bilinear
+    sampling nor mip levels show seams.
     """
     texels = texels_of(mesh, size)
     colors, is_seen = colors_of(texels.points, texels.normals, mesh, views, step)
@@ -69,7 +69,7 @@ def bake(mesh: Mesh, views: SceneViews, size: int, step: Callable[[int], None]) 
 
 
 def color_vertices(mesh: Mesh, views: SceneViews, step: Callable[[int], None]) -> tuple[Mesh, float]:
-    """The mesh with vertex colours, and the share of its vertices that views see; the others get the nearest one's."""
+    """The mesh with vertex colors, and the fraction of its vertices visible in views; the others get the nearest one's."""
     assert mesh.normals is not None
     colors, is_seen = colors_of(mesh.vertices, mesh.normals, mesh, views, step)
     if bool(is_seen.any()) and not bool(is_seen.all()):
@@ -81,7 +81,7 @@ def color_vertices(mesh: Mesh, views: SceneViews, step: Callable[[int], None]) -
 
 
 def _weights(points: Tensor, normals: Tensor, mesh: Mesh, camera: Cameras, maps: Maps) -> tuple[Tensor, Tensor]:
-    """Weight of the view for each place (0 where it is not seen), and its pixel position."""
+    """Weight of the view for each point (0 if it is not visible), and its pixel position."""
     width, height = int(camera.width), int(camera.height)
     viewmat, K = camera.viewmats[0], camera.Ks[0]
     rays = torch.nn.functional.normalize(points - camera.centers[0], dim=-1)
@@ -92,12 +92,12 @@ def _weights(points: Tensor, normals: Tensor, mesh: Mesh, camera: Cameras, maps:
     is_inside = (depth > 0) & (pixels >= 0.5).all(-1) & (pixels[:, 0] <= width - 0.5) & (pixels[:, 1] <= height - 0.5)
     positions = screen_positions(mesh.vertices, camera.viewmats, camera.Ks)
     surface = rasterize(positions, mesh.faces, width, height)
-    # Both the mesh's depth and the view's colours are wrong where a picture element is half of something nearer.
+    # Both the mesh's depth and the view's color are wrong where a pixel is half covered by something nearer.
     nearest = torch.where(surface.face_ids[0] >= 0, surface.depths[0], torch.inf)
     nearest = _least_around(nearest)
     column, row = pixels.nan_to_num().long().clamp(min=0).unbind(-1)
     column, row = column.clamp(max=width - 1), row.clamp(max=height - 1)
-    # Within a pixel and its neighbours the depth of a slanted surface changes by that of some pixels over the cosine.
+    # Within a pixel and its neighbors, the depth of a slanted surface changes by some pixels over the cosine.
     slack = _BIAS * depth / K[0, 0] * (1 + 2 * (1 - cosines.clamp(0, 1) ** 2).sqrt() / cosines.clamp(min=_LEAST_COSINE))
     is_seen = is_inside & (cosines > _LEAST_COSINE) & (depth <= nearest[row, column] + slack)
     is_seen &= _shown_depth(maps)[row, column] >= _NEARER * depth
@@ -107,22 +107,22 @@ def _weights(points: Tensor, normals: Tensor, mesh: Mesh, camera: Cameras, maps:
 
 
 def is_own(maps: Maps, depth: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """Pixels whose color is that of a mesh with this depth, and not of something before it that the mesh lacks."""
+    """Pixels whose color is that of a mesh with this depth, and not of something in front of it that the mesh lacks."""
     return _shown_depth(maps) >= _NEARER * depth
 
 
 def _shown_depth(maps: Maps) -> Float[Tensor, "h w"]:
-    """Least depth that a view shows at a pixel or beside it; infinity where it shows no surface, or haze."""
+    """Minimum depth that a view shows at a pixel or next to it; infinity where it shows no surface, or haze."""
     return _least_around(torch.where(maps.is_certain, maps.depth, torch.inf))
 
 
 def _least_around(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """Least of each pixel and its eight neighbours."""
+    """Minimum over each pixel and its eight neighbors."""
     return -torch.nn.functional.max_pool2d(-depth[None], 3, 1, 1)[0]
 
 
 def _sampled(picture: Float[Tensor, "h w c"], pixels: Float[Tensor, "n 2"]) -> Float[Tensor, "n c"]:
-    """Bilinear between pixel centres."""
+    """Bilinear between pixel centers."""
     height, width = picture.shape[:2]
     grid = 2 * pixels / pixels.new_tensor([width, height]) - 1
     found = torch.nn.functional.grid_sample(

@@ -1,4 +1,4 @@
-"""What the cameras see of a scene: colours, opacity, depth and normals, rendered when they are asked for."""
+"""Visible parts of a scene: colors, opacity, depth and normals in cameras, rendered on demand."""
 
 import math
 from collections.abc import Iterator
@@ -21,47 +21,47 @@ from vision3d.render.views import render_views
 from vision3d.scene import Cameras, GaussianScene
 
 _HAZY = 0.025
-"""Spread, in depths, from which on a ray shows no surface."""
+"""Relative spread above which a ray shows no surface."""
 _SHARP = 0.01
-"""Spread, in depths, up to which the depth of the Gaussians is taken."""
+"""Relative spread up to which the depth of the Gaussians is used."""
 _FAINT = 0.1
-"""Rays that meet less opacity than this pass through free space."""
+"""Opacity below which rays pass through free space."""
 
 
 class Maps(NamedTuple):
     """One view, on the CPU."""
 
     color: Float[Tensor, "h w 3"]
-    """Of what is there, not mixed with a background."""
+    """Color of the surface, not blended with a background."""
     alpha: Float[Tensor, "h w"]
     depth: Float[Tensor, "h w"]
-    """Along the camera's z [m]; 0 where no surface is."""
+    """Along the camera's z [m]; 0 without a surface."""
     normal: Float[Tensor, "h w 3"]
-    """In the world, towards the camera."""
+    """In world space, towards the camera."""
     spread: Float[Tensor, "h w"]
-    """How far behind its depth the ray has met half of the remaining opacity [m]: small at a surface, large in haze."""
+    """Distance behind the depth where the ray reaches half of the remaining opacity [m]: small at a surface, large in haze."""
 
     @property
     def is_certain(self) -> Tensor:
-        """Pixels that show a surface where it is, not haze."""
+        """Pixels with a surface at a reliable depth, not haze."""
         return (self.depth > 0) & (self.spread < _HAZY * self.depth)
 
     @property
     def is_free(self) -> Tensor:
-        """Pixels whose ray meets nothing."""
+        """Pixels whose ray hits nothing."""
         return self.alpha < _FAINT
 
 
 @dataclass
 class SceneViews:
-    """The views of a scene in pinhole cameras. Those that fit in the cache are rendered once."""
+    """The views of a scene in pinhole cameras. Views that fit in the cache are rendered once."""
 
     scene: GaussianScene
     cameras: Cameras
     alpha_min: float = 0.5
-    """Pixels of less opacity show no surface."""
+    """Minimum opacity of pixels with a surface."""
     quantile: float | None = 0.3
-    """Share of the opacity that a ray has met at its depth; None takes the expected depth."""
+    """Fraction of the opacity that a ray has reached at its depth; None uses the expected depth."""
     backend: str = "auto"
     cache_bytes: float = 1e9
     sweeps: bool = False
@@ -107,7 +107,7 @@ class SceneViews:
 
     @torch.no_grad()
     def _swept(self, index: int, maps: Maps) -> Maps:
-        """The maps with the depths of a plane sweep where those of the Gaussians spread."""
+        """The maps with the depths of a plane sweep where those of the Gaussians are spread."""
         if self._neighbors is None:
             poses = self.cameras.camtoworlds.cpu()
             self._neighbors = stereo.neighbors(self.cameras, focus_point(poses[:, :3, 3], poses[:, :3, 2]))
@@ -142,7 +142,7 @@ class SceneViews:
         return cameras.resized(*sizes)
 
     def _small_maps(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Colours before black, depths and spreads at the size of the sweep."""
+        """Colors on black, depths and spreads at the size of the sweep."""
         if index not in self._small:
             maps = self._render_in(self._small_cameras[index])
             self._small[index] = (maps.color * maps.alpha[..., None], maps.depth, maps.spread)
@@ -172,7 +172,7 @@ class SceneViews:
 
 
 def as_2dgs(scene: GaussianScene) -> GaussianScene:
-    """The scene with each Gaussian's shortest axis as the third, which 2D Gaussians do without."""
+    """The scene with each Gaussian's shortest axis as the third, which 2D Gaussians ignore."""
     if scene.mode == "2dgs":
         return scene
     order = scene.log_scales.argsort(-1, descending=True)
@@ -183,14 +183,14 @@ def as_2dgs(scene: GaussianScene) -> GaussianScene:
 
 
 def boosted(scene: GaussianScene, quantile: float) -> GaussianScene:
-    """The scene with opacities 1 - (1 - o)^k, whose median depth is where the given scene lets through 1 - quantile.
+    """The scene with opacities 1 - (1 - o)^k, whose median depth is where the given scene has a transmittance of 1 - quantile.
 
-    What is let through behind Gaussians is a product of 1 - o exp(-q); the power k of it is one half where it is
-    1 - quantile, with k = log(1/2) / log(1 - quantile). Exact at the middles of Gaussians, near elsewhere.
+    The transmittance behind Gaussians is a product of 1 - o exp(-q); its power k is one half where it is 1 - quantile, with
+    k = log(1/2) / log(1 - quantile). Exact at the centers of Gaussians, approximate elsewhere.
     """
     power = math.log(0.5) / math.log1p(-quantile)
     logits = scene.opacity_logits.double()
-    # logit(1 - x) = -logit(x), and 1 - o is a power of what it was.
+    # logit(1 - x) = -logit(x), and 1 - o is raised to a power.
     through = power * torch.nn.functional.logsigmoid(-logits)
     return replace(scene, opacity_logits=((-torch.expm1(through)).clamp(1e-12, 1 - 1e-12).logit()).to(scene.opacity_logits))
 

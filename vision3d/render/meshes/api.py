@@ -11,12 +11,12 @@ from vision3d.render.meshes import checks
 
 
 class Fragments(NamedTuple):
-    """What each pixel shows."""
+    """Visible surface of each pixel."""
 
     face_ids: Int32[Tensor, "i h w"]
-    """The nearest face, -1 where there is none."""
+    """The nearest face, -1 for none."""
     barycentrics: Float[Tensor, "i h w 3"]
-    """Perspective-correct weights of the face's corners, which sum to 1; zero where there is no face."""
+    """Perspective-correct barycentric coordinates, which sum to 1; zero where there is no face."""
     depths: Float[Tensor, "i h w"]
     """Depth of the surface [m]; zero where there is no face."""
 
@@ -31,28 +31,28 @@ def rasterize(
     far_plane: float = 1e10,
     backend: str = "auto",
 ) -> Fragments:
-    """The nearest face at every pixel centre, on a CPU with the same bits for any number of threads.
+    """The nearest face at every pixel center; on a CPU bit-identical for any number of threads.
 
     Edge functions of homogeneous points (Olano and Greer 1997), so faces that cross the near plane need no clipping. A
-    pixel centre on an edge belongs to the face of which the edge is a left or a top one: of two faces at an edge exactly one
-    draws it. Depths are compared in float32; at equal depth the lower face is seen. Both sides of a face are drawn; faces
-    without area and those with a corner that is not finite are not.
+    pixel center on an edge belongs to the face for which it is a left or top edge: exactly one of two faces at an edge draws
+    it. Depths are compared in float32; at equal depth the lower face index wins. Both sides of a face are drawn; faces of zero
+    area and those with a non-finite corner are not.
 
-    Gradients of barycentrics and depths reach `positions`; which face is seen has none: see `antialias`.
+    Gradients of barycentrics and depths flow to `positions`; visibility has none: see `antialias`.
 
     Args:
         positions: Homogeneous pixel positions (X, Y, depth, W) of `screen_positions`.
         faces: Corners of each face, int64 or int32.
-        width: Image width [px]; all images of a call have at most 2^28 pixels.
+        width: Image width [px]; at most 2^28 pixels in all images of a call.
         height: Image height [px].
-        near_plane: Smallest depth that is seen [m].
-        far_plane: Largest depth that is seen [m].
+        near_plane: Minimum visible depth [m].
+        far_plane: Maximum visible depth [m].
         backend: auto, native or reference (plain torch).
 
     Raises:
-        ShapeError: A tensor has the wrong shape or dtype; names it, with got and want.
-        InputError: A number is out of range, or a face names a vertex that is not there.
-        BackendError: The backend does not run here.
+        ShapeError: A tensor has the wrong shape or dtype; the message has its name, got and want.
+        InputError: A number is out of range, or a face has an invalid vertex index.
+        BackendError: The backend is not available here.
 
     Example:
         >>> corners = torch.tensor([[[0.0, 0.0, 1.0, 1.0], [4.0, 0.0, 1.0, 1.0], [0.0, 4.0, 1.0, 1.0]]])
@@ -76,22 +76,22 @@ def interpolate(
 ) -> Float[Tensor, "i h w d"]:
     """Attributes of the vertices at every pixel: the sum over the face's corners of barycentric times attribute.
 
-    Gradients reach the attributes and the barycentrics.
+    Gradients flow to the attributes and the barycentrics.
 
     Args:
-        attributes: Of each vertex; one set for all images, or one each.
+        attributes: Per vertex; one set for all images, or one each.
         faces: Rows of `attributes` for the corners of each face: those given to `rasterize`, or others of the same
-            number, such as the faces of a texture's coordinates.
-        fragments: Of `rasterize`.
+            number, such as the faces of texture coordinates.
+        fragments: Result of `rasterize`.
         backend: auto, native or reference.
 
     Returns:
         Values; zero where there is no face.
 
     Raises:
-        ShapeError: A tensor has the wrong shape or dtype; names it, with got and want.
-        InputError: A face or a pixel names something that is not there.
-        BackendError: The backend does not run here.
+        ShapeError: A tensor has the wrong shape or dtype; the message has its name, got and want.
+        InputError: A face or a pixel has an invalid index.
+        BackendError: The backend is not available here.
     """
     checks.check_floats("attributes", attributes, "(V, D) or (I, V, D)")
     if attributes.dim() not in (2, 3):
@@ -108,11 +108,11 @@ def interpolate(
 
 
 def check_fragments(fragments: Fragments, like: Tensor) -> None:
-    """Shapes, dtypes and devices of fragments.
+    """Check shapes, dtypes and devices of fragments.
 
     Raises:
         ShapeError: One has the wrong shape or dtype.
-        DeviceError: One is on another device than `like`.
+        DeviceError: One is on a different device than `like`.
     """
     shape = tuple(fragments.face_ids.shape)
     if len(shape) != 3:

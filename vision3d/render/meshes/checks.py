@@ -1,4 +1,4 @@
-"""Checks of what callers pass to the mesh rasterizer: one line naming the argument, what came and what is wanted."""
+"""Checks of the arguments of the mesh rasterizer: one-line errors with the argument, got and want."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -13,7 +13,7 @@ from vision3d.core.op_checks import check_image_size
 
 
 def check_floats(name: str, tensor: object, want: str) -> None:
-    """That this is a tensor of float32 or float64."""
+    """Check that this is a tensor of float32 or float64."""
     if not isinstance(tensor, Tensor):
         raise ShapeError(name, type(tensor).__name__, f"a torch.Tensor {want}")
     if tensor.dtype not in (torch.float32, torch.float64):
@@ -21,7 +21,7 @@ def check_floats(name: str, tensor: object, want: str) -> None:
 
 
 def check_tensor(name: str, tensor: object, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> None:
-    """That a tensor has this shape, the dtype (of `like` unless one is given) and the device of `like`."""
+    """Check that a tensor has this shape, the dtype (of `like` unless given) and the device of `like`."""
     if not isinstance(tensor, Tensor):
         raise ShapeError(name, type(tensor).__name__, f"a torch.Tensor of shape {tuple(shape)}")
     if tuple(tensor.shape) != tuple(shape):
@@ -33,18 +33,18 @@ def check_tensor(name: str, tensor: object, shape: Sequence[int], like: Tensor, 
 
 
 def check_positions(positions: object) -> None:
-    """That these are (I, V, 4) floats."""
+    """Check that these are (I, V, 4) floats."""
     check_floats("positions", positions, "(I, V, 4)")
     if positions.dim() != 3 or positions.shape[-1] != 4:  # type: ignore[attr-defined]
         raise ShapeError("positions", tuple(positions.shape), "(I, V, 4)")  # type: ignore[attr-defined]
 
 
 def check_faces(faces: object, vertices: int, like: Tensor) -> Tensor:
-    """The faces as the kernels read them: contiguous int32 (F, 3) that name existing vertices.
+    """The faces in the format of the kernels: contiguous int32 (F, 3) with valid vertex indices.
 
     Raises:
-        ShapeError: They have another shape, or are not int32 or int64.
-        InputError: A face names a vertex that is not there; says which.
+        ShapeError: The shape is wrong, or the dtype is not int32 or int64.
+        InputError: A face has an invalid vertex index; the message has the face.
     """
     if not isinstance(faces, Tensor):
         raise ShapeError("faces", type(faces).__name__, "a torch.Tensor (F, 3)")
@@ -63,10 +63,10 @@ def check_faces(faces: object, vertices: int, like: Tensor) -> Tensor:
 
 
 def check_face_ids(face_ids: Tensor, faces: Tensor) -> None:
-    """That the pixels show faces of this list.
+    """Check that pixels refer to faces of this list.
 
     Raises:
-        InputError: A pixel shows another face.
+        InputError: A pixel has another face.
     """
     if face_ids.numel():
         low, high = map(int, face_ids.aminmax())
@@ -76,11 +76,11 @@ def check_face_ids(face_ids: Tensor, faces: Tensor) -> None:
 
 
 def check_neighbors(neighbors: object, faces: Tensor, like: Tensor) -> None:
-    """That these are int32 (F, 3) and name existing faces, or -1.
+    """Check that these are int32 (F, 3) with valid face indices, or -1.
 
     Raises:
-        ShapeError: They have another shape or dtype.
-        InputError: One names a face that is not there; says which.
+        ShapeError: The shape or dtype is wrong.
+        InputError: One is not a valid face index; the message has it.
     """
     check_tensor("neighbors", neighbors, tuple(faces.shape), like, torch.int32)
     if len(faces):
@@ -91,7 +91,7 @@ def check_neighbors(neighbors: object, faces: Tensor, like: Tensor) -> None:
 
 
 def check_image(num_images: int, width: object, height: object, near_plane: float, far_plane: float) -> None:
-    """Sizes of the images, and planes between which something is seen.
+    """Check image sizes and clipping planes.
 
     Raises:
         InputError: A number is out of range.
@@ -105,10 +105,10 @@ def check_image(num_images: int, width: object, height: object, near_plane: floa
 
 
 def kernels(backend: str, device: torch.device) -> ModuleType:
-    """The module with the operations of the backend that runs on the device when `backend` is asked for.
+    """The module with the operations of the requested backend on this device.
 
     Raises:
-        BackendError: It is unknown, not built, or draws no meshes.
+        BackendError: It is unknown, not built, or does not support meshes.
     """
     if is_native(backend, device):
         from vision3d.render.meshes import native_ops
@@ -120,10 +120,10 @@ def kernels(backend: str, device: torch.device) -> ModuleType:
 
 
 def is_native(backend: str, device: torch.device) -> bool:
-    """Whether this backend means the compiled kernels.
+    """Whether this backend uses the compiled kernels.
 
     Raises:
-        BackendError: As of `kernels`.
+        BackendError: As for `kernels`.
     """
     chosen = resolve_backend(backend, device)
     if chosen == "gsplat" and backend != "auto":

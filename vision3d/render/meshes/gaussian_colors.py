@@ -1,4 +1,4 @@
-"""Colours of Gaussians on a mesh as a texture or as vertex colours, for programs that draw meshes."""
+"""Colors of Gaussians on a mesh as a texture or as vertex colors, for programs that render meshes."""
 
 from dataclasses import replace
 
@@ -15,21 +15,21 @@ from vision3d.render.meshes.texels import spread, texels_of
 from vision3d.scene import Mesh, MeshGaussians
 
 _NEAREST = 16
-"""Gaussians that are mixed at a place."""
+"""Number of Gaussians that are mixed at a point."""
 _ROWS = 1 << 16
 _OFF_PLANE = 1e-2
-"""Least thickness of a Gaussian, as a share of its larger axis: what looks the other way close by counts little."""
+"""Minimum thickness of a Gaussian relative to its larger axis, so that nearby surfaces facing elsewhere have little weight."""
 
 
 def bake_texture(bound: MeshGaussians, size: int = 1024) -> Mesh:
-    """The mesh at rest with a picture of the Gaussians' colours, by its own uvs; texels between charts have the nearest one's.
+    """The mesh in its rest pose with a texture of the Gaussians' colors in its own uvs; gaps get the nearest texel's color.
 
     Args:
-        bound: Its mesh has uvs from 0 to 1 that do not overlap (`vision3d.render.baking.atlas.unwrap` makes some).
-        size: Side of the picture [texels].
+        bound: Its mesh has non-overlapping uvs from 0 to 1 (`vision3d.render.baking.atlas.unwrap` makes them).
+        size: Side length of the texture [texels].
 
     Raises:
-        InputError: The mesh has no uvs, or no texel lies in a chart.
+        InputError: The mesh has no uvs, or no texel is in a chart.
     """
     mesh = bound.mesh
     if mesh.uvs is None or size < 1:
@@ -40,20 +40,20 @@ def bake_texture(bound: MeshGaussians, size: int = 1024) -> Mesh:
     texels = texels_of(replace(mesh, normals=normals).split_seams(), size)
     if not bool(texels.mask.any()):
         raise InputError(f"bake_texture: no texel of {size}x{size} lies in a chart; want uvs from 0 to 1, and a larger size")
-    picture = torch.zeros(size, size, 3)
-    picture[texels.mask] = gaussian_colors(bound, texels.points, texels.normals)
-    return replace(mesh, texture=spread(picture, texels.mask), vertex_colors=None)
+    image = torch.zeros(size, size, 3)
+    image[texels.mask] = gaussian_colors(bound, texels.points, texels.normals)
+    return replace(mesh, texture=spread(image, texels.mask), vertex_colors=None)
 
 
 def bake_vertex_colors(bound: MeshGaussians) -> Mesh:
-    """The mesh at rest with the Gaussians' colours at its vertices."""
+    """The mesh in its rest pose with the Gaussians' colors at its vertices."""
     mesh = bound.mesh
     colors = gaussian_colors(bound, mesh.vertices, vertex_normals(mesh.vertices, mesh.faces))
     return replace(mesh, vertex_colors=colors, texture=None)
 
 
 def gaussian_colors(bound: MeshGaussians, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Colours in [0, 1] of places on the surface, seen against their normals.
+    """Colors in [0, 1] of points on the surface, viewed along the normal.
 
     The mean of the nearest Gaussians, weighted by opacity exp(-d^2 / 2) with d their Mahalanobis distance.
     """

@@ -1,4 +1,4 @@
-"""Light on surfaces: ambient, from the camera, from directions, and from an environment in spherical harmonics."""
+"""Lighting of surfaces: ambient, headlight, directional, and an environment in spherical harmonics."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry.spherical_harmonics import eval_sh, sh_basis
 from vision3d.geometry.vectors import unit
 
-# Irradiance of degree l over pi and over the environment's coefficient (Ramamoorthi and Hanrahan 2001, eq. 8).
+# Irradiance of degree l divided by pi and the environment's coefficient (Ramamoorthi and Hanrahan 2001, eq. 8).
 _CLAMPED_COSINE = (1.0, 2 / 3, 1 / 4)
 
 Color = float | Sequence[float] | Float[Tensor, "3"]
@@ -20,28 +20,28 @@ Color = float | Sequence[float] | Float[Tensor, "3"]
 
 @dataclass(frozen=True, eq=False)
 class Lights:
-    """Lights of a scene, in linear light. One of strength 1 shows a white surface that faces it as white.
+    """Lights of a scene, in linear light. A light of strength 1 makes a white surface facing it appear white.
 
     Example:
         >>> sun = Lights(ambient=0.2, headlight=0.0, directions=[(0.0, 0.0, 1.0)], colors=[(1.0, 0.95, 0.9)])
     """
 
     ambient: Color = 0.15
-    """The same from everywhere."""
+    """Ambient light, uniform."""
     headlight: Color = 0.85
-    """From where the camera is."""
+    """Light at the camera."""
     directions: Float[Tensor, "n 3"] | Sequence[Sequence[float]] = ()
-    """Towards lights far away, in the world, of any length > 0."""
+    """Directions to lights at infinity, in the world, of any length > 0."""
     colors: Float[Tensor, "n 3"] | Sequence[Sequence[float]] | None = None
-    """Of each direction; white when None."""
+    """Color of each directional light; white when None."""
     environment: Float[Tensor, "9 3"] | None = None
-    """Radiance that comes from each direction: spherical harmonics of degree 2, as of `project_environment`."""
+    """Radiance from each direction: spherical harmonics of degree 2, as from `project_environment`."""
     specular: Color = 0.0
-    """Share of the headlight and of the directions that is mirrored."""
+    """Specular fraction of the headlight and the directional lights."""
     shininess: float = 32.0
-    """Exponent of the highlights: the larger, the smaller they are."""
+    """Exponent of the highlights; larger values make them smaller."""
     highlights: str = "blinn"
-    """blinn or phong: by the angle to the half vector (Blinn 1977), or of the mirrored light to the camera (Phong 1975)."""
+    """blinn or phong: angle to the half vector (Blinn 1977), or of the reflected light to the camera (Phong 1975)."""
 
     def __post_init__(self) -> None:
         count = len(self.directions)
@@ -67,16 +67,16 @@ def light(
     to_camera: Float[Tensor, "*batch 3"],
     lights: Lights,
 ) -> Float[Tensor, "*batch 3"]:
-    """Linear light that surfaces send to the camera: Lambert's cosine law, and highlights.
+    """Linear light from surfaces to the camera: Lambert's cosine law plus highlights.
 
-    colour (ambient + irradiance / pi + sum_j light_j max(n.l_j, 0)) + specular sum_j light_j highlight_j, where the headlight
+    color (ambient + irradiance / pi + sum_j light_j max(n.l_j, 0)) + specular sum_j light_j highlight_j, where the headlight
     is one of the lights. No shadows. Differentiable.
 
     Args:
-        linear_colors: Of the surface, in linear light.
+        linear_colors: Colors of the surface, in linear light.
         normals: Unit normals in the world.
         to_camera: Unit directions from the surface to the camera, in the world.
-        lights: In linear light.
+        lights: The lights.
     """
     received = _color(lights.ambient, normals).expand_as(normals)
     if lights.environment is not None:
@@ -101,13 +101,13 @@ def light(
 
 
 def irradiance(environment: Float[Tensor, "9 3"], normals: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Light that falls on surfaces: the integral of radiance times clamped cosine over the sphere, to degree 2.
+    """Irradiance of surfaces: the integral of radiance times clamped cosine over the sphere, to degree 2.
 
     E(n) = sum_lm A_l L_lm Y_lm(n) with A = pi, 2 pi / 3, pi / 4: exact for an environment of degree 2 (Ramamoorthi and
-    Hanrahan 2001, "An Efficient Representation for Irradiance Environment Maps"). A grey surface sends off E / pi of it.
+    Hanrahan 2001, "An Efficient Representation for Irradiance Environment Maps"). A white surface reflects E / pi of it.
 
     Args:
-        environment: Coefficients of the radiance that comes from each direction.
+        environment: Coefficients of the radiance from each direction.
         normals: Unit normals.
     """
     factors = [math.pi * _CLAMPED_COSINE[l] for l in range(3) for _ in range(2 * l + 1)]
@@ -119,12 +119,12 @@ def project_environment(
 ) -> Float[Tensor, "9 3"]:
     """Spherical harmonics of degree 2 of an environment: the integrals of radiance times each function.
 
-    By Gauss-Legendre quadrature in height and even steps round it: exact where the radiance is a polynomial of degree
-    2 rows - 4 of the direction.
+    Uses Gauss-Legendre quadrature in height and uniform steps in azimuth: exact if the radiance is a polynomial of degree
+    2 rows - 4 in the direction.
 
     Args:
-        radiance: Light from unit directions, in float64.
-        rows: Circles of directions, 2 rows on each.
+        radiance: Radiance from unit directions, in float64.
+        rows: Number of circles of directions, with 2 rows directions on each.
 
     Example:
         >>> sky = project_environment(lambda directions: (directions[:, 2:] > 0) * directions.new_tensor([0.5, 0.7, 1.0]))

@@ -18,7 +18,7 @@ def antialias(
     depths: Float[Tensor, "i h w"],
     colors: Float[Tensor, "i h w d"],
 ) -> Float[Tensor, "i h w d"]:
-    """Colours blended where a silhouette edge passes between two pixel centres."""
+    """Colors blended where a silhouette edge passes between two pixel centers."""
     return native.direct(_antialias, _ANTIALIAS)(positions, triangles, neighbors, face_ids, depths.detach(), colors)[0]
 
 
@@ -38,7 +38,7 @@ def _empty(like: Tensor) -> Tensor:
 def _antialias(
     positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The picture, and which pairs of pixels blend: bit 0 with the one to the right, bit 1 with the one below."""
+    """The image, and which pairs of pixels blend: bit 0 with the one to the right, bit 1 with the one below."""
     out, pairs = _fake(positions, triangles, neighbors, face_ids, depths, colors)
     inputs = _plain(positions, triangles, neighbors, face_ids, depths, colors)
     native.require().antialias_mesh(*inputs, pairs, out, **native.where(colors))

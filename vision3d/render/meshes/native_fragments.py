@@ -24,12 +24,12 @@ def interpolate(
     face_ids: Int32[Tensor, "i h w"],
     barycentrics: Float[Tensor, "i h w 3"],
 ) -> Float[Tensor, "i h w d"]:
-    """Sums over corners of barycentric times attribute; one set (s = 1) or one an image."""
+    """Sums over corners of barycentric times attribute; one set (s = 1) or one per image."""
     return native.direct(_interpolate, _INTERPOLATE)(attributes, triangles, face_ids, barycentrics)
 
 
 def _plain(*tensors: Tensor | None) -> list[Tensor | None]:
-    """As kernels take them: contiguous, without a graph."""
+    """In the format of the kernels: contiguous, detached."""
     return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
 
 
@@ -49,7 +49,7 @@ def _rasterize(
     check_image_size(len(positions), width, height)
     check_memory(positions, len(positions) * width * height * 7, "width, height")
     barycentrics, depths, face_ids = _fake_rasterize(positions, triangles, width, height, near, far)
-    keys = positions.new_empty(depths.shape, dtype=torch.int64)  # scratch of the kernels of a GPU, as the next one
+    keys = positions.new_empty(depths.shape, dtype=torch.int64)  # scratch memory of the GPU kernels, like the next one
     queue = positions.new_empty((len(positions), len(triangles) + 1), dtype=torch.int32)
     outputs = (face_ids, barycentrics, depths, keys, queue)
     native.require().rasterize_mesh(*_plain(positions, triangles), near, far, *outputs, **native.where(positions))

@@ -1,4 +1,4 @@
-"""The native operations of meshes in one module, named like those of `render.reference.meshes`."""
+"""The native mesh operations in one module, with the names of `render.reference.meshes`."""
 
 from vision3d.render.meshes.native_antialias import antialias
 from vision3d.render.meshes.native_fragments import interpolate, rasterize

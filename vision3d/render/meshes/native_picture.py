@@ -1,4 +1,4 @@
-"""Pictures of attributes with silhouettes as one `torch.library` op on the compiled CPU kernels."""
+"""Antialiased images of attributes as one `torch.library` op on the compiled CPU kernels."""
 
 from typing import Any
 
@@ -21,12 +21,12 @@ def picture(
     near: float,
     far: float,
 ) -> Float[Tensor, "i h w d"]:
-    """Attributes at every pixel, blended at silhouettes; one set (s = 1) or one an image."""
+    """Attributes at every pixel, blended at silhouettes; one set (s = 1) or one per image."""
     return native.direct(_picture, _PICTURE)(attributes, positions, triangles, neighbors, width, height, near, far)[0]
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:
-    """As kernels take them. Half the price of tensors, whose `__dlpack__` is written in Python."""
+    """In the format of the kernels. Half the cost of tensors, whose `__dlpack__` is written in Python."""
     return [to_dlpack(tensor.contiguous()) for tensor in tensors]
 
 
@@ -46,7 +46,7 @@ def _picture(
     near: float,
     far: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The picture, faces and depths of the pixels, and the pairs of pixels that blend, as of `antialias_mesh`."""
+    """The image, faces and depths of the pixels, and the pairs of pixels that blend, as for `antialias_mesh`."""
     check_image_size(len(positions), width, height)
     check_memory(positions, len(positions) * width * height * (attributes.shape[2] + 3), "width, height")
     colors, face_ids, depths, pairs = _outputs(attributes, positions, width, height)

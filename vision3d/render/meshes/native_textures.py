@@ -1,4 +1,4 @@
-"""Reading textures as a `torch.library` op on the compiled kernels."""
+"""Texture sampling as a `torch.library` op on the compiled kernels."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def texture(
     masks: Bool[Tensor, "i h w"] | None,
     repeat: bool,
 ) -> Float[Tensor, "i h w d"]:
-    """Values at `uvs` of one texture (s = 1) or one an image, whose levels lie one after the other in `texels`."""
+    """Samples at `uvs` of one texture (s = 1) or one per image, whose levels are stored one after another in `texels`."""
     return native.direct(_texture, _TEXTURE)(texels, torch.tensor(sizes, device=texels.device), uvs, lods, masks, repeat)
 
 

@@ -1,4 +1,4 @@
-"""Attributes of meshes drawn with silhouettes in one call."""
+"""Rendering of mesh attributes with antialiased silhouettes in one call."""
 
 from jaxtyping import Float, Int, Int32
 from torch import Tensor
@@ -21,28 +21,28 @@ def draw_attributes(
     far_plane: float = 1e10,
     backend: str = "auto",
 ) -> Float[Tensor, "i h w d"]:
-    """`antialias(interpolate(attributes, faces, fragments), positions, faces, fragments)` of the fragments of `rasterize`.
+    """Same as `antialias(interpolate(attributes, faces, fragments), positions, faces, fragments)` after `rasterize`.
 
-    The same picture; on a CPU in about 0.6 of the time, as nothing in between is written down or has gradients of its
-    own. Behind the mesh all attributes are zero: one more attribute of ones gives the share of the mesh in every pixel, to put
-    the picture on another background. Gradients reach `attributes` and `positions`; on a CPU they have the same bits for
-    any number of threads.
+    The image is identical; on a CPU it takes about 0.6 of the time, since intermediate results are not stored and have no
+    gradients of their own. The background is zero: an additional attribute of ones gives the coverage of every pixel, to
+    composite the image on another background. Gradients flow to `attributes` and `positions`; on a CPU they are bit-identical
+    for any number of threads.
 
     Args:
-        attributes: Of each vertex, such as colours; one set for all images, or one each.
+        attributes: Per vertex, such as colors; one set for all images, or one each.
         positions: Homogeneous pixel positions (X, Y, depth, W) of `screen_positions`.
         faces: Corners of each face, int64 or int32. Vertices must be shared, see `antialias`.
-        width: Image width [px]; all images of a call have at most 2^28 pixels.
+        width: Image width [px]; at most 2^28 pixels in all images of a call.
         height: Image height [px].
-        neighbors: Of `edge_neighbors(faces)`, to compute it once for many calls.
-        near_plane: Smallest depth that is seen [m].
-        far_plane: Largest depth that is seen [m].
+        neighbors: Result of `edge_neighbors(faces)`, to compute it once for many calls.
+        near_plane: Minimum visible depth [m].
+        far_plane: Maximum visible depth [m].
         backend: auto, native or reference (plain torch).
 
     Raises:
-        ShapeError: A tensor has the wrong shape or dtype; names it, with got and want.
-        InputError: A number is out of range, or a face names a vertex that is not there.
-        BackendError: The backend does not run here.
+        ShapeError: A tensor has the wrong shape or dtype; the message has its name, got and want.
+        InputError: A number is out of range, or a face has an invalid vertex index.
+        BackendError: The backend is not available here.
 
     Example:
         >>> import torch

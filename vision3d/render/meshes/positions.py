@@ -1,4 +1,4 @@
-"""Vertices in the world to the homogeneous pixel positions that the mesh rasterizer reads."""
+"""From world vertices to the homogeneous pixel positions of the mesh rasterizer."""
 
 import torch
 from jaxtyping import Float
@@ -14,19 +14,19 @@ def screen_positions(
     Ks: Float[Tensor, "c 3 3"],
     camera_model: str = "pinhole",
 ) -> Float[Tensor, "c v 4"]:
-    """Homogeneous pixel positions (X, Y, depth, W) of vertices in every camera: pixel x = X / W, y = Y / W.
+    """Homogeneous pixel positions (X, Y, depth, W) of vertices for every camera: pixel x = X / W, y = Y / W.
 
-    Plain torch, so gradients reach vertices, poses and intrinsics.
+    Plain torch, so gradients flow to vertices, poses and intrinsics.
 
     Args:
         vertices: In the world [m]; one set for all cameras, or one each.
         viewmats: World to camera, rigid, OpenCV axes.
         Ks: Intrinsics [px].
-        camera_model: pinhole (W is the depth), or ortho (W is 1; fx and fy are pixels a metre).
+        camera_model: pinhole (W is the depth), or ortho (W is 1; fx and fy are pixels per meter).
 
     Raises:
         ShapeError: A tensor has the wrong shape or dtype.
-        InputError: The camera model is another one.
+        InputError: The camera model is not supported.
 
     Example:
         >>> K = torch.tensor([[[10.0, 0.0, 8.0], [0.0, 10.0, 8.0], [0.0, 0.0, 1.0]]])
@@ -45,7 +45,7 @@ def screen_positions(
         check_tensor("vertices", vertices, (count, vertices.shape[1], 3), vertices)
     if camera_model not in ("pinhole", "ortho"):
         raise InputError(f"camera_model: got {camera_model!r}; {nearest_names(str(camera_model), ('pinhole', 'ortho'))}")
-    # One 4x4 matrix a camera: products of many small rows are slow.
+    # One 4x4 matrix per camera: products of many small rows are slow.
     if camera_model == "pinhole":
         image = Ks @ viewmats[:, :3]
     else:

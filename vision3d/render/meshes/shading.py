@@ -1,4 +1,4 @@
-"""Colours of meshes in pictures: base colours, normals, light, and views of normals, depth and texture coordinates."""
+"""Shading of meshes: base colors, normals, lighting, and visualization of normals, depth and texture coordinates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,33 +19,33 @@ from vision3d.scene.mesh import Mesh
 
 SHADINGS = ("smooth", "flat", "none", "normals", "uvs", "depth")
 GRAY = (0.7, 0.7, 0.7)
-"""sRGB colour of meshes without a texture and colours."""
+"""sRGB color of meshes without a texture and colors."""
 
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """What shading reads of a mesh, computed once for many pictures."""
+    """Shading inputs of a mesh, computed once for many images."""
 
     mesh: Mesh
     normals: Float[Tensor, "v 3"]
-    """Unit normals of the vertices: those of the mesh, or means over the faces round each place."""
+    """Unit normals of the vertices: those of the mesh, or means over the faces around each position."""
     pyramid: list[Float[Tensor, "1 _ _ 3"]] | None
-    """The texture in linear light, and its averages."""
+    """The texture in linear light, and its mipmap levels."""
     color: tuple[float, float, float]
-    """sRGB colour where there is neither texture nor vertex colours."""
+    """sRGB color if there are neither a texture nor vertex colors."""
 
     @classmethod
     def of(cls, mesh: Mesh, color: Sequence[float] = GRAY) -> "Surface":
-        """The surface of a mesh. Its alpha is not read: see `veils`."""
+        """The surface of a mesh. Its alpha is ignored: see `veils`."""
         pyramid = None if mesh.texture is None else mip_pyramid(srgb_to_linear(mesh.texture[None, ..., :3].to(mesh.vertices)))
         red, green, blue = color
         return cls(mesh, smooth_normals(mesh), pyramid, (red, green, blue))
 
 
 def smooth_normals(mesh: Mesh) -> Float[Tensor, "v 3"]:
-    """The normals of a mesh, or where it has none, of each place the mean of the faces round it, weighted by area.
+    """The normals of a mesh, or if it has none, area-weighted means over the faces around each position.
 
-    Vertices at the same place, as at seams of a texture, share it.
+    Vertices at the same position, as at texture seams, share a normal.
     """
     if mesh.normals is not None:
         return unit(mesh.normals)
@@ -66,14 +66,14 @@ def first_of_each(group: Tensor) -> Tensor:
 def base_colors(
     surface: Surface, positions: Float[Tensor, "i v 4"], fragments: Fragments, *, backend: str = "auto"
 ) -> Float[Tensor, "i h w 3"]:
-    """Colours of the surface in linear light: texture times vertex colours, or what there is of them; zero without a face.
+    """Colors of the surface in linear light: texture times vertex colors, or whichever exists; zero where there is no face.
 
-    The texture is read with the level of detail of each pixel, across seams of the coordinates, too. Differentiable.
+    The texture is sampled with the level of detail of each pixel, also across seams of the coordinates. Differentiable.
 
     Args:
-        surface: Of the mesh.
+        surface: Surface of the mesh.
         positions: As given to `rasterize`, for the level of detail.
-        fragments: Of `rasterize`, of this mesh alone.
+        fragments: Result of `rasterize` for this mesh only.
         backend: auto, native or reference.
     """
     mesh, seen = surface.mesh, fragments.face_ids >= 0
@@ -101,13 +101,13 @@ def surface_normals(
     is_smooth: bool = True,
     backend: str = "auto",
 ) -> Float[Tensor, "i h w 3"]:
-    """Unit normals in the world, of the side of the face that the camera sees; zero without a face. Differentiable.
+    """Unit normals in the world of the side of the face towards the camera; zero where there is no face. Differentiable.
 
     Args:
-        surface: Of the mesh.
-        fragments: Of `rasterize`, of this mesh alone.
-        to_camera: Of `camera_directions`.
-        is_smooth: Interpolate the normals of the vertices; otherwise those of the faces.
+        surface: Surface of the mesh.
+        fragments: Result of `rasterize` for this mesh only.
+        to_camera: Result of `camera_directions`.
+        is_smooth: Interpolate the normals of the vertices; otherwise use those of the faces.
         backend: auto, native or reference.
     """
     mesh, seen = surface.mesh, (fragments.face_ids >= 0)[..., None]
@@ -118,7 +118,7 @@ def surface_normals(
     if not is_smooth:
         return normals
     smooth = unit(interpolate(surface.normals, mesh.faces, fragments, backend=backend))
-    # By the face, not by the camera: near the outline a smooth normal may point away from it.
+    # Flip by the face, not by the camera: near silhouettes a smooth normal may point away from the camera.
     return torch.where((smooth * normals).sum(-1, keepdim=True) < 0, -smooth, smooth)
 
 
@@ -143,21 +143,21 @@ def shade(
     camera_model: str = "pinhole",
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w 3"]]:
-    """A mesh's picture, sRGB and not clamped, and its normals in the world; both zero without a face. Differentiable.
+    """Image of a mesh, sRGB and not clamped, and its normals in the world; both zero where there is no face. Differentiable.
 
     Args:
-        surface: Of the mesh.
+        surface: Surface of the mesh.
         positions: As given to `rasterize`.
-        fragments: Of `rasterize`, of this mesh alone.
+        fragments: Result of `rasterize` for this mesh only.
         viewmats: World to camera.
-        shading: smooth or flat: lit, with the normals of the vertices or of the faces; none: the colours as they are;
-            normals: in camera axes, as `normals_to_rgb` shows them; uvs: u red, v green; depth: as of `depth_to_rgb`.
+        shading: smooth or flat: lit, with the normals of the vertices or of the faces; none: unlit colors; normals: in camera
+            axes, as for `normals_to_rgb`; uvs: u red, v green; depth: as for `depth_to_rgb`.
         lights: For smooth and flat; the default of `Lights` when None.
         camera_model: pinhole or ortho.
         backend: auto, native or reference.
 
     Raises:
-        InputError: `shading` is another one, or it is uvs and the mesh has none.
+        InputError: `shading` is unknown, or it is uvs and the mesh has none.
     """
     check_shading(shading)
     mesh, seen = surface.mesh, (fragments.face_ids >= 0)[..., None]
@@ -180,13 +180,13 @@ def shade(
 
 
 def check_shading(shading: str) -> None:
-    """Raises InputError unless this is one of `SHADINGS`."""
+    """Raise InputError unless this is one of `SHADINGS`."""
     if shading not in SHADINGS:
         raise InputError(f"shading: got {shading!r}; {nearest_names(str(shading), SHADINGS)}")
 
 
 def uv_rows(mesh: Mesh) -> tuple[Tensor, Tensor]:
-    """Coordinates, and the rows of them for the corners of each face."""
+    """Texture coordinates, and their row indices for the corners of each face."""
     assert mesh.uvs is not None
     uvs = mesh.uvs.to(mesh.vertices)
     if uvs.ndim == 2:

@@ -1,4 +1,4 @@
-"""Silhouettes of meshes: blending the pixels that they cut, which carries gradients of coverage to the vertices."""
+"""Antialiasing of mesh silhouettes, which gives gradients of coverage to the vertices."""
 
 import torch
 from jaxtyping import Float, Int, Int32
@@ -18,26 +18,26 @@ def antialias(
     neighbors: Int32[Tensor, "f 3"] | None = None,
     backend: str = "auto",
 ) -> Float[Tensor, "i h w d"]:
-    """Blend neighbouring pixels across silhouettes, after the idea of Laine et al. 2020 (section 3.4).
+    """Blend neighboring pixels across silhouettes, after the idea of Laine et al. 2020 (section 3.4).
 
-    Where a silhouette edge of the nearer face passes between two pixel centres, the pixel that it cuts takes a share of the
-    other's colour: up to half at the centre, none at the border of the pixels. Steep edges blend along rows, flat ones along
-    columns. An edge is one where the face behind it does not cover the other side: there is none, it folds back, or it is seen
-    edge-on. The surface is followed over up to 16 faces between the centres, so faces may be smaller than pixels. Gradients
-    reach `colors` and `positions`; on a CPU they have the same bits for any number of threads.
+    If a silhouette edge of the nearer face passes between two pixel centers, the pixel that it cuts takes a fraction of the
+    other's color: up to half at the center, none at the border of the pixels. Steep edges blend along rows, flat ones along
+    columns. An edge is a silhouette if the face behind it does not cover the other side: there is none, it folds back, or it is
+    seen edge-on. The surface is followed over up to 16 faces between the centers, so faces may be smaller than pixels.
+    Gradients flow to `colors` and `positions`; on a CPU they are bit-identical for any number of threads.
 
     Args:
-        colors: Picture with what is behind the mesh already in it.
+        colors: Image that already includes the background.
         positions: As given to `rasterize`.
-        faces: As given to `rasterize`. Vertices must be shared: an edge between two copies of a vertex counts as border.
-        fragments: Of `rasterize`.
-        neighbors: Of `edge_neighbors(faces)`, to compute it once for many calls.
+        faces: As given to `rasterize`. Vertices must be shared: an edge between two copies of a vertex counts as a border.
+        fragments: Result of `rasterize`.
+        neighbors: Result of `edge_neighbors(faces)`, to compute it once for many calls.
         backend: auto, native or reference.
 
     Raises:
-        ShapeError: A tensor has the wrong shape or dtype; names it, with got and want.
-        InputError: A face or a pixel names something that is not there.
-        BackendError: The backend does not run here.
+        ShapeError: A tensor has the wrong shape or dtype; the message has its name, got and want.
+        InputError: A face or a pixel has an invalid index.
+        BackendError: The backend is not available here.
     """
     checks.check_positions(positions)
     triangles = checks.check_faces(faces, positions.shape[1], positions)
@@ -56,7 +56,7 @@ def antialias(
 
 
 def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int32[Tensor, "f 3"]:
-    """The face on the other side of the edge opposite each corner; -1 where there is not exactly one.
+    """The face on the other side of the edge opposite to each corner; -1 if there is not exactly one.
 
     Example:
         >>> edge_neighbors(torch.tensor([[0, 1, 2], [2, 1, 3]]))
@@ -67,6 +67,6 @@ def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int32[Tensor, "f 3"]:
     pairs = torch.stack([faces.roll(-1, 1), faces.roll(-2, 1)], -1).flatten(0, 1).long().sort(-1).values
     base = int(faces.max()) + 1 if faces.numel() else 1
     keys, group, counts = torch.unique(pairs[:, 0] * base + pairs[:, 1], return_inverse=True, return_counts=True)
-    # With two faces at an edge, the sum of both less the own one is the other.
+    # With two faces at an edge, the sum of both minus this one is the other.
     sums = own.new_zeros(len(keys)).index_add(0, group, own)
     return torch.where(counts[group] == 2, sums[group] - own, -1).int().view(-1, 3)

@@ -1,4 +1,4 @@
-"""Texels of a mesh's texture: where on the surface they are, and how those between the charts are filled."""
+"""Texels of a mesh's texture: their surface points, and filling of the gaps between charts."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +13,16 @@ from vision3d.scene import Mesh
 
 @dataclass(frozen=True)
 class Texels:
-    """The places of the surface under the centres of the texels."""
+    """Surface points at the centers of the texels."""
 
     mask: Bool[Tensor, "h w"]
-    """Texels whose centre lies in a chart."""
+    """Texels whose center is in a chart."""
     points: Float[Tensor, "n 3"]
     normals: Float[Tensor, "n 3"]
 
 
 def texels_of(mesh: Mesh, size: int) -> Texels:
-    """Draws the mesh into its own texture, with our mesh rasterizer."""
+    """Rasterize the mesh into its own texture, with our mesh rasterizer."""
     assert mesh.uvs is not None and mesh.normals is not None
     flat = torch.nn.functional.pad(size * mesh.uvs, (0, 2), value=1.0)  # a plane at depth 1
     fragments = rasterize(flat[None], mesh.faces, size, size)
@@ -32,7 +32,7 @@ def texels_of(mesh: Mesh, size: int) -> Texels:
 
 
 def spread(picture: Float[Tensor, "h w c"], is_known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w c"]:
-    """The picture with each unknown pixel taken from the nearest known one."""
+    """The image with each unknown pixel taken from the nearest known one."""
     from scipy.ndimage import distance_transform_edt
 
     if bool(is_known.all()) or not bool(is_known.any()):

@@ -1,4 +1,4 @@
-"""Textures of meshes: reading them, pyramids, and which level of a pyramid a pixel wants."""
+"""Textures of meshes: sampling, mipmaps, and the level of detail of each pixel."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,25 +18,25 @@ def texture(
     wrap: str = "repeat",
     backend: str = "auto",
 ) -> Float[Tensor, "i h w d"]:
-    """Values of a texture, bilinear between texels; with `lods` also linear between the levels of its pyramid.
+    """Sample a texture, bilinear between texels; with `lods` also linear between the levels of its mipmap.
 
-    Gradients reach the texture, `uvs` and `lods`. On a CPU they have the same bits for any number of threads.
+    Gradients flow to the texture, `uvs` and `lods`. On a CPU they are bit-identical for any number of threads.
 
     Args:
-        textures: One for all images, or one each; or the pyramid of them, to compute it once for many calls.
+        textures: One for all images, or one each; or their mipmap pyramid, to compute it once for many calls.
         uvs: (0, 0) is the upper left corner of the texture, (1, 1) the lower right one, as in glTF.
-        lods: Level of detail of each pixel, 0 is the finest, as of `texture_lods`; None reads the finest alone.
-        masks: Pixels to fill (True); the others are zero and give no gradient. Usually `fragments.face_ids >= 0`.
-        wrap: Outside of [0, 1] the texture repeats (repeat) or its border continues (clamp).
+        lods: Level of detail of each pixel, 0 is the finest, as from `texture_lods`; None samples the finest level only.
+        masks: Pixels to fill (True); the others are zero and have no gradient. Usually `fragments.face_ids >= 0`.
+        wrap: Outside [0, 1] the texture is repeated (repeat) or clamped to its border (clamp).
         backend: auto, native or reference.
 
     Returns:
         Values; zero where `uvs` are not finite.
 
     Raises:
-        ShapeError: A tensor has the wrong shape or dtype; names it, with got and want.
-        InputError: `wrap` is another one.
-        BackendError: The backend does not run here.
+        ShapeError: A tensor has the wrong shape or dtype; the message has its name, got and want.
+        InputError: `wrap` is unknown.
+        BackendError: The backend is not available here.
 
     Example:
         >>> board = torch.tensor([[0.0, 1.0], [1.0, 0.0]])[..., None]
@@ -70,7 +70,7 @@ def texture(
 
 
 def mip_pyramid(textures: Float[Tensor, "s th tw d"]) -> list[Float[Tensor, "s _ _ d"]]:
-    """The textures and their averages, each of half the size (rounded down, at least 1), down to one texel."""
+    """The textures and their averages, each half the size (rounded down, at least 1), down to one texel."""
     levels = [textures]
     while max(levels[-1].shape[1:3]) > 1:
         size = (max(1, levels[-1].shape[1] // 2), max(1, levels[-1].shape[2] // 2))
@@ -88,15 +88,15 @@ def texture_lods(
     uv_faces: Int[Tensor, "f 3"],
     texture_size: tuple[int, int],
 ) -> Float[Tensor, "i h w"]:
-    """Level of detail of each pixel: log2 of the texels that one pixel's step along x or y passes, the larger one.
+    """Level of detail of each pixel: log2 of the number of texels per pixel along x or y, whichever is larger.
 
     From the derivatives of the perspective-correct coordinates in the image (Heckbert 1989). Without gradient.
 
     Args:
         positions: As given to `rasterize`.
-        faces: As given to `rasterize`.
-        fragments: Of `rasterize`.
-        uvs: Coordinates in the texture.
+        fragments: Result of `rasterize`.
+        uvs: Texture coordinates.
+        uv_faces: Rows of `uvs` for the corners of each face.
         uv_faces: Rows of `uvs` for the corners of each face.
         texture_size: Height and width of the texture [texels].
 

@@ -1,7 +1,7 @@
-"""Faces that are not opaque: cut-outs and glass, drawn over what is behind them.
+"""Faces that are not opaque: cut-outs and glass, blended over what is behind them.
 
-Each connected piece is a layer of its own, and layers are blended from far to near in every pixel. Within a piece the nearest
-face alone is seen.
+Each connected piece is a layer, and layers are blended from far to near in every pixel. Within a piece only the nearest
+face is visible.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _OPAQUE = 1 - 0.5 / 255
 
 
 def split_opaque(meshes: Sequence[Mesh]) -> tuple[list[Mesh], list["Veil"]]:
-    """The faces that are opaque everywhere, mesh by mesh, and layers of the others, at most 32 of all meshes together."""
+    """The fully opaque faces of each mesh, and layers of the others, at most 32 for all meshes together."""
     opaque, pieces = [], []
     for mesh in meshes:
         is_clear = None if not _has_alpha(mesh) else _clear_faces(mesh)
@@ -60,20 +60,20 @@ class Veil:
 
     surface: shades.Surface
     alphas: list[Float[Tensor, "1 _ _ 1"]] | None
-    """Of the texture, and its averages."""
+    """Alpha of the texture, and its mipmap levels."""
 
     @classmethod
     def of(cls, mesh: Mesh) -> "Veil":
         """The layer of a mesh."""
-        picture = None
+        image = None
         if mesh.texture is not None and mesh.texture.shape[2] == 4:
-            picture = mip_pyramid(mesh.texture[None, ..., 3:].to(mesh.vertices))
-        return cls(shades.Surface.of(mesh), picture)
+            image = mip_pyramid(mesh.texture[None, ..., 3:].to(mesh.vertices))
+        return cls(shades.Surface.of(mesh), image)
 
     def draw(
         self, viewmats: Tensor, Ks: Tensor, size: tuple[int, int], model: CameraModel, near_plane: float, **style: Any
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Colour, normal (1, h, w, 3), alpha and depth (1, h, w); alpha is 0 where the layer is not seen."""
+        """Color, normal (1, h, w, 3), alpha and depth (1, h, w); alpha is 0 where the layer is not visible."""
         mesh, backend = self.surface.mesh, style["backend"]
         positions = screen_positions(mesh.vertices, viewmats, Ks, model)
         fragments = rasterize(positions, mesh.faces, *size, near_plane=near_plane, backend=backend)
@@ -94,7 +94,7 @@ class Veil:
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """What has been drawn so far: colours with what is behind all, and normals, alphas and depths by weight."""
+    """The image so far: colors including the background, and weighted normals, alphas and depths."""
 
     color: Float[Tensor, "1 h w 3"]
     normal: Float[Tensor, "1 h w 3"]
@@ -102,7 +102,7 @@ class Layers:
     depth: Float[Tensor, "1 h w"]
 
     def under(self, veils: Sequence[Veil], hit: Bool[Tensor, "1 h w"], *camera: Any, **style: Any) -> "Layers":
-        """The same below the layers, which are hidden behind what is opaque (`hit`)."""
+        """Blend the layers over the image; they are hidden behind opaque surfaces (`hit`)."""
         if not veils:
             return self
         colors, normals, alphas, depths = map(torch.stack, zip(*(veil.draw(*camera, **style) for veil in veils)))

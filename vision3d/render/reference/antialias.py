@@ -1,4 +1,4 @@
-"""Plain torch version of the blending at silhouettes; the rules stand in `cuda_ext/include/vision3d/antialias.h`."""
+"""Plain torch version of the blending at silhouettes; see `cuda_ext/include/vision3d/antialias.h` for the rules."""
 
 import torch
 from jaxtyping import Float, Int32
@@ -6,8 +6,8 @@ from torch import Tensor
 
 from vision3d.render.reference.fragments import edge_functions
 
-_WALK = 16  # faces between two pixel centres
-_EDGE_ON = 2.0**-21  # of what is summed: a face that is this narrow is rounding of positions in float32
+_WALK = 16  # faces followed between two pixel centers
+_EDGE_ON = 2.0**-21  # relative to the summed terms: narrower faces are rounding of float32 positions
 
 
 def antialias(
@@ -18,7 +18,7 @@ def antialias(
     depths: Float[Tensor, "i h w"],
     colors: Float[Tensor, "i h w d"],
 ) -> Float[Tensor, "i h w d"]:
-    """Colours blended where a silhouette edge passes between two pixel centres."""
+    """Colors blended where a silhouette edge passes between two pixel centers."""
     out = colors
     for axis in (2, 1):
         out = out + _blend(positions.double(), triangles.long(), neighbors.long(), face_ids, depths, colors, axis)
@@ -28,7 +28,7 @@ def antialias(
 def _blend(
     positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor, axis: int
 ) -> Tensor:
-    """What pairs of neighbours along an axis (2: columns) change."""
+    """Changes by pairs of neighbors along an axis (2: columns)."""
     size = face_ids.shape[axis] - 1
     ids = [face_ids.narrow(axis, start, size) for start in (0, 1)]
     near = [depths.narrow(axis, start, size) for start in (0, 1)]
@@ -64,10 +64,10 @@ def _silhouettes(
     at: list[tuple[Tensor, Tensor]],
     axis: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Follows the surface from the first of two centres: the face and edge where it ends, and which pairs blend there."""
+    """Follow the surface from the first of two centers: the face and edge where it ends, and which pairs blend there."""
     mesh = positions, triangles, neighbors
     face, edge = face.clone(), torch.zeros_like(face)
-    # Faces at an edge that is no silhouette are one surface, also where it folds between their centres.
+    # Faces at an edge that is not a silhouette are one surface, even if it folds between their centers.
     are_one = torch.zeros_like(face, dtype=torch.bool)
     for i in range(3):
         is_behind = (other >= 0) & (neighbors[face, i] == other)
@@ -96,8 +96,8 @@ def _silhouettes(
 def _ends_at(
     positions: Tensor, triangles: Tensor, neighbors: Tensor, image: Tensor, face: Tensor, edge: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Whether the surface ends at an edge of each face, and the edge as a line: there is nothing behind it, what is there
-    folds back to the same side, or is seen edge-on and covers nothing."""
+    """Whether the surface ends at an edge of each face, and the edge as a line: there is nothing behind it, the face behind
+    it folds back to the same side, or is seen edge-on and covers nothing."""
     corners = positions[image[:, None], triangles[face]]
     n = torch.arange(len(face), device=face.device)
     own, j, k = (corners[n, (edge + shift) % 3][:, [0, 1, 3]] for shift in range(3))

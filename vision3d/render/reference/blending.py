@@ -50,12 +50,12 @@ def blend(
 
 
 def cut_exponents(opacities: Tensor) -> Tensor:
-    """The exponent ln(255 opacity) above which a Gaussian is not seen."""
+    """The exponent ln(255 opacity) above which a Gaussian is invisible."""
     return torch.log(255 * opacities.detach())
 
 
 def pixel_offsets(means2d: Tensor, ids: Tensor, x: Tensor, y: Tensor, absgrad: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Centre minus pixel, (tiles, slab, pixels) for x and y."""
+    """Center minus pixel, (tiles, slab, pixels) for x and y."""
     centers = means2d[ids]
     if absgrad is None:
         return centers[:, :, 0, None] - x[:, None], centers[:, :, 1, None] - y[:, None]
@@ -65,19 +65,19 @@ def pixel_offsets(means2d: Tensor, ids: Tensor, x: Tensor, y: Tensor, absgrad: T
 
 
 def slab_alpha(exponent: Tensor, ids: Tensor, listed: Tensor, opacities: Tensor, cuts: Tensor, alpha_max: float) -> Tensor:
-    """Alpha of a slab, 0 where the list has ended or alpha would be below 1/255."""
+    """Alpha of a slab, 0 after the end of the list or if alpha would be below 1/255."""
     counts = listed[..., None] & (exponent >= 0) & (exponent <= cuts[ids][..., None])
     exponent = torch.where(counts, exponent, 0)
     return torch.where(counts, (opacities[ids][..., None] * torch.exp(-exponent)).clamp(max=alpha_max), 0)
 
 
 def before_limit(alpha: Tensor, depths: Tensor, ids: Tensor, limit: Tensor | None = None) -> Tensor:
-    """Alpha of a slab, 0 where the depth is not below the pixel's limit."""
+    """Alpha of a slab, 0 if the depth is not below the pixel's limit."""
     if limit is None:
         return alpha
     return torch.where(depths.detach()[ids][..., None] < limit[:, None], alpha, 0)
 
 
 def graph_link(*inputs: Tensor) -> Tensor:
-    """Zero that depends on the inputs, so that an image without any Gaussian can still be differentiated."""
+    """A zero that depends on the inputs, so that an image without Gaussians can still be differentiated."""
     return torch.stack([tensor[:0].sum() for tensor in inputs]).sum()

@@ -1,10 +1,10 @@
-"""Rasterizing meshes and interpolating attributes in plain torch; the formulas stand in `cuda_ext/include/vision3d/mesh.h`."""
+"""Mesh rasterization and attribute interpolation in plain torch; see `cuda_ext/include/vision3d/mesh.h` for the formulas."""
 
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-_CHUNK = 1 << 20  # pairs of a face and a pixel looked at together
+_CHUNK = 1 << 20  # (face, pixel) pairs processed together
 
 
 def rasterize(
@@ -21,7 +21,7 @@ def rasterize(
 def fragments_of(
     positions: Float[Tensor, "i v 4"], triangles: Int32[Tensor, "f 3"], face_ids: Int32[Tensor, "i h w"]
 ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
-    """Barycentrics and depths of pixels whose faces are known; this is what has gradients."""
+    """Barycentrics and depths of pixels with known faces; the differentiable part."""
     image, y, x = (face_ids >= 0).nonzero(as_tuple=True)
     corners = positions.double()[image[:, None], triangles[face_ids[image, y, x].long()].long()]
     edges = edge_functions(corners, x + 0.5, y + 0.5)
@@ -33,7 +33,7 @@ def fragments_of(
 
 
 def edge_functions(corners: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Edge functions (..., 3) of corners (..., 3, 4) at pixel centres (...)."""
+    """Edge functions (..., 3) of corners (..., 3, 4) at pixel centers (...)."""
     dx, dy = corners[..., 0] - x[..., None] * corners[..., 3], corners[..., 1] - y[..., None] * corners[..., 3]
     return dx.roll(-1, -1) * dy.roll(-2, -1) - dy.roll(-1, -1) * dx.roll(-2, -1)
 
@@ -44,7 +44,7 @@ def interpolate(
     face_ids: Int32[Tensor, "i h w"],
     barycentrics: Float[Tensor, "i h w 3"],
 ) -> Float[Tensor, "i h w d"]:
-    """Sums over corners of barycentric times attribute; one set (s = 1) or one an image."""
+    """Sums over corners of barycentric times attribute; one set (s = 1) or one per image."""
     image, y, x = (face_ids >= 0).nonzero(as_tuple=True)
     sets = torch.zeros_like(image) if len(attributes) == 1 else image
     corners = attributes[sets[:, None], triangles[face_ids[image, y, x].long()].long()]
@@ -53,7 +53,7 @@ def interpolate(
 
 
 def _nearest_faces(corners: Tensor, width: int, height: int, near: float, far: float) -> Tensor:
-    """(h, w) int32 from the corners (f, 3, 4) in one image."""
+    """(h, w) int32 from the corners (f, 3, 4) of one image."""
     y, x = torch.meshgrid(*(torch.arange(n, device=corners.device) + 0.5 for n in (height, width)), indexing="ij")
     x, y = x.flatten(), y.flatten()
     best = torch.full_like(x, torch.inf, dtype=torch.float32)
@@ -63,7 +63,7 @@ def _nearest_faces(corners: Tensor, width: int, height: int, near: float, far: f
         part = corners[start : start + step, None]
         depths = torch.where(*_cover(part, x, y, near, far), torch.inf).float()
         depth = depths.amin(0)
-        face = (depths == depth).byte().argmax(0)  # the lowest of those at the same depth
+        face = (depths == depth).byte().argmax(0)  # the lowest index at equal depth
         closer = depth < best
         best = torch.where(closer, depth, best)
         faces = torch.where(closer, (start + face).int(), faces)
@@ -71,7 +71,7 @@ def _nearest_faces(corners: Tensor, width: int, height: int, near: float, far: f
 
 
 def _cover(corners: Tensor, x: Tensor, y: Tensor, near: float, far: float) -> tuple[Tensor, Tensor]:
-    """Whether each face covers each pixel centre, and the depth there."""
+    """Whether each face covers each pixel center, and the depth there."""
     edges = edge_functions(corners, x, y)
     total = edges.sum(-1)
     sign = total.sign()

@@ -1,4 +1,4 @@
-"""The mesh operations in plain torch, in one module: what the kernels are tested against."""
+"""The mesh operations in plain torch, in one module: the reference of the kernel tests."""
 
 from vision3d.render.reference.antialias import antialias
 from vision3d.render.reference.fragments import interpolate, rasterize

@@ -1,8 +1,8 @@
-"""Gaussians to the image plane (EWA splatting) and their colours, in plain torch.
+"""Projection of Gaussians to the image plane (EWA splatting) and their colors, in plain torch.
 
 Equations: Zwicker et al. 2002; Kerbl et al. 2023, eq. 5; compensation of the low-pass filter: Yu et al. 2024.
-Every function first decides without gradients which Gaussians a camera sees and then computes only those, so that
-Gaussians that are out of sight or not finite get a gradient of exactly zero.
+Every function first determines, without gradients, which Gaussians a camera sees and then computes only those, so that
+invisible and non-finite Gaussians get a gradient of exactly zero.
 """
 
 import math
@@ -22,7 +22,7 @@ PairIds = tuple[Tensor, Tensor, Tensor]  # batch, camera, Gaussian
 ALPHA_MIN = 1.0 / 255.0
 MAX_EXTENT = 3.33  # standard deviations: sqrt(2 ln 255), where opacity 1 falls below ALPHA_MIN
 MIN_COMPENSATION = 0.005
-MAX_RADIUS = 1e9  # pixels; larger radii are cut to it, so that they fit an int32
+MAX_RADIUS = 1e9  # pixels; larger radii are clamped, so that they fit an int32
 
 
 def project(
@@ -62,7 +62,7 @@ def project(
             opacity = opacities[pairs[0], pairs[2]] * (compensation if antialiased else 1)
             extent = cut_extent(opacity)
         radii = torch.ceil(extent[:, None] * torch.stack([s11, s22], -1).sqrt())
-        # Every condition is written so that NaN fails it.
+        # Every condition is false for NaN.
         seen = (depth >= camera.near_plane) & (depth <= camera.far_plane) & (det > 0) & conic.isfinite().all(-1)
         radii = visible_radii(seen, mean2d, radii, camera)
     pairs = seen_pairs(pairs, radii)
@@ -101,18 +101,18 @@ def seen_pairs(pairs: PairIds, radii: Int[Tensor, "nnz 2"]) -> PairIds:
 
 
 def scatter_pairs(values: Tensor, pairs: PairIds, shape: tuple[int, int, int]) -> Tensor:
-    """Values of the visible pairs among zeros for the rest."""
+    """Scatter values of the visible pairs into zeros."""
     return values.new_zeros((*shape, *values.shape[1:])).index_put(pairs, values)
 
 
 def cut_extent(opacity: Tensor) -> Tensor:
-    """Standard deviations at which opacity * exp(-q) falls below 1/255; NaN where it never reaches it."""
+    """Standard deviations at which opacity * exp(-q) falls below 1/255; NaN if it never reaches it."""
     extent = (2 * torch.log(opacity / ALPHA_MIN)).sqrt().clamp(max=MAX_EXTENT)
     return torch.where((opacity >= ALPHA_MIN) & opacity.isfinite(), extent, torch.nan)
 
 
 def visible_radii(seen: Tensor, mean2d: Tensor, radii: Tensor, camera: Camera) -> Int[Tensor, "nnz 2"]:
-    """Integer radii, zero unless `seen` and the box around the mean is finite, large enough and touches the image."""
+    """Integer radii, zero unless `seen` and the box around the mean is finite, large enough and intersects the image."""
     size = mean2d.new_tensor([camera.width, camera.height])
     seen = seen & mean2d.isfinite().all(-1) & radii.isfinite().all(-1)
     seen = seen & (radii > camera.radius_clip).any(-1)
@@ -124,7 +124,7 @@ def _pinhole(point: Tensor, K: Tensor, width: int, height: int) -> tuple[Tensor,
     x, y, z = point.unbind(-1)
     fx, fy, cx, cy = K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]
     u, v = x / z, y / z
-    # The Jacobian is taken at most 15 % of the image's size outside it; no gradient passes a bound in force.
+    # The Jacobian is evaluated at most 15 % of the image's size outside it; clamped values pass no gradient.
     clamped_u = torch.clamp(u, -(cx + 0.15 * width) / fx, (1.15 * width - cx) / fx)
     clamped_v = torch.clamp(v, -(cy + 0.15 * height) / fy, (1.15 * height - cy) / fy)
     zero = torch.zeros_like(z)
@@ -146,7 +146,7 @@ def _fisheye(point: Tensor, K: Tensor, width: int, height: int) -> tuple[Tensor,
     center = torch.stack([K[:, 0, 2], K[:, 1, 2]], -1)
     square = (xy * xy).sum(-1)
     near = square < 0.01 * z * z
-    # s = angle / r and h = (ds/dr) / r; near the axis both are 0 / 0 and come from the series of atan.
+    # s = angle / r and h = (ds/dr) / r; near the axis both are 0 / 0 and are computed from the series of atan.
     t2 = torch.where(near, square / (z * z), 0)
     series_s = sum((-1) ** i / (2 * i + 1) * t2**i for i in range(9)) / z
     series_h = sum((-1) ** (i + 1) * (2 * i + 2) / (2 * i + 3) * t2**i for i in range(9)) / z**3

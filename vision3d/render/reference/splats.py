@@ -1,4 +1,4 @@
-"""The plain torch rasterizer, an implementation of `Kernels`: what the native ones are tested against, and the fallback."""
+"""The plain torch rasterizer, an implementation of `Kernels`: the reference of the tests and the fallback."""
 
 from vision3d.render.reference.blending import blend
 from vision3d.render.reference.projection import project, sh_colors

@@ -1,4 +1,4 @@
-"""The plain torch rasterizer of 2D Gaussians, met exactly by each pixel's ray (Huang et al. 2024)."""
+"""The plain torch rasterizer of 2D Gaussians with exact ray intersections (Huang et al. 2024)."""
 
 from typing import cast
 
@@ -38,7 +38,7 @@ def project_2dgs(gaussians: Gaussians, camera: Camera, *, packed: bool = False) 
         transform = torch.cat([focal * splat[:, :2] + K[:, :2, 2:] * splat[:, 2:], splat[:, 2:]], 1)
         away = (axes[:, :, 2] * point).sum(-1, keepdim=True) >= 0
         normal = torch.where(away, -axes[:, :, 2], axes[:, :, 2])
-        # Rows of x and y seen from the projected centre: a shift that changes nothing but the rounding.
+        # Rows of x and y relative to the projected center: an offset that only affects rounding.
         anchor = transform[:, :2, 2] / transform[:, 2:, 2]
         rows = transform[:, :2, :2] - anchor[..., None] * transform[:, 2:, :2]
         reach, depth = transform[:, 2, :2], transform[:, 2, 2]
@@ -55,7 +55,7 @@ def project_2dgs(gaussians: Gaussians, camera: Camera, *, packed: bool = False) 
             extent = torch.full_like(depth, MAX_EXTENT)
         else:
             extent = cut_extent(opacities[pairs[0], pairs[2]])
-        # The box of `extent` standard deviations; the whole image where they cross the plane of the camera.
+        # The box of `extent` standard deviations; the entire image if they cross the plane of the camera.
         square = extent.square()[:, None]
         divisor = square * reach.square().sum(-1, keepdim=True) - depth.square()[:, None]
         center = square * (rows * reach[:, None]).sum(-1) / divisor
@@ -126,11 +126,12 @@ def blend_2dgs(
 
 
 def _exponent(center: Tensor, transform: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """q = 0.5 min(u^2 + v^2, 2 |d|^2) of (tiles, slab, pixels), and where it is a number.
+    """q = 0.5 min(u^2 + v^2, 2 |d|^2) of (tiles, slab, pixels), and a mask of finite values.
 
-    (u, v) is where the pixel's ray meets the plane of the Gaussian, in standard deviations; behind the camera it does not.
+    (u, v) is the intersection of the pixel's ray with the plane of the Gaussian, in standard deviations; none behind the
+    camera.
     """
-    # Pixels count from the projected centre, which changes nothing but the rounding.
+    # Pixels are relative to the projected center, which only affects rounding.
     anchor = center.detach()
     across = transform[:, :, 0] - anchor[:, :, :1] * transform[:, :, 2]
     down = transform[:, :, 1] - anchor[:, :, 1:] * transform[:, :, 2]

@@ -1,4 +1,4 @@
-"""Plain torch version of reading textures; the conventions stand in `cuda_ext/include/vision3d/texture.h`."""
+"""Plain torch version of texture sampling; see `cuda_ext/include/vision3d/texture.h` for the conventions."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +13,7 @@ def texture(
     masks: Bool[Tensor, "i h w"] | None,
     repeat: bool,
 ) -> Float[Tensor, "i h w d"]:
-    """Values at `uvs` of one texture (s = 1) or one an image, whose levels lie one after the other in `texels`."""
+    """Samples at `uvs` of one texture (s = 1) or one per image, whose levels are stored one after another in `texels`."""
     seen = uvs.isfinite().all(-1) if masks is None else uvs.isfinite().all(-1) & masks
     image, y, x = seen.nonzero(as_tuple=True)
     sets = torch.zeros_like(image) if len(texels) == 1 else image

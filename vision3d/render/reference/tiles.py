@@ -1,6 +1,6 @@
-"""Tile lists and the walk along them, shared by the 3D and the 2D Gaussians, in plain torch.
+"""Tile lists and their traversal, shared by 3D and 2D Gaussians, in plain torch.
 
-Tiles of similar list length are walked together, a slab of Gaussians at a time, front to back, until all their pixels
+Tiles with lists of similar length are processed together, a slab of Gaussians at a time, front to back, until all their pixels
 are opaque. Each slab is recomputed in the backward pass, so memory grows with the pixels times the number of slabs.
 """
 
@@ -13,9 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from vision3d.render.splats.records import Grid, Intersections, Projected, Projected2dgs, TileLists
 
-TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would bring it to this or below
-_SLAB = 64  # Gaussians of a list that are blended at once
-_MAX_ELEMENTS = 1 << 18  # of one (tiles, slab, pixels) tensor
+TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would reduce it to this or below
+_SLAB = 64  # Gaussians of a list that are blended together
+_MAX_ELEMENTS = 1 << 18  # maximum elements of a (tiles, slab, pixels) tensor
 
 State = tuple[Tensor, ...]
 Step = Callable[..., State]
@@ -33,7 +33,7 @@ def intersect(
     last = torch.minimum(torch.ceil((means2d + radii) / tile_size).clamp(max=1e9).long(), tiles)
     spans = torch.where((radii > 0).all(-1, keepdim=True), (last - first).clamp(min=0), 0)
     counts = spans.prod(-1)
-    ids = torch.repeat_interleave(counts)  # of each candidate its Gaussian
+    ids = torch.repeat_interleave(counts)  # Gaussian of each candidate
     within = torch.arange(len(ids), device=ids.device) - (counts.cumsum(0) - counts)[ids]
     tile_x = first[ids, 0] + within % spans[ids, 0]
     tile_y = first[ids, 1] + within // spans[ids, 0]
@@ -81,8 +81,8 @@ def walk(
 
     Args:
         step: (state, ids (T, L), positions in flatten_ids (T, L), which are in the list (T, L), pixel x and y (T, P))
-            -> state. The last entry of the state says which pixels take no more (T, P); it is not returned. With
-            `limits` their values at the pixels (T, P) come as one more argument.
+            -> state. The last entry of the state is a mask of finished pixels (T, P); it is not returned. With `limits`
+                their values at the pixels (T, P) are an additional argument.
         start: (number of tiles, pixels outside the image (T, P)) -> first state, each entry (T, P, ...).
     """
     width, height, tile_size, isect_offsets, flatten_ids = lists
@@ -128,7 +128,7 @@ def walk(
 def weigh(
     alpha: Float[Tensor, "t l p"], transmittance: Float[Tensor, "t p"], done: Bool[Tensor, "t p"]
 ) -> tuple[Float[Tensor, "t l p"], Float[Tensor, "t l p"], Float[Tensor, "t p"], Bool[Tensor, "t p"]]:
-    """Blending weights of a slab, transmittance before each Gaussian and behind the slab, and which pixels stopped."""
+    """Blending weights of a slab, transmittance before each Gaussian and after the slab, and mask of finished pixels."""
     with torch.no_grad():
         after = transmittance[:, None] * torch.cumprod(1 - alpha, 1)
         live = (after > TRANSMITTANCE_MIN) & ~done[:, None]
@@ -140,7 +140,7 @@ def weigh(
 
 
 class PixelOffset(torch.autograd.Function):
-    """Centre minus pixel for every pixel of a tile; the backward also sums the gradient's absolute values."""
+    """Center minus pixel for every pixel of a tile; the backward also sums the absolute values of the gradient."""
 
     @staticmethod
     def forward(ctx, center: Tensor, pixel: Tensor, ids: Tensor, sums: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`rasterize`: 3D Gaussians to images, differentiable in every float input, with the call of gsplat."""
+"""`rasterize`: 3D Gaussians to images, differentiable in every float input, with gsplat's signature."""
 
 from typing import Any
 
@@ -51,45 +51,46 @@ def rasterize(
     max_depths: Float[Tensor, "*batch c h w"] | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "*batch c h w x"], Float[Tensor, "*batch c h w 1"], dict[str, Any]]:
-    """Render 3D Gaussians in every camera (Kerbl et al. 2023), on a CPU or a GPU with the same result.
+    """Render 3D Gaussians in every camera (Kerbl et al. 2023), with the same result on CPU and GPU.
 
     C = sum_i T_i alpha_i c_i + T background, alpha_i = min(alpha_max, o_i exp(-q_i)), front to back by camera depth.
-    Gradients reach means, quats, scales, opacities, colors, viewmats, covars and backgrounds, from colours, alphas and
-    depths alike; not Ks. Gaussians that are not finite, behind the near plane or too faint to see (opacity < 1/255) are
-    left out and get a gradient of zero. NaN colours of Gaussians in sight show in the image.
+    Gradients of colors, alphas and depths flow to means, quats, scales, opacities, colors, viewmats, covars and backgrounds,
+    but not to Ks. Gaussians that are not finite, behind the near plane or too faint (opacity < 1/255) are skipped and get a
+    gradient of zero. NaN colors of visible Gaussians appear in the image.
 
     Args:
-        means: Centres in the world [m].
+        means: Centers in the world [m].
         quats: Rotations, order wxyz, any length > 0. None with `covars`.
         scales: Standard deviations along the rotated axes [m], > 0. None with `covars`.
         opacities: In [0, 1].
         colors: [..., (C,) N, D] of any D; with `sh_degree` coefficients [..., (C,) N, K, 3] of max(SH + 0.5, 0).
         viewmats: World to camera, rigid.
-        Ks: Intrinsics [px]; the skew is not read.
-        width: Image width [px]; all images of a call have at most 2^28 pixels and 2^24 tiles.
+        Ks: Intrinsics [px]; the skew is ignored.
+        width: Image width [px]; at most 2^28 pixels and 2^24 tiles in all images of a call.
         height: Image height [px].
-        near_plane: Smallest camera depth that is seen [m], > 0.
-        far_plane: Largest camera depth that is seen [m].
-        radius_clip: Gaussians whose radii are both at most this are left out [px].
+        near_plane: Minimum camera depth [m], > 0.
+        far_plane: Maximum camera depth [m].
+        radius_clip: Gaussians whose radii are both at most this are skipped [px].
         eps2d: Variance of the low-pass filter, added to the projected covariance [px^2].
         sh_degree: Active degree, 0 to 4, (sh_degree + 1)^2 <= K.
-        packed: Only visible (camera, Gaussian) pairs in `info`, [nnz, ...], instead of [..., C, N, ...]. Same images.
-        tile_size: Side of a tile [px]. Same images.
-        backgrounds: Colour behind everything, without a depth channel; black when None.
-        render_mode: RGB; D: sum of weight times depth; ED: D divided by alpha; RGB+D and RGB+ED put depth last.
+        packed: `info` has only visible (camera, Gaussian) pairs, [nnz, ...], instead of [..., C, N, ...]. Does not change
+            images.
+        tile_size: Tile size [px]. Does not change the images.
+        backgrounds: Background color, without a depth channel; black when None.
+        render_mode: RGB; D: sum of weight times depth; ED: D divided by alpha; RGB+D and RGB+ED have the depth as last channel.
         sparse_grad: Gradients of means, quats and scales as COO tensors of the visible rows; needs `packed`, no batch.
         absgrad: After a backward pass `info["means2d"].absgrad` holds the sum over pixels of absolute gradients.
         rasterize_mode: classic, or antialiased: opacities are multiplied by the compensation of Mip-Splatting.
-        channel_chunk: Most channels blended at once. Same images; with `absgrad` the chunks' sums are added.
+        channel_chunk: Maximum number of channels blended at once. Does not change images; `absgrad` adds the chunks' sums.
         distributed: Not supported.
-        camera_model: pinhole, ortho (fx, fy are pixels a metre) or fisheye (equidistant).
-        segmented: gsplat's choice of its sort; read with backend="gsplat" alone.
-        covars: Covariances instead of quats and scales [m^2]; only the upper triangle is read.
-        with_ut: Not supported, like the arguments down to viewmats_rs: raises BackendError unless backend="gsplat".
-        alpha_max: Largest alpha of one Gaussian, below 0.9999; 0.999 for scenes made with gsplat 1.5.3. gsplat has its own.
+        camera_model: pinhole, ortho (fx, fy are pixels per meter) or fisheye (equidistant).
+        segmented: Sorting method of gsplat; only used with backend="gsplat".
+        covars: Covariances instead of quats and scales [m^2]; only the upper triangle is used.
+        with_ut: Not supported, nor are the arguments down to viewmats_rs: BackendError unless backend="gsplat".
+        alpha_max: Maximum alpha of one Gaussian, below 0.9999; 0.999 for scenes made with gsplat 1.5.3. gsplat has its own.
         masks: Tiles to render (True); the others show the background.
-        max_depths: Farthest depth that is seen at each pixel [m], as of a surface that stands there: a Gaussian whose depth
-            is not below it adds nothing to the pixel. inf sees everything. Without gradient; not with backend="gsplat".
+        max_depths: Maximum depth at each pixel [m], for example of an opaque surface: a Gaussian whose depth is not below it
+            does not contribute to the pixel. inf means no limit. Without gradient; not with backend="gsplat".
         backend: auto, native, reference (plain torch) or gsplat (CUDA).
 
     Returns:
@@ -98,8 +99,8 @@ def rasterize(
         last_ids, width, height, tile_size, n_batches, n_cameras.
 
     Raises:
-        ShapeError: A tensor has the wrong shape or dtype; names it, with got and want.
-        DeviceError: A tensor is on another device than `means`.
+        ShapeError: A tensor has the wrong shape or dtype; the message has its name, got and want.
+        DeviceError: A tensor is on a different device than `means`.
         InputError: A number or name is out of range.
         BackendError: An option or the backend is not supported here.
 

@@ -1,4 +1,4 @@
-"""`rasterize_2dgs`: 2D Gaussians (surfels) to images with normals and depths, with the call of gsplat's 2DGS."""
+"""`rasterize_2dgs`: 2D Gaussians (surfels) to images with normals and depths, with the signature of gsplat's 2DGS."""
 
 from typing import Any
 
@@ -44,44 +44,44 @@ def rasterize_2dgs(
 ) -> _Maps:
     """Render 2D Gaussians in every pinhole camera (Huang et al. 2024, 2D Gaussian Splatting).
 
-    The third scale is not read; the normal is the third axis of the rotation, turned to the camera. Gradients reach
-    every float input but Ks, from all the maps.
+    The third scale is ignored; the normal is the third axis of the rotation, facing the camera. Gradients of all maps flow to
+    every float input except Ks.
 
     Args:
-        means: Centres in the world [m].
+        means: Centers in the world [m].
         quats: Rotations, order wxyz, any length > 0.
         scales: Standard deviations along the first two axes [m]; the third is ignored.
         opacities: In [0, 1].
         colors: As for `rasterize`.
         viewmats: World to camera, rigid.
-        Ks: Intrinsics [px]; the skew is not read.
+        Ks: Intrinsics [px]; the skew is ignored.
         width: Image width [px].
         height: Image height [px].
-        near_plane: Smallest camera depth of a centre that is seen [m], > 0.
-        far_plane: Largest camera depth of a centre that is seen [m].
-        radius_clip: 2D Gaussians whose radii are both at most this are left out [px].
-        eps2d: The low-pass filter of 2D Gaussians is fixed (standard deviation 1/sqrt(2) px), so only the default is taken.
+        near_plane: Minimum camera depth of a center [m], > 0.
+        far_plane: Maximum camera depth of a center [m].
+        radius_clip: 2D Gaussians whose radii are both at most this are skipped [px].
+        eps2d: The low-pass filter of 2D Gaussians is fixed (standard deviation 1/sqrt(2) px), so only the default is accepted.
         sh_degree: Active degree, 0 to 4.
-        packed: Only visible pairs in `info`. Same images.
-        tile_size: Side of a tile [px]. Same images.
-        backgrounds: Colour behind everything, without a depth channel.
+        packed: Only visible pairs in `info`. Does not change images.
+        tile_size: Tile size [px]. Does not change the images.
+        backgrounds: Background color, without a depth channel.
         render_mode: As for `rasterize`.
         sparse_grad: As for `rasterize`.
-        absgrad: Not supported: read info["gradient_2dgs"].grad.
+        absgrad: Not supported: use info["gradient_2dgs"].grad.
         distloss: Compute the distortion; otherwise its map is zero.
-        depth_mode: Depth that `surf_normals` come from: expected (of RGB+ED, whatever the mode) or median.
+        depth_mode: Depth for `surf_normals`: expected (of RGB+ED, for any mode) or median.
         alpha_max: As for `rasterize`.
         masks: As for `rasterize`.
-        max_depths: As for `rasterize`. The depth of a 2D Gaussian is that of its centre at every pixel, in the limit as in the
-            order, in expected and in median depths: the 2D Gaussians before a limit are the first ones of the list.
+        max_depths: As for `rasterize`. The depth of a 2D Gaussian is that of its center at every pixel, for the limit, the
+            order, and expected and median depths: the 2D Gaussians before a limit are the first ones of the list.
         backend: As for `rasterize`.
 
     Returns:
-        Images [..., C, H, W, X]; alphas [..., 1]; world-space normals [..., 3] weighted like colours (divide by alpha
-        for the mean); world-space normals of the depth map [..., 3], None in mode RGB; distortion [..., 1]:
-        2 sum_{j < i} w_i w_j (z_i - z_j); median depth [..., 1]; and the info dictionary with ray_transforms, normals,
-        render_distort, median_ids and gradient_2dgs (zeros whose gradient is that of the projected centres) beside
-        the entries of `rasterize`, without conics.
+        Images [..., C, H, W, X]; alphas [..., 1]; world-space normals [..., 3] weighted like colors (divide by alpha for the
+        mean); world-space normals of the depth map [..., 3], None in mode RGB; distortion [..., 1]: 2 sum_{j < i} w_i w_j (z_i
+        - z_j); median depth [..., 1]; and the info dictionary with ray_transforms, normals, render_distort, median_ids and
+        gradient_2dgs (zeros whose gradient is that of the projected centers) in addition to the entries of `rasterize`, without
+        conics.
 
     Raises:
         ShapeError, DeviceError, InputError, BackendError: As for `rasterize`.

@@ -10,19 +10,19 @@ from vision3d.render.splats.calls import Call, Images, Maps
 
 @runtime_checkable
 class Backend(Protocol):
-    """What draws a whole call."""
+    """Executes complete calls."""
 
     def rasterize(self, call: Call) -> Images:
-        """What `rasterize` returns."""
+        """Same result as `rasterize`."""
         ...
 
     def rasterize_2dgs(self, call: Call) -> Maps:
-        """What `rasterize_2dgs` returns."""
+        """Same result as `rasterize_2dgs`."""
         ...
 
 
 class Tiled:
-    """Draws with tile lists, by the operations of `kernels`."""
+    """Rasterizes with tile lists, using the operations of `kernels`."""
 
     def __init__(self, operations: kernels.Kernels) -> None:
         self.kernels = operations
@@ -35,7 +35,7 @@ class Tiled:
 
 
 class Gsplat:
-    """Draws with the package gsplat, on CUDA."""
+    """Rasterizes with the package gsplat, on CUDA."""
 
     def rasterize(self, call: Call) -> Images:
         checks.refuse_for_gsplat("gsplat.rasterization", masks=call.masks, max_depths=call.max_depths)
@@ -52,7 +52,7 @@ class Gsplat:
 
 
 def backend(name: str, device: torch.device) -> Backend:
-    """The backend that draws on the device when `name` is asked for.
+    """The backend for a requested name on this device.
 
     Raises:
         BackendError: It is unknown, not installed or does not run on this device.
@@ -62,7 +62,7 @@ def backend(name: str, device: torch.device) -> Backend:
 
 
 def _shared(call: Call) -> dict[str, Any]:
-    """The arguments that both functions of gsplat have, by its names."""
+    """The arguments shared by both functions of gsplat, with its names."""
     gaussians, camera = call.gaussians, call.camera
     return {
         "means": gaussians.means, "quats": gaussians.quats, "scales": gaussians.scales, "opacities": gaussians.opacities,

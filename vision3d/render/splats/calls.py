@@ -14,7 +14,7 @@ Maps = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, dict[str, An
 
 
 class Call(NamedTuple):
-    """Arguments as the caller has them: tensors with batch dimensions, covariances as (3, 3)."""
+    """Arguments as given by the caller: tensors with batch dimensions, covariances as (3, 3)."""
 
     gaussians: Gaussians
     camera: Camera
@@ -31,7 +31,7 @@ class Call(NamedTuple):
     masks: Tensor | None
     max_depths: Tensor | None
     options: dict[str, Any]
-    """Those that one of the two functions has, by their names."""
+    """Arguments of only one of the two functions, by name."""
 
     def check(self, channel_chunk: int = 1) -> None:
         """Check all arguments that both functions have.

@@ -1,4 +1,4 @@
-"""Checks of what callers pass to the rasterizer: one clear line naming the argument, what came and what is wanted."""
+"""Checks of the arguments of the rasterizer: one-line errors with the argument, got and want."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from torch import Tensor
 from vision3d.core.errors import BackendError, DeviceError, InputError, ShapeError, nearest_names
 
 MAX_ALPHA = 0.9999
-"""An alpha of this is never drawn: a pixel ends before the Gaussian that would bring its transmittance to 1e-4."""
+"""Gaussians with this alpha are never drawn: a pixel stops before the Gaussian that would reduce its transmittance to 1e-4."""
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 CAMERA_MODELS = ("pinhole", "ortho", "fisheye")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes that the arguments agree on."""
+    """Sizes shared by the arguments."""
 
     batch: tuple[int, ...]
     num_batches: int
@@ -46,7 +46,7 @@ def check_gaussians(
 
     Raises:
         ShapeError: A tensor has the wrong shape or dtype.
-        DeviceError: A tensor is on another device than `means`.
+        DeviceError: A tensor is on a different device than `means`.
         InputError: A number or a name is out of range.
     """
     if not isinstance(means, Tensor):
@@ -76,7 +76,7 @@ def check_gaussians(
 
 
 def check_colors(colors: object, sh_degree: object, batch: tuple[int, ...], c: int, n: int, means: Tensor) -> int:
-    """The number of channels of colours [..., (C,) N, D], or of SH coefficients [..., (C,) N, K, 3] with a degree."""
+    """The number of channels of colors [..., (C,) N, D], or of SH coefficients [..., (C,) N, K, 3] with a degree."""
     if not isinstance(colors, Tensor):
         raise ShapeError("colors", type(colors).__name__, "a torch.Tensor")
     tail = 1 if sh_degree is None else 2
@@ -101,7 +101,7 @@ def check_colors(colors: object, sh_degree: object, batch: tuple[int, ...], c: i
 
 
 def check_tensor(name: str, tensor: object, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> None:
-    """That a tensor has this shape, and the dtype (unless one is given) and device of `means`."""
+    """Check that a tensor has this shape, and the dtype (unless given) and device of `means`."""
     if not isinstance(tensor, Tensor):
         raise ShapeError(name, type(tensor).__name__, f"a torch.Tensor of shape {tuple(shape)}")
     if tuple(tensor.shape) != tuple(shape):
@@ -113,7 +113,7 @@ def check_tensor(name: str, tensor: object, shape: Sequence[int], like: Tensor, 
 
 
 def check_choice(name: str, value: str, valid: Iterable[str]) -> None:
-    """That a name is one of those allowed."""
+    """Check that a name is valid."""
     if value not in tuple(valid):
         raise InputError(f"{name}: got {value!r}; {nearest_names(str(value), valid)}")
 
@@ -128,7 +128,7 @@ def check_numbers(
     alpha_max: float | int,
     channel_chunk: object,
 ) -> None:
-    """Ranges of the plain numbers."""
+    """Check the ranges of the scalars."""
     counts = {"width": width, "height": height, "tile_size": tile_size, "channel_chunk": channel_chunk}
     for name, value in counts.items():
         if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
@@ -146,7 +146,7 @@ def check_numbers(
 def check_pixels(
     masks: Tensor | None, max_depths: Tensor | None, size: Sizes, height: int, width: int, tile_size: int, means: Tensor
 ) -> None:
-    """That there is a flag for each tile and a depth for each pixel, or none at all."""
+    """Check that there is a mask value for each tile and a depth for each pixel, or none at all."""
     if masks is not None:
         tiles = (-(-height // tile_size), -(-width // tile_size))
         check_tensor("masks", masks, (*size.batch, size.num_cameras, *tiles), means, torch.bool)
@@ -155,10 +155,10 @@ def check_pixels(
 
 
 def refuse_for_gsplat(function: str, **options: object) -> None:
-    """Raise for options of ours that gsplat's function does not have.
+    """Raise an error for options of ours that gsplat's function lacks.
 
     Raises:
-        BackendError: Names the first that is given.
+        BackendError: The message has the first one given.
     """
     for name, value in options.items():
         if value is not None:
@@ -166,10 +166,10 @@ def refuse_for_gsplat(function: str, **options: object) -> None:
 
 
 def refuse_unsupported(options: dict[str, object]) -> None:
-    """Raise for options of gsplat that no backend of ours has.
+    """Raise an error for options of gsplat that none of our backends supports.
 
     Raises:
-        BackendError: Names the option and what to do instead.
+        BackendError: The message has the option and an alternative.
     """
     hints = {
         "distributed": "render one camera a process and reduce the gradients (vision3d fit does under torchrun)",

@@ -29,7 +29,7 @@ _MODULES = {"reference": "vision3d.render.reference.splats", "native": "vision3d
 
 @runtime_checkable
 class Kernels(Protocol):
-    """Operations of one implementation. All but `intersect` are differentiable."""
+    """Operations of an implementation. All but `intersect` are differentiable."""
 
     def project(
         self, gaussians: Gaussians, camera: Camera, *, eps2d: float, antialiased: bool = False, packed: bool = False
@@ -38,8 +38,8 @@ class Kernels(Protocol):
 
         Args:
             eps2d: Variance added to both image axes [px^2].
-            antialiased: The opacity that counts for the reach is multiplied by the compensation.
-            packed: Give the visible pairs alone, (p, *), instead of all, (b, c, n, *).
+            antialiased: Multiply the opacity that determines the extent by the compensation.
+            packed: Return only the visible pairs, (p, *), instead of all, (b, c, n, *).
         """
         ...
 
@@ -57,9 +57,9 @@ class Kernels(Protocol):
         gaussian_ids: Int[Tensor, " p"],
         degree: int,
     ) -> Float[Tensor, "p 3"]:
-        """max(SH + 0.5, 0) in the direction from the camera centre -R^T t to the Gaussian.
+        """max(SH + 0.5, 0) in the direction from the camera center -R^T t to the Gaussian.
 
-        Pairs are sorted by scene, then camera. Gradients reach `means` and `viewmats` through the direction. `degree` is the
+        Pairs are sorted by scene, then camera. Gradients flow to `means` and `viewmats` through the direction. `degree` is the
         active one, (degree + 1)^2 <= k.
         """
         ...
@@ -71,10 +71,10 @@ class Kernels(Protocol):
         image_ids: Int[Tensor, " p"],
         grid: Grid,
     ) -> Intersections:
-        """Which pairs touch which tiles.
+        """Pairs that intersect each tile.
 
-        A tile of the box mean +- radius is listed only if the least exponent over the rectangle of its pixel centres is at
-        most ln(255 opacity); without conics the box alone decides.
+        A tile of the box mean +- radius is listed only if the smallest exponent over the rectangle of its pixel centers is at
+        most ln(255 opacity); without conics only the box is used.
 
         Args:
             projected: (p, *), sorted by image.
@@ -94,8 +94,8 @@ class Kernels(Protocol):
     ) -> Blended:
         """Blend the tile lists front to back: C = sum_i T_i alpha_i c_i + T background, T_i = prod_{j < i} (1 - alpha_j).
 
-        alpha = min(alpha_max, opacity exp(-q)), counted where q <= ln(255 opacity); no gradient passes alpha_max. A pixel
-        stops before the Gaussian that would bring its transmittance to 1e-4 or below.
+        alpha = min(alpha_max, opacity exp(-q)), used if q <= ln(255 opacity); clamped alphas pass no gradient. A pixel
+        stops before the Gaussian that would reduce its transmittance to 1e-4 or below.
 
         Args:
             projected: (p, *); its means and conics get gradients.
@@ -117,14 +117,14 @@ class Kernels(Protocol):
     ) -> Blended2dgs:
         """Blend 2D Gaussians front to back with q = 0.5 min(u^2 + v^2, 2 |d|^2), otherwise like `blend`.
 
-        (u, v) is where the pixel's ray meets the plane of the Gaussian in front of the camera, in standard deviations; d is
-        the distance to `means2d` [px]. Behind the camera there is no (u, v) and the second term alone counts.
+        (u, v) is the intersection of the pixel's ray with the plane of the Gaussian in front of the camera, in standard
+        deviations; d is the distance to `means2d` [px]. Behind the camera only the second term is used.
 
         Args:
             projected: (p, *); its means, transforms and normals get gradients.
-            colors: The last channel is the depth that distortion, median and `max_depths` read.
+            colors: The last channel is the depth used for distortion, median and `max_depths`.
             distloss: Compute the distortion; otherwise it is zero.
-            densify: Zeros that receive as gradient that of the projected centres through the rays, M33 dL/d(M13, M23).
+            densify: Zeros whose gradient becomes that of the projected centers through the rays, M33 dL/d(M13, M23).
         """
         ...
 
@@ -135,7 +135,7 @@ def available(device: torch.device) -> list[str]:
 
 
 def resolve(name: str, device: torch.device) -> Literal["native", "reference", "gsplat"]:
-    """The backend that renders on the device when `name` is asked for.
+    """The backend for a requested name on this device.
 
     Raises:
         BackendError: It is unknown, not built or does not run on this device.
@@ -164,7 +164,7 @@ def visible_pairs(radii: Int[Tensor, "b c n 2"]) -> Visible:
 
 
 def of_visible(projected: _Any, packed: bool) -> tuple[Visible, _Any]:
-    """The visible pairs of (b, c, n, *) outputs, and the outputs, those of the visible pairs alone if `packed`."""
+    """The visible pairs of (b, c, n, *) outputs, and the outputs, reduced to the visible pairs if `packed`."""
     visible = visible_pairs(projected.radii)
     if packed:
         rows = visible.gaussian_ids

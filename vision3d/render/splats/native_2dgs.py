@@ -43,10 +43,10 @@ def blend_2dgs(
     distloss: bool,
     densify: Float[Tensor, "p 2"] | None = None,
 ) -> Blended2dgs:
-    """As `Kernels.blend_2dgs`.
+    """See `Kernels.blend_2dgs`.
 
     Raises:
-        BackendError: The kernels have no tiles of this size.
+        BackendError: The kernels do not support this tile size.
     """
     check_tile_size(lists.tile_size)
     transforms = projected.transforms
@@ -80,7 +80,7 @@ class _ProjectionVjp(NamedTuple):
 
 
 def _inputs(gaussians: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Means, quats, scales, viewmats and Ks as kernels take them."""
+    """Means, quats, scales, viewmats and Ks in the format of the kernels."""
     means, quats, scales, covars, _ = gaussians
     if quats is None or scales is None or covars is not None:
         raise InputError("quats, scales, covars: want quats and scales, 2D Gaussians have no covariances")
@@ -149,7 +149,7 @@ _project.register_autograd(_project_setup, _project_backward)
 
 
 class _Scene(NamedTuple):
-    """What a forward and a backward pass of blending share."""
+    """Arguments shared by the forward and backward pass of blending."""
 
     means2d: Float[Tensor, "p 2"]
     transforms: Float[Tensor, "p 3 3"]

@@ -62,10 +62,10 @@ def blend(
     alpha_max: float,
     absgrad: Float[Tensor, "p 2"] | None = None,
 ) -> Blended:
-    """As `Kernels.blend`.
+    """See `Kernels.blend`.
 
     Raises:
-        BackendError: The kernels have no tiles of this size.
+        BackendError: The kernels do not support this tile size.
     """
     check_tile_size(lists.tile_size)
     limits = None, None
@@ -234,7 +234,7 @@ _sh_colors.register_autograd(
 
 
 class _Scene(NamedTuple):
-    """What a forward and a backward pass of blending share."""
+    """Arguments shared by the forward and backward pass of blending."""
 
     conics: Float[Tensor, "p 3"]
     colors: Float[Tensor, "p d"]

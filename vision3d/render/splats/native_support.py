@@ -1,4 +1,4 @@
-"""What the native operations share: checks, memory for gradients, plain tensors."""
+"""Shared by the native operations: checks, memory for gradients, plain tensors."""
 
 import threading
 
@@ -8,18 +8,18 @@ from torch import Tensor
 from vision3d.core import native
 from vision3d.core.errors import BackendError
 
-_MOST_KEPT = 64 << 20  # bytes
+_MAX_KEPT = 64 << 20  # bytes
 _kept = threading.local()
 
 
 def check_tile_size(tile_size: int) -> None:
-    """Raise BackendError for tiles that the blending kernels do not have."""
+    """Raise BackendError for tile sizes that the blending kernels do not support."""
     if tile_size not in (4, 8, 16):
         raise BackendError(f"tile_size: got {tile_size}, the native kernels take 4, 8 or 16")
 
 
 def image_offsets(image_ids: Tensor, num_images: int) -> Tensor:
-    """Where the pairs of each image begin, (images + 1,) int64."""
+    """Start index of the pairs of each image, (images + 1,) int64."""
     if num_images == 1 and image_ids.device.type == "cpu":
         return torch.tensor([0, len(image_ids)])
     return torch.searchsorted(image_ids, torch.arange(num_images + 1, device=image_ids.device))
@@ -31,9 +31,9 @@ def pair_sums(like: Tensor, num_images: int, count: int, width: int) -> Tensor:
 
 
 def record_sums(like: Tensor, count: int, records: int, width: int) -> Tensor:
-    """Memory for sums over pixels: of each (tile, Gaussian) on a CPU, of each Gaussian and from zero on a GPU.
+    """Memory for sums over pixels: one per (tile, Gaussian) on a CPU; one per Gaussian, zeroed, on a GPU.
 
-    On a CPU it is kept for the next call of the thread: the system would have to clear and map megabytes anew each time.
+    On a CPU it is kept for the next call of the thread: otherwise the system would clear and map megabytes in every call.
     """
     if like.device.type != "cpu":
         return like.new_zeros((count, width))
@@ -41,12 +41,12 @@ def record_sums(like: Tensor, count: int, records: int, width: int) -> Tensor:
     spare = getattr(_kept, "sums", None)
     if spare is None or spare.dtype != like.dtype or spare.numel() < size:
         spare = like.new_empty(size)
-        _kept.sums = spare if spare.nbytes <= _MOST_KEPT else None
+        _kept.sums = spare if spare.nbytes <= _MAX_KEPT else None
     return spare[:size].view(records, width)
 
 
 def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
-    """Gradient of the (b, c, 4, 4) matrices from (b c, chunks, 12) sums for R and t; zero without them."""
+    """Gradient of the (b, c, 4, 4) matrices from (b c, chunks, 12) sums for R and t; zero if there are none."""
     v_viewmats = zeros(viewmats)
     if v_views is not None:
         total = v_views.sum(1).unflatten(0, viewmats.shape[:2])
@@ -56,9 +56,9 @@ def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
 
 
 def background_gradient(transmittances: Tensor, v_colors: Tensor) -> Tensor:
-    """Gradient of the (i, d) colours behind images, sum of transmittance times v_colors over (i, h, w) pixels.
+    """Gradient of the (i, d) background colors, sum of transmittance times v_colors over (i, h, w) pixels.
 
-    Added up in float64: in float32, one pixel after the other, a sum over 8 million pixels is off by 0.6 %.
+    Summed in float64: in float32, one pixel after another, a sum over 8 million pixels is off by 0.6 %.
     """
     images, height, width, channels = v_colors.shape
     total = v_colors.new_zeros((images, channels), dtype=torch.float64)
@@ -75,10 +75,10 @@ def zeros(like: Tensor) -> Tensor:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The tensor as kernels take it: contiguous, without a graph."""
+    """The tensor in the format of the kernels: contiguous, detached."""
     return tensor.detach().contiguous()
 
 
 def plain_or_none(tensor: Tensor | None) -> Tensor | None:
-    """As `plain`, for inputs that may be left out."""
+    """Like `plain`, for optional inputs."""
     return None if tensor is None else plain(tensor)

@@ -39,7 +39,7 @@ def intersect(
 def intersect_by_sorting(
     projected: Projected | Projected2dgs, opacities: Float[Tensor, " p"], image_ids: Int[Tensor, " p"], grid: Grid
 ) -> Intersections:
-    """The same by the steps of a GPU, of contiguous tensors."""
+    """The same with the steps of a GPU, for contiguous tensors."""
     pairs = (projected.means2d, projected.radii, projected.depths, projected.conics, opacities, image_ids)
     return _intersections(grid, _tiles_by_sorting(_Pairs(*pairs, grid)))
 
@@ -70,9 +70,9 @@ def _intersect(a: _Pairs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _tiles_by_sorting(a: _Pairs) -> _Lists:
-    """Tile lists by the steps of a GPU: count, sort by depth, fill in that order, sort by tile.
+    """Tile lists with the steps of a GPU: count, sort by depth, fill in that order, sort by tile.
 
-    Inputs are contiguous. The total of the counts is the one number that the CPU waits for.
+    Inputs are contiguous. The CPU only waits for the total count.
     """
     depths, module, where = a.depths, native.require(), native.where(a.depths)
     gaussians, grid = a[:5], a.grid[1:]

@@ -1,4 +1,4 @@
-"""The (image, Gaussian) pairs of one call, dense or packed, and what both kinds of Gaussians do with them."""
+"""The (image, Gaussian) pairs of one call, dense or packed, and operations on them for both kinds of Gaussians."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from vision3d.render.splats.records import Camera, Gaussians, Grid, Intersection
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs in the caller's layout: [..., C, N, *] dense, or [nnz, *] packed, the visible ones alone."""
+    """Pairs in the caller's layout: [..., C, N, *] dense, or [nnz, *] packed, with only the visible ones."""
 
     sizes: Sizes
     packed: bool
@@ -25,7 +25,7 @@ class Pairs:
 
     @property
     def rows(self) -> Tensor:
-        """Place of each visible pair among all (image, Gaussian) pairs."""
+        """Index of each visible pair among all (image, Gaussian) pairs."""
         return self.gaussians if self.sizes.num_images == 1 else self.images * self.sizes.num_gaussians + self.gaussians
 
     def in_batch(self, value: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class Pairs:
         return value if self.packed else value.reshape(*self.sizes.batch, *value.shape[1:])
 
     def flat(self, value: Tensor) -> Tensor:
-        """A tensor in the caller's layout as (nnz, *), the order in which `flatten_ids` counts."""
+        """A tensor in the caller's layout as (nnz, *), the order that `flatten_ids` refers to."""
         return value if self.packed else value.flatten(0, len(self.sizes.batch) + 1)
 
     def shaped(self, value: Tensor) -> Tensor:
@@ -80,10 +80,10 @@ class Pairs:
 
 
 def by_scene(call: Call, rows: "SparseRows") -> tuple[Gaussians, Tensor, Camera]:
-    """Gaussians, colours and cameras as kernels take them: one batch dimension, covariances as upper triangles.
+    """Gaussians, colors and cameras in the format of the kernels: one batch dimension, covariances as upper triangles.
 
     Args:
-        rows: Makes the gradients sparse, where the call asks for it.
+        rows: Makes the gradients sparse if the call requests it.
     """
     size, camera = call.sizes, call.camera
     means, quats, scales, covars, opacities = call.gaussians
@@ -102,7 +102,7 @@ def _flat_batch(tensor: Tensor, sizes: Sizes) -> Tensor:
 
 
 def flat_pixels(call: Call) -> Pixels:
-    """Backgrounds, masks and limits with one dimension for all images; no backgrounds for depths alone."""
+    """Backgrounds, masks and limits with one dimension for all images; no backgrounds for depths only."""
     backgrounds = None if call.render_mode in ("D", "ED") else call.backgrounds
     masks, max_depths = (None if maps is None else maps.flatten(0, -3) for maps in (call.masks, call.max_depths))
     return Pixels(None if backgrounds is None else backgrounds.flatten(0, -2), masks, max_depths)
@@ -111,7 +111,7 @@ def flat_pixels(call: Call) -> Pixels:
 def info_of(
     call: Call, pairs: Pairs, projected: Projected | Projected2dgs, opacity: Tensor, found: Intersections
 ) -> dict[str, Any]:
-    """The entries that the info dictionaries of both functions have."""
+    """The entries shared by the info dictionaries of both functions."""
     sizes, (tile_height, tile_width) = call.sizes, call.tiles
     return {
         **pairs.ids(),
@@ -136,7 +136,7 @@ def info_of(
 def pair_colors(
     pairs: Pairs, means: Tensor, colors: Tensor, viewmats: Tensor, sh_degree: int | None, kernels: Kernels
 ) -> Tensor:
-    """Colours (nnz, D) of the pairs, from colours or spherical harmonics that may differ between cameras."""
+    """Colors (nnz, D) of the pairs, from colors or spherical harmonics that may differ between cameras."""
     if sh_degree is None:
         return pairs.of_gaussians(colors)
     seen = kernels.sh_colors(means, colors, viewmats, *pairs.scenes_and_cameras(), pairs.gaussians, sh_degree)
@@ -147,7 +147,7 @@ def pair_colors(
 
 
 def with_depth(colors: Tensor, depths: Tensor, backgrounds: Tensor | None, render_mode: str) -> tuple[Tensor, Tensor | None]:
-    """Colours with the depth as their last channel, as the mode asks; the background of a depth is 0."""
+    """Colors with the depth as last channel, if the mode requires it; the background of a depth is 0."""
     if render_mode == "RGB":
         return colors, backgrounds
     if render_mode in ("D", "ED"):
@@ -158,14 +158,14 @@ def with_depth(colors: Tensor, depths: Tensor, backgrounds: Tensor | None, rende
 
 
 def expected_depth(images: Tensor, alphas: Tensor, render_mode: str) -> Tensor:
-    """The last channel divided by alpha where the mode asks for the expected depth."""
+    """Divide the last channel by alpha if the mode requires the expected depth."""
     if not render_mode.endswith("ED"):
         return images
     return torch.cat([images[..., :-1], images[..., -1:] / alphas.clamp(min=1e-10)], -1)
 
 
 class SparseRows:
-    """Makes the gradients of leaves sparse (COO), with the rows that `rows` names before the backward pass."""
+    """Makes the gradients of leaves sparse (COO), with the rows in `rows` set before the backward pass."""
 
     def __init__(self) -> None:
         self.rows: Tensor | None = None

@@ -1,7 +1,7 @@
-"""The records that the rasterizer's operations take and give: from the public functions down to the schemas of the operations.
+"""The records passed to and returned by the rasterizer's operations, from the public functions down to the op schemas.
 
-Shapes: b scenes, c cameras, n Gaussians, i = b * c images; p counts (image, Gaussian) pairs in that order, all of them or the
-visible ones alone; m counts (tile, pair) intersections.
+Shapes: b scenes, c cameras, n Gaussians, i = b * c images; p counts (image, Gaussian) pairs in that order, all of them or
+only the visible ones; m counts (tile, pair) intersections.
 """
 
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class Gaussians(NamedTuple):
-    """What is projected."""
+    """Gaussians to project."""
 
     means: Float[Tensor, "b n 3"]
-    """Centres in the world [m]."""
+    """Centers in the world [m]."""
     quats: Float[Tensor, "b n 4"] | None
     """Rotations, order wxyz, any length > 0; None with `covars`."""
     scales: Float[Tensor, "b n 3"] | None
@@ -22,30 +22,30 @@ class Gaussians(NamedTuple):
     covars: Float[Tensor, "b n 6"] | None
     """Upper triangle xx xy xz yy yz zz, instead of `quats` and `scales` [m^2]."""
     opacities: Float[Tensor, "b n"] | None
-    """Decide with ln(255 opacity) how far a Gaussian reaches; None: 3.33 standard deviations. No gradient."""
+    """Used to limit the extent by ln(255 opacity); None: 3.33 standard deviations. No gradient."""
 
 
 class Camera(NamedTuple):
-    """Where from, and what of it is seen. One size and one model for all cameras of a call."""
+    """Cameras and clipping. One size and one model for all cameras of a call."""
 
     viewmats: Float[Tensor, "b c 4 4"]
     """World to camera, rigid."""
     Ks: Float[Tensor, "b c 3 3"]
-    """Intrinsics [px]; the skew is not read. No gradient."""
+    """Intrinsics [px]; the skew is ignored. No gradient."""
     width: int
     height: int
     model: str
     """pinhole, ortho, or fisheye (equidistant)."""
     near_plane: float
-    """Smallest camera depth of a centre that is seen [m]."""
+    """Minimum camera depth of a center [m]."""
     far_plane: float
-    """Largest camera depth of a centre that is seen [m]."""
+    """Maximum camera depth of a center [m]."""
     radius_clip: float
-    """Gaussians whose two radii are at most this are left out [px]."""
+    """Gaussians whose two radii are at most this are skipped [px]."""
 
 
 class Visible(NamedTuple):
-    """The pairs that are seen, sorted by image."""
+    """The visible pairs, sorted by image."""
 
     image_ids: Int64[Tensor, " v"]
     """Image, scene * c + camera."""
@@ -56,7 +56,7 @@ class Projected(NamedTuple):
     """3D Gaussians in images: (b, c, n, *) for every pair, or (p, *)."""
 
     radii: Int32[Tensor, "*p 2"]
-    """Half of the box around a mean [px]; 0 for what is not seen (also everything not finite), where all is 0."""
+    """Half of the box around a mean [px]; 0 for invisible Gaussians (including non-finite ones), whose other values are 0."""
     means2d: Float[Tensor, "*p 2"]
     """[px]."""
     depths: Float[Tensor, "*p"]
@@ -71,19 +71,19 @@ class Projected2dgs(NamedTuple):
     """2D Gaussians in images: (b, c, n, *) for every pair, or (p, *)."""
 
     radii: Int32[Tensor, "*p 2"]
-    """The box mean +- radius holds every pixel where alpha reaches 1/255 [px]; 0 for what is not seen, where all is 0."""
+    """The box mean +- radius contains every pixel with alpha >= 1/255 [px]; 0 for invisible ones, whose other values are 0."""
     means2d: Float[Tensor, "*p 2"]
-    """Centre of the conic of one standard deviation, or the projected centre where it crosses the camera's plane [px]."""
+    """Center of the conic of one standard deviation, or the projected center if it crosses the camera's plane [px]."""
     depths: Float[Tensor, "*p"]
-    """Of the centres, along the camera's z [m]."""
+    """Depths of the centers, along the camera's z [m]."""
     transforms: Float[Tensor, "*p 3 3"]
     """M = K [R s_u t_u, R s_v t_v, p] (Huang et al. 2024, eq. 9)."""
     normals: Float[Tensor, "*p 3"]
-    """Unit normals in camera axes, turned to the camera."""
+    """Unit normals in camera axes, facing the camera."""
 
     @property
     def conics(self) -> None:
-        """None: the boxes alone decide which tiles are touched."""
+        """None: tiles are determined by the boxes only."""
 
 
 class Grid(NamedTuple):
@@ -96,19 +96,19 @@ class Grid(NamedTuple):
 
 
 class TileLists(NamedTuple):
-    """Which pairs each tile blends, front to back."""
+    """The pairs that each tile blends, front to back."""
 
     width: int
     height: int
     tile_size: int
     isect_offsets: Int32[Tensor, "i y x"]
-    """Where the list of each tile begins."""
+    """Start of the list of each tile."""
     flatten_ids: Int32[Tensor, " m"]
     """The pair of each intersection."""
 
 
 class Intersections(NamedTuple):
-    """What touches what, sorted by image, tile and depth, ties by index."""
+    """Intersections, sorted by image, tile and depth, ties by index."""
 
     tiles_per_gauss: Int32[Tensor, " p"]
     isect_ids: Int64[Tensor, " m"]
@@ -117,14 +117,14 @@ class Intersections(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """What blending reads at the pixels."""
+    """Per-pixel inputs of blending."""
 
     backgrounds: Float[Tensor, "i d"] | None = None
-    """Colour behind everything; black when None."""
+    """Background color; black when None."""
     masks: Bool[Tensor, "i y x"] | None = None
-    """Tiles that are False show the background alone."""
+    """Tiles that are False show only the background."""
     max_depths: Float[Tensor, "i h w"] | None = None
-    """A pixel ends before the first Gaussian whose depth is not below. No gradient."""
+    """A pixel stops before the first Gaussian whose depth is not below. No gradient."""
 
 
 class Blended(NamedTuple):
@@ -142,7 +142,7 @@ class Blended2dgs(NamedTuple):
     colors: Float[Tensor, "i h w d"]
     transmittances: Float[Tensor, "i h w"]
     normals: Float[Tensor, "i h w 3"]
-    """In camera axes, weighted like colours."""
+    """In camera axes, weighted like colors."""
     distortions: Float[Tensor, "i h w"]
     """2 sum_{j < i} w_i w_j (z_i - z_j)."""
     medians: Float[Tensor, "i h w"]

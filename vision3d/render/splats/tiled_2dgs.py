@@ -12,7 +12,7 @@ from vision3d.render.splats.pairs import Pairs, SparseRows, by_scene, flat_pixel
 
 
 def rasterize(kernels: Kernels, call: Call) -> Maps:
-    """What `vision3d.rasterize_2dgs` returns."""
+    """Same result as `vision3d.rasterize_2dgs`."""
     size, mode, shape = call.sizes, call.render_mode, call.image_shape
     rows = SparseRows()
     gaussians, colors, camera = by_scene(call, rows)

@@ -22,10 +22,10 @@ from vision3d.render.splats.pairs import (
 
 
 def rasterize(kernels: Kernels, call: Call) -> Images:
-    """What `vision3d.rasterize` returns.
+    """Same result as `vision3d.rasterize`.
 
     Raises:
-        BackendError, InputError: An option that only gsplat has, or an unknown camera model.
+        BackendError, InputError: An option that only gsplat supports, or an unknown camera model.
     """
     _refuse(call)
     size, antialiased = call.sizes, call.options["rasterize_mode"] == "antialiased"
@@ -75,7 +75,7 @@ def _refuse(call: Call) -> None:
 
 
 def _chunks(features: Tensor, backdrop: Tensor | None, most: int) -> list[tuple[Tensor, Tensor | None]]:
-    """Features and backgrounds cut into runs of at most `most` channels."""
+    """Split features and backgrounds into chunks of at most `most` channels."""
     parts = features.split(most, -1)
     behind = [None] * len(parts) if backdrop is None else backdrop.split(most, -1)
     return list(zip(parts, behind))

@@ -1,4 +1,4 @@
-"""Objects that move by skinning, after DreamMesh4D (Li et al. 2024, arXiv 2410.06756); what differs is said by the parts."""
+"""Animation by skinning, after DreamMesh4D (Li et al. 2024, arXiv 2410.06756); subpackages list the differences."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Whether a mesh covers the masks of pictures before anything is fitted to them."""
+"""Check whether a mesh covers the masks of images before fitting."""
 
 import logging
 
@@ -13,7 +13,7 @@ from vision3d.scene import Cameras, Mesh
 logger = logging.getLogger("vision3d.animate")
 
 LIKE = 0.9
-"""IoU of the mesh and the masks from which on it looks like them."""
+"""Minimum IoU of the mesh and the masks for a match."""
 
 
 def covered_pixels(mesh: Mesh, camera: Cameras) -> Bool[Tensor, "h w"]:
@@ -25,21 +25,21 @@ def covered_pixels(mesh: Mesh, camera: Cameras) -> Bool[Tensor, "h w"]:
 
 @torch.no_grad()
 def cover(mesh: Mesh, cameras: Cameras, masks: Bool[Tensor, "c h w"]) -> float:
-    """IoU of a mesh and the masks of its pictures, all of one size."""
+    """IoU of a mesh and the masks of its images, all of the same size."""
     covered = torch.stack([covered_pixels(mesh, cameras[view]) for view in range(len(cameras))])
     return metrics.mask_iou(covered, masks.cpu())
 
 
 @torch.no_grad()
 def warn_of_cover(mesh: Mesh, cameras: Cameras, masks: Bool[Tensor, "c h w"], what: str, want: str) -> None:
-    """Say where a mesh does not look like the masks of its pictures.
+    """Warn if a mesh does not match the masks of its images.
 
     Args:
-        mesh: As it should look in them.
-        cameras: Of the pictures, all of one size.
-        masks: Where they show the object.
-        what: Whose mask it is, for the warning.
-        want: What may be wrong, and what to do.
+        mesh: In the pose of the images.
+        cameras: Cameras of the images, all of the same size.
+        masks: Masks of the object.
+        what: Name of the mask, for the warning.
+        want: Possible causes and fixes, for the warning.
     """
     iou = cover(mesh, cameras, masks)
     if iou < LIKE:

@@ -1,12 +1,12 @@
-"""Networks that move with the picture: convolutions on groups of affine maps, and the affNIST experiment.
+"""Equivariant networks: convolutions on groups of affine maps, and the affNIST experiment.
 
-Papers: Mironenco & Forre 2024 (arXiv 2310.11366), Lie group decompositions for equivariant networks, whose layers are here in
-full and, faster, with kernels that are products; MacDonald et al. 2022 (arXiv 2111.08251) for homNIST.
+Papers: Mironenco & Forre 2024 (arXiv 2310.11366), Lie group decompositions for equivariant networks, whose layers are
+implemented here as published and, faster, with separable kernels; MacDonald et al. 2022 (arXiv 2111.08251) for homNIST.
 
-What differs from the first: the division by det g is that of the input's sample; the chart of rotations is smooth at the
-identity (cos and sin); rotations are spread evenly without one twice; samples are weighted by the invariant measure; one norm
-masks kernels of all groups. Beside it stands a network that brings pictures into canonical position by their moments, so that
-an affine warp leaves only a rotation, and convolves on SO(2)."""
+Differences from the first: the division by det g uses the input's sample; the chart of rotations is smooth at the identity
+(cos and sin); rotations are evenly spaced without duplicates; samples are weighted by the invariant measure; the same norm
+masks kernels of all groups. In addition there is a network that normalizes images to a canonical position by their moments, so
+that an affine warp leaves only a rotation, and convolves on SO(2)."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,8 @@
-"""The canonical position of a picture by its moments: what is left of an affine warp is a rotation.
+"""The canonical position of an image by its moments, in which an affine warp becomes a rotation.
 
-With weights f(p): centre c = sum f p / sum f and second moment C = sum f (p - c)(p - c)^T / sum f. If a picture is warped by
-A, c moves along and C becomes A C A^T, so u -> f(c + C^{1/2} u) changes by the rotation C'^{-1/2} A C^{1/2} alone. Thin strokes
-and noise at the border disturb the moments: the lengths of the axes are bounded.
+With weights f(p): center c = sum f p / sum f and second moment C = sum f (p - c)(p - c)^T / sum f. If an image is warped by
+A, c moves accordingly and C becomes A C A^T, so u -> f(c + C^{1/2} u) changes only by the rotation C'^{-1/2} A C^{1/2}. Thin
+strokes and noise at the border disturb the moments, so the lengths of the axes are bounded.
 """
 
 import math
@@ -12,15 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 MIN_VARIANCE = 0.5
-"""Least second moment along an axis [px^2]: thinner strokes would be blown up without end."""
+"""Minimum second moment along an axis [px^2], which limits the enlargement of thin strokes."""
 MAX_ANISOTROPY = 6.0
-"""Most ratio of the lengths of the two axes."""
+"""Maximum ratio of the lengths of the two axes."""
 REACH = 2.6
-"""Radius of what is kept of a picture, in units of its standard deviation."""
+"""Radius of the cropped region of an image, in units of its standard deviation."""
 
 
 def moments(images: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2 2"]]:
-    """Centres (x, y) relative to the middle of the picture [px], and second moments [px^2]; of a black one 0 and 1."""
+    """Centers (x, y) relative to the middle of the image [px], and second moments [px^2]; 0 and 1 for a black image."""
     height, width = images.shape[-2:]
     x = torch.arange(width, dtype=images.dtype, device=images.device) + 0.5 - width / 2
     y = torch.arange(height, dtype=images.dtype, device=images.device) + 0.5 - height / 2
@@ -37,7 +37,7 @@ def moments(images: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n 2"], Float
 
 
 def bounded_root(second: Float[Tensor, "n 2 2"]) -> Float[Tensor, "n 2 2"]:
-    """C^{1/2} in closed form, its axes at least sqrt(MIN_VARIANCE) long and at most MAX_ANISOTROPY apart."""
+    """C^{1/2} in closed form, with axes of at least sqrt(MIN_VARIANCE) and a ratio of at most MAX_ANISOTROPY."""
     mean, a, b = (second[:, 0, 0] + second[:, 1, 1]) / 2, (second[:, 0, 0] - second[:, 1, 1]) / 2, second[:, 0, 1]
     half = torch.hypot(a, b)
     large = (mean + half).clamp(min=MIN_VARIANCE).sqrt()
@@ -48,7 +48,7 @@ def bounded_root(second: Float[Tensor, "n 2 2"]) -> Float[Tensor, "n 2 2"]:
 
 
 def canonical_images(images: Float[Tensor, "n h w"], size: int = 28, reach: float = REACH) -> Float[Tensor, "n s s"]:
-    """Pictures in canonical position, on a square grid of +-`reach` standard deviations."""
+    """Images in canonical position, on a square grid of +-`reach` standard deviations."""
     along = ((2 * torch.arange(size, dtype=images.dtype, device=images.device) + 1) / size - 1) * reach
     y, x = torch.meshgrid(along, along, indexing="ij")
     return _sampled(images, torch.stack([x, y], -1))
@@ -57,7 +57,7 @@ def canonical_images(images: Float[Tensor, "n h w"], size: int = 28, reach: floa
 def canonical_polar(
     images: Float[Tensor, "n h w"], radii: int = 16, angles: int = 64, reach: float = REACH
 ) -> Float[Tensor, "n r t"]:
-    """Pictures in canonical position, on `radii` circles of `angles` points: a rotation is a shift along the last axis."""
+    """Images in canonical position, on `radii` circles of `angles` points: a rotation is a shift along the last axis."""
     radius = (torch.arange(radii, dtype=images.dtype, device=images.device) + 0.5) / radii * reach
     turn = torch.arange(angles, dtype=images.dtype, device=images.device) * (2 * math.pi / angles)
     return _sampled(images, radius[:, None, None] * torch.stack([turn.cos(), turn.sin()], -1))
@@ -65,7 +65,7 @@ def canonical_polar(
 
 def _sampled(images: Tensor, u: Tensor) -> Tensor:
     """f(c + C^{1/2} u) at the points u (a, b, 2), bilinear, 0 outside."""
-    centres, second = moments(images)
-    points = torch.einsum("nij,abj->nabi", bounded_root(second), u) + centres[:, None, None]
+    centers, second = moments(images)
+    points = torch.einsum("nij,abj->nabi", bounded_root(second), u) + centers[:, None, None]
     scale = points.new_tensor([2 / images.shape[-1], 2 / images.shape[-2]])
     return torch.nn.functional.grid_sample(images[:, None], points * scale, padding_mode="zeros", align_corners=False)[:, 0]

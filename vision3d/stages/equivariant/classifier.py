@@ -1,4 +1,4 @@
-"""A trained network with what it needs to be used: its file, and the bundled one."""
+"""A trained network with its model card: its file, and the bundled one."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,35 +17,35 @@ from vision3d.training.weights import Card, find_weights, load_strictly, load_we
 KIND, BUNDLED = "digit_classifier", "digits"
 _SEEN = "training_digits"
 _CHUNK = 256
-_LEAST = 8  # px
-_RANGE_SLACK = 1e-3  # what resampling may overshoot
+_MIN = 8  # px
+_RANGE_SLACK = 1e-3  # tolerance for resampling overshoot
 
 
 @dataclass(eq=False)
 class Classifier:
-    """Tells which digit is on a picture, wherever and however it lies there."""
+    """Classifies digits at any position, orientation and scale in an image."""
 
     network: nn.Module
     config: ModelConfig
     card: Card
-    """How it was trained: data, seed, time."""
+    """Training information: data, seed, time."""
     seen: Int64[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    """`fingerprints` of the digits that it was trained on, on which it must not be measured."""
+    """`fingerprints` of its training digits, on which it must not be evaluated."""
 
     def logits(self, images: Float[Tensor, "n h w"], draws: int = 1) -> Float[Tensor, "n 10"]:
-        """Logits of pictures.
+        """Logits of images.
 
         Args:
-            images: Bright digits on a darker background, floats in [0, 1], of any size from 8 px on. Grey backgrounds, slow
-                gradients and noise do no harm (`background="subtract"`); for dark digits on white pass `1 - images`.
-            draws: Draws of group samples whose logits are averaged (methods full and separable).
+            images: Bright digits on a darker background, floats in [0, 1], of any size from 8 px on. Gray backgrounds, slow
+                gradients and noise are handled (`background="subtract"`); for dark digits on white pass `1 - images`.
+            draws: Number of draws of group samples whose logits are averaged (methods full and separable).
 
         Raises:
-            ShapeError: Another number of axes, smaller images, or not floats.
-            InputError: Values outside [0, 1], or not finite.
+            ShapeError: Wrong number of axes, smaller images, or not floats.
+            InputError: Values are outside [0, 1] or not finite.
         """
-        if images.ndim != 3 or min(images.shape[-2:]) < _LEAST:
-            raise ShapeError("images", images.shape, f"(N, H, W) with sides of at least {_LEAST}")
+        if images.ndim != 3 or min(images.shape[-2:]) < _MIN:
+            raise ShapeError("images", images.shape, f"(N, H, W) with sides of at least {_MIN}")
         if not images.is_floating_point():
             raise ShapeError("images", images.dtype, "torch.float32 in [0, 1]; divide bytes by 255")
         if images.numel():
@@ -62,7 +62,7 @@ class Classifier:
         return torch.cat(found) if found else images.new_zeros(0, CLASSES)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def predict(self, images: Float[Tensor, "n h w"], draws: int = 1) -> Int64[Tensor, " n"]:
-        """The digits.
+        """The predicted digits.
 
         Example:
             >>> from vision3d.stages.equivariant import load_classifier
@@ -72,7 +72,7 @@ class Classifier:
         return self.logits(images, draws).argmax(-1)
 
     def with_window(self, degrees: float) -> "Classifier":
-        """The same network of method rotation with another window of rotations; shares the parameters' values."""
+        """The same network of method rotation with another window of rotations; shares the parameters."""
         config = replace(self.config, window_deg=degrees)
         network = make_network(config)
         network.load_state_dict(self.network.state_dict())
@@ -85,20 +85,20 @@ class Classifier:
 
 
 def save_classifier(path: Path | str, classifier: Classifier) -> None:
-    """Write a classifier with its card as .safetensors, whole or not at all."""
+    """Write a classifier with its card as .safetensors atomically."""
     card = replace(classifier.card, kind=KIND, config=configuration.to_dict(classifier.config))
     save_weights(path, card, {**classifier.network.state_dict(), _SEEN: classifier.seen})
 
 
 def load_classifier(path: Path | str = BUNDLED) -> Classifier:
-    """Read a classifier.
+    """Load a classifier.
 
     Args:
         path: A file, or the name of bundled weights: `digits` (method rotation).
 
     Raises:
         MissingFileError: The file does not exist.
-        FileFormatError: It is damaged or holds something else.
+        FileFormatError: It is damaged or contains something else.
 
     Example:
         >>> load_classifier().config.method

@@ -13,7 +13,7 @@ GROUPS = ("so2", "se2", "sl2", "gl2", "affine")
 RESUMABLE = ("checkpoint_every", "draws", "keep")
 """Keys that may change when a run is resumed."""
 GROWS = ("epochs",)
-"""Keys that may become larger when a run is resumed."""
+"""Keys that may be larger when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -22,54 +22,55 @@ class ModelConfig:
 
     method: Method = "rotation"
     """plain: a CNN. canonical: the same on images in canonical position. rotation: canonical position and convolutions on
-    SO(2). full: convolutions on the plane and a group, kernels of all coordinates at once. separable: the same with kernels
-    that are products."""
+    SO(2). full: convolutions on the plane and a group with kernels of all coordinates. separable: the same with product
+    kernels."""
     group: Literal["so2", "se2", "sl2", "gl2", "affine"] = "gl2"
-    """Of full and separable: rotations (so2 or se2), maps that keep areas (sl2), all orientation-keeping linear maps (gl2 or
-    affine). The layers always move with shifts, too."""
+    """Group, for full and separable: rotations (so2 or se2), area-preserving maps (sl2), all orientation-preserving linear maps
+    (gl2 or affine). The layers are always equivariant to translations as well."""
     background: Literal["subtract", "black"] = "subtract"
-    """subtract: background and noise are taken off the images first (docs/equivariant.md). black: images are used as they are,
-    for sets whose background is exactly black."""
+    """subtract: remove background and noise from the images first (docs/equivariant.md). black: use the images unchanged,
+    for data sets whose background is exactly black."""
     channels: int = 16
-    """Features; of plain, canonical and rotation the deeper layers have twice as many."""
+    """Number of features; the deeper layers of plain, canonical and rotation have twice as many."""
     samples: int = 8
-    """Group elements that are drawn at every forward, of full and separable."""
+    """Group elements sampled in every forward pass (full and separable)."""
     window_deg: float = 60.0
-    """Rotations that rotation pools over and that full and separable draw, to both sides; 180: all, which takes 6 and 9 for
-    one."""
+    """Rotations, in both directions, that rotation pools over and that full and separable sample; 180: all, for which 6 and 9
+    are the same."""
     drift_deg: float = 20.0
-    """Of full and separable: in training all drawn rotations are turned together, by up to this to both sides, so that features
-    do not depend on where the window ends."""
+    """In training, rotate all sampled rotations together by up to this in both directions, so that features do not depend on
+    the limits of the window (full and separable)."""
     kernel: Literal["siren", "wire"] = "siren"
-    """Waves of the kernel networks."""
+    """Activation of the kernel networks."""
     mask: Literal["smooth", "disk", "bump"] = "bump"
-    """Support of the kernels, at distance r in units of their radius. bump: (1 - r^2)^2 up to r = 1, which no grid cuts off, so
-    that layers move best with the image (docs/equivariant.md). smooth: sigmoid(2 (1 - r)). disk: 1 up to r = 1."""
+    """Support of the kernels, at distance r in units of their radius. bump: (1 - r^2)^2 up to r = 1, never cut off by the grid,
+    which gives the best equivariance (docs/equivariant.md). smooth: sigmoid(2 (1 - r)). disk: 1 up to r = 1."""
     extent: float = 1.0
-    """Half side of the kernels' grid in units of their radius."""
+    """Half side length of the kernels' grid, in units of their radius."""
     spread: float = 0.158
-    """Standard deviation of the coordinates of log P, of full and separable; 0.158 covers scales of about 0.7 to 1.4."""
+    """Standard deviation of the coordinates of log P (full and separable); 0.158 covers scales of about 0.7 to 1.4."""
     proposal: Literal["ball", "normal"] = "ball"
-    """How log P is drawn."""
+    """Distribution of log P."""
     angles: Literal["even", "uniform", "published"] = "even"
-    """How rotations are drawn."""
+    """Sampling of rotations."""
     weighted: bool = True
     """Weight samples by the invariant measure."""
     pooling: Literal["max", "mean"] = "max"
-    """Over group and plane, at the end of full and separable."""
+    """Pooling over group and plane at the end of full and separable."""
     last_channels: int = 32
-    """Features after the last convolution, of full and separable; 0: as many as channels, as published."""
+    """Features after the last convolution (full and separable); 0: as many as channels, as published."""
     padded: bool = True
-    """Surround the features of every layer by black, of full and separable; published: not before the first and last layer."""
+    """Pad the features of every layer with black (full and separable); published: not before the first and last layer."""
     margin: int = 8
-    """Black around the images that padded networks of full and separable are measured on [px], a multiple of 4, lest features
-    of digits at the border be cut. In training, where digits stand in the middle, there is none."""
+    """Black margin around evaluated images for padded networks of full and separable [px], a multiple of 4, so that digits at
+    the border are not cut off. In training, where digits are centered, there is none."""
     norm: Literal["scale", "layer"] = "scale"
-    """Of full and separable. scale: the features of an image are divided by their root mean square and black stays 0. layer:
-    their mean is taken off first, as published; black then differs from the padding, and features from one place to another."""
+    """Normalization (full and separable). scale: the features of an image are divided by their root mean square and black stays
+    0. layer: their mean is subtracted first, as published; black then differs from the padding, and features depend on
+    position."""
     head_norm: bool = True
-    """Bring pooled features to mean 0 and deviation 1, by averages over many batches, before the last layers of full and
-    separable: not in the publication, and much faster to learn."""
+    """Normalize pooled features to mean 0 and standard deviation 1, by running averages over batches, before the last layers of
+    full and separable: not in the publication, and learns much faster."""
     stem_pool: int = 2
     """Pooling after the lift of full and separable; 1: none, as published."""
 
@@ -89,7 +90,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class AffnistConfig:
-    """Train a classifier on upright digits and measure it on affinely warped ones."""
+    """Train a classifier on upright digits and evaluate it on affinely warped ones."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("epochs",),
@@ -105,23 +106,23 @@ class AffnistConfig:
     batch_size: int = 64
     """Images per step."""
     lr: float = 4e-3
-    """Maximum learning rate of AdamW; it rises for a third of training and decays to nearly 0."""
+    """Maximum learning rate of AdamW; it increases for a third of training and decays to nearly 0."""
     kernel_lr: float = 0.2
-    """Factor on the learning rate of the kernel networks of full and separable, whose waves multiply every change by ten."""
+    """Factor on the learning rate of the kernel networks of full and separable, whose activations amplify changes by ten."""
     weight_decay: float = 0.02
     """Weight decay of AdamW."""
     label_smoothing: float = 0.05
     """Fraction of the target spread evenly over all classes."""
     backgrounds: float = 0.5
-    """Fraction of the training images that get a random grey background and noise; 0: none, as in the publications."""
+    """Fraction of the training images that get a random gray background and noise; 0: none, as in the publications."""
     test_digits: int = 2000
     """Number of digits held out from training, if the set has no test part."""
     copies: int = 32
-    """Warps of each held-out digit."""
+    """Number of warps of each held-out digit."""
     warps: Literal["affine", "homography"] = "affine"
     """Kind of warps: as in affNIST (affine) or homNIST (homography)."""
     draws: int = 1
-    """Draws of group samples whose logits are averaged, of full and separable."""
+    """Number of draws of group samples whose logits are averaged (full and separable)."""
     log_every: int = 25
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 125
@@ -129,8 +130,8 @@ class AffnistConfig:
     keep: int = 2
     """Number of checkpoints to keep."""
     seed: int = 0
-    """Seed of the split, the parameters, the order of the digits and the samples. The warps have published seeds of their
-    own."""
+    """Seed of the split, the parameters, the order of the digits and the samples. The warps have their own published
+    seeds."""
     device: str = "auto"
     """auto, cpu or cuda."""
 

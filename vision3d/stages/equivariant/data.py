@@ -1,4 +1,4 @@
-"""Training digits, and test digits that no training has seen."""
+"""Training digits, and test digits that are never trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from vision3d.stages.equivariant.warps import FRAME, WarpedDigits, affnist_like,
 
 @dataclass(frozen=True)
 class TestSet:
-    """Warped pictures to measure on, generated or read."""
+    """Warped images for evaluation, generated or read."""
 
     pictures: WarpedDigits | Digits
     is_generated: bool
@@ -25,7 +25,7 @@ class TestSet:
         return len(self.pictures)
 
     def batch(self, rows: slice) -> tuple[Float32[Tensor, "m h w"], Int64[Tensor, " m"]]:
-        """Pictures and labels."""
+        """Images and labels."""
         if isinstance(self.pictures, WarpedDigits):
             return self.pictures.batch(rows)
         return self.pictures.images[rows], self.pictures.labels[rows]
@@ -33,14 +33,14 @@ class TestSet:
 
 @dataclass(frozen=True)
 class DigitData:
-    """What a run works on. All pictures are FRAME x FRAME."""
+    """The data of a run. All images are FRAME x FRAME."""
 
     train: Digits
-    """Upright, in the middle of the frame."""
+    """Upright and centered in the frame."""
     centred: Digits
     """Held out, upright."""
     test: TestSet
-    """Warped copies of the held-out digits, or a set that was given."""
+    """Warped copies of the held-out digits, or a given data set."""
 
 
 def load_data(path: Path | str, config: AffnistConfig, test: Path | str | None = None) -> DigitData:
@@ -48,11 +48,11 @@ def load_data(path: Path | str, config: AffnistConfig, test: Path | str | None =
 
     Args:
         path: As for `vision3d.io.digits.read_digits`.
-        config: Says how many digits are held out, and which warps are made of them.
-        test: A file of affNIST (.mat) to measure on instead; then `path` must not hold the digits that it was made of.
+        config: Number of held-out digits, and kind of warps.
+        test: A file of affNIST (.mat) to evaluate on instead; then `path` must not contain its source digits.
 
     Raises:
-        InputError: The pictures do not fit into the frame, or there are too few.
+        InputError: The images do not fit into the frame, or there are too few.
     """
     digits = read_digits(path)
     if digits.transforms is not None:
@@ -63,24 +63,24 @@ def load_data(path: Path | str, config: AffnistConfig, test: Path | str | None =
     make = affnist_like if config.warps == "affine" else homnist_like
     if test is None:
         warped = make(held_out, config.copies)
-        pictures: WarpedDigits | Digits = warped
+        images: WarpedDigits | Digits = warped
         description, is_generated = warped.description, True
     else:
-        pictures = read_digits(test)
-        if pictures.images.shape[-1] != FRAME:
-            side = pictures.images.shape[-1]
+        images = read_digits(test)
+        if images.images.shape[-1] != FRAME:
+            side = images.images.shape[-1]
             raise InputError(f"{test}: images of {side} x {side}; want {FRAME} x {FRAME}, as affNIST has them")
-        description, is_generated = f"read from {pictures.source}", False
-    return DigitData(_framed(train), _framed(held_out), TestSet(pictures, is_generated, description))
+        description, is_generated = f"read from {images.source}", False
+    return DigitData(_framed(train), _framed(held_out), TestSet(images, is_generated, description))
 
 
 def epoch_order(count: int, epoch: int, seed: int) -> Int64[Tensor, " n"]:
-    """The order of the digits in an epoch: the same whether the run was interrupted or not."""
+    """The order of the digits in an epoch, independent of interruptions."""
     return torch.randperm(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63))
 
 
 def unpadded(digits: Digits, side: int = 28) -> Digits:
-    """The middle of pictures that `pad_to_frame` made."""
+    """The center of images made by `pad_to_frame`."""
     border = (digits.images.shape[-1] - side) // 2
     inner = slice(border, border + side)
     return Digits(digits.images[:, inner, inner], digits.labels, digits.source)

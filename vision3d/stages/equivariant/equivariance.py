@@ -1,4 +1,4 @@
-"""How far layers are from moving with the picture, and why: samples, grid, border."""
+"""Equivariance errors of layers, and their causes: samples, grid, border."""
 
 import math
 from typing import Literal
@@ -16,11 +16,11 @@ from vision3d.stages.equivariant.networks import PlanarNet
 from vision3d.stages.equivariant.warps import affnist_like, warp
 
 Pooling = Literal["mean", "max"]
-_SEED = 7  # of the warps and samples of a report
+_SEED = 7  # seed of the warps and samples of a report
 
 
 def homogeneous(linear: Float64[Tensor, "2 2"]) -> Float64[Tensor, "3 3"]:
-    """The map of points about the centre as a homogeneous one."""
+    """A linear map about the center as a homogeneous matrix."""
     out = torch.eye(3, dtype=torch.float64)
     out[:2, :2] = linear
     return out
@@ -39,23 +39,23 @@ def lift_error(
     angles: Angles = "even",
     generator: torch.Generator | None = None,
 ) -> float:
-    """Relative change of pooled features when pictures are warped by a linear map.
+    """Relative change of pooled features when images are warped by a linear map.
 
-    Features of the lift, cut off at 0, are pooled over the plane and over `count` samples; the root of the mean square of what
-    changes is given in units of their deviation over the pictures. Two independent sets of samples are used: one set for both
-    pictures would hide the error of the mean over the group.
+    Features of the lift, after ReLU, are pooled over the plane and over `count` samples; the root mean square of their change
+    is divided by their standard deviation over the images. Two independent sets of samples are used: one set for both images
+    would hide the sampling error of the mean over the group.
 
     Args:
         layer: The lift.
-        images: At least two, with a border that the map does not leave.
+        images: At least two, with a border that is large enough for the map.
         linear: The map.
-        count: Samples of the group.
-        spread: Of the samples.
-        pooling: Over the group.
-        plane: Over the plane; the largest value feels the grid more.
-        same_samples: Use one set for both all the same.
-        angles: How rotations are drawn.
-        generator: Of the samples.
+        count: Number of group samples.
+        spread: Spread of the samples.
+        pooling: Pooling over the group.
+        plane: Pooling over the plane; the maximum is more sensitive to the grid.
+        same_samples: Use one set of samples for both images.
+        angles: Sampling of rotations.
+        generator: Random generator.
     """
     moved = warp(images, homogeneous(linear).expand(len(images), 3, 3))
     first = _samples(layer, count, spread, angles, generator)
@@ -67,16 +67,16 @@ def lift_error(
 
 
 def logit_change(classifier: Classifier, upright: Float[Tensor, "n h w"], warped: Float[Tensor, "n h w"]) -> float:
-    """Root of the mean square by which warping changes the logits, in units of their deviation over the digits."""
+    """Root mean square change of the logits by warping, relative to their standard deviation over the digits."""
     before, after = classifier.logits(upright), classifier.logits(warped)
     return float((after - before).square().mean().sqrt() / before.std(0).square().mean().sqrt())
 
 
 def report(classifier: Classifier, data: DigitData, count: int = 256) -> dict[str, float]:
-    """How equivariant a classifier is on held-out digits, on the CPU.
+    """Equivariance of a classifier on held-out digits, on the CPU.
 
-    What warps change of the logits; of sampled layers the error of the mean over the group under a rotation of 20 degrees, and
-    what another draw of samples changes.
+    The change of the logits by warps; for sampled layers the error of the mean over the group under a rotation of 20 degrees,
+    and the change by another draw of samples.
     """
     classifier.network.cpu().eval()
     upright = data.centred.images[:count]
@@ -94,7 +94,7 @@ def report(classifier: Classifier, data: DigitData, count: int = 256) -> dict[st
 
 
 def draw_spread(network: PlanarNet, images: Float[Tensor, "n h w"], draws: int = 5) -> float:
-    """Standard deviation of the logits over draws of the samples, in units of their deviation over the pictures."""
+    """Standard deviation of the logits over draws of the samples, relative to their standard deviation over the images."""
     with torch.no_grad():
         logits = torch.stack([network(images) for _ in range(draws)])
     return float(logits.std(0).square().mean().sqrt() / logits.mean(0).std(0).square().mean().sqrt())

@@ -1,4 +1,4 @@
-"""How often a classifier is right, on upright and on warped digits."""
+"""Accuracy of a classifier on upright and warped digits."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,18 +19,18 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures on held-out digits."""
+    """Metrics on held-out digits."""
 
     centred: float
     """Accuracy on upright digits [%]."""
     warped: float
     """Accuracy on the warped set [%]."""
     images: int
-    """Warped pictures that were looked at."""
+    """Number of evaluated warped images."""
     confusion: Int64[Tensor, "10 10"]
-    """Warped pictures by true (row) and told (column) digit."""
+    """Confusion matrix of warped images: true (row) and predicted (column) digit."""
     test_set: str
-    """What the warped set is."""
+    """Description of the warped set."""
     is_generated: bool
 
     def summary(self, prefix: str = "") -> dict[str, Any]:
@@ -51,18 +51,18 @@ def evaluate(
     limit: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Evaluation:
-    """Measure a classifier on the held-out digits and on the test set.
+    """Evaluate a classifier on the held-out digits and on the test set.
 
     Args:
         classifier: The network.
         data: From `load_data`.
-        draws: Draws of group samples whose logits are averaged.
+        draws: Number of draws of group samples whose logits are averaged.
         device: Where the network runs.
-        limit: Look at every so many-th warped picture only, so that about this many are looked at.
-        progress: Takes every step.
+        limit: Evaluate only every N-th warped image, such that about this many are evaluated.
+        progress: Progress callback.
 
     Raises:
-        InputError: Held-out digits are among those that the classifier was trained on.
+        InputError: Held-out digits are among the training digits of the classifier.
     """
     _check_unseen(classifier, data)
     classifier.network.to(device)

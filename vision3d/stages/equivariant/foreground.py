@@ -1,7 +1,7 @@
-"""What stands out from the background of an image, and backgrounds to train with.
+"""Background removal from images, and random backgrounds for training.
 
-The canonical position of a digit comes from moments, which a faint grey all over the frame moves more than the digit does. So
-the background goes before anything looks at the image.
+The canonical position of a digit comes from moments, which a faint gray over the entire frame changes more than the digit
+does. So the background is removed first.
 """
 
 import torch
@@ -12,30 +12,30 @@ from torch.nn import functional
 from vision3d.stages.equivariant.config import ModelConfig
 
 WINDOW = 0.4
-"""Side of the window of the opening, as a fraction of the image's: wider than any stroke."""
+"""Window size of the opening, as a fraction of the image size: wider than any stroke."""
 MIN_CONTRAST = 0.05
-"""What is this much brighter than the background, or less, belongs to it."""
+"""Pixels at most this much brighter than the background belong to it."""
 NOISE_FACTOR = 3.0
-"""So does what is this many standard deviations of the noise brighter."""
+"""So do pixels at most this many standard deviations of the noise brighter."""
 MIN_SIDE = 28
-"""Least side of the images [px]: on smaller ones strokes are as fine as the noise."""
+"""Minimum image size [px]: in smaller images strokes are as fine as the noise."""
 MAX_GREY, MAX_NOISE = 0.3, 0.15
-"""Largest grey level and largest standard deviation of the noise in training."""
+"""Maximum gray level and maximum standard deviation of the noise in training."""
 
 
 def foreground(images: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-    """Images without their background: 0 where nothing stands out, and 1 where the image is brightest.
+    """Images without their background: 0 on the background, 1 at the brightest pixel.
 
-    1. The background is the morphological opening of the image smoothed over 3 x 3 pixels: the largest surface below it that
-       has no bright feature narrower than `WINDOW` times the side. Grey levels, slopes and soft shadows are background,
-       strokes are not.
+    1. The background is the morphological opening of the image smoothed over 3 x 3 pixels: the largest surface below it without
+       bright features narrower than `WINDOW` times the image size. Gray levels, slopes and soft shadows are background, strokes
+       are not.
     2. The standard deviation of the noise is 1.48 times the median distance of a pixel from the mean of its 3 x 3 pixels.
-    3. What is above the background by more than `MIN_CONTRAST` and `NOISE_FACTOR` deviations is kept, less that threshold.
-    4. No pixel is brighter than the second brightest of its eight neighbors: single bright pixels go.
-    5. The brightest pixel becomes 1, unless nothing has been left.
+    3. `MIN_CONTRAST` and `NOISE_FACTOR` standard deviations are subtracted in addition to the background; negative values are
+    0. 4. Each pixel is clamped to the second brightest of its eight neighbors, which removes single bright pixels.
+    5. The image is divided by its maximum, unless that is 0.
 
     Args:
-        images: Bright digits on a darker background, in [0, 1]. Smaller ones than `MIN_SIDE` are enlarged first.
+        images: Bright digits on a darker background, in [0, 1]. Images smaller than `MIN_SIDE` are enlarged first.
     """
     ratio = MIN_SIDE / min(images.shape[-2:])
     if ratio > 1:
@@ -51,30 +51,30 @@ def foreground(images: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
 
 
 def prepared(images: Float[Tensor, "n h w"], config: ModelConfig) -> Float[Tensor, "n h w"]:
-    """Images as the network of a configuration takes them, in training and after it."""
+    """Images preprocessed for the network of a configuration, in training and afterwards."""
     return foreground(images) if config.background == "subtract" else images
 
 
 def with_background(
     images: Float[Tensor, "n h w"], share: float, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n h w"]:
-    """Some of the images over a grey level of up to `MAX_GREY` and with normal noise of up to `MAX_NOISE`, both uniform.
+    """Put some of the images over a gray level of up to `MAX_GREY` and add normal noise of up to `MAX_NOISE`, both uniform.
 
     Args:
-        images: Over black, in [0, 1].
-        share: How many of them.
-        generator: Of the random numbers.
+        images: On black, in [0, 1].
+        share: Fraction of the images.
+        generator: Random generator.
     """
-    grey, noise, chosen = torch.rand(3, len(images), 1, 1, generator=generator).to(images)
-    grey, noise = MAX_GREY * grey, MAX_NOISE * noise
-    shown = grey + (1 - grey) * images + noise * torch.randn(images.shape, generator=generator).to(images)
+    gray, noise, chosen = torch.rand(3, len(images), 1, 1, generator=generator).to(images)
+    gray, noise = MAX_GREY * gray, MAX_NOISE * noise
+    shown = gray + (1 - gray) * images + noise * torch.randn(images.shape, generator=generator).to(images)
     return torch.where(chosen < share, shown.clamp(0, 1), images)
 
 
 def _opening(images: Tensor, reach: int) -> Tensor:
-    """The greatest of the least within `reach` pixels along both axes.
+    """Maximum of the minimum within `reach` pixels along both axes.
 
-    Beyond the border the surface of the least is continued point-symmetrically, so that a slope is its own opening there, too.
+    Beyond the border the minimum is continued point-symmetrically, so that a slope is its own opening there as well.
     """
     size = 2 * reach + 1
     least = -functional.max_pool2d(-images[:, None], size, stride=1, padding=reach)

@@ -1,4 +1,4 @@
-"""Kernels as small networks: from coordinates on a group to the C_out x C_in numbers of a kernel."""
+"""Kernels as small networks: from coordinates on a group to the C_out x C_in values of a kernel."""
 
 import math
 from itertools import pairwise
@@ -19,14 +19,14 @@ SIGMA = 3.0
 
 
 class KernelNet(nn.Module):
-    """Three waves of width 60 and a linear layer, started as Sitzmann et al. do, the last layer by the fan of the convolution.
+    """Three hidden layers of width 60 and a linear layer, initialized as by Sitzmann et al., the last one by the fan-in.
 
     Args:
         in_dim: Number of coordinates.
-        out_dim: Numbers of one kernel value, C_out * C_in.
-        fan: Inputs that one output of the convolution sums, C_in * K * K.
-        kind: The wave.
-        width: Of the hidden layers.
+        out_dim: Size of one kernel value, C_out * C_in.
+        fan: Fan-in of the convolution, C_in * K * K.
+        kind: Activation.
+        width: Width of the hidden layers.
     """
 
     def __init__(self, in_dim: int, out_dim: int, fan: int, kind: KernelKind = "siren", width: int = WIDTH) -> None:
@@ -48,7 +48,7 @@ class KernelNet(nn.Module):
                 nn.init.uniform_(weight, -bound, bound)
 
     def parameters_in_order(self) -> list[Tensor]:
-        """W1, b1, ..., W4, b4, as the fused builder takes them."""
+        """W1, b1, ..., W4, b4, in the order of the fused builder."""
         return [tensor for pair in zip(self.weights, self.biases) for tensor in pair]
 
     def forward(self, coordinates: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch v"]:
@@ -56,14 +56,14 @@ class KernelNet(nn.Module):
 
 
 def evaluate(kind: KernelKind, x: Float[Tensor, "*batch d"], parameters: list[Tensor]) -> Float[Tensor, "*batch v"]:
-    """The network on coordinates."""
+    """Evaluate the network at coordinates."""
     for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2]):
         x = wave(kind, torch.nn.functional.linear(x, weight, bias))
     return torch.nn.functional.linear(x, parameters[-2], parameters[-1])
 
 
 def wave(kind: KernelKind, z: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """What a hidden unit makes of its sum."""
+    """The activation function."""
     return (OMEGA * z).sin() if kind == "siren" else (OMEGA * z).cos() * torch.exp(-(SIGMA * z).square())
 
 

@@ -1,4 +1,4 @@
-"""Kernels of convolutions on a group, built in one pass: grid, chart, network, mask and weights."""
+"""Kernels of group convolutions, built in one pass: grid, chart, network, mask and weights."""
 
 from typing import Literal
 
@@ -40,16 +40,16 @@ def build_kernel(
 ) -> Float[Tensor, "c_out n c_in m k k"]:
     """k(h^-1 p, h^-1 g) for all samples h, g and points p of a grid, as the weight of an ordinary convolution.
 
-    Gradients go to the parameters; samples and factors are constants.
+    Gradients flow to the parameters; samples and factors are constants.
 
     Args:
-        group: What the chart of h^-1 g has: `so2` cos and sin of the angle, `sl2` and `gl2` the coordinates of Y before them.
-        kind: Wave of the network.
+        group: Chart of h^-1 g: `so2` has cos and sin of the angle, `sl2` and `gl2` the coordinates of Y before them.
+        kind: Activation of the network.
         mask: Support.
         inverses: h^-1 of the output's samples.
-        elements: g of the input's samples; None for a kernel on the plane alone, then m = 1.
-        out_factors: On all that leads to an output sample.
-        in_factors: On all that comes from an input sample.
+        elements: g of the input's samples; None for a kernel on the plane only, then m = 1.
+        out_factors: Factor for each output sample.
+        in_factors: Factor for each input sample.
         parameters: W1, b1, .. W4, b4 of the network.
         channels: (C_out, C_in).
         size: K, odd.

@@ -1,4 +1,4 @@
-"""Convolutions on the plane and a group H of linear maps of it: features f(x, h) that move with the picture.
+"""Equivariant convolutions on the plane and a group H of linear maps of it: features f(x, h).
 
 With the action [L_(t,A) f](x, h) = f(A^-1 (x - t), A^-1 h) of the maps x -> A x + t, the layers are
 
@@ -11,7 +11,7 @@ H is a mean over samples with the weights of the invariant measure (geometry/gro
 samples.
 
 The authors' released code divides by the determinant of the output's sample, jumps by 2 pi at the identity, has one rotation
-twice among its samples and no weights; `Published` in tests/stages/equivariant brings these back one by one, and the tests that
+twice among its samples and no weights; `Published` in tests/stages/equivariant restores these one by one, and the tests that
 pass here fail there.
 """
 
@@ -28,12 +28,12 @@ _NUM_SYM = {"so2": 0, "sl2": 2, "gl2": 3}
 
 
 def kernel_dims(group: PlanarGroup) -> int:
-    """Coordinates of a kernel on the plane and the group: x, y, those of Y, cos and sin."""
+    """Number of coordinates of a kernel on the plane and the group: x, y, those of Y, cos and sin."""
     return 2 + _NUM_SYM[check_group(group)] + 2
 
 
 class _Kernel(nn.Module):
-    """What the layers share: a kernel network and its grid."""
+    """Base of the layers: a kernel network and its grid."""
 
     def __init__(
         self, group: PlanarGroup, in_channels: int, out_channels: int, size: int, *, dims: int, kind: KernelKind,
@@ -66,17 +66,17 @@ class _Kernel(nn.Module):
 
 
 class LiftConv(_Kernel):
-    """From pictures (B, C_in, H, W) to features (B, C_out, N, H', W').
+    """From images (B, C_in, H, W) to features (B, C_out, N, H', W').
 
     Args:
         group: Linear part: `so2`, `sl2` or `gl2`.
-        in_channels: Of the pictures.
-        out_channels: Of the features.
-        size: Side of the kernel [px], odd.
+        in_channels: Channels of the images.
+        out_channels: Channels of the features.
+        size: Kernel size [px], odd.
         kind: Kernel network.
         mask: Support of the kernel.
-        extent: Half side of the grid in units of the kernel's radius: above 1 it leaves room for enlarged kernels.
-        padding: Zeros around the picture.
+        extent: Half side length of the grid in units of the kernel's radius: values above 1 leave room for enlarged kernels.
+        padding: Zero padding of the image.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ProjectConv(_Kernel):
 
 class SeparableGroupConv(nn.Module):
     """A `GroupConv` whose kernel is a product k_H(h^-1 g) k_R(h^-1 p): mixing over channels and samples, then one small
-    convolution a channel and sample. C N K^2 + C^2 N^2 products a pixel instead of C^2 N^2 K^2."""
+    convolution per channel and sample. C N K^2 + C^2 N^2 products per pixel instead of C^2 N^2 K^2."""
 
     def __init__(
         self, group: PlanarGroup, in_channels: int, out_channels: int, size: int = 5, *, kind: KernelKind = "siren",
@@ -158,11 +158,11 @@ class SeparableGroupConv(nn.Module):
 
 
 class SampleNorm(nn.Module):
-    """Every picture's features divided by their root mean square over channels, samples and pixels together.
+    """Divides the features of each image by their root mean square over channels, samples and pixels.
 
     Args:
-        centred: Bring their mean to 0 first. Where a picture is black features are then not 0, so the zeros of a padding make
-            an edge, which shifted pictures meet elsewhere.
+        centred: Subtract the mean first. Black images then have non-zero features, so zero padding makes an edge whose position
+            depends on translation.
     """
 
     def __init__(self, centred: bool = False) -> None:
@@ -170,7 +170,7 @@ class SampleNorm(nn.Module):
         self.centred = centred
 
     def forward(self, features: Float[Tensor, "*batch"], enlarged: float = 1.0) -> Float[Tensor, "*batch"]:
-        """Normalised features; `enlarged` is how many times larger a black margin has made the area, which must not count."""
+        """Normalized features; `enlarged` is the factor by which a black margin has enlarged the area, which must not count."""
         if self.centred:
             return torch.nn.functional.layer_norm(features, features.shape[1:])
         power = features.flatten(1).square().mean(1) * enlarged

@@ -1,5 +1,5 @@
-"""The classifiers: a plain CNN, the same on canonical pictures, convolutions on SO(2) of canonical pictures, and convolutions
-on the plane and a group of linear maps. All take pictures (n, h, w) of any position and give logits (n, 10)."""
+"""The classifiers: a plain CNN, the same on canonical images, convolutions on SO(2) of canonical images, and convolutions
+on the plane and a group of linear maps. All take images (n, h, w) in any position and return logits (n, 10)."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,7 @@ _RADII, _ANGLES, _POOLED = 16, 64, 32
 
 
 class PlainNet(nn.Module):
-    """Two pairs of 3x3 convolutions; with `canonical` of pictures brought into canonical position first."""
+    """Two pairs of 3x3 convolutions; with `canonical` on images in canonical position."""
 
     def __init__(self, channels: int = 16, *, canonical: bool = False) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class PlainNet(nn.Module):
 
 
 class CircularConv(nn.Module):
-    """A group convolution on SO(2): pictures (n, c, radii, angles) are convolved round the circle and along the radius."""
+    """A group convolution on SO(2): images (n, c, radii, angles) are convolved around the circle and along the radius."""
 
     def __init__(self, in_channels: int, out_channels: int, radii: int, angles: int) -> None:
         super().__init__()
@@ -58,11 +58,11 @@ class CircularConv(nn.Module):
 
 
 class RotationNet(nn.Module):
-    """Canonical position takes the shift and the symmetric part of an affine map away; convolutions on SO(2) see the rest.
+    """Canonical position removes the translation and the symmetric part of an affine map; convolutions on SO(2) see the rest.
 
-    The last convolution spans the whole circle: it gives logits for each of 32 angles at which the picture may have stood
+    The last convolution spans the entire circle: it gives logits for each of 32 angles at which the image may have been
     upright. They are pooled over the angles within `window` of 0: all 180 degrees make the network invariant to every
-    rotation, but then 6 and 9 are one; the others leave it invariant to rotations that keep the upright angle in the window.
+    rotation, but then 6 and 9 are the same; others make it invariant to rotations that keep the upright angle in the window.
     """
 
     def __init__(self, channels: int = 16, hidden: int = 64, window_deg: float = 60.0) -> None:
@@ -80,7 +80,7 @@ class RotationNet(nn.Module):
         self.register_buffer("radius", torch.stack([radius, radius.square()])[None, :, :, None], persistent=False)
 
     def features(self, polar: Float[Tensor, "n r t"]) -> list[Float[Tensor, "n c r2 t2"]]:
-        """What each layer makes of a picture on circles."""
+        """Features of an image on circles after each layer."""
         radius = self.radius.to(polar).expand(len(polar), -1, -1, polar.shape[-1])  # pyright: ignore[reportCallIssue]
         x = torch.cat([polar[:, None], radius], 1)
         found = []
@@ -92,9 +92,9 @@ class RotationNet(nn.Module):
         return [*found, functional.max_pool2d(x, (2, 1))]
 
     def orbit_logits(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n 10 t"]:
-        """Logits if the picture's upright position is at angle 2 pi t / 32."""
+        """Logits if the image's upright position is at angle 2 pi t / 32."""
         x = self.features(canonical_polar(images, _RADII, _ANGLES))[-1]
-        x = torch.cat([x, x[..., :-1]], -1)  # round the circle: every angle sees all others once
+        x = torch.cat([x, x[..., :-1]], -1)  # around the circle: every angle sees all others once
         return self.out(self.dropout(functional.relu(self.norm(self.whole(x)))))[:, :, 0]
 
     def forward(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n 10"]:
@@ -106,10 +106,10 @@ class RotationNet(nn.Module):
 
 
 class RunningNorm(nn.Module):
-    """Features brought to about mean 0 and deviation 1 by averages over many batches, in training as after it.
+    """Normalizes features to about mean 0 and standard deviation 1 by running averages, in training as well as afterwards.
 
-    Not by the batch itself: all pictures of a batch share one draw of group samples, whose common shift would be taken away,
-    and a turned picture looks like another draw. A network that never saw such shifts is not invariant.
+    Not by the statistics of the batch: all images of a batch share one draw of group samples, whose common shift would be
+    removed, and a rotated image looks like another draw. A network that never saw such shifts is not invariant.
     """
 
     def __init__(self, features: int, momentum: float = 0.05) -> None:
@@ -128,16 +128,16 @@ class RunningNorm(nn.Module):
                 self.mean.lerp_(x.mean(0), self.momentum)
                 self.square.lerp_(x.square().mean(0), self.momentum)
                 self.weight.lerp_(torch.ones_like(self.weight), self.momentum)
-        weight = self.weight.clamp(min=self.momentum)  # the averages start at 0
+        weight = self.weight.clamp(min=self.momentum)  # the averages are initialized to 0
         mean = self.mean / weight
         return (x - mean) / (self.square / weight - mean.square()).clamp(min=1e-4).sqrt()
 
 
 class PlanarNet(nn.Module):
-    """Lift, a residual block of two group convolutions, one more, the largest value over group and plane, two linear layers.
+    """Lift, a residual block of two group convolutions, one more, maximum over group and plane, two linear layers.
 
-    The network of Mironenco & Forre 2024 with what `ModelConfig` says otherwise. Samples are drawn anew at every
-    forward, in training and after, from the generator of `seed_samples`; the number and the seed can be changed at any time.
+    The network of Mironenco & Forre 2024 with the changes in `ModelConfig`. Samples are drawn again in every forward pass, in
+    training and afterwards, from the generator of `seed_samples`; the number and the seed can be changed at any time.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -159,7 +159,7 @@ class PlanarNet(nn.Module):
         self._generator: torch.Generator | None = None
 
     def seed_samples(self, seed: int | None) -> None:
-        """Draw group samples from a generator of their own from now on; None: from torch's."""
+        """Draw group samples from a separate generator from now on; None: from torch's."""
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def draw(self) -> GroupSamples:
@@ -178,7 +178,7 @@ class PlanarNet(nn.Module):
         """Features over the group after the lift, the block and the last convolution."""
         margin = 0 if self.training or not self.config.padded else self.config.margin
         enlarged = (1 + 2 * margin / images.shape[-2]) * (1 + 2 * margin / images.shape[-1])
-        # Black stays 0: a background of -1, as published, meets the border and shifts every feature by a random amount.
+        # Black stays 0: a background of -1, as published, interacts with the border and shifts features by a random amount.
         lifted = functional.gelu(self.norm(self.lift(functional.pad(images[:, None], (margin,) * 4), samples), enlarged))
         if self.config.stem_pool > 1:
             lifted = _pooled(lifted, self.config.stem_pool)
@@ -199,14 +199,14 @@ _LINEAR_PARTS: dict[str, PlanarGroup] = {"so2": "so2", "se2": "so2", "sl2": "sl2
 
 
 def planar_group(name: str) -> PlanarGroup:
-    """The linear part of a group of maps of the plane: of `se2` the rotations, of `affine` all with positive determinant."""
+    """The linear part of a group of planar maps: rotations for `se2`, all maps with positive determinant for `affine`."""
     if name not in _LINEAR_PARTS:
         raise ConfigError("group", f"got {name!r}, want {', '.join(_LINEAR_PARTS)}")
     return _LINEAR_PARTS[name]
 
 
 def make_network(config: ModelConfig) -> nn.Module:
-    """The network that a configuration describes, with new parameters."""
+    """The network for a configuration, with new parameters."""
     if config.method in ("plain", "canonical"):
         return PlainNet(config.channels, canonical=config.method == "canonical")
     if config.method == "rotation":
@@ -215,12 +215,12 @@ def make_network(config: ModelConfig) -> nn.Module:
 
 
 def _pooled(features: Tensor, factor: int) -> Tensor:
-    """The greatest of every factor x factor pixels."""
+    """Max pooling over factor x factor pixels."""
     flat = features.flatten(1, 2)
     if factor == 2 and not torch.is_grad_enabled() and flat.shape[-1] % 2 == flat.shape[-2] % 2 == 0:
         rows = torch.maximum(flat[..., ::2, :], flat[..., 1::2, :])  # 14 times faster than max_pool2d on a CPU
         pooled = torch.maximum(rows[..., ::2], rows[..., 1::2])
     else:
-        # With the channels last it takes half the time, gradients included.
+        # With channels last this takes half the time, including gradients.
         pooled = functional.max_pool2d(flat.contiguous(memory_format=torch.channels_last), factor).contiguous()
     return pooled.unflatten(1, features.shape[1:3])

@@ -1,4 +1,4 @@
-"""Pictures of a classifier at work: features over the group for a digit and its warped copy, and the digits it confuses."""
+"""Visualization of a classifier: features over the group for a digit and its warped copy, and its confusion matrix."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from vision3d.stages.equivariant.warps import affnist_like
 SHOWN = 4
 _MARGIN, _GAP, _LINE, _CELL = 16, 8, 22, 120
 _BLUE, _WHITE, _RED = (0.13, 0.32, 0.62), (1.0, 1.0, 1.0), (0.75, 0.18, 0.15)
-_SEED = 5  # of the warps that are shown
+_SEED = 5  # seed of the warps that are shown
 
 
 def write_pictures(folder: Path, classifier: Classifier, data: DigitData, evaluation: Evaluation) -> None:
@@ -30,7 +30,7 @@ def write_pictures(folder: Path, classifier: Classifier, data: DigitData, evalua
 
 
 def features_sheet(classifier: Classifier, data: DigitData) -> Float[Tensor, "h w 3"]:
-    """A held-out digit and a warped copy of it in each pair of rows, and what the network makes of them over its group."""
+    """A held-out digit and a warped copy of it in each pair of rows, with the features of the network over its group."""
     chosen = torch.cat([(data.centred.labels == digit).nonzero()[:1, 0] for digit in (2, 4, 6, 7)])[:SHOWN]
     digits = data.centred[chosen]
     warped, _ = affnist_like(unpadded(digits), copies=1, seed=_SEED).batch(slice(None))
@@ -62,7 +62,7 @@ def features_sheet(classifier: Classifier, data: DigitData) -> Float[Tensor, "h 
 
 
 def confusion_sheet(evaluation: Evaluation) -> Float[Tensor, "h w 3"]:
-    """True digits down, told digits across, in percent of the true ones."""
+    """Confusion matrix: true digits down, predicted digits across, in percent of the true ones."""
     side, left, top = 46, 70, 84
     canvas = Canvas(left + CLASSES * side + 24, top + CLASSES * side + 24)
     canvas.text(_MARGIN, 12, f"{evaluation.warped:.2f} % of {evaluation.images:,} warped digits", 18)
@@ -89,7 +89,7 @@ def confusion_sheet(evaluation: Evaluation) -> Float[Tensor, "h w 3"]:
 def _row(
     network: torch.nn.Module, config: ModelConfig, images: Float[Tensor, "2 h w"]
 ) -> tuple[list[str], list[list[Float[Tensor, "h w 3"]]]]:
-    """Headings, and the cells of both pictures."""
+    """Headings, and the cells of both images."""
     headings, columns = ["picture"], [[_grey(image) for image in images]]
     images = prepared(images, config)
     if isinstance(network, RotationNet) or (isinstance(network, PlainNet) and network.canonical):
@@ -132,7 +132,7 @@ def _signed(values: Float[Tensor, "h w"], *, wide: bool = False, count: int = 1)
 
 
 def _enlarged(image: Float[Tensor, "h w 3"], width: int) -> Float[Tensor, "h2 w2 3"]:
-    """Every pixel as a block; heights come to that of a cell."""
+    """Nearest-neighbor enlargement to the height of a cell."""
     rows = torch.arange(_CELL) * image.shape[0] // _CELL
     columns = torch.arange(width) * image.shape[1] // width
     return image[rows][:, columns]

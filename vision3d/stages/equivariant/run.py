@@ -1,4 +1,4 @@
-"""The affNIST experiment: train on upright digits without augmentation, measure on warped ones."""
+"""The affNIST experiment: train on upright digits without augmentation, evaluate on warped ones."""
 
 import logging
 import os
@@ -35,17 +35,17 @@ from vision3d.training.weights import Card
 logger = logging.getLogger("vision3d.equivariant")
 
 CLASSIFIER_FILE = "classifier.safetensors"
-_SAMPLE_SEED = 1  # of the group samples of an evaluation
+_SAMPLE_SEED = 1  # seed of the group samples of an evaluation
 
 
 @dataclass(frozen=True)
 class AffnistResult:
-    """What a run made."""
+    """Result of a run."""
 
     classifier: Classifier
     evaluation: Evaluation
     summary: dict[str, Any]
-    """Plain figures: accuracy on centred and warped digits, what the test set is, times."""
+    """Results as plain values: accuracy on centered and warped digits, description of the test set, times."""
     run_folder: Path | None = None
 
 
@@ -59,22 +59,22 @@ def reproduce_affnist(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> AffnistResult:
-    """Train a classifier on upright digits and measure it on warped ones.
+    """Train a classifier on upright digits and evaluate it on warped ones.
 
     Args:
         config: Options.
         inputs: The digits (docs/data.md).
-        test: A .mat of affNIST to measure on; None: warps of held-out digits are generated.
-        classifier: Measure this one and train nothing. Its own training digits must not be among the held-out ones: the split
-            follows the seed of `config`.
-        run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest.
-        progress: Takes every step.
+        test: A .mat of affNIST to evaluate on; None: warps of held-out digits are generated.
+        classifier: Evaluate this one without training. Its training digits must not be among the held-out ones: the split
+            depends on the seed of `config`.
+        run_folder: Output folder; a `RunFolder` with checkpoints resumes from the newest.
+        progress: Progress callback.
 
     Raises:
-        InputError: A file is no set of digits, or its pictures do not fit.
-        ConfigError: The run folder is of a run with other options or other digits.
-        NumericalError: The loss was not finite.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        InputError: A file is not a set of digits, or its images have the wrong size.
+        ConfigError: The run folder belongs to a run with other options or other digits.
+        NumericalError: The loss is not finite.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
 
     Example:
         >>> from vision3d.stages.equivariant import AffnistConfig, reproduce_affnist
@@ -92,7 +92,7 @@ def reproduce_affnist(
 def _trained(
     config: AffnistConfig, data: DigitData, device: torch.device, folder: RunFolder | None, progress: ProgressCallback | None
 ) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier, trained on upright digits, and plain figures of the training."""
+    """The classifier, trained on upright digits, and statistics of the training."""
     steps_per_epoch, group = len(data.train) // config.batch_size, Group.current()
     loop = Loop(
         "train", source=os.path.abspath(data.train.source), steps=config.epochs * steps_per_epoch, folder=folder,
@@ -111,17 +111,17 @@ def _trained(
         cpu_hours=round(loop.cpu_s / 3600, 4),
         about={"backgrounds": config.backgrounds, "epochs": config.epochs, "test_digits": config.test_digits},
     )
-    figures = {
+    metrics = {
         "trained_now": True,
         "steps": loop.step,
         "training_digits": len(data.train),
         "training_cpu_s": round(loop.cpu_s, 1),
     }
-    return Classifier(trainer.network.eval(), config.model, card, fingerprints(data.train.images)), figures
+    return Classifier(trainer.network.eval(), config.model, card, fingerprints(data.train.images)), metrics
 
 
 class Trainer(NetworkTrainer):
-    """Steps on upright digits; a batch follows from seed and step alone."""
+    """Steps on upright digits; a batch depends only on seed and step."""
 
     def __init__(self, config: AffnistConfig, data: DigitData, device: torch.device, group: Group) -> None:
         self.share = group.share(config.batch_size)
@@ -176,8 +176,8 @@ def _measured(
         summary["note"] = "the test set is generated, so these are not affNIST results"
     path = None if folder is None else folder.path
     if path is not None:
-        figures = {name: summary[name] for name in ("accuracy_centred", "accuracy_warped", "test_set")}
-        card = replace(classifier.card, figures=figures) if training["trained_now"] else classifier.card
+        metrics = {name: summary[name] for name in ("accuracy_centred", "accuracy_warped", "test_set")}
+        card = replace(classifier.card, figures=metrics) if training["trained_now"] else classifier.card
         save_classifier(path / CLASSIFIER_FILE, replace(classifier, card=card))
         write_pictures(path / "figures", classifier, data, evaluation)
     return AffnistResult(classifier, evaluation, summary, path)

@@ -1,12 +1,12 @@
-"""From posed photographs to a scene of Gaussians (3D Gaussian Splatting, Kerbl et al. 2023), for CPUs and GPUs.
+"""From posed photos to a scene of Gaussians (3D Gaussian Splatting, Kerbl et al. 2023), for CPUs and GPUs.
 
 Papers: Kerbl et al. 2023 (arXiv 2308.04079); MCMC densification, Kheradmand et al. 2024 (arXiv 2404.09591); 2D Gaussians, Huang
 et al. 2024 (arXiv 2403.17888); antialiasing, Yu et al. 2024 (arXiv 2311.16493); absolute gradients, Ye et al. 2024
 (arXiv 2404.10484); flat Gaussians, Waczynska et al. 2024 (arXiv 2402.01459).
 
-What differs from them: every schedule follows the part of the run that is over, in steps or in minutes; the fit runs in a
-world of extent 1, so that rates, noise and regularisers do not depend on the size of the scene; pictures begin at a
-quarter of their size; a random start lies on the rays of the training pixels and has their colours.
+Differences from them: every schedule depends on the completed fraction of the run, in steps or in minutes; the fit runs in a
+world of extent 1, so that learning rates, noise and regularizers are independent of the size of the scene; training starts on
+images of a quarter of the size; a random start places points on the rays of the training pixels, with their colors.
 """
 
 import importlib

@@ -13,7 +13,7 @@ Initialization = Literal["auto", "points", "random", "sfm"]
 RESUMABLE = ("cache_gb", "checkpoint_every", "eval_every", "keep", "log_every", "tensorboard")
 """Keys that may change when a run is resumed."""
 GROWS = ("steps", "minutes")
-"""Keys that may become larger when a run is resumed."""
+"""Keys that may be larger when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RatesConfig:
     opacities: float = 5e-2
     """Opacity logits."""
     sh0: float = 1e-2
-    """Colours (harmonics of degree 0)."""
+    """Colors (harmonics of degree 0)."""
     shN: float = 5e-4
     """Harmonics above degree 0."""
     poses: float = 1e-4
@@ -57,17 +57,17 @@ class LossConfig:
     scale: float = 0.01
     """Mean scale in scene extents (mcmc only): keeps Gaussians small."""
     distortion: float = 0.01
-    """Depth distortion (2dgs only): pulls the Gaussians along a ray together."""
+    """Depth distortion (2dgs only): concentrates the Gaussians along a ray."""
     distortion_start: float = 0.1
-    """Fraction of training after which the distortion term counts."""
+    """Fraction of training after which the distortion term is used."""
     normal: float = 0.05
     """Difference between the normals of Gaussians and of the depth (2dgs only)."""
     normal_start: float = 0.25
-    """Fraction of training after which the normal term counts."""
+    """Fraction of training after which the normal term is used."""
     pose: float = 1e-4
-    """Squared correction of the poses (--pose-opt only): keeps the world in place."""
+    """Squared correction of the poses (--pose-opt only): prevents drift of the world."""
     exposure: float = 1e-2
-    """Squared correction of the exposures (--exposure-opt only): keeps the colours of the scene."""
+    """Squared correction of the exposures (--exposure-opt only): prevents drift of the colors."""
     extra: tuple[str, ...] = ()
     """Losses of other packages, NAME=WEIGHT each (entry points `vision3d.losses`; CONTRIBUTING.md)."""
 
@@ -98,7 +98,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class McmcConfig:
-    """The strategy mcmc (Kheradmand et al. 2024): a fixed budget explores, useless Gaussians are moved."""
+    """The strategy mcmc (Kheradmand et al. 2024): a fixed budget explores, dead Gaussians are relocated."""
 
     refine_every: int = 100
     """Steps between relocations."""
@@ -111,12 +111,12 @@ class McmcConfig:
     min_opacity: float = 0.005
     """Gaussians at or below this opacity are relocated."""
     noise: float = 5e5
-    """Strength of the noise on the means, relative to their learning rate."""
+    """Scale of the noise on the means, relative to their learning rate."""
 
 
 @dataclass(frozen=True)
 class AdcConfig:
-    """The strategy adc (Kerbl et al. 2023): Gaussians that the pictures pull strongly are duplicated or split."""
+    """The strategy adc (Kerbl et al. 2023): Gaussians with large image-space gradients are duplicated or split."""
 
     refine_every: int = 100
     """Steps between refinements."""
@@ -140,7 +140,7 @@ class AdcConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """From posed photographs to a scene of Gaussians."""
+    """Fit a scene of Gaussians to posed photos."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("minutes", "max_gaussians", "steps", "sfm", "mode"),
@@ -179,9 +179,9 @@ class FitConfig:
     init_opacity: float = 0.1
     """Initial opacity, in (0, 1)."""
     init_scale: float = 0.5
-    """Initial scale, as a multiple of the distance to the nearest neighbours."""
+    """Initial scale, as a multiple of the distance to the nearest neighbors."""
     sh_degree: int = 3
-    """Degree of the spherical harmonics of view-dependent colour, 0 to 4."""
+    """Degree of the spherical harmonics of view-dependent color, 0 to 4."""
     sh_every: float = 1 / 30
     """Fraction of training after which the next degree of harmonics is added; 0: all from the start."""
     resolution_start: int = 4
@@ -195,8 +195,8 @@ class FitConfig:
     alpha_max: float = 0.99
     """Maximum alpha of a Gaussian."""
     background: Literal["auto", "color", "random"] = "auto"
-    """Colour behind the Gaussians: --background-color where images have an alpha channel and black elsewhere (auto), always
-    --background-color (color), or a new random colour at each step, also behind transparent pixels (random)."""
+    """Color behind the Gaussians: --background-color if images have an alpha channel and black otherwise (auto), always
+    --background-color (color), or a new random color at each step, also behind transparent pixels (random)."""
     background_color: tuple[float, float, float] | None = None
     """Red, green, blue in [0, 1] [default: that of the data set, or white]."""
     masks: bool = True
@@ -204,7 +204,7 @@ class FitConfig:
     pose_opt: bool = False
     """Optimize the poses of the training cameras."""
     exposure_opt: bool = False
-    """Optimize a colour transform (3x4) for each training image."""
+    """Optimize a color transform (3x4) for each training image."""
     rates: RatesConfig = field(default_factory=RatesConfig)
     """Learning rates."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -275,7 +275,7 @@ class FitConfig:
 
     @property
     def total_steps(self) -> int | None:
-        """Steps after which the run ends; None when only the time counts."""
+        """Steps after which the run ends; None if only the time is limited."""
         return 7000 if self.steps is None and self.minutes is None else self.steps
 
 

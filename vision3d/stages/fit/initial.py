@@ -1,4 +1,4 @@
-"""Where the Gaussians of a fit begin, in the world of the fit (see `world`)."""
+"""Initialization of the Gaussians, in the world of the fit (see `world`)."""
 
 import logging
 
@@ -15,7 +15,7 @@ from vision3d.stages.fit.world import World
 
 logger = logging.getLogger("vision3d.fit")
 
-NEAREST, FARTHEST = 0.5, 8.0  # random starts lie this many times as far away as what the cameras look at
+NEAREST, FARTHEST = 0.5, 8.0  # range of random points, relative to the distance of the look-at point
 
 
 def initial_scene(
@@ -25,14 +25,14 @@ def initial_scene(
 
     Args:
         config: Options of the fit.
-        images: The data set, whose points may be taken.
+        images: The data set, whose points may be used.
         views: Its training views.
         world: The world of the fit.
-        progress: Takes the steps of `init` sfm.
+        progress: Progress callback for `init` sfm.
 
     Raises:
-        InputError: Points were asked for and there are none.
-        MissingDependencyError: `init` is sfm and pycolmap is not there.
+        InputError: Points were requested and there are none.
+        MissingDependencyError: `init` is sfm and pycolmap is not installed.
     """
     generator = torch.Generator().manual_seed(config.seed)
     kind = config.init
@@ -63,9 +63,9 @@ def initial_scene(
 def random_points(
     views: TrainingViews, world: World, count: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Points on the rays of random pixels, in the pixels' colours.
+    """Points on the rays of random pixels, with the pixels' colors.
 
-    Their distances are spread evenly in the logarithm, around the distance of what the cameras look at.
+    Their distances are log-uniform, around the distance of the look-at point.
     """
     cameras = world.cameras_in(views.cameras)
     focus = focus_distance(cameras)
@@ -90,7 +90,7 @@ def random_points(
 
 
 def _pixels(view: TrainingView) -> Int64[Tensor, "m 2"]:
-    """Row and column of the pixels that count and are opaque; of all where there are none."""
+    """Row and column of the valid, opaque pixels; all pixels if there are none."""
     counts = torch.ones(view.image.shape[:2], dtype=torch.bool)
     if view.mask is not None:
         counts &= view.mask.cpu()
@@ -100,9 +100,9 @@ def _pixels(view: TrainingView) -> Int64[Tensor, "m 2"]:
 
 
 def focus_distance(cameras: Cameras) -> float:
-    """Median distance of the cameras from the point that they look at; twice the extent where their axes are parallel."""
+    """Median distance of the cameras from the point that they look at; twice the extent if their axes are parallel."""
     centers, axes = cameras.centers.double(), cameras.camtoworlds[:, :3, 2].double()
-    # The point with the least squared distance to all axes: sum (I - a a^T) (x - c) = 0.
+    # The point with the smallest squared distance to all axes: sum (I - a a^T) (x - c) = 0.
     across = torch.eye(3).double() - axes[:, :, None] * axes[:, None, :]
     values = torch.linalg.eigvalsh(across.sum(0))
     if values[0] < 1e-2 * values[2]:

@@ -1,4 +1,4 @@
-"""The Gaussians of a fit as parameters with an optimiser, and their picture in one view."""
+"""The Gaussians of a fit as parameters with an optimizer, and their rendering in one view."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from vision3d.stages.fit.config import FitConfig
 
 @dataclass
 class Leaves:
-    """The Gaussians as the rasterizer takes them, leaves of the graph of one step."""
+    """The Gaussians in the format of the rasterizer, leaves of the graph of one step."""
 
     means: Float[Tensor, "n 3"]
     quats: Float[Tensor, "n 4"]
@@ -30,7 +30,7 @@ class Leaves:
         return self.means, self.quats, self.scales, self.opacities, self.sh
 
     def gradients(self) -> list[Tensor]:
-        """What backward passes left, in the same order; zeros where none did."""
+        """Accumulated gradients, in the same order; zeros if there are none."""
         for leaf in self.all():
             if leaf.grad is None:
                 leaf.grad = torch.zeros_like(leaf)
@@ -39,11 +39,11 @@ class Leaves:
 
 @dataclass
 class Picture:
-    """What a view shows of the Gaussians."""
+    """Rendered view of the Gaussians."""
 
     image: Float[Tensor, "h w 3"]
     info: dict[str, Any]
-    """For the strategy."""
+    """Info dictionary for the strategy."""
     alphas: Float[Tensor, "h w 1"]
     normals: Float[Tensor, "h w 3"] | None = None
     surface_normals: Float[Tensor, "h w 3"] | None = None
@@ -65,7 +65,7 @@ class Model:
         self.config = config
         self.is_flat = scene.mode != "3dgs"
         params = {
-            "means": scene.means.clone(),  # steps change the parameters in place, and the scene is the caller's
+            "means": scene.means.clone(),  # steps change the parameters in place, but the scene belongs to the caller
             "quats": scene.quats.clone(),
             "log_scales": scene.log_scales.clone(),
             "opacity_logits": scene.opacity_logits.clone(),
@@ -97,7 +97,7 @@ class Model:
 
     @torch.no_grad()
     def pull_back(self, leaves: Leaves) -> None:
-        """Give the parameters the gradients that the leaves gathered, and that of the regularisers of mcmc."""
+        """Propagate the gradients of the leaves to the parameters, plus those of the mcmc regularizers."""
         v_means, v_quats, v_scales, v_opacities, v_sh = leaves.gradients()
         if self.config.strategy == "mcmc":
             axes = 2 if self.is_flat else 3
@@ -113,34 +113,34 @@ class Model:
 
     @torch.no_grad()
     def step(self, means_rate: float) -> None:
-        """One step of the optimiser, after `pull_back`."""
+        """One step of the optimizer, after `pull_back`."""
         self.optimizer.learning_rates["means"] = means_rate
         sh = self.params["sh"].detach()
         before = sh[:, 0].clone()
         self.optimizer.step()
         self.optimizer.zero_grad()
         if sh.shape[1] > 1:
-            # Steps of Adam are in proportion to the rate: degree 0 goes on as far as its own rate asks for, which saves
+            # Adam steps are proportional to the learning rate: degree 0 moves further by the ratio of the rates, which saves
             # the copies that two tensors would need.
             sh[:, 0] = torch.lerp(before, sh[:, 0], self.config.rates.sh0 / self.config.rates.shN)
 
     @torch.no_grad()
     def flatten(self) -> None:
-        """Put the third axis of flat and 2dgs Gaussians back to no thickness, after a strategy changed scales."""
+        """Reset the third axis of flat and 2dgs Gaussians to zero thickness, after a strategy changed scales."""
         if self.is_flat:
             self.params["log_scales"][:, 2] = FLAT_LOG_SCALE
 
     def scene(self) -> GaussianScene:
-        """The Gaussians of this moment, copied."""
+        """A copy of the current Gaussians."""
         return scene_of({name: param.detach().clone() for name, param in self.params.items()}, self.config)
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs."""
+        """State needed for exact resume."""
         params = {name: param.detach().clone() for name, param in self.params.items()}
         return {"params": params, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave, for any number of Gaussians."""
+        """Load the result of `state_dict`, for any number of Gaussians."""
         device = self.params["means"].device
         params = {name: value.to(device) for name, value in state["params"].items()}
         self.optimizer = SplatAdam(params, self.optimizer.learning_rates)
@@ -172,15 +172,15 @@ def render(
     with_distortion: bool = False,
     with_normals: bool = False,
 ) -> Picture:
-    """The picture of one pinhole view, differentiable.
+    """The image of one pinhole view, differentiable.
 
     Args:
         leaves: The Gaussians.
         viewmat: World to camera.
         K: Intrinsics [px].
         size: Width and height [px].
-        background: Colour behind the Gaussians; black when None.
-        sh_degree: Degree of the harmonics that are used.
+        background: Background color; black when None.
+        sh_degree: Degree of the harmonics to use.
         config: Options of the fit.
         with_distortion: Compute the depth distortion (2dgs).
         with_normals: Compute the normals of 2D Gaussians and of the depth (2dgs).

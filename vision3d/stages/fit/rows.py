@@ -1,4 +1,4 @@
-"""Adam for a few rows of numbers a view, of which a step sees some: camera poses and exposures."""
+"""Adam for per-view parameters of which a step uses only some: camera poses and exposures."""
 
 import torch
 from jaxtyping import Float
@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 class ViewParameters:
-    """One row a training view, each with its own Adam (Kingma and Ba 2015): rows that a step does not see stay.
+    """One row per training view, each with its own Adam (Kingma and Ba 2015): rows not used by a step do not change.
 
     Args:
-        initial: The rows at step 0; the regulariser draws towards them.
-        weight: Of the squared distance from them.
+        initial: The rows at step 0, and the target of the regularizer.
+        weight: Weight of the squared distance from them.
         betas: Decay of the moments.
     """
 
@@ -23,17 +23,17 @@ class ViewParameters:
         self.seen = torch.zeros_like(self.steps)
 
     def leaf(self, place: int) -> Float[Tensor, " d"]:
-        """The row of a view, as a leaf that takes a gradient."""
+        """The row of a view, as a leaf that receives a gradient."""
         return self.values[place].detach().clone().requires_grad_()
 
     def collect(self, place: int, leaf: Float[Tensor, " d"]) -> None:
-        """Take the gradient of a leaf after its backward pass."""
+        """Store the gradient of a leaf after its backward pass."""
         if leaf.grad is not None:
             self.grads[place] += leaf.grad
             self.seen[place] = 1
 
     def step(self, learning_rate: float) -> None:
-        """One step of the rows that were collected."""
+        """One step of the rows with stored gradients."""
         rows = self.seen[:, 0].nonzero()[:, 0]
         grad = self.grads[rows] + 2 * self.weight * (self.values - self.initial)[rows]
         self.steps[rows] += 1
@@ -46,15 +46,15 @@ class ViewParameters:
         self.drop()
 
     def drop(self) -> None:
-        """Forget what was collected."""
+        """Discard the stored gradients."""
         self.grads.zero_()
         self.seen.zero_()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What an exact resume needs."""
+        """State needed for exact resume."""
         return {name: getattr(self, name).clone() for name in ("values", "first", "second", "steps")}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         for name, value in state.items():
             getattr(self, name).copy_(value)

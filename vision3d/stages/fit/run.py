@@ -1,4 +1,4 @@
-"""The fit itself: checks, the loop with its checkpoints, and what it leaves behind."""
+"""The fit: checks, training, and output."""
 
 import hashlib
 import logging
@@ -34,25 +34,25 @@ logger = logging.getLogger("vision3d.fit")
 
 MIN_VIEWS = 3
 SFM_FOLDER = "sfm"
-"""Of a run: the cameras that `sfm` found, a COLMAP model with its photos."""
+"""Folder in a run: the cameras found by `sfm`, a COLMAP model with its photos."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit made."""
+    """Result of a fit."""
 
     scene: GaussianScene
-    """The Gaussians in the world of the photographs."""
+    """The Gaussians in the world of the photos."""
     cameras: Cameras
-    """The training cameras, with corrected poses where those were asked for."""
+    """The training cameras, with corrected poses if requested."""
     exposures: Float[Tensor, "m 3 4"] | None
-    """Colour transform of each training view, photograph = A render + b, where those were asked for."""
+    """Color transform of each training view, photo = A render + b, if requested."""
     evaluation: Measured | None
-    """Figures on the held-out views; None when there are none."""
+    """Metrics on the held-out views; None if there are none."""
     summary: dict[str, Any]
-    """Plain figures: mean psnr, ssim, ... of the held-out views, Gaussians, steps, times."""
+    """Results as plain values: mean psnr, ssim, ... of the held-out views, Gaussians, steps, times."""
     run_folder: Path | None = None
-    """Where it was written."""
+    """The run folder, if any."""
 
 
 @stage("fit", {"inputs": "data"}, resumable=RESUMABLE, grows=GROWS)
@@ -63,21 +63,21 @@ def run(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
-    """Fit Gaussians to photographs with cameras.
+    """Fit Gaussians to photos with cameras.
 
     Args:
         config: Options.
-        inputs: The photographs, or the folder or file that they are read from.
+        inputs: The photos, or the folder or file to read them from.
         run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest. None: nothing
             is written.
-        progress: Takes every step.
+        progress: Progress callback.
 
     Raises:
-        InputError: There are too few views, or a picture, pose or mask is wrong.
-        ConfigError: The run folder is of a run with other options or other photographs.
-        NumericalError: The loss or a gradient was not finite; a checkpoint of the step before was written.
+        InputError: There are too few views, or an image, pose or mask is invalid.
+        ConfigError: The run folder belongs to a run with other options or other photos.
+        NumericalError: The loss or a gradient is not finite; a checkpoint of the previous step was written.
         Vision3DError: The time was over before the first step.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written, unless cameras were still searched.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written, unless `sfm` was still running.
 
     Example:
         >>> from vision3d.stages.fit import FitConfig, fit
@@ -150,7 +150,7 @@ class _Fit:
             self.trainer.load_state_dict(saved)
 
     def finish(self) -> FitResult:
-        """Measure the scene and write it."""
+        """Evaluate the scene and write the results."""
         seconds, steps = self.loop.seconds, self.loop.step
         cameras = self._cameras()
         scene = tidied(self.world.scene_out(self.trainer.scene()), cameras, self.world.extent, self.config.alpha_max)
@@ -204,18 +204,18 @@ class _Fit:
         )
 
     def _cameras(self) -> Cameras:
-        """The training cameras as they stand, in the world of the photographs."""
+        """The current training cameras, in the world of the photos."""
         return self.world.cameras_out(replace(self.views.cameras, viewmats=self.trainer.corrected_viewmats().cpu()))
 
 
 def _source(names: Sequence[str]) -> str:
-    """What a run is on, for its checkpoints and messages."""
+    """Description of the data of a run, for its checkpoints and messages."""
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
     return f"{len(names)} photos ({names[0]} to {names[-1]}, {digest})"
 
 
 def _warnings(means: dict[str, float], steps: int) -> list[str]:
-    """What is wrong with a result, in a sentence each."""
+    """Problems of a result, one sentence each."""
     if means.get("above_nearest", 0.0) >= 0:
         return []
     return [
@@ -225,7 +225,7 @@ def _warnings(means: dict[str, float], steps: int) -> list[str]:
 
 
 def _cameras_found(path: Path | None) -> dict[str, Any]:
-    """What `sfm` found, from the run folder."""
+    """Summary of `sfm`, from the run folder."""
     from vision3d.io.sfm import read_summary
 
     return {} if path is None else read_summary(path / SFM_FOLDER)
@@ -238,7 +238,7 @@ def _loaded(
     group: Group,
     progress: ProgressCallback | None,
 ) -> PosedImages:
-    """The checked photos; with `sfm` process 0 looks for the cameras, in the run folder, and the others read them."""
+    """The checked photos; with `sfm` process 0 finds the cameras, in the run folder, and the others read them."""
     if isinstance(inputs, PosedImages):
         images = inputs
     else:

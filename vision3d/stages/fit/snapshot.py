@@ -1,4 +1,4 @@
-"""What a fit looks like while it runs: the Gaussians and cameras of a checkpoint in the world of the photographs."""
+"""Intermediate state of a running fit: Gaussians and cameras of a checkpoint in the world of the photos."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,29 +17,29 @@ from vision3d.stages.fit.world import World, tidied
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A moment of a fit."""
+    """State of a fit at a checkpoint."""
 
     step: int
-    """Steps that were done."""
+    """Number of steps done."""
     scene: GaussianScene
-    """As the fit would write it if it ended here, with those Gaussians that its pictures do not show."""
+    """The scene as the fit would write it now, but including Gaussians that are not visible in its images."""
     cameras: Cameras
     """The training cameras, with the corrections so far."""
 
 
 def snapshot_state(world: World, cameras: Cameras) -> dict[str, Any]:
-    """What a checkpoint keeps beside the parameters of the model, for `load_snapshot`."""
+    """Entries of a checkpoint for `load_snapshot`, in addition to the parameters of the model."""
     tensors = {name: getattr(cameras, name).cpu() for name in ("viewmats", "Ks", "width", "height")}
     names = None if cameras.names is None else list(cameras.names)
     return {"center": world.center, "extent": world.extent, "cameras": {**tensors, "names": names}}
 
 
 def load_snapshot(path: Path | str) -> Snapshot:
-    """The moment at which a checkpoint of a fit was written.
+    """Load the state of a fit from one of its checkpoints.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is damaged, or no checkpoint of a fit.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is damaged, or is not a checkpoint of a fit.
     """
     checkpoint = load_checkpoint(path)
     try:

@@ -1,4 +1,4 @@
-"""One step of a fit after the other: views, loss, gradients, optimiser, strategy."""
+"""Training steps of a fit: views, loss, gradients, optimizer, strategy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ HINT = "the checkpoint of the previous step was written; lower the learning rate
 
 @dataclass(frozen=True)
 class Moment:
-    """What the schedules say about a step."""
+    """Values of the schedules at a step."""
 
     sh_degree: int
     factor: int
-    """How many times smaller the pictures are."""
+    """Downscale factor of the images."""
     means_rate: float
     with_distortion: bool
     with_normals: bool
@@ -45,7 +45,7 @@ class Trainer:
         scene: The Gaussians at step 0.
         views: The training views.
         cameras: Their cameras in the world of the fit.
-        background: Colour behind the Gaussians; None is black. With `random` backgrounds it is not used here.
+        background: Background color; None is black. Not used with `random` backgrounds.
         group: The processes that share the work.
     """
 
@@ -78,7 +78,7 @@ class Trainer:
         """Do step number `step` (from 0) at this progress.
 
         Returns:
-            The loss, how many Gaussians there are, the progress, and the counts of what the strategy changed.
+            The loss, the number of Gaussians, the progress, and the counts of changes by the strategy.
 
         Raises:
             NumericalError: The loss or a gradient is not finite; the state is that before the step.
@@ -100,26 +100,26 @@ class Trainer:
         return {"loss": total, "gaussians": len(self.model), "progress": round(progress, 6), **counts}
 
     def _backward(self, leaves: Leaves, place: int, background: Tensor | None, moment: Moment) -> tuple[Tensor, dict[str, Any]]:
-        """Add the gradients of one view's share of the loss."""
+        """Add the gradients of one view's part of the loss."""
         view = self.views.get(place, moment.factor)
         viewmat, pose, exposure = self.viewmats[place], None, None
         if self.poses is not None:
             pose = self.poses.leaf(place)
             viewmat = se3.exp(pose) @ viewmat
-        picture = render(
+        image = render(
             leaves, viewmat, view.K, view.size, background, moment.sh_degree, self.config,
             with_distortion=moment.with_distortion, with_normals=moment.with_normals,
         )  # fmt: skip
         if self.exposures is not None:
             exposure = self.exposures.leaf(place)
-            picture.image = exposed(picture.image, exposure.view(3, 4))
-        loss = self._loss(picture, view, background) / self.config.batch_size
-        self.strategy.before_backward(picture.info)
+            image.image = exposed(image.image, exposure.view(3, 4))
+        loss = self._loss(image, view, background) / self.config.batch_size
+        self.strategy.before_backward(image.info)
         loss.backward()
         for parameters, leaf in ((self.poses, pose), (self.exposures, exposure)):
             if parameters is not None and leaf is not None:
                 parameters.collect(place, leaf)
-        return loss.detach(), picture.info
+        return loss.detach(), image.info
 
     def _loss(self, picture: Picture, view: TrainingView, background: Tensor | None) -> Tensor:
         target, weights = view.image, self.config.loss
@@ -174,19 +174,19 @@ class Trainer:
         return counts
 
     def scene(self) -> GaussianScene:
-        """The Gaussians of this moment."""
+        """The current Gaussians."""
         return self.model.scene()
 
     def corrected_viewmats(self) -> Float[Tensor, "c 4 4"]:
-        """World to camera of the training views, with the poses' corrections."""
+        """World to camera of the training views, with pose corrections."""
         return self.viewmats if self.poses is None else se3.exp(self.poses.values) @ self.viewmats
 
     def exposure_matrices(self) -> Float[Tensor, "c 3 4"] | None:
-        """Colour transforms of the training views, if they are fitted."""
+        """Color transforms of the training views, if they are optimized."""
         return None if self.exposures is None else self.exposures.values.view(-1, 3, 4).clone()
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs."""
+        """State needed for exact resume."""
         state = {
             "model": self.model.state_dict(),
             "strategy": self.strategy.state_dict(),
@@ -199,7 +199,7 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.strategy.load_state_dict(state["strategy"])
         self.order.load_state_dict(state["order"])
@@ -221,7 +221,7 @@ class Trainer:
 
 
 def exposed(image: Float[Tensor, "*batch 3"], exposure: Float[Tensor, "3 4"]) -> Float[Tensor, "*batch 3"]:
-    """Colours after an affine transform A c + b, [A b] = exposure."""
+    """Colors after an affine transform A c + b, [A b] = exposure."""
     return image @ exposure[:, :3].mT + exposure[:, 3]
 
 
@@ -257,9 +257,9 @@ def _strategy(config: FitConfig) -> MCMC | ADC:
 
 
 def _joined(infos: list[dict[str, Any]], config: FitConfig) -> dict[str, Any]:
-    """The infos of single views as one, as of a call with all views of the batch.
+    """Merge the infos of single views, as from one call with all views of the batch.
 
-    Views may differ in size, so gradients are put in units of half a picture here, and the sizes are 2.
+    Views may differ in size, so gradients are converted to units of half an image here, and the sizes are 2.
     """
     use_absolute = config.adc.absgrad
     pulls = []
@@ -278,7 +278,7 @@ def _joined(infos: list[dict[str, Any]], config: FitConfig) -> dict[str, Any]:
 
 
 def _loss_of_another_package(name: str) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """A function of an image (H, W, 3), its target and the mask of the pixels that count, which gives a number."""
+    """A function of an image (H, W, 3), its target and the mask of valid pixels that returns a scalar."""
     found = plugins.load("vision3d.losses", name, FunctionType)
     if found is None:
         known = ", ".join(plugins.names("vision3d.losses")) or "none"

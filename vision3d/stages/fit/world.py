@@ -1,4 +1,4 @@
-"""The world in which a fit runs: the cameras around the origin, the scene's extent 1."""
+"""The normalized world of a fit: cameras around the origin, scene extent 1."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,14 +12,14 @@ from vision3d.render import blending_weights
 from vision3d.scene import Cameras, GaussianScene
 from vision3d.scene.gaussians import FLAT_LOG_SCALE
 
-UNSEEN = 0.1  # pixels of all training pictures together
+UNSEEN = 0.1  # pixels, summed over all training images
 THINNEST = 1e-5  # in extents; at a distance of one extent a hundredth of a pixel where the focal length is 1000 px
 MARGIN = 1.1  # the extent is this many times the largest distance of a camera from the mean camera
 
 
 @dataclass(frozen=True)
 class World:
-    """x_fit = (x - center) / extent, so that learning rates, noise and near plane suit scenes of any size and place."""
+    """x_fit = (x - center) / extent, so that learning rates, noise and near plane suit scenes of any size and position."""
 
     center: Float[Tensor, " 3"]
     """Mean position of the training cameras [m]."""
@@ -31,7 +31,7 @@ class World:
         """The world of these training cameras.
 
         Raises:
-            InputError: All cameras stand at one place.
+            InputError: All cameras are at one position.
         """
         centers = cameras.centers.detach().double()
         center = centers.mean(0)
@@ -51,13 +51,13 @@ class World:
         return ((points.double() - self.center.to(points.device)) / self.extent).to(points)
 
     def cameras_out(self, cameras: Cameras) -> Cameras:
-        """Cameras of the world of the fit in the source's world."""
+        """Convert cameras from the world of the fit to the source's world."""
         viewmats = cameras.viewmats.double()
         shift = (viewmats[:, :3, :3] @ self.center.to(viewmats.device))[:, :, None]
         return _with_shifts(cameras, viewmats[:, :3, 3:] * self.extent - shift)
 
     def scene_out(self, scene: GaussianScene) -> GaussianScene:
-        """A scene of the world of the fit in the source's world: no rotation, so that colours stay as they are."""
+        """Convert a scene from the world of the fit to the source's world: without rotation, so colors do not change."""
         means = scene.means.double() * self.extent + self.center.to(scene.device)
         log_scales = scene.log_scales + math.log(self.extent)
         if scene.mode != "3dgs":
@@ -66,16 +66,16 @@ class World:
 
 
 def tidied(scene: GaussianScene, cameras: Cameras | None, extent: float, alpha_max: float = 0.99) -> GaussianScene:
-    """The scene as other programs like it, which shows in no picture.
+    """Clean up a scene for other programs, without visible changes.
 
-    Gaussians that make up less than `UNSEEN` of the training pictures are left out: noise carries some kilometres away or
-    behind all cameras, where no picture calls them back. Ellipsoids get axes of at least `THINNEST` extents: regularisers
-    draw some to 1e-10 m, beyond what compressed formats hold.
+    Gaussians that contribute less than `UNSEEN` to the training images are removed: noise moves some of them kilometers away or
+    behind all cameras, where no image constrains them. Ellipsoids get axes of at least `THINNEST` extents: regularizers
+    shrink some to 1e-10 m, beyond the range of compressed formats.
 
     Args:
-        scene: What a fit found, in the world of the photographs.
-        cameras: Those that it was trained on; None keeps what they do not see.
-        extent: Of that world [m].
+        scene: Result of a fit, in the world of the photos.
+        cameras: The training cameras; None keeps Gaussians that they do not see.
+        extent: Extent of that world [m].
         alpha_max: Largest alpha of one Gaussian.
     """
     if cameras is not None:

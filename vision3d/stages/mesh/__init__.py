@@ -1,13 +1,13 @@
-"""From a scene of Gaussians to a triangle mesh with a texture: depth maps fused, cleaned, unwrapped and coloured.
+"""From a scene of Gaussians to a triangle mesh with a texture: depth maps are fused, cleaned, unwrapped and colored.
 
 Papers: truncated signed distances, Curless and Levoy 1996; blocks of voxels in a hash map, Niessner et al. 2013 (as in
 Open3D); screened Poisson reconstruction, Kazhdan and Hoppe 2013; quadric decimation, Garland and Heckbert 1997; median
 depth of 2D Gaussians, Huang et al. 2024 (arXiv 2403.17888).
 
-What differs from them: distances are those from the tangent planes that a view shows, weighted by the cosine; every view is
-fused into all blocks in its sight, not only into those at its own surface, so that what floats in the free space of another
-view is carved away; a ray's depth is where it has met 20 % of the opacity, not half of it; ellipsoids are seen as the
-2D Gaussians across their shortest axis where their depth is read.
+Differences from them: distances are those from the tangent planes that a view shows, weighted by the cosine; every view is
+fused into all visible blocks, not only into those at its own surface, so that floaters in the free space of other views are
+carved away; the depth of a ray is where it has reached 20 % of the opacity instead of half; the depth of ellipsoids is that
+of the 2D Gaussians perpendicular to their shortest axis.
 """
 
 from typing import TYPE_CHECKING

@@ -1,9 +1,9 @@
-"""What lies behind the things that cameras stand round: one smooth surface, seen from their middle.
+"""The background of a scene with cameras around an object: one smooth surface, seen from the center of the cameras.
 
-Floors, walls and sky show little that fixes their depth, and a fit leaves haze there, in which depths of single pixels are of
-little use. As one distance in each direction from the middle, with all views averaged and what they do not tell filled in
-smoothly, they become a surface without holes and shards. Planes cost nothing: their inverse distance is linear in the
-direction, and so in the null space of Laplacian + 2 on the sphere, whose square is the penalty.
+Floors, walls and sky have few features that determine their depth, and a fit leaves haze there, so depths of single pixels
+are unreliable. As a distance for each direction from the center, averaged over all views and filled smoothly where they have
+no information, they become a surface without holes and fragments. Planes have zero cost: their inverse distance is linear in
+the direction, and so in the null space of Laplacian + 2 on the sphere, whose square is the penalty.
 """
 
 import logging
@@ -25,37 +25,37 @@ logger = logging.getLogger("vision3d.mesh")
 _LEVEL = 6
 """Subdivisions of the icosphere: edges of about 1 degree."""
 _PER_VIEW = 16_384
-"""Pixels of a view that are used."""
+"""Number of pixels used per view."""
 _LEAST_SPREAD = 0.01
-"""Of a pixel, in distances."""
+"""Standard deviation of a pixel, relative to distance."""
 _SMOOTH = 6.0
-"""Length over which certain data is smoothed [edges]."""
+"""Length over which reliable data is smoothed [edges]."""
 _ROUNDS = 2
-"""Of weights that follow the residuals."""
+"""Iterations of reweighting by residuals."""
 _CLEAR = 1.05
-"""Factor by which the background stays behind what stands before it."""
+"""Factor by which the background stays behind foreground objects."""
 _BEHIND = 1.15
-"""Least distance of the background, in distances to the border of the hull of cameras."""
+"""Minimum distance of the background, relative to the distance to the border of the cameras' hull."""
 _BEYOND = 1.5
 """The same where no view shows it."""
 _RINGS = 3
-"""Rings of directions about those in which something stands before the background."""
+"""Rings of directions added around those with foreground objects."""
 _AROUND = 8
-"""Rings of faces about those that are seen: other cameras see past the borders."""
+"""Rings of faces added around visible ones, as other cameras see past the borders."""
 
 
 def background(
     views: SceneViews, box: Box, center: Tensor, front: Mesh, min_views: int, step: Callable[[int], None]
 ) -> Mesh | None:
-    """The surface behind what is in the box; None where the views show none.
+    """The surface behind the box; None if the views show none.
 
     Args:
         views: Rendered scene.
-        box: Of what stands before it.
-        center: What the cameras stand round, shape (3,).
-        front: What stands before it.
-        min_views: Views that must see a face.
-        step: Takes the number of views that are done.
+        box: Box of the foreground.
+        center: Center of the cameras' views, shape (3,).
+        front: Foreground mesh.
+        min_views: Minimum number of views of a face.
+        step: Called with the number of finished views.
     """
     from scipy.spatial import KDTree
 
@@ -66,7 +66,7 @@ def background(
     far = np.linalg.norm(offsets, axis=1)
     place: Any = tree.query(offsets / np.maximum(far, 1e-12)[:, None])[1]
     np.maximum.at(nearest, place, far)
-    # A vertex of the front fills the directions about it too.
+    # A vertex of the foreground covers the surrounding directions as well.
     edges = geometry.unique_edges(faces)[0].numpy()
     for _ in range(_RINGS):
         wide = nearest.copy()
@@ -91,7 +91,7 @@ def background(
     told, values, width = np.concatenate(rows), np.concatenate(inverse), np.concatenate(widths)
     if len(told) < 100:
         return None
-    # Other views come from between the given ones: where these tell nothing, it is guessed to lie well behind.
+    # New views are between the given ones: where these have no information, the background is assumed to be well behind.
     reach = _reach_of_cameras((views.cameras.centers.cpu() - center).double().numpy(), ball.numpy())
     free = np.flatnonzero((np.bincount(told, minlength=len(ball)) == 0) & (reach > 0))
     told = np.concatenate([told, free])
@@ -106,27 +106,27 @@ def background(
 
 
 def _reach_of_cameras(offsets: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """How far the convex hull of cameras and their middle, the origin, reaches in each direction; 0 beside it."""
+    """Distance to the convex hull of cameras and their center, the origin, in each direction; 0 outside it."""
     from scipy.spatial import ConvexHull
 
-    # QJ: cameras on a circle about their middle have a flat hull, which is joggled.
+    # QJ: cameras on a circle around their center have a flat hull, which is joggled.
     planes = ConvexHull(np.concatenate([np.zeros((1, 3)), offsets]), qhull_options="QJ").equations
     toward = directions @ planes[:, :3].T
     # Directions on the outer side of a plane through the origin leave the hull there, at distance 0.
     ends = np.where(toward > 1e-9, np.maximum(-planes[:, 3], 0) / np.maximum(toward, 1e-9), np.inf)
     reach = ends.min(1)
-    return np.where(reach > 0.01 * np.linalg.norm(offsets, axis=1).max(), reach, 0)  # beside it, joggling leaves a little
+    return np.where(reach > 0.01 * np.linalg.norm(offsets, axis=1).max(), reach, 0)  # outside it, joggling leaves small values
 
 
 def _smooth_field(edges: np.ndarray, count: int, row: np.ndarray, values: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """The field on the sphere's vertices that fits the values smoothly, with weights that fall with the residuals."""
+    """A smooth field on the sphere's vertices that fits the values, with weights that decrease with the residuals."""
     from scipy.sparse import coo_array, diags_array
     from scipy.sparse.linalg import cg
 
     pairs = np.concatenate([edges, edges[:, ::-1]])
     adjacency = coo_array((np.ones(len(pairs)), pairs.T), shape=(count, count)).tocsr()
     degree = np.asarray(adjacency.sum(1))
-    # On near equal triangles of side h, 4 / h^2 times (mean of the neighbours - own) is the Laplacian.
+    # On near equal triangles of side h, 4 / h^2 times (mean of the neighbors - own) is the Laplacian.
     side = np.sqrt(4 * np.pi / count * 2 / np.sqrt(3))
     bent = (diags_array(1 / degree) @ adjacency - diags_array(np.ones(count))) + diags_array(np.full(count, 0.5 * side**2))
     penalty = _SMOOTH**4 * (bent.T @ bent)
@@ -141,14 +141,14 @@ def _smooth_field(edges: np.ndarray, count: int, row: np.ndarray, values: np.nda
         own_values = np.bincount(row, weights * values, count)
         typical = np.median(own[own > 0])
         system = penalty + diags_array(own / typical + 1e-6)
-        # The faint pull to the median keeps what no view shows from growing.
+        # The weak pull to the median bounds the field where no view shows it.
         right = own_values / typical + 1e-6 * np.median(values)
         solved, _ = cg(system, right, solved, rtol=1e-6, maxiter=400, M=diags_array(1 / system.diagonal()))
     return solved
 
 
 def _seen_part(mesh: Mesh, front: Mesh, cameras: Cameras, min_views: int) -> Mesh | None:
-    """The largest part that enough cameras see past what stands before it, and some faces about it."""
+    """The largest part that enough cameras see past the foreground, and some faces around it."""
     both = Mesh(front.vertices, front.faces).merge(mesh)
     times = cleanup.times_seen(both, cameras)[front.num_faces :]
     is_kept = times >= min_views

@@ -1,4 +1,4 @@
-"""Which part of the world becomes a mesh, and how finely."""
+"""Region of the world to be meshed, and its resolution."""
 
 import logging
 from collections.abc import Callable
@@ -21,21 +21,21 @@ _PER_VIEW = 16_384
 _LOST = 0.001
 """Fraction of the points beyond each side of the box, before the margin."""
 _LOST_TO_BACKGROUND = 0.01
-"""The same, where those points become the background."""
+"""The same if those points become the background."""
 _MARGIN = 0.03
 _CELLS = 64
 """Cells along the longest side in which views are counted."""
 _OFTEN = 0.25
 """Fraction of the views that see what may extend the box."""
 _BEHIND = 0.02
-"""Fraction of what is shown that must lie behind the cameras' ball to count as a background."""
+"""Minimum fraction of the surface behind the cameras' sphere for a background."""
 _CORE = 0.8
-"""Radius of what is before the background, in median distances of the cameras."""
+"""Radius of the foreground, in median distances of the cameras."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box along the axes of the world."""
+    """An axis-aligned box."""
 
     low: Float[Tensor, "3"]
     high: Float[Tensor, "3"]
@@ -49,26 +49,26 @@ class Box:
         return float((self.high - self.low).max())
 
     def contains(self, points: Float[Tensor, "*n 3"]) -> Tensor:
-        """Which points are inside."""
+        """Mask of points inside."""
         return ((points >= self.low) & (points <= self.high)).all(-1)
 
 
 class Extent(NamedTuple):
-    """Which part of the world becomes a mesh."""
+    """Region of the world to be meshed."""
 
     box: Box
-    """What becomes a surface of equal voxels."""
+    """Box meshed with voxels of equal size."""
     center: Float[Tensor, "3"] | None = None
-    """What the cameras stand round, where there is a background behind the box."""
+    """Center of the cameras' views, if there is a background behind the box."""
 
 
 def find_extent(views: SceneViews, background: bool, step: Callable[[int], None]) -> Extent:
-    """The box of what the views show; where cameras stand round something, of that alone.
+    """The box of the visible surface; if cameras are around an object, only of that.
 
     Args:
         views: Rendered scene.
-        background: Tell what lies behind it; without, the box ends as far from its middle as the cameras are.
-        step: Takes the number of views that are done.
+        background: Report whether there is a background; otherwise the box ends as far from its center as the cameras.
+        step: Called with the number of finished views.
 
     Raises:
         InputError: No view shows a surface, or all of it is one point or has no extent.
@@ -93,7 +93,7 @@ def find_extent(views: SceneViews, background: bool, step: Callable[[int], None]
         middle, radius = ball
         distances = torch.linalg.vector_norm(shown - middle, dim=-1)
         is_near = distances < radius
-        # Cameras that look past each other say nothing.
+        # Cameras that look past each other give no information.
         if is_near.float().mean() > 0.05:
             is_core = is_certain & (distances < _CORE * radius)
             if background and float((~is_near).float().mean()) > _BEHIND and float(is_core.float().mean()) > 0.05:
@@ -104,7 +104,7 @@ def find_extent(views: SceneViews, background: bool, step: Callable[[int], None]
 
 
 def _box_of(shown: Tensor, share: float) -> Box:
-    """The box of points but for a few at its ends."""
+    """The box of points except for a few at its ends."""
     ends = shown.double().sort(dim=0).values
     lost = int(share * len(ends))
     low, high = ends[lost].float(), ends[-1 - lost].float()
@@ -149,7 +149,7 @@ def extended(box: Box, shown: Tensor, sources: Tensor, num_views: int) -> Box:
 
 
 def _ball_between(cameras: Cameras) -> tuple[Tensor, float] | None:
-    """What cameras stand round: the point that they look at and their median distance from it; None where they do not."""
+    """The point that cameras look at and their median distance from it; None if they do not surround a point."""
     poses = cameras.camtoworlds.cpu()
     if len(poses) < 3:
         return None
@@ -158,7 +158,7 @@ def _ball_between(cameras: Cameras) -> tuple[Tensor, float] | None:
     offsets = center - centers
     distances = torch.linalg.vector_norm(offsets, dim=-1)
     is_in_front = (offsets * axes).sum(-1) > 0.5 * distances
-    # The mean of the directions is short where cameras are on all sides.
+    # The mean of the directions is short if cameras are on all sides.
     spread = torch.linalg.vector_norm((offsets / distances.clamp(min=1e-12)[:, None]).mean(0))
     if is_in_front.float().mean() < 0.75 or spread > 0.9:
         return None

@@ -1,4 +1,4 @@
-"""From the raw surface to a small one: parts that float, holes, and fewer faces."""
+"""Cleaning of the raw surface: floating parts, holes, and the number of faces."""
 
 import logging
 from typing import Any
@@ -18,7 +18,7 @@ from vision3d.stages.mesh.fusion import open3d
 logger = logging.getLogger("vision3d.mesh")
 
 _TAUBIN = (0.5, -0.53)
-"""Steps towards the means and back: a pass band of 0.1."""
+"""Smoothing steps forward and backward: a pass band of 0.1."""
 _AGGRESSIVENESS = 5.0
 """Of the decimation: how fast its threshold grows."""
 _SIZE = 2.0
@@ -26,15 +26,15 @@ _SIZE = 2.0
 
 
 def main_parts(mesh: Mesh, min_share: float, max_parts: int = 0, times: Tensor | None = None) -> tuple[Mesh, int]:
-    """The largest parts that some camera sees, and how many others went.
+    """The largest parts that some camera sees, and the number of removed parts.
 
-    A part is what hangs together by edges. What lies wholly inside of another part is seen by no camera, and goes.
+    Parts are connected by edges. Parts completely inside another part are not visible to any camera and are removed.
 
     Args:
-        mesh: Without texture and colours.
-        min_share: Smallest area over that of the largest part, in [0, 1].
-        max_parts: So many parts stay at most; 0: all.
-        times: How often each face is seen (`times_seen`); all parts count as seen when None.
+        mesh: Without texture and colors.
+        min_share: Minimum area relative to the largest part, in [0, 1].
+        max_parts: Maximum number of parts; 0: all.
+        times: Number of cameras that see each face (`times_seen`); all parts count as visible when None.
     """
     num_parts, labels = geometry.connected_faces(mesh.faces)
     areas = torch.zeros(num_parts, dtype=torch.float64)
@@ -52,11 +52,11 @@ def main_parts(mesh: Mesh, min_share: float, max_parts: int = 0, times: Tensor |
 
 
 def manifold(mesh: Mesh, tolerance: float = 0.0) -> Mesh:
-    """The mesh with equal vertices joined and, of edges with more than two faces, the smallest faces taken away.
+    """The mesh with equal vertices merged and, at edges with more than two faces, the smallest faces removed.
 
     Args:
         mesh: Without texture and colors.
-        tolerance: Vertices this near are equal, too [m].
+        tolerance: Distance below which vertices are equal [m].
     """
     vertices, faces, _ = geometry.weld_vertices(mesh.vertices, mesh.faces, tolerance)
     found = _tidied(vertices, faces)
@@ -78,7 +78,7 @@ def manifold(mesh: Mesh, tolerance: float = 0.0) -> Mesh:
 
 
 def times_seen(mesh: Mesh, cameras: Cameras) -> Tensor:
-    """In how many cameras each face is the nearest at some pixel."""
+    """Number of cameras in which each face is the nearest at some pixel."""
     times = torch.zeros(mesh.num_faces, dtype=torch.int64)
     for camera in cameras.to("cpu"):
         positions = screen_positions(mesh.vertices, camera.viewmats.to(mesh.vertices), camera.Ks.to(mesh.vertices))
@@ -88,9 +88,9 @@ def times_seen(mesh: Mesh, cameras: Cameras) -> Tensor:
 
 
 def fill_holes(mesh: Mesh, max_edges: int) -> tuple[Mesh, int]:
-    """The mesh with its holes of at most `max_edges` edges closed by fans about their middles, and how many there were.
+    """The mesh with holes of up to `max_edges` edges closed by fans around their centers, and the number of these holes.
 
-    Holes that touch each other at a vertex stay.
+    Holes that touch at a vertex are kept.
     """
     edges = torch.stack([mesh.faces, mesh.faces.roll(-1, 1)], -1).flatten(0, 1)
     keys = edges.sort(-1).values @ torch.tensor([mesh.num_vertices, 1])
@@ -111,7 +111,7 @@ def fill_holes(mesh: Mesh, max_edges: int) -> tuple[Mesh, int]:
         ring = torch.tensor(loop)
         vertices.append(mesh.vertices[ring].mean(0, keepdim=True))
         middle = torch.full_like(ring, mesh.num_vertices + filled)
-        faces.append(torch.stack([ring.roll(-1), ring, middle], -1))  # against the border's direction
+        faces.append(torch.stack([ring.roll(-1), ring, middle], -1))  # opposite to the border's direction
         filled += 1
     return Mesh(torch.cat(vertices), torch.cat(faces)), filled
 
@@ -174,7 +174,7 @@ def decimate(mesh: Mesh, max_faces: int, thickness: Tensor | None = None, thin: 
 
     Raises:
         InputError: Nothing would remain.
-        MissingDependencyError: fast-simplification is not there.
+        MissingDependencyError: fast-simplification is not installed.
     """
     if mesh.num_faces <= max_faces:
         return mesh
@@ -215,9 +215,9 @@ def decimate(mesh: Mesh, max_faces: int, thickness: Tensor | None = None, thin: 
 
 
 def _tidied(vertices: Tensor, faces: Tensor) -> Mesh | None:
-    """Without faces that name a vertex twice, pairs of faces on the same vertices, and vertices that no face names.
+    """Without degenerate faces, pairs of faces on the same vertices, and unused vertices.
 
-    Such pairs are flaps that stand out from an edge, front to front; where they go the edge has two faces again.
+    Such pairs are flaps that stick out from an edge, front to front; without them, the edge has two faces again.
     """
     faces = faces[(faces != faces.roll(1, 1)).all(1)]
     _, place, times = torch.unique(faces.sort(1).values, dim=0, return_inverse=True, return_counts=True)

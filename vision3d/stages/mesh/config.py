@@ -37,10 +37,10 @@ class MeshConfig:
     }
 
     method: Literal["tsdf", "poisson"] = "tsdf"
-    """How depth maps become a surface: truncated signed distances (tsdf), which leave open what no view sees, or Poisson's
-    equation on the points (poisson), which closes it."""
+    """How depth maps become a surface: truncated signed distances (tsdf), which leave invisible parts open, or Poisson
+    reconstruction from the points (poisson), which closes them."""
     resolution: int = 256
-    """Voxels along the longest side of the box (of its centre part where there is a background); at least 16."""
+    """Voxels along the longest side of the box (of its central part if there is a background); at least 16."""
     voxel: float | None = None
     """Side of a voxel [m], instead of --resolution."""
     box: Corners | None = None
@@ -88,7 +88,7 @@ class MeshConfig:
     refine: int = 400
     """Steps that optimize vertices and texture against the rendered views; 0: none."""
     max_memory: float = 4.0
-    """Memory for voxels and cached views [GB]; voxels grow where they would not fit."""
+    """Memory for voxels and cached views [GB]; voxels are enlarged if they would not fit."""
     device: str = "auto"
     """Where views are rendered: auto, cpu or cuda. The rest runs on the CPU."""
     backend: BackendName = "auto"

@@ -1,4 +1,4 @@
-"""Depth maps to a surface: truncated signed distances in blocks of voxels (Open3D), with a bound on the memory."""
+"""Depth maps to a surface: truncated signed distances in blocks of voxels (Open3D), with a memory limit."""
 
 import importlib
 import logging
@@ -26,41 +26,41 @@ logger = logging.getLogger("vision3d.mesh")
 SIDE = 16
 """Voxels along a side of a block."""
 BLOCK_BYTES = SIDE**3 * (9 + 16) + 40_000
-"""Of one block: distance, weight and count, four indices of marching cubes a voxel, and its share of the surface."""
+"""Bytes per block: distance, weight and count, four indices of marching cubes per voxel, and its share of the surface."""
 _AT_ONCE = 64
-"""Blocks whose voxels are looked at together."""
+"""Number of blocks processed together."""
 _LEAST_COSINE = 0.15
-"""Surfaces seen at less than this tell nothing."""
+"""Minimum cosine; surfaces at a smaller one are ignored."""
 _LEAST_WEIGHT = 1e-6
-"""Voxels of less weight are unknown."""
+"""Minimum weight of known voxels."""
 _STEEP = 12
-"""Depths of neighbouring pixels that differ by more pixels than this belong to two surfaces."""
+"""Depth difference of adjacent pixels, in pixels, above which they belong to two surfaces."""
 _CARVED = 0.5
 """Distance from the surface from which on a thin Gaussian is not part of it [voxels]."""
 _LEVEL = 0.3
 """Opacity at the surface of thin Gaussians."""
 _STEEPNESS = 0.4
-"""Truncations per opacity, in the distances of thin Gaussians."""
+"""Truncation distances per opacity, for thin Gaussians."""
 _KEY = 1 << 20
-"""Blocks along an axis, at most, on either side of the world's origin."""
+"""Maximum number of blocks along an axis, on either side of the world's origin."""
 
 
 class Grid(NamedTuple):
-    """Where voxels are."""
+    """Blocks of voxels."""
 
     voxel: float
-    """Their side [m]."""
+    """Side of a voxel [m]."""
     blocks: Int64[Tensor, "b 3"]
-    """Places of the blocks, in sides of a block."""
+    """Positions of the blocks, in sides of a block."""
     box: Box
-    """What is kept."""
+    """Region to keep."""
 
 
 def open3d() -> ModuleType:
-    """The package.
+    """Imports the package.
 
     Raises:
-        MissingDependencyError: It is not installed, or a library that it needs is not.
+        MissingDependencyError: It is not installed, or a library that it needs is missing.
     """
     try:
         return importlib.import_module("open3d")
@@ -77,22 +77,22 @@ def fuse(
     step: Callable[[int], None],
     thin: GaussianScene | None = None,
 ) -> Mesh:
-    """The surface where the mean signed distance to what the views show is zero.
+    """The zero level set of the mean signed distance to the visible surface.
 
-    The distance of a voxel is that from the tangent plane of what its pixel shows, in front of it at most the truncation.
-    Views count by the cosine between the normal and the ray. A voxel that is farther behind is hidden and learns nothing.
+    The distance of a voxel is that from the tangent plane at its pixel, clamped to the truncation in front of it. Views are
+    weighted by the cosine between the normal and the ray. Voxels farther behind are hidden and not updated.
 
     Args:
         views: Rendered scene.
-        grid: Of `plan`.
-        truncation: Distance up to which a view tells about the surface [voxels].
-        min_views: Views that must have seen all corners of a voxel.
-        step: Takes the number of views that are done.
-        thin: Of `thin_gaussians`: what is missing of them is added.
+        grid: Result of `plan`.
+        truncation: Distance up to which a view has information about the surface [voxels].
+        min_views: Minimum number of views that have seen all corners of a voxel.
+        step: Called with the number of finished views.
+        thin: Result of `thin_gaussians`: missing ones are added.
 
     Raises:
-        InputError: There is no such place.
-        MissingDependencyError: Open3D is not there.
+        InputError: There is no such surface.
+        MissingDependencyError: Open3D is not installed.
     """
     o3d = open3d()
     count, float32 = len(grid.blocks), o3d.core.float32
@@ -101,7 +101,7 @@ def fuse(
     )
     rows, _ = voxels.hashmap().activate(o3d.core.Tensor(grid.blocks.int().numpy()))
     rows = torch.from_numpy(rows.numpy().astype(np.int64))
-    # These share the memory of the grid.
+    # Views of the grid's memory.
     sums, weights = (torch.from_numpy(voxels.attribute(name).numpy()).view(-1, SIDE**3) for name in ("tsdf", "weight"))
     for values in (sums, weights):
         values.zero_()
@@ -152,7 +152,7 @@ def with_blocks_at(grid: Grid, thin: GaussianScene, max_bytes: float) -> Grid:
 
 
 def _add_thin(distances: Tensor, weights: Tensor, rows: Tensor, grid: Grid, thin: GaussianScene, surface: Mesh) -> None:
-    """Put thin Gaussians that are not at the surface, since free space has carved them away, into the voxels, in place."""
+    """Adds thin Gaussians that are not at the surface, as free space has carved them away, to the voxels, in place."""
     o3d = open3d()
     rays = o3d.t.geometry.RaycastingScene()
     rays.add_triangles(o3d.core.Tensor(surface.vertices.numpy()), o3d.core.Tensor(surface.faces.numpy().astype(np.uint32)))
@@ -186,7 +186,7 @@ def _extracted(voxels: Any, box: Box) -> tuple[Tensor, Tensor]:
 
 
 def _in_order(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """The vertices that faces use by their places, and the faces by their vertices: Open3D's threads shuffle both."""
+    """The used vertices sorted by position, and the faces by their vertices, as Open3D's threads shuffle both."""
     vertices, faces, _ = drop_unused_vertices(vertices, faces)
     order = torch.from_numpy(np.lexsort(vertices.T.numpy()))
     rank = torch.empty_like(order)
@@ -198,26 +198,26 @@ def _in_order(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Rays(NamedTuple):
-    """What one view tells about places."""
+    """Information of one view about points."""
 
     maps: Float[Tensor, "1 4 h w"]
-    """Inverse depth (0 where the ray meets nothing), cosine, inverse truncation [1/m], and where a surface is;
-    NaN where the view tells nothing."""
+    """Inverse depth (0 where the ray hits nothing), cosine, inverse truncation [1/m], and a mask of surfaces;
+    NaN where the view has no information."""
     viewmat: Float[Tensor, "4 4"]
     K: Float[Tensor, "3 3"]
     truncation: float
-    """Of a ray that is certain [m]."""
+    """Truncation of a reliable ray [m]."""
 
     @classmethod
     def of(cls, views: SceneViews, index: int, truncation: float) -> "_Rays":
         maps, K = views[index], views.cameras.Ks[index].cpu().double()
         directions = torch.nn.functional.normalize(views.points(index, maps) - views.cameras.centers[index].cpu(), dim=-1)
         cosine = -(directions * maps.normal).sum(-1)
-        # What is hazy hides nothing before it.
+        # Haze occludes nothing in front of it.
         depth = torch.where(maps.is_certain, maps.depth, (maps.depth - maps.spread).clamp(min=0))
         inverse = torch.where(depth > 0, 1 / depth, torch.nan)
         inverse[cosine < _LEAST_COSINE] = torch.nan
-        # Beside an edge the farther of two surfaces is seen through the faint rim of the nearer one.
+        # Next to an edge, the farther surface is visible through the transparent rim of the nearer one.
         near = -torch.nn.functional.max_pool2d(-torch.where(maps.depth > 0, maps.depth, torch.inf)[None], 3, 1, 1)[0]
         inverse[maps.depth - near > torch.clamp(_STEEP * maps.depth / float(K[0, 0]), min=truncation) + maps.spread] = torch.nan
         is_free = -torch.nn.functional.max_pool2d(-maps.is_free[None].float(), 3, 1, 1)[0] > 0
@@ -227,7 +227,7 @@ class _Rays(NamedTuple):
         return cls(shown[None], views.cameras.viewmats[index].cpu().double(), K, truncation)
 
     def distances(self, corners: Float[Tensor, "b 3"], voxel: float) -> tuple[Float[Tensor, "b v"], Float[Tensor, "b v"]]:
-        """Signed distances of the voxels of blocks in truncations, at most 1, and weights, 0 where the view tells nothing."""
+        """Signed distances of the voxels of blocks in truncations, at most 1, and weights, 0 without information."""
         height, width = self.maps.shape[-2:]
         z, y, x = torch.meshgrid(*[torch.arange(SIDE, dtype=torch.float64) * voxel] * 3, indexing="ij")  # x runs fastest
         turned = torch.stack([x, y, z], -1).view(-1, 3) @ self.viewmat[:3, :3].T
@@ -243,30 +243,30 @@ class _Rays(NamedTuple):
             ],
             -1,
         )
-        # Inverse depth is linear in the picture where the surface is flat.
+        # Inverse depth is linear in the image for a flat surface.
         found = torch.nn.functional.grid_sample(self.maps, grid[None], align_corners=False, padding_mode="border")
         inverse, cosine, told, is_certain = found[0]
         along = (1 / inverse - depth) * (1 + plane.square().sum(-1)).sqrt() * told
-        # Past a rim, what is far behind along the ray may be near the tangent plane: it is hidden all the same.
+        # Past a rim, points far behind along the ray may be close to the tangent plane, but are still hidden.
         is_told = (along > torch.where(is_certain > 0.99, -1, 1)) & (grid.abs() <= 1).all(-1) & (depth > 1e-6)
         distance = along * cosine
         weight = cosine * (told * self.truncation)
         return distance.clamp(max=1).nan_to_num(0), torch.where(is_told, weight.nan_to_num(0), 0)
 
     def in_sight(self, middles: Float[Tensor, "b 3"], reach: float) -> Bool[Tensor, " b"]:
-        """Blocks that may be in the picture, judged by the balls about them."""
+        """Blocks that may be in the image, judged by their bounding spheres."""
         x, y, z = (middles @ self.viewmat[:3, :3].T + self.viewmat[:3, 3]).unbind(-1)
         height, width = self.maps.shape[-2:]
         is_seen = z > -reach
         for place, focal, center, size in ((x, self.K[0, 0], self.K[0, 2], width), (y, self.K[1, 1], self.K[1, 2], height)):
             for slope, sign in ((-center / focal, 1), ((size - center) / focal, -1)):
-                # Signed distance from the plane through the eye and a side of the picture.
+                # Signed distance from the plane through the camera center and a side of the image.
                 is_seen &= sign * (place - slope * z) / (1 + slope**2).sqrt() > -reach
         return is_seen
 
 
 def truncations(maps: Maps, least: float) -> Float[Tensor, "h w"]:
-    """Of the rays [m]: wider than the least by the spread of the opacity, so that views that disagree meet."""
+    """Truncation of the rays [m]: widened by the spread of the opacity, so that disagreeing views overlap."""
     return (maps.spread.square() + least**2).sqrt()
 
 
@@ -280,16 +280,16 @@ def plan(
     step: Callable[[int], None],
     min_views: int = 1,
 ) -> Grid:
-    """The blocks near the surfaces inside the box; voxels are larger than asked for where the memory would not do.
+    """The blocks near the surfaces inside the box; voxels are enlarged if the memory is insufficient.
 
     Args:
         views: Rendered scene.
-        box: What is kept.
+        box: Region to keep.
         voxel: Side of a voxel [m].
-        truncation: Distance up to which a view tells about the surface [voxels].
+        truncation: Distance up to which a view has information about the surface [voxels].
         max_bytes: Memory for the voxels.
-        step: Takes the number of views that are done.
-        min_views: Views that must show a surface near a block.
+        step: Called with the number of finished views.
+        min_views: Minimum number of views that show a surface near a block.
 
     Raises:
         ConfigError: Not even a coarse grid fits.
@@ -304,7 +304,7 @@ def plan(
         share = len(blocks) * BLOCK_BYTES / max_bytes
         if share <= 1:
             break
-        # Blocks go with the surface: with the square of the resolution, and slower where they are few.
+        # The number of blocks grows with the surface: with the square of the resolution, more slowly if there are few.
         voxel *= max(1.05, 1.02 * math.sqrt(share))
         if longest / voxel < MIN_RESOLUTION:
             need = len(blocks) * BLOCK_BYTES / 1e9
@@ -338,7 +338,7 @@ def _near_surfaces(
         told = torch.cat([times, torch.ones_like(found)])
         times = torch.zeros(len(keys), dtype=torch.int64).index_add_(0, place, told)
         step(index + 1)
-    # Beside a block near a surface that enough views show, fewer suffice, so that no surface ends at the side of a block.
+    # Next to a block near a surface that enough views show, fewer suffice, so that no surface ends at the side of a block.
     steps = [(x * 2 * _KEY + y) * 2 * _KEY + z for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
     shown = keys[times >= min_views]
     keys = keys[torch.isin(keys, (shown[:, None] + torch.tensor(steps)).flatten())]
@@ -346,7 +346,7 @@ def _near_surfaces(
 
 
 def cell_keys(points: Float[Tensor, "n 3"], side: float) -> Int64[Tensor, " n"]:
-    """One number for the cell of this side that each point is in."""
+    """One number for the cell of this side that contains each point."""
     return _block_keys(torch.floor(points / side).long())
 
 

@@ -18,10 +18,10 @@ from vision3d.stages.mesh.fusion import cell_keys, open3d
 logger = logging.getLogger("vision3d.mesh")
 
 POINT_BYTES = 4000
-"""Of one point while the equation is solved: its nodes of the octree, and its share of the surface."""
+"""Bytes per point while solving: its nodes of the octree, and its share of the surface."""
 _MAX_DEPTH = 12
 _STEEPEST = 0.17
-"""Points seen at less than this cosine have no reliable normal."""
+"""Minimum cosine; points seen at a smaller one have unreliable normals."""
 
 
 def reconstruct(
@@ -31,16 +31,16 @@ def reconstruct(
 
     Args:
         views: Rendered scene.
-        box: What is kept.
+        box: Region to keep.
         voxel: Finest cell, and distance of the points [m].
-        trim: Faces farther than this from every point are cut away [voxels]; 0 keeps the closed surface.
-        max_bytes: Memory for the equation; cells are larger where it would not do.
-        step: Takes the number of views that are done.
+        trim: Faces farther than this from every point are removed [voxels]; 0 keeps the closed surface.
+        max_bytes: Memory for the equation; cells are enlarged if it is insufficient.
+        step: Called with the number of finished views.
 
     Raises:
         ConfigError: Not even a coarse surface fits.
         InputError: No surface is inside the box.
-        MissingDependencyError: Open3D is not there.
+        MissingDependencyError: Open3D is not installed.
     """
     o3d = open3d()
     asked = voxel
@@ -79,7 +79,7 @@ def reconstruct(
 
 
 def _thinned(views: SceneViews, box: Box, voxel: float, step: Callable[[int], None]) -> tuple[Tensor, Tensor]:
-    """One mean point and normal a voxel."""
+    """One mean point and normal per voxel."""
     points, normals = torch.empty(0, 3, dtype=torch.float64), torch.empty(0, 3, dtype=torch.float64)
     weights = torch.empty(0, dtype=torch.float64)
     for index in range(len(views)):

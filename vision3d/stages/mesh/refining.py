@@ -1,8 +1,8 @@
-"""Fitting a mesh to the rendered views: vertices and texture together, by gradient descent through the mesh rasterizer.
+"""Fits a mesh to the rendered views: vertices and texture together, by gradient descent through the mesh rasterizer.
 
-Depth maps leave a surface that is lumpy and, at outlines, too small by a fraction of a pixel. Vertices move in
+Surfaces from depth maps are lumpy and, at outlines, too small by a fraction of a pixel. Vertices move in
 u = (I + smoothness L) x, with the graph Laplacian L, by Adam with one step size for all (Nicolet et al. 2021, Large Steps in
-Inverse Rendering): neighbors move together, and nothing is drawn flat as by a smoothness term.
+Inverse Rendering): neighbors move together, and nothing is flattened as by a smoothness term.
 """
 
 from collections.abc import Callable
@@ -25,26 +25,26 @@ from vision3d.scene import Cameras, Mesh
 SMOOTHNESS = 2.0
 """Weight of the graph Laplacian: moves are smooth over about its square root in edges."""
 _STEP = 4.0
-"""First step of the vertex that moves most, before it is smoothed [pixels]."""
+"""Initial step of the vertex that moves most, before smoothing [pixels]."""
 _LAST_STEP = 0.05
-"""Factor to which steps fall."""
+"""Final factor of the step size."""
 _RATE = 0.02
-"""First step of the texture, which falls to a tenth."""
+"""Initial step of the texture, which decays to a tenth."""
 _BETAS = (0.9, 0.99)
 
 
 def refine(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, float], None], seed: int = 0) -> Mesh:
-    """The mesh with vertices and texture fitted to the views (Adam, one view a step).
+    """The mesh with vertices and texture fitted to the views (Adam, one view per step).
 
-    A view is compared with the mesh over a random background, antialiased, so that outlines count. Where a view shows
-    something before the mesh that the mesh lacks, the texture learns nothing. Faces, uvs and texels that no view reads stay.
+    A view is compared to the mesh on a random background, antialiased, so that outlines count. Where a view shows something in
+    front of the mesh that the mesh lacks, the texture is not trained. Faces, uvs and texels that no view uses are unchanged.
 
     Args:
-        mesh: With uvs and a texture; vertices at borders of charts are there several times, in the same place.
+        mesh: With uvs and a texture; vertices at borders of charts are duplicated at the same position.
         views: Rendered scene.
-        steps: Number of views that are compared.
-        step: Takes the number of steps that are done and the loss.
-        seed: Of the order of views and of backgrounds.
+        steps: Number of compared views.
+        step: Called with the number of finished steps and the loss.
+        seed: Seed of the order of views and of backgrounds.
 
     Raises:
         InputError: The mesh has no uvs or no texture.
@@ -89,7 +89,7 @@ def refine(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, float
 
 
 def _pixel(vertices: Tensor, cameras: Cameras) -> float:
-    """Side of a pixel on the surface, in the median [m]."""
+    """Median side of a pixel on the surface [m]."""
     return float((torch.cdist(vertices, cameras.centers) / cameras.Ks[:, 0, 0]).median())
 
 

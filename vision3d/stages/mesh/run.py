@@ -1,4 +1,4 @@
-"""The stage: views, box, surface, clean-up, charts and colours, one after the other."""
+"""The stage: views, box, surface, clean-up, charts and colors, one after the other."""
 
 import importlib.util
 import logging
@@ -43,23 +43,23 @@ _BEFORE_REFINING = 12
 _THIN = 2.0
 """Thickness up to which surfaces are not smoothed or decimated [voxels]."""
 _SLIVER = 1e-3
-"""Length of edges that vanish after it [voxels]."""
+"""Wavelength removed by it [voxels]."""
 _MANY_VIEWS = 24
-"""From so many views on, three must see a place, where no number is given."""
+"""Number of views from which at least three must see a surface by default."""
 _FOR_VIEWS = 0.4
-"""Share of the memory that keeps views, so that they are rendered once."""
+"""Fraction of the memory for cached views, so that they are rendered once."""
 
 
 @dataclass(frozen=True)
 class MeshResult:
-    """What a scene became."""
+    """Result of meshing a scene."""
 
     mesh: Mesh
-    """In the world of the scene, with normals, and with uvs and a texture or with vertex colours."""
+    """In the world of the scene, with normals, and with uvs and a texture or with vertex colors."""
     summary: dict[str, Any]
-    """Plain figures: vertices, faces, is_closed, voxel, resolution, parts left out, share of the colours seen, times."""
+    """Plain metrics: vertices, faces, is_closed, voxel, resolution, removed parts, fraction of visible colors, times."""
     run_folder: Path | None = None
-    """Where it was written."""
+    """Output path."""
 
 
 @stage("mesh", {"scene": "scene", "cameras": "cameras"})
@@ -71,20 +71,19 @@ def run(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> MeshResult:
-    """Make a mesh with a texture out of a scene of Gaussians.
+    """Create a textured mesh from a scene of Gaussians.
 
     Args:
         config: Options.
-        scene: Of any mode; 2dgs scenes lie on surfaces and give the best meshes.
-        cameras: From where the scene was photographed: what they show is trusted. Without them there are cameras all
-            round the scene.
-        run_folder: Takes mesh.glb, y up, with summary and report. None: nothing is written.
-        progress: Takes every view of every step.
+        scene: Of any mode; 2dgs scenes are on surfaces and give the best meshes.
+        cameras: Cameras of the photos: what they show is reliable. Without them, cameras are placed all around the scene.
+        run_folder: Receives mesh.glb, y up, with summary and report. None: nothing is written.
+        progress: Called for every view of every step.
 
     Raises:
         InputError: The scene is empty, no view shows a surface, or the cameras are not pinholes.
-        ConfigError: The memory does not do for a coarse mesh.
-        MissingDependencyError: Open3D or fast-simplification is needed and not there.
+        ConfigError: The memory is insufficient for a coarse mesh.
+        MissingDependencyError: Open3D or fast-simplification is needed and not installed.
 
     Example:
         >>> from vision3d import Cameras, GaussianScene
@@ -153,7 +152,7 @@ def run(
 
 
 def _check_packages(config: MeshConfig) -> None:
-    """Before anything is rendered, all that will be needed."""
+    """Checks all required packages before anything is rendered."""
 
     open3d()
     if config.faces and importlib.util.find_spec("fast_simplification") is None:
@@ -161,7 +160,7 @@ def _check_packages(config: MeshConfig) -> None:
 
 
 def _sized(cameras: Cameras, config: MeshConfig) -> Cameras:
-    """The cameras with pictures of the size of the depth maps."""
+    """The cameras with images of the size of the depth maps."""
     longest = torch.maximum(cameras.width, cameras.height) * config.supersample
     factor = config.supersample * (config.max_view_size / longest).clamp(max=1)
     sizes = [(size * factor).round().long().clamp(min=1) for size in (cameras.width, cameras.height)]
@@ -169,7 +168,7 @@ def _sized(cameras: Cameras, config: MeshConfig) -> Cameras:
 
 
 def min_views_of(config: MeshConfig, views: int) -> int:
-    """How many of the views must see a place."""
+    """Minimum number of views that must see a surface."""
     if config.min_views is not None:
         return min(config.min_views, views)
     return 3 if views >= _MANY_VIEWS else min(2, views)
@@ -178,7 +177,7 @@ def min_views_of(config: MeshConfig, views: int) -> int:
 def _surface(
     config: MeshConfig, views: SceneViews, box: Box, voxel: float, max_bytes: float, progress: ProgressCallback | None
 ) -> tuple[Mesh, dict[str, Any]]:
-    """The raw surface, and what it was made with."""
+    """The raw surface, and a description of how it was made."""
     if config.method == "poisson":
         with Progress(len(views), "points", progress) as bar:
             raw, voxel = reconstruct(views, box, voxel, trim=config.trim, max_bytes=max_bytes, step=bar.update)
@@ -230,13 +229,13 @@ def _joined(config: MeshConfig, surface: Mesh, behind: Mesh, thin: float) -> Mes
 def _colored(
     config: MeshConfig, surface: Mesh, views: SceneViews, progress: ProgressCallback | None
 ) -> tuple[Mesh, int, float]:
-    """The surface with normals and colours, the side of its texture, and the share of the colours that views show."""
+    """The surface with normals and colors, the side of its texture, and the fraction of colors visible in views."""
     unwrapped = None
     if config.texture_size:
         largest = max(config.texture_size, MAX_SIZE)
         unwrapped = unwrap_growing(surface, config.texture_size, config.padding, _detail(surface, views.cameras), largest)
         if unwrapped is None:
-            logger.warning("the charts do not fit on a texture of %d texels; using vertex colours (reduce --faces)", largest)
+            logger.warning("the charts do not fit on a texture of %d texels; using vertex colors (reduce --faces)", largest)
         elif unwrapped[1] > config.texture_size:
             logger.warning("using a texture of %d texels, since the charts do not fit on %d", unwrapped[1], config.texture_size)
     with Progress(len(views), "color", progress) as bar:
@@ -253,7 +252,7 @@ def _colored(
 
 
 def _detail(surface: Mesh, cameras: Cameras) -> torch.Tensor:
-    """Pixels a meter with which cameras see each vertex, in the median, relative to that of all vertices."""
+    """Median pixels per meter with which cameras see each vertex, relative to that of all vertices."""
     centers = cameras.centers.cpu()
     distance = torch.stack([torch.linalg.vector_norm(surface.vertices - center, dim=-1) for center in centers]).median(0).values
     detail = 1 / distance.clamp(min=1e-9)

@@ -1,7 +1,7 @@
-"""Rods, stems and wires: what depth maps carve away although Gaussians are there, taken from the Gaussians themselves.
+"""Rods, stems and wires: thin parts carved away by depth maps although there are Gaussians, reconstructed from the Gaussians.
 
-Of a rod thinner than a voxel or a pixel, the views from one side carve away what those from the other side show. The opacity
-of its Gaussians has the rod as a level set, and joins the distances of the depth maps.
+For a rod thinner than a voxel or a pixel, views from one side carve away what those from the other side show. The opacity of
+its Gaussians has the rod as a level set and is combined with the distances of the depth maps.
 """
 
 from collections.abc import Iterator
@@ -17,31 +17,31 @@ from vision3d.scene import GaussianScene
 from vision3d.stages.mesh.bounds import Box
 
 _WIDEST = 1.0
-"""Standard deviation along the middle axis up to which a Gaussian is thin [voxels]."""
+"""Maximum standard deviation along the middle axis of a thin Gaussian [voxels]."""
 _LONGEST = 40.0
-"""Standard deviation along the longest axis up to which a Gaussian counts [voxels]."""
+"""Maximum standard deviation along the longest axis of a thin Gaussian [voxels]."""
 _SLACK = 4.0
 """Difference of depths within which a view shows a Gaussian [voxels]."""
 _SHOWN = 0.3
-"""Fraction of the views that do not hide a Gaussian that must show it, and not something behind it."""
+"""Minimum fraction of the views without occlusion of a Gaussian that must show it, rather than something behind it."""
 _BLUR = 0.3
 """Variance that the rasterizer adds to Gaussians that are not antialiased [px^2]."""
 _REACH = 2.5
-"""Distance up to which a Gaussian counts [standard deviations]."""
+"""Maximum extent of a Gaussian [standard deviations]."""
 _AT_ONCE = 1 << 20
-"""Points whose distances from Gaussians are found together."""
+"""Points whose distances from Gaussians are computed together."""
 _LEAST_WIDTH = 0.7
-"""Least standard deviation: what is narrower slips between the voxels [voxels]."""
+"""Minimum standard deviation: narrower ones fall between voxels [voxels]."""
 
 
 def thin_gaussians(views: SceneViews, box: Box, voxel: float, min_views: int) -> GaussianScene:
-    """The thin Gaussians in the box that enough views show, as wide as images and voxels show them.
+    """The thin Gaussians in the box that enough views show, widened to the resolution of images and voxels.
 
     Args:
         views: Rendered scene.
-        box: Of what is kept.
+        box: Region to keep.
         voxel: Side of a voxel [m].
-        min_views: Views that must show a Gaussian.
+        min_views: Minimum number of views that show a Gaussian.
     """
     scene = views.scene.to("cpu")
     sizes = scene.log_scales.exp().sort(-1).values / voxel
@@ -52,7 +52,7 @@ def thin_gaussians(views: SceneViews, box: Box, voxel: float, min_views: int) ->
 
 
 def _is_shown(points: Float[Tensor, "n 3"], views: SceneViews, slack: float, min_views: int) -> Bool[Tensor, " n"]:
-    """Which points enough views show, and most of those that nothing hides it from."""
+    """Mask of points shown by enough views, and by most of those without occlusion."""
     shown, passed = torch.zeros(len(points)), torch.zeros(len(points))
     for index in range(len(views)):
         maps, camera = views[index], views.cameras[index].to("cpu")
@@ -69,7 +69,7 @@ def _is_shown(points: Float[Tensor, "n 3"], views: SceneViews, slack: float, min
 
 
 def _pixel_variance(views: SceneViews, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-    """Variance by which images show Gaussians wider than they are, at their median distance [m^2]."""
+    """Variance that images add to Gaussians, at their median distance [m^2]."""
     if views.scene.antialiased:
         return torch.zeros(len(points))
     centers, focals = views.cameras.centers.cpu(), views.cameras.Ks[:, 0, 0].cpu()
@@ -77,7 +77,7 @@ def _pixel_variance(views: SceneViews, points: Float[Tensor, "n 3"]) -> Float[Te
 
 
 def opacity_in_voxels(scene: GaussianScene, voxel: float) -> tuple[Int64[Tensor, "n 3"], Float[Tensor, " n"]]:
-    """Voxels near Gaussians (their places in voxels), and the opacity at their corners: 1 - prod(1 - o exp(-q / 2))."""
+    """Voxels near Gaussians (positions in voxels), and the opacity at their corners: 1 - prod(1 - o exp(-q / 2))."""
     axes, scales = quat_to_rotmat(scene.quats), scene.log_scales.exp()
     extents = _REACH * (axes * scales[:, None]).square().sum(-1).sqrt()
     low = torch.ceil((scene.means - extents) / voxel).long()
@@ -99,7 +99,7 @@ def opacity_in_voxels(scene: GaussianScene, voxel: float) -> tuple[Int64[Tensor,
 
 
 def _batches(sizes: Int64[Tensor, "n 3"]) -> Iterator[Int64[Tensor, " k"]]:
-    """Rows of boxes of similar sizes, few enough for all points of their common size."""
+    """Rows of boxes of similar sizes, in batches limited by the number of points of their common size."""
     rows = sizes.prod(-1).argsort(stable=True)
     while len(rows):
         common = torch.cummax(sizes[rows], 0).values.prod(-1)

@@ -1,12 +1,12 @@
-"""What representation a network should give rotations in: the head for it, and the experiments that show it.
+"""Comparison of rotation representations for networks: the output head, and the experiments.
 
-Paper: Zhou et al. 2019 (arXiv 1812.07035), On the continuity of rotation representations in neural networks: a rotation from
-itself, the rotation between two clouds of points, the rotations of joints from their places. Projection of nine numbers as
+Paper: Zhou et al. 2019 (arXiv 1812.07035), On the continuity of rotation representations in neural networks: reproducing a
+rotation, the rotation between two point clouds, joint rotations from joint positions. Projection of nine numbers as in
 Levinson et al. 2020 (arXiv 2006.14616).
 
-What differs from the first: a one-cycle learning rate in place of a constant one of 1e-5; uniform test rotations; nine numbers
-projected to a rotation and never to a mirror; distances that have a gradient everywhere; heads that begin at the identity; a
-backward pass that touches only the points that win the maximum of a cloud."""
+Differences from the first: a one-cycle learning rate instead of a constant one of 1e-5; uniform test rotations; nine numbers
+are projected to a rotation and never to a reflection; distances with gradients everywhere; heads initialized at the identity; a
+backward pass that only processes the points that win the maximum of a cloud."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Point clouds to train and to measure on, out of an .npz or folders of .pts and .xyz files."""
+"""Point clouds for training and evaluation, from an .npz or folders of .pts and .xyz files."""
 
 import hashlib
 import zipfile
@@ -15,18 +15,18 @@ from vision3d.io.guards import check_size
 
 WANT = "an .npz with arrays train and test (clouds, points, 3), or a folder with points/ and points_test/ of .pts or .xyz files"
 _SUFFIXES = (".pts", ".xyz")
-_LARGEST = 1e30  # of a coordinate
-_MOST_BYTES = 64 << 20  # of a text file
+_LARGEST = 1e30  # maximum coordinate
+_MAX_BYTES = 64 << 20  # maximum size of a text file
 
 
 @dataclass(frozen=True)
 class Clouds:
-    """Training clouds, and clouds that no training has seen; all have the same number of points."""
+    """Training and test clouds; all have the same number of points."""
 
     train: Float32[Tensor, "n p 3"]
     test: Float32[Tensor, "m p 3"]
     source: str
-    """File or folder, and a fingerprint of what is in it."""
+    """File or folder, and a fingerprint of its contents."""
 
 
 def read_clouds(path: Path | str, points: int = 0) -> Clouds:
@@ -34,12 +34,12 @@ def read_clouds(path: Path | str, points: int = 0) -> Clouds:
 
     Args:
         path: An .npz with float arrays `train` and `test`, or a folder with `points/` and `points_test/`.
-        points: Least number of points that a cloud must have; 0: whatever there is.
+        points: Minimum number of points per cloud; 0: no minimum.
 
     Raises:
-        MissingFileError: There is no such file or folder.
-        FileFormatError: Arrays or numbers are not what they should be.
-        InputError: A cloud has too few points, or there are no clouds, or a cloud is in both parts.
+        MissingFileError: The file or folder does not exist.
+        FileFormatError: Arrays or numbers are invalid.
+        InputError: A cloud has too few points, there are no clouds, or a cloud is in both parts.
     """
     path = Path(path)
     if not path.exists():
@@ -98,14 +98,14 @@ def _read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         if not files:
             raise InputError(f"{folder / name}: holds no .pts or .xyz files; want {WANT}")
         parts.append([_read_text(file) for file in files])
-    # Files have different numbers of points; the first so many of each are taken, in the order in which they stand.
+    # Files have different numbers of points; the same number is taken from each, in file order.
     least = min(len(cloud) for part in parts for cloud in part)
     return np.stack([cloud[:least] for cloud in parts[0]]), np.stack([cloud[:least] for cloud in parts[1]])
 
 
 def _read_text(path: Path) -> np.ndarray:
-    if path.stat().st_size > _MOST_BYTES:
-        raise FileFormatError(path, f"has {path.stat().st_size} bytes, want at most {_MOST_BYTES}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise FileFormatError(path, f"has {path.stat().st_size} bytes, want at most {_MAX_BYTES}")
     lines = path.read_text("utf-8", "replace").splitlines()
     rows = []
     for number, line in enumerate(lines, 1):

@@ -12,12 +12,12 @@ PUBLISHED_ROWS = ("6d", "5d", "9d_svd", "quat", "axis_angle4", "rotvec", "euler"
 RESUMABLE = ("representations", "seeds", "checkpoint_every", "keep", "device")
 """Keys that may change when a run is resumed."""
 GROWS = ("steps",)
-"""Keys that may become larger when a run is resumed."""
+"""Keys that may be larger when a run is resumed."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What the three experiments share: each trains one network for every representation and seed."""
+    """Options shared by the three experiments: each trains one network for every representation and seed."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("representations", "seeds", "steps"),
@@ -49,7 +49,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if not self.representations:
             raise ConfigError("representations", "got none, want at least one name of docs/rotations.md")
-        if self.representations != type(self).representations:  # the defaults need no look, nor does --help torch
+        if self.representations != type(self).representations:  # the defaults need no check, and --help does not import torch
             _check_names(self.representations)
         for name in ("representations", "seeds"):
             values = getattr(self, name)
@@ -75,7 +75,7 @@ def _check_names(names: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class SanityConfig(TrainingConfig):
-    """Learn to give back the rotation that is put in."""
+    """Reproduce the input rotation."""
 
     batch_size: int = 64
     """Rotations per step."""
@@ -93,20 +93,20 @@ class SanityConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class PointCloudConfig(TrainingConfig):
-    """Find the rotation between a cloud of points and its rotated copy."""
+    """Estimate the rotation between a point cloud and its rotated copy."""
 
     representations: tuple[str, ...] = ("6d", "5d", "9d_svd", "9d_direct", "quat", "axis_angle4", "euler")
     """Names of docs/rotations.md."""
     steps: int = 16_000
     """Steps of each training."""
     lr: float = 7e-4
-    """Highest learning rate of Adam."""
+    """Maximum learning rate of Adam."""
     clouds: int = 8
     """Clouds per step."""
     rotations: int = 8
     """Rotated copies of each cloud; the cloud itself is encoded once for all."""
     points: int = 256
-    """Points sampled from each cloud, anew at every step; 0: as many as every cloud has."""
+    """Points sampled from each cloud at every step; 0: the minimum number over all clouds."""
     sampling: Literal["haar", "published"] = "haar"
     """Uniform rotations (haar), or uniform angles in 0 to 180 degrees, as in the code of the paper (published)."""
     test_rotations: int = 50
@@ -121,16 +121,16 @@ class PointCloudConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class IkConfig(TrainingConfig):
-    """Find the rotations of joints from their places."""
+    """Estimate joint rotations from joint positions."""
 
     representations: tuple[str, ...] = ("6d", "5d", "9d_svd", "9d_direct", "quat", "axis_angle4", "rotvec", "euler")
     """Names of docs/rotations.md."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One training for each; draws of the data are the same for all representations."""
+    """One training per seed; the sampled data is the same for all representations."""
     steps: int = 16_000
     """Steps of each training."""
     lr: float = 2e-3
-    """Highest learning rate of Adam."""
+    """Maximum learning rate of Adam."""
     batch_size: int = 64
     """Poses per step."""
     width: int = 512
@@ -138,18 +138,18 @@ class IkConfig(TrainingConfig):
     rate: float = 30.0
     """Poses per second to which all clips are resampled."""
     scale: float = 0.0
-    """Metres per unit of the clips; 0: scales the skeleton to --height in its rest pose."""
+    """Meters per unit of the clips; 0: scale the skeleton to --height in its rest pose."""
     height: float = 1.7
     """Height of the body [m], if no scale is given."""
     shift: float = 0.1
-    """Maximum shift on the ground in training [m]."""
+    """Maximum horizontal translation in training [m]."""
     jitter_deg: float = 20.0
     """Standard deviation of random rotations of every joint about each axis in training [degrees]; 0: none, as published. It
-    makes up for few clips."""
+    compensates for few clips."""
     up: Literal["auto", "x", "y", "z"] = "auto"
-    """Upward axis, about which poses are rotated in training and in the test; auto: from the feet to the head, by names."""
+    """Up axis, about which poses are rotated in training and in the test; auto: from the feet to the head, by names."""
     hip_weight: float = 10.0
-    """Weight of the positions of the joints next to the root, on which those below depend, beside that of all."""
+    """Weight of the positions of the joints next to the root, on which their descendants depend, relative to all others."""
     weighted: tuple[str, ...] = ()
     """Names of the joints with this weight; none: those next to the root."""
 

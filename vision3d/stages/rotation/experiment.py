@@ -1,4 +1,4 @@
-"""What an experiment is to the loop that trains it: networks, a loss, errors."""
+"""Interface of an experiment for the training loop: networks, loss, errors."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,13 +13,13 @@ QUANTILES = 1000
 
 
 class Experiment(Protocol):
-    """One of the three."""
+    """One of the three experiments."""
 
     name: str
     unit: str
-    """Of the errors."""
+    """Unit of the errors."""
     source: str
-    """What data it works on."""
+    """Description of the data."""
 
     def network(self, rep: str) -> nn.Module:
         """A new network."""
@@ -30,37 +30,37 @@ class Experiment(Protocol):
         ...
 
     def errors(self, network: nn.Module) -> Float[Tensor, " n"]:
-        """Errors on data that no training has seen, the same for all networks."""
+        """Errors on test data, the same for all networks."""
         ...
 
     def about(self) -> dict[str, Any]:
-        """Plain facts of the data."""
+        """Facts about the data, as plain values."""
         ...
 
     def facts(self) -> dict[str, Any]:
-        """What someone who uses a network must know of its input and output."""
+        """Facts about input and output that users of a network need."""
         ...
 
     def shape(self, rep: str) -> dict[str, Any]:
-        """Arguments with which the network is built again."""
+        """Arguments to build the network."""
         ...
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Figures of many errors."""
+    """Statistics of errors."""
 
     mean: float
     max: float
     std: float
     median: float
     percentiles: tuple[float, ...]
-    """At 0, 0.1, .. 100 percent."""
+    """Quantiles at 0, 0.1, .. 100 percent."""
     count: int
 
     @classmethod
     def of(cls, errors: Float[Tensor, " n"]) -> "Errors":
-        """The figures of errors; quantiles are linear between neighbours."""
+        """Statistics of errors; quantiles are interpolated linearly."""
         values = errors.detach().double().cpu().sort().values
         places = torch.linspace(0, len(values) - 1, QUANTILES + 1, dtype=torch.float64)
         low = places.floor().long()
@@ -72,11 +72,11 @@ class Errors:
         )  # fmt: skip
 
     def at(self, percent: float) -> float:
-        """The error that `percent` of all do not exceed."""
+        """The error quantile at `percent`."""
         return self.percentiles[round(percent / 100 * QUANTILES)]
 
     def below(self, limit: float) -> float:
-        """Percent of the errors at most `limit`, to a tenth."""
+        """Percentage of errors of at most `limit`, to a tenth."""
         return sum(value <= limit for value in self.percentiles[1:]) / 10
 
 
@@ -86,5 +86,5 @@ def entries_loss(told: Float[Tensor, "*batch 3 3"], true: Float[Tensor, "*batch 
 
 
 def angles_deg(told: Float[Tensor, "*batch 3 3"], true: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
-    """Angles between rotations [deg], in float64, of which float32 loses small ones."""
+    """Angles between rotations [deg], in float64, since float32 loses small ones."""
     return torch.rad2deg(geodesic_distance(told.double(), true.double()))

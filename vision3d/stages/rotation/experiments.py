@@ -1,4 +1,4 @@
-"""The experiments of Zhou et al. 2019: a rotation from itself, and from two clouds of points. (`kinematics` has the third.)"""
+"""The first two experiments of Zhou et al. 2019: reproducing a rotation, and two point clouds. (`ik` has the third.)"""
 
 import math
 from typing import Any
@@ -16,12 +16,12 @@ from vision3d.stages.rotation.experiment import angles_deg, entries_loss
 from vision3d.stages.rotation.networks import SanityNet, SiamesePointNet
 from vision3d.training.group import Group
 
-_TEST_SEED = 20_190  # of the test data, which no seed of a training reaches: those are multiplied
+_TEST_SEED = 20_190  # seed of the test data, never used in training: those seeds are multiplied
 _CHUNK = 10_000
 
 
 class SanityExperiment:
-    """Give back the rotation that is put in."""
+    """Reproduce the input rotation."""
 
     name, unit = "sanity", "deg"
     source = "uniform rotations"
@@ -56,7 +56,7 @@ class SanityExperiment:
 
 
 class PointCloudExperiment:
-    """Find the rotation between a cloud and its rotated copy."""
+    """Estimate the rotation between a cloud and its rotated copy."""
 
     name, unit = "pointcloud", "deg"
 
@@ -109,7 +109,7 @@ def turn(clouds: Float[Tensor, "s n 3"], rotmats: Float[Tensor, "s r 3 3"]) -> F
 
 
 def pick_points(clouds: Float[Tensor, "s n 3"], count: int, generator: torch.Generator) -> Float[Tensor, "s m 3"]:
-    """`count` points of each cloud, other ones for each; 0: all."""
+    """`count` random points of each cloud; 0: all."""
     if not 0 < count < clouds.shape[1]:
         return clouds
     order = torch.rand(clouds.shape[:2], generator=generator).topk(count, dim=1).indices
@@ -119,7 +119,7 @@ def pick_points(clouds: Float[Tensor, "s n 3"], count: int, generator: torch.Gen
 def draw_rotmats(sampling: str, *shape: int, generator: torch.Generator) -> Float[Tensor, "*shape 3 3"]:
     """Uniform rotations (`haar`), or with uniform axes and angles uniform in 0 to pi (`published`).
 
-    The code of the paper takes an angle in -pi to pi for half of the rotation's, which comes to the same.
+    The code of the paper uses half angles in -pi to pi, which is equivalent.
     """
     if sampling == "haar":
         return haar_rotmats(3, *shape, generator=generator)

@@ -1,4 +1,4 @@
-"""The third experiment: rotations of joints from their places, with the loss on the places that they lead to."""
+"""The third experiment: joint rotations from joint positions, with a loss on the resulting positions."""
 
 import dataclasses
 import hashlib
@@ -22,37 +22,37 @@ from vision3d.stages.rotation.config import IkConfig
 from vision3d.stages.rotation.networks import PoseNet
 from vision3d.training.group import Group
 
-LEAST_POSES = 16  # of a clip, after it was resampled
+MIN_POSES = 16  # per clip, after resampling
 _AXES = {"x": 0, "y": 1, "z": 2}
 _TEST_SEED, _TEST_YAWS = 20_191, 4
-_TOLERANCE = 1e-3  # of a skeleton's size, by which offsets may differ
+_TOLERANCE = 1e-3  # tolerance for offsets, relative to the skeleton's size
 
 
 @dataclass(frozen=True)
 class Poses:
-    """Training poses, and poses of clips that no training has seen, of one skeleton in metres."""
+    """Training poses and test poses, of one skeleton in meters."""
 
     skeleton: Skeleton
     train: Float[Tensor, "n j 3 3"]
     """Rotation of each joint relative to its parent."""
     test: Float[Tensor, "m j 3"]
-    """Places of the joints, the root at 0 [m]."""
+    """Joint positions, the root at 0 [m]."""
     up: int
-    """Axis that points up, or down."""
+    """Vertical axis."""
     scale: float
-    """Metres in the unit of the clips."""
+    """Meters per unit of the clips."""
     clips: tuple[int, int]
-    """How many there are of each."""
+    """Number of clips and poses."""
     source: str
 
 
 def read_poses(train: Sequence[Path | str], test: Sequence[Path | str], config: IkConfig) -> Poses:
-    """Read .bvh clips of one skeleton, bring them to one rate and to metres, and put their roots at 0.
+    """Read .bvh clips of one skeleton, resample them, convert them to meters, and move their roots to 0.
 
     Raises:
         InputError: The skeletons differ, a clip is in both parts, or one is too short.
-        FileFormatError: A file is no BVH.
-        ConfigError: The axis that points up, or a joint to give weight to, cannot be told.
+        FileFormatError: A file is not BVH.
+        ConfigError: The up axis, or a weighted joint, cannot be determined.
     """
     paths = [Path(path) for path in (*train, *test)]
     if not train or not test:
@@ -72,10 +72,10 @@ def read_poses(train: Sequence[Path | str], test: Sequence[Path | str], config: 
     rotmats, places = [], []
     for i, (path, motion) in enumerate(zip(paths, motions)):
         if len(motion) < 2:
-            raise InputError(f"{path}: has {len(motion)} poses, want at least {LEAST_POSES}")
+            raise InputError(f"{path}: has {len(motion)} poses, want at least {MIN_POSES}")
         resampled = motion.resampled(config.rate)
-        if len(resampled) < LEAST_POSES:
-            raise InputError(f"{path}: {len(resampled)} poses at {config.rate:g} a second, want at least {LEAST_POSES}")
+        if len(resampled) < MIN_POSES:
+            raise InputError(f"{path}: {len(resampled)} poses at {config.rate:g} per second, want at least {MIN_POSES}")
         if i < len(train):
             rotmats.append(quat_to_rotmat(resampled.quats))
         else:
@@ -95,10 +95,10 @@ def read_poses(train: Sequence[Path | str], test: Sequence[Path | str], config: 
 
 
 def up_axis(skeleton: Skeleton, name: str = "auto") -> int:
-    """The axis that points up or down; `auto`: that along which the head is farthest from the feet, by their names.
+    """The vertical axis; `auto`: the axis along which the head is farthest from the feet, by their names.
 
     Raises:
-        ConfigError: There is no joint with a name of that kind.
+        ConfigError: No joint has such a name.
     """
     if name != "auto":
         return _AXES[name]
@@ -111,7 +111,7 @@ def up_axis(skeleton: Skeleton, name: str = "auto") -> int:
 
 
 class IkExperiment:
-    """Find the rotations of joints from their places."""
+    """Estimate joint rotations from joint positions."""
 
     name, unit = "ik", "cm"
 
@@ -122,7 +122,7 @@ class IkExperiment:
         skeleton = poses.skeleton
         self.parents = skeleton.parents
         self.offsets = skeleton.offsets.to(device)
-        # The rotation of a joint with nothing below it moves nothing.
+        # The rotation of a joint without children has no effect.
         self.turning = sorted({parent for parent in skeleton.parents if parent >= 0})
         self.weighted = weighted_joints(skeleton, config.weighted)
         self.train = poses.train[:, self.turning].to(device)
@@ -158,7 +158,7 @@ class IkExperiment:
         found = []
         for places in self.test.split(1000):
             apart = self.places(network(places), places[:, 0]) - places
-            # The root stands where it stood, whatever the network says.
+            # The root keeps its position, independent of the network.
             found.append(100 * torch.linalg.vector_norm(apart[:, 1:], dim=-1).flatten())
         return torch.cat(found)
 
@@ -181,7 +181,7 @@ class IkExperiment:
         return {"joints": list(names), "rotated_joints": rotated, "scale": self.poses.scale, "up": "xyz"[self.poses.up]}
 
     def places(self, rotmats: Float[Tensor, "b k 3 3"], roots: Float[Tensor, "b 3"]) -> Float[Tensor, "b j 3"]:
-        """Where joints come to be, of the rotations of those that turn; the root's offset does not count."""
+        """Joint positions from the rotations of the moving joints; the root's offset is ignored."""
         identity = torch.eye(3, device=rotmats.device).expand(len(rotmats), 1, 3, 3)
         every = [
             self.turning.index(joint) if joint in self.turning else len(self.turning) for joint in range(len(self.parents))
@@ -197,10 +197,10 @@ class IkExperiment:
 
 
 def weighted_joints(skeleton: Skeleton, names: Sequence[str] = ()) -> list[int]:
-    """Joints of these names; without names those next to the root.
+    """Joints with these names; without names those next to the root.
 
     Raises:
-        ConfigError: There is no joint of that name.
+        ConfigError: There is no joint with that name.
     """
     if not names:
         return [joint for joint, parent in enumerate(skeleton.parents) if parent == 0]
@@ -222,7 +222,7 @@ def _check_skeleton(first: Path, skeleton: Skeleton, path: Path, other: Skeleton
         if other.names[i] == skeleton.names[i]:
             problem = f"joint {other.names[i]} has another parent"
     else:
-        # A root's offset is a place and no bone.
+        # A root's offset is a position, not a bone.
         apart = (other.offsets - skeleton.offsets)[1:].abs().amax(-1) if len(other) > 1 else other.offsets[:0, 0]
         if len(apart) and float(apart.max()) > _TOLERANCE * float(skeleton.offsets[1:].abs().max()):
             problem = f"the bone to {other.names[1 + int(apart.argmax())]} has another length or direction"
@@ -231,7 +231,7 @@ def _check_skeleton(first: Path, skeleton: Skeleton, path: Path, other: Skeleton
 
 
 def _digest(motion: Motion) -> bytes:
-    """Of the turns of the joints, which two copies of a clip share."""
+    """Digest of the joint rotations, equal for copies of a clip."""
     rounded = (motion.quats * 1e4).round().to(torch.int32)
     return hashlib.sha256(rounded.numpy().tobytes()).digest()
 

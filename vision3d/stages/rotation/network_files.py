@@ -1,4 +1,4 @@
-"""A trained network with what it needs to be used, and its file."""
+"""A trained network with its description, and its file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +13,21 @@ from vision3d.stages.rotation.networks import PoseNet, SanityNet, SiamesePointNe
 
 _TYPE, _VERSION = "rotation_network", 1
 _NETWORKS: dict[str, type[nn.Module]] = {"sanity": SanityNet, "pointcloud": SiamesePointNet, "ik": PoseNet}
-_MOST = 8192  # of any size in a file
+_MAX = 8192  # maximum of any size in a file
 
 
 @dataclass(eq=False)
 class RotationNetwork:
-    """A network that gives rotations."""
+    """A network that predicts rotations."""
 
     network: nn.Module
     experiment: str
     """sanity, pointcloud or ik."""
     shape: dict[str, Any]
-    """Arguments with which the network is built: rep, and its sizes."""
+    """Arguments to build the network: rep, and its sizes."""
     about: dict[str, Any]
-    """How it was trained: seed, steps, data, time; of ik also the names of the joints that go in (`joints`) and of those whose
-    rotations come out (`rotated_joints`), and metres in the unit of the clips (`scale`)."""
+    """Training information: seed, steps, data, time; for ik also the names of the input joints (`joints`) and of the joints
+    whose rotations are predicted (`rotated_joints`), and meters per unit of the clips (`scale`)."""
 
     @property
     def rep(self) -> str:
@@ -38,8 +38,8 @@ class RotationNetwork:
         """Rotation matrices.
 
         Args:
-            inputs: sanity: rotations (..., 3, 3). pointcloud: clouds (S, N, 3) and rotated copies (S, R, M, 3). ik: places of
-                joints (..., J, 3) [m], the root at 0.
+            inputs: sanity: rotations (..., 3, 3). pointcloud: clouds (S, N, 3) and rotated copies (S, R, M, 3). ik: joint
+                positions (..., J, 3) [m], the root at 0.
         """
         self.network.eval()
         with torch.inference_mode():
@@ -47,17 +47,17 @@ class RotationNetwork:
 
 
 def save_rotation_network(path: Path | str, network: RotationNetwork) -> None:
-    """Write a network as .safetensors, whole or not at all."""
+    """Write a network as .safetensors atomically."""
     own = {"experiment": network.experiment, "shape": network.shape, "about": network.about}
     write_described(path, _TYPE, _VERSION, own, network.network.state_dict())
 
 
 def load_rotation_network(path: Path | str) -> RotationNetwork:
-    """Read a network that a run has left: `trainings/6d_seed0/network.safetensors` of its folder.
+    """Load a network written by a run: `trainings/6d_seed0/network.safetensors` of its folder.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is damaged or holds something else.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is damaged or contains something else.
 
     Example:
         >>> network = load_rotation_network("runs/sanity/trainings/6d_seed0/network.safetensors")
@@ -85,5 +85,5 @@ def _check_shape(shape: dict[str, Any]) -> None:
         if name == "rep":
             if not isinstance(value, str):
                 raise ConfigError(name, f"got {value!r}, want text")
-        elif type(value) is not int or not 0 < value <= _MOST:
-            raise ConfigError(name, f"got {value!r}, want a whole number of 1 to {_MOST}")
+        elif type(value) is not int or not 0 < value <= _MAX:
+            raise ConfigError(name, f"got {value!r}, want a whole number of 1 to {_MAX}")

@@ -1,4 +1,4 @@
-"""The networks of Zhou et al. 2019: three of them, each with a `RotationHead` at its end."""
+"""The three networks of Zhou et al. 2019, each with a `RotationHead` as output."""
 
 import itertools
 
@@ -9,11 +9,11 @@ from torch.nn import functional
 
 from vision3d.geometry.heads import RotationHead
 
-_FEATURES = 1024  # of a cloud
+_FEATURES = 1024  # per cloud
 
 
 class SanityNet(nn.Module):
-    """A rotation matrix in, a rotation matrix out."""
+    """From a rotation matrix to a rotation matrix."""
 
     def __init__(self, rep: str, width: int = 128) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class SanityNet(nn.Module):
 
 
 class PoseNet(nn.Module):
-    """Places of joints in, rotations of joints relative to their parents out."""
+    """From joint positions to joint rotations relative to the parents."""
 
     def __init__(self, rep: str, places: int, joints: int, width: int = 1024) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class PoseNet(nn.Module):
 
 
 class SiamesePointNet(nn.Module):
-    """A cloud and rotated copies in, the rotations out: PointNet of both, then two layers."""
+    """From a cloud and rotated copies to the rotations: PointNet of both, then two layers."""
 
     def __init__(self, rep: str) -> None:
         super().__init__()
@@ -47,25 +47,25 @@ class SiamesePointNet(nn.Module):
         self.head = RotationHead(rep, 512)
 
     def encode(self, clouds: Float[Tensor, "*batch n 3"]) -> Float[Tensor, "*batch 1024"]:
-        """Features of clouds: the greatest over the points of each."""
+        """Features of clouds: the maximum over the points of each."""
         batch = clouds.shape[:-2]
         hidden = self.points(clouds).reshape(-1, *clouds.shape[-2:-1], 128)
         return max_over_points(hidden, self.features.weight, self.features.bias).reshape(*batch, _FEATURES)
 
     def forward(self, clouds: Float[Tensor, "s n 3"], turned: Float[Tensor, "s r m 3"]) -> Float[Tensor, "s r 3 3"]:
-        """Rotations that bring clouds to their rotated copies.
+        """Rotations from clouds to their rotated copies.
 
         Args:
             clouds: Each is encoded once.
             turned: Rotated copies of each.
         """
-        # One layer of the joined features is the sum of a layer of each.
+        # One layer of the concatenated features is the sum of a layer of each.
         joined = self.first(self.encode(clouds))[:, None] + self.second(self.encode(turned))
         return self.head(functional.leaky_relu(joined, 0.01))
 
 
 def mlp(*sizes: int) -> nn.Sequential:
-    """Linear layers of these sizes with a LeakyReLU after each; the network of the paper lacks the last of its layers."""
+    """Linear layers of these sizes with a LeakyReLU after each; the network of the paper ends without the last one."""
     layers: list[nn.Module] = []
     for below, above in itertools.pairwise(sizes):
         layers += [nn.Linear(below, above), nn.LeakyReLU(0.01)]
@@ -75,10 +75,10 @@ def mlp(*sizes: int) -> nn.Sequential:
 def max_over_points(
     hidden: Float[Tensor, "b n c"], weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]
 ) -> Float[Tensor, "b d"]:
-    """The greatest of a linear layer's values over the points.
+    """The maximum of a linear layer's outputs over the points.
 
-    Only the points that win have a gradient, at most one for each feature. On CPUs the backward pass touches these alone,
-    which makes it cheap beside the forward pass.
+    Only the points that win have a gradient, at most one for each feature. On CPUs the backward pass processes only these,
+    which makes it cheap compared with the forward pass.
     """
     if hidden.device.type == "cpu" and hidden.dtype == torch.float32:
         return _Winners.apply(hidden, weight) + bias
@@ -90,7 +90,7 @@ class _Winners(torch.autograd.Function):
     def forward(ctx, hidden: Tensor, weight: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden = hidden.contiguous()
         count, points, _ = hidden.shape
-        # Cloud by cloud, so that the product stays in the cache; numpy finds the place of a maximum four times faster.
+        # Cloud by cloud, so that the product fits the cache; numpy finds the index of a maximum four times faster.
         product = torch.empty(len(weight), points)
         winners, greatest = torch.empty(count, len(weight), dtype=torch.int64), torch.empty(count, len(weight))
         for i in range(count):
@@ -108,7 +108,7 @@ class _Winners(torch.autograd.Function):
         grad_weight = functional.embedding_bag(
             rows.T.contiguous(), hidden.view(-1, width), per_sample_weights=grad.T.contiguous(), mode="sum"
         )
-        # The features that each point wins, one bag a point.
+        # The features that each point wins, one bag per point.
         order = rows.view(-1).argsort(stable=True)
         sizes = torch.bincount(rows.view(-1), minlength=count * points)
         grad_hidden = functional.embedding_bag(

@@ -1,4 +1,4 @@
-"""How large the errors of each representation are, as curves over the percent of the tests."""
+"""Error distribution of each representation, as curves over the percentage of tests."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ _COLORS: tuple[Color, ...] = (
 )  # fmt: skip
 _WIDTH, _HEIGHT, _SCALE = 760, 440, 2
 _LEFT, _TOP, _BOTTOM, _LEGEND = 66, 58, 46, 150
-_DECADES = 4  # shown at most
+_DECADES = 4  # maximum number shown
 
 
 def percentile_sheet(
     curves: Mapping[str, Sequence[float]], title: str, unit: str, subtitle: str = ""
 ) -> Float[Tensor, "h w 3"]:
-    """Errors (logarithmic) over the percent of tests that do not exceed them.
+    """Errors (logarithmic) over the percentage of tests that do not exceed them.
 
     Args:
-        curves: For each name the errors at evenly spaced percents, 0 to 100.
-        title: Above all.
-        unit: Of the errors.
-        subtitle: Below the title.
+        curves: Error quantiles at evenly spaced percentages, 0 to 100, by name.
+        title: Title.
+        unit: Unit of the errors.
+        subtitle: Line below the title.
     """
     s = _SCALE
     canvas = Canvas(s * _WIDTH, s * _HEIGHT)
@@ -36,7 +36,7 @@ def percentile_sheet(
     top, bottom = s * _TOP, s * (_HEIGHT - _BOTTOM)
     high = max(max(values) for values in curves.values())
     high = high if high > 0 else 1.0
-    # The fifth percentile of the best begins the axis: nothing of interest is below.
+    # The axis starts at the fifth percentile of the best curve.
     low = min(values[len(values) // 20] for values in curves.values())
     low = max(low, high / 10**_DECADES)
     low = min(low, high / 2)
@@ -58,7 +58,7 @@ def percentile_sheet(
         canvas.text(x, bottom + s * 7, f"{percent} %", s * 11, FAINT, "ma")
     canvas.draw.line([(left, bottom), (right, bottom)], fill=FAINT, width=s)
     canvas.text((left + right) / 2, s * _HEIGHT - s * 6, "of the tests have at most this error", s * 11, FAINT, "ms")
-    # In the legend the best stands at the bottom, as its curve does.
+    # In the legend the best is at the bottom, as in the chart.
     order = sorted(curves, key=lambda name: -curves[name][len(curves[name]) // 2])
     colors = {name: _COLORS[i % len(_COLORS)] for i, name in enumerate(curves)}
     for name in order:

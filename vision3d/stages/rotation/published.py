@@ -1,6 +1,6 @@
-"""What Zhou et al. 2019 report, as far as it could be confirmed, and how a run differs from theirs.
+"""Results of Zhou et al. 2019 that could be confirmed, and differences of a run from theirs.
 
-We have these figures from a third party's notes on the paper with its pages; those that we could not confirm are left out.
+The values come from a third party's notes on the paper with page numbers; unconfirmed ones are left out.
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ MEANS: dict[str, dict[str, float]] = {
     "pointcloud": {"6d": 2.85, "9d_direct": 4.21},
     "ik": {"6d": 1.9, "5d": 2.0, "quat": 3.3, "9d_direct": 22.9},
 }
-"""Mean errors: [deg], and [cm] of `ik`."""
+"""Mean errors: [deg], and [cm] for `ik`."""
 _GEODESIC_6D = 0.45
 _ALIASES = {"6d_columns": "6d"}
 
 
 def published_mean(experiment: str, rep: str, config: TrainingConfig) -> float | None:
-    """The mean error in the paper, or None where there is none that is confirmed."""
+    """The mean error in the paper, or None if there is no confirmed value."""
     name = _ALIASES.get(rep, rep)
     if isinstance(config, SanityConfig) and config.loss == "geodesic":
         return _GEODESIC_6D if name == "6d" else None
@@ -26,7 +26,7 @@ def published_mean(experiment: str, rep: str, config: TrainingConfig) -> float |
 
 
 def differences(config: TrainingConfig, about: dict[str, Any]) -> list[str]:
-    """What of a run is not as in the paper, in words."""
+    """Differences of a run from the paper, in words."""
     found = []
     if isinstance(config, SanityConfig):
         if config.steps != 500_000:

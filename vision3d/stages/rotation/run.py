@@ -1,4 +1,4 @@
-"""The experiments from end to end: train every representation with every seed, measure, write tables and pictures."""
+"""The experiments: train every representation with every seed, evaluate, write tables and charts."""
 
 import math
 import statistics
@@ -27,12 +27,12 @@ TRAININGS = "trainings"
 
 @dataclass(frozen=True)
 class RotationResult:
-    """What a run made."""
+    """Result of a run."""
 
     trainings: tuple[Training, ...]
-    """By representation, then seed."""
+    """Trainings by representation, then seed."""
     summary: dict[str, Any]
-    """Plain figures: a row for each representation, what the data is, how the run differs from the publication."""
+    """Results as plain values: one row per representation, the data, and differences from the publication."""
     run_folder: Path | None = None
 
 
@@ -43,17 +43,17 @@ def reproduce_rotation_sanity(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> RotationResult:
-    """Train networks that give back the rotation that they are given (Zhou et al. 2019, section 5.1).
+    """Train networks that reproduce their input rotation (Zhou et al. 2019, section 5.1).
 
     Args:
         config: Options.
-        run_folder: Where to write. With a `RunFolder` that holds trainings the run resumes: what is done is not trained again.
-        progress: Takes every step.
+        run_folder: Output folder. A `RunFolder` with trainings is resumed: finished trainings are skipped.
+        progress: Progress callback.
 
     Raises:
-        ConfigError: The run folder is of a run with other options.
-        NumericalError: A loss was not finite.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        ConfigError: The run folder belongs to a run with other options.
+        NumericalError: A loss is not finite.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
 
     Example:
         >>> from vision3d.stages.rotation import SanityConfig, reproduce_rotation_sanity
@@ -71,19 +71,19 @@ def reproduce_rotation_pointcloud(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> RotationResult:
-    """Train networks that find the rotation between a cloud and its rotated copy (Zhou et al. 2019, section 5.2).
+    """Train networks that estimate the rotation between a cloud and its rotated copy (Zhou et al. 2019, section 5.2).
 
     Args:
         config: Options.
         inputs: The clouds (docs/data.md).
         run_folder: As for `reproduce_rotation_sanity`.
-        progress: Takes every step.
+        progress: Progress callback.
 
     Raises:
-        InputError: The clouds cannot be used.
-        ConfigError: The run folder is of a run with other options or other clouds.
-        NumericalError: A loss was not finite.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        InputError: The clouds are invalid.
+        ConfigError: The run folder belongs to a run with other options or other clouds.
+        NumericalError: A loss is not finite.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
     """
     clouds = read_clouds(inputs, config.points)
     experiment = PointCloudExperiment(config, clouds, resolve_device(config.device), Group.current())
@@ -99,20 +99,20 @@ def reproduce_rotation_ik(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> RotationResult:
-    """Train networks that find the rotations of joints from their places (Zhou et al. 2019, section 5.3).
+    """Train networks that estimate joint rotations from joint positions (Zhou et al. 2019, section 5.3).
 
     Args:
         config: Options.
-        train: Clips of motion (.bvh) of one skeleton.
-        test: Clips of the same skeleton to measure on.
+        train: Motion clips (.bvh) of one skeleton.
+        test: Clips of the same skeleton to evaluate on.
         run_folder: As for `reproduce_rotation_sanity`.
-        progress: Takes every step.
+        progress: Progress callback.
 
     Raises:
-        InputError: The clips cannot be used, have different skeletons, or one is in both parts.
-        ConfigError: The run folder is of a run with other options or other clips.
-        NumericalError: A loss was not finite.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        InputError: The clips are invalid, have different skeletons, or one is in both parts.
+        ConfigError: The run folder belongs to a run with other options or other clips.
+        NumericalError: A loss is not finite.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
     """
     experiment = IkExperiment(config, read_poses(train, test, config), resolve_device(config.device), Group.current())
     return _reproduce(experiment, config, run_folder, progress)
@@ -138,7 +138,7 @@ def _reproduce(
 
 
 def summarise(experiment: Experiment, config: TrainingConfig, trainings: Sequence[Training]) -> dict[str, Any]:
-    """Plain figures of trainings: means over the seeds, the largest error of all, and how far the seeds are apart."""
+    """Statistics of trainings: means over the seeds, the maximum error, and the spread over the seeds."""
     rows = []
     for rep in config.representations:
         found = [training for training in trainings if training.rep == rep]
@@ -175,7 +175,7 @@ def summarise(experiment: Experiment, config: TrainingConfig, trainings: Sequenc
 
 
 def table(results: dict[str, Any]) -> str:
-    """The rows of a summary as text, beside the published means."""
+    """The rows of a summary as text, with the published means."""
     unit = results["unit"]
     head = ("", f"mean [{unit}]", "over seeds", "median", "95 %", "max", "std", "published mean", "CPU-s")
     lines: list[tuple[str, ...]] = [head]
@@ -206,7 +206,7 @@ def _sheet(experiment: Experiment, config: TrainingConfig, trainings: Sequence[T
         curves[rep] = [statistics.fmean(values) for values in zip(*found)]
     seeds = f"{len(config.seeds)} seeds" if len(config.seeds) > 1 else "one seed"
     title = {
-        "sanity": "A rotation from itself",
+        "sanity": "Reproduction of the input rotation",
         "pointcloud": "The rotation between two clouds",
         "ik": "Joint positions of the predicted rotations",
     }[experiment.name]

@@ -1,4 +1,4 @@
-"""The loop of one training: a representation and a seed, in a folder of its own."""
+"""A single training: one representation and one seed, in its own folder."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ NETWORK_FILE, RESULT_FILE = "network.safetensors", "result.json"
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One network, trained and measured."""
+    """One trained and evaluated network."""
 
     rep: str
     seed: int
@@ -39,7 +39,7 @@ class Training:
     cpu_s: float
     """CPU-seconds of the training, without the measurement; of several processes those of this one."""
     loss: float
-    """Mean over the last tenth of the steps."""
+    """Mean loss over the last tenth of the steps."""
 
 
 def train(
@@ -63,7 +63,7 @@ def train(
 
 
 class _Trainer(NetworkTrainer):
-    """Also keeps the losses of the last tenth of the steps, whose mean stands in the results."""
+    """Also records the losses of the last tenth of the steps, whose mean is reported."""
 
     def __init__(
         self, experiment: Experiment, config: TrainingConfig, rep: str, seed: int, device: torch.device, group: Group
@@ -87,11 +87,11 @@ class _Trainer(NetworkTrainer):
 
     def load_state_dict(self, state: dict[str, Any], step: int = 0) -> None:
         super().load_state_dict(state)
-        count = max(0, step - math.floor(0.9 * self.config.steps))  # fewer than are there where the steps have grown
+        count = max(0, step - math.floor(0.9 * self.config.steps))  # fewer than stored if the number of steps was increased
         self.tail = state["tail"][len(state["tail"]) - count :] if count else []
 
     def _loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        # A batch follows from seed and step alone: the same for all representations, interrupted or not.
+        # A batch depends only on seed and step: the same for all representations, interrupted or not.
         self.generator.manual_seed(self.seed * 1_000_000_007 + step + 1_000_000)
         return self.experiment.loss(self.network, self.generator), {}
 
@@ -145,7 +145,7 @@ def _trained(
 
 
 def _finished(experiment: Experiment, folder: Path, config: TrainingConfig, rep: str, seed: int) -> Training | None:
-    """What an earlier session has left, if it made as many steps as are wanted."""
+    """The result of an earlier session, if it has the required number of steps."""
     path = folder / RESULT_FILE
     if not path.is_file() or not (folder / NETWORK_FILE).is_file():
         return None

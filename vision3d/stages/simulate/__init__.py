@@ -1,10 +1,10 @@
-"""Scenes that move by physics: set-up of scenes, materials, engines of the material point method, and engines of points.
+"""Physics simulation of scenes: scene set-up, materials, engines for the material point method, and engines for points.
 
-Papers: GASP (arXiv 2409.05819), flat Gaussians driven by a physics engine; PhysGaussian (arXiv 2311.12198), one particle a
+Papers: GASP (arXiv 2409.05819), flat Gaussians driven by a physics engine; PhysGaussian (arXiv 2311.12198), one particle per
 Gaussian whose covariance follows the deformation gradient; MLS-MPM, Hu et al. 2018; APIC, Jiang et al. 2015.
 
-What differs from GASP: one particle a Gaussian instead of three points; shear is kept; one uniform scale for all axes and
-bodies; masses come from densities and not from the number of Gaussians; the time step follows from the stiffness.
+Differences from GASP: one particle per Gaussian instead of three points; shear is preserved; one uniform scale for all axes
+and bodies; masses come from densities instead of the number of Gaussians; the time step follows from the stiffness.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Options of the physics stage: what a simulation is. Materials, bodies and obstacles are in modules of their own."""
+"""Options of the physics stage. Materials, bodies and obstacles are in separate modules."""
 
 import math
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ RESUMABLE = ("frames", "device", "checkpoint_every", "ply", "video", "video_size
 
 @dataclass(frozen=True)
 class SimulateConfig:
-    """Let a scene, or parts of it, move by physics."""
+    """Simulate a scene, or parts of it, by physics."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("select", "frames", "velocity", "video"),
@@ -66,35 +66,35 @@ class SimulateConfig:
     }
 
     material: Material = field(default_factory=jelly)
-    """What moves is made of this [default: the preset jelly]."""
+    """Material of the body [default: the preset jelly]."""
     select: Repeated[tuple[str, ...]] = ()
-    """What moves, the body; several are united: box:CX,CY,CZ,HX,HY,HZ (half edges), sphere:CX,CY,CZ,R, plane:PX,PY,PZ,NX,NY,NZ
-    (what lies in front), label:N, component[:N] (the largest connected one, or the N-th), all, or a selection's .json [default:
-    all but the floor and floaters]."""
+    """Selection of the body; several are united: box:CX,CY,CZ,HX,HY,HZ (half extents), sphere:CX,CY,CZ,R,
+    plane:PX,PY,PZ,NX,NY,NZ (the half space in front), label:N, component[:N] (the largest connected one, or the N-th), all, or
+    a selection's .json [default: all but the floor and floaters]."""
     bodies: Annotated[tuple[Body, ...], InFiles] = ()
-    """Several bodies, each of its own material; then `material`, `select`, `velocity`, `angular_velocity` and `fill` are
-    theirs."""
+    """Several bodies, each with its own material; they replace `material`, `select`, `velocity`, `angular_velocity` and
+    `fill`."""
     velocity: Vector = (0.0, 0.0, 0.0)
     """Initial velocity of the body, along the axes of the scene [m/s]."""
     angular_velocity: Vector = (0.0, 0.0, 0.0)
-    """Initial angular velocity of the body about its centre [rad/s]."""
+    """Initial angular velocity of the body about its center [rad/s]."""
     fill: Fill = "auto"
-    """Particles inside a hollow body, which would crumple without them: where the density of the Gaussians encloses space
-    (density), or inside the mesh that carries the Gaussians (mesh); auto chooses between them."""
+    """Add particles inside a hollow body, which would collapse without them: in the space enclosed by the density of the
+    Gaussians (density), or inside the mesh that carries the Gaussians (mesh); auto chooses between them."""
     fixed: Repeated[tuple[str, ...]] = ()
     """Parts of the body that are held in place, as for --select."""
     release: float | None = None
     """Time at which the fixed parts are released [s]."""
     leads: Annotated[tuple[Lead, ...], InFiles] = ()
-    """Parts that are led."""
+    """Parts with prescribed (kinematic) motion."""
     impulses: Annotated[tuple[Impulse, ...], InFiles] = ()
-    """Pushes."""
+    """Impulses: velocity changes at given times."""
     boundaries: Annotated[tuple[Boundary, ...], InFiles] = ()
     """Obstacles in the scene's axes and units; velocities in m/s. `mesh` is the path of a .glb, .obj, .ply or .stl."""
     movers: Annotated[tuple[Mover, ...], InFiles] = ()
-    """Obstacles that go from keyframe to keyframe."""
+    """Obstacles that move along keyframes."""
     winds: Annotated[tuple[Wind, ...], InFiles] = ()
-    """Air; boxes in the scene's units."""
+    """Wind; boxes in the scene's units."""
 
     frames: int = 50
     """Number of frames; the first shows the initial state."""
@@ -108,63 +108,63 @@ class SimulateConfig:
     cells: int | None = None
     """Grid cells along the longest side of the body, at least 2 [default: as many as the particles resolve, 16 to 64]."""
     size: float | None = None
-    """Longest side of the body [m] [default: one unit of the scene is a metre; 1 if the body would not be within 0.05 to 20
+    """Longest side of the body [m] [default: one unit of the scene is a meter; 1 if the body would not be within 0.05 to 20
     m]."""
     up: Vector | None = None
-    """Upward direction in the scene, of any length > 0 [default: from the cameras, the floor of the scene, or the file
+    """Up direction of the scene, of any length > 0 [default: from the cameras, the floor of the scene, or the file
     format]."""
     gravity: float = 9.81
     """Downward acceleration [m/s^2]."""
     floor: Literal["auto", "below", "none"] = "auto"
-    """The floor of the scene if one is found, otherwise as below (auto), a plane under the body (below), or no floor (none)."""
+    """The floor of the scene if one is found, otherwise as for below (auto), a plane under the body (below), or none (none)."""
     floor_extent: Literal["seen", "endless"] = "seen"
-    """Extent of a floor found in the scene: it ends where its Gaussians or faces end, and what leaves it falls to the border of
-    the simulated space (seen), or it never ends (endless)."""
+    """Extent of a floor found in the scene: it ends where its Gaussians or faces end, and particles beyond fall to the border
+    of the simulated space (seen), or it is infinite (endless)."""
     collider: str = "auto"
-    """What else stops what moves: none; auto, the closed parts of a mesh that a selection leaves; scene, the Gaussians or faces
-    that do not move, as far as they enclose space or make a surface; or the path of a closed mesh in the scene's axes and units
-    (.glb, .obj, .ply, .stl)."""
+    """Additional static obstacles: none; auto, the closed parts of a mesh that are not selected; scene, the Gaussians or faces
+    that are not simulated, as far as they enclose space or form a surface; or the path of a closed mesh in the scene's axes and
+    units (.glb, .obj, .ply, .stl)."""
     drop: float = 0.0
-    """Initial height above the floor, as a multiple of the longest side of the body; at least 0. It is lifted off a floor that
-    the scene shows."""
+    """Initial height above the floor, as a multiple of the longest side of the body; at least 0. The body is lifted off a floor
+    that is part of the scene."""
     floor_kind: Literal["sticky", "slip", "separate"] = "separate"
     """Contact with the floor: the body sticks (sticky), slides but stays in contact (slip), or may also lift off (separate)."""
     friction: float | None = None
-    """Coulomb friction coefficient of the floor, times --material.friction-scale, which is 0 for water."""
+    """Coulomb friction coefficient of the floor; multiplied by --material.friction-scale, which is 0 for water."""
     room: float = 0.5
-    """Space on all sides of the body, as a multiple of its longest side; what reaches the border is held there."""
+    """Space on all sides of the body, as a multiple of its longest side; particles are clamped at the border."""
 
     box: tuple[float, float, float, float, float, float] | None = None
     """Lower and upper corner of the simulated space, in units of the scene [default: around the body and its floor]."""
 
     representation: str = "auto"
-    """What becomes particles: Gaussians with their deformation (fdrive), their corners (points3, as published), or vertices of
-    meshes (mesh); auto: fdrive, or mesh where there is one."""
+    """Particles: Gaussians with their deformation (fdrive), their corners (points3, as published), or vertices of
+    meshes (mesh); auto: fdrive, or mesh for meshes."""
     grouping: Literal["auto", "tracers", "followers", "hierarchy", "none"] = "auto"
-    """How Gaussians that are not simulated move: with the velocities of the grid (tracers), with the four simulated ones around
-    them (followers), with the centre of their cluster (hierarchy, as published, but with its whole deformation), or not at all
+    """Motion of Gaussians that are not simulated: with the velocities of the grid (tracers), with the four simulated ones
+    around them (followers), with the center of their cluster (hierarchy, as published, but with its full deformation), or none
     (none); auto: tracers, and followers with points3. Faint ones always follow."""
     share: float = 1.0
     """Fraction of the Gaussians of a body that is simulated, in (0, 1]."""
     max_particles: int | None = None
     """Maximum number of particles [default: 2 000 000; 20 000 with the reference engine]."""
     min_opacity: float = 0.02
-    """Gaussians below this opacity are not simulated; they follow their neighbours."""
+    """Gaussians below this opacity are not simulated; they follow their neighbors."""
     min_component: float = 0.002
     """Connected parts with less than this fraction of the Gaussians are floaters and stay in place unless selected; 0: none."""
     seed: int = 0
     """Seed of the particle sampling."""
 
     max_stretch: float = 1.5
-    """Maximum stretch of a Gaussian when shown, as a factor on its rest lengths, up or down; the motion does not change."""
+    """Maximum stretch of a Gaussian when rendered, as a factor on its rest lengths, up or down; the motion does not change."""
     max_length: float | None = None
-    """Maximum length of a Gaussian when shown, as a fraction of the longest side of the body."""
+    """Maximum length of a Gaussian when rendered, as a fraction of the longest side of the body."""
     split_long: bool = False
     """In the .ply of frames, split each Gaussian that is longer than 2 max_stretch times its rest length into two."""
     flatten: bool = False
-    """Drop the thinnest axis of each Gaussian first, as GaMeS and GASP do; prints how much is lost."""
+    """Drop the shortest axis of each Gaussian first, as GaMeS and GASP do; prints how much is lost."""
     turn_colors: bool = True
-    """Rotate view-dependent colours with the material."""
+    """Rotate view-dependent colors with the material."""
 
     max_memory: float | None = None
     """Maximum memory of the grid [GB] [default: what is free]."""
@@ -219,20 +219,20 @@ class SimulateConfig:
         if self.box is not None and not all(-math.inf < a < b < math.inf for a, b in zip(self.box[:3], self.box[3:])):
             raise ConfigError("box", f"got {self.box}, want three lower and three higher numbers")
         if not 16 <= min(self.video_size) <= max(self.video_size) <= 8192:
-            raise ConfigError("video_size", f"got {self.video_size}, want 16 to 8192 pixels a side")
+            raise ConfigError("video_size", f"got {self.video_size}, want 16 to 8192 pixels per side")
         if self.share < 1 and self.grouping == "none":
             raise ConfigError("share", f"got {self.share} with grouping none, which does not move the others; want 1")
         if self.bodies:
             self._check_bodies()
 
     def all_bodies(self) -> tuple[Body, ...]:
-        """The bodies; the one of the options above when there is no list of them."""
+        """The bodies; a single one from the options above if there is no list of them."""
         one = Body(self.material, tuple(self.select), self.velocity, self.angular_velocity, self.fill)
         return self.bodies or (one,)
 
     @property
     def floor_friction(self) -> float:
-        """Of the floor, as given or 0.4."""
+        """Friction of the floor, as given or 0.4."""
         return 0.4 if self.friction is None else self.friction
 
     def _check_bodies(self) -> None:

@@ -1,8 +1,8 @@
-"""Gaussians as points of an engine that knows nothing else: three corners a disc, four an ellipsoid, and the way back.
+"""Gaussians as points for engines that only know points: three corners of a 2D Gaussian, four of an ellipsoid, and back.
 
 GaMeS (arXiv 2402.01459) and GASP (arXiv 2409.05819): v1 = mean, v_k = v1 + s_k r_k; the moved corners give the covariance
-E E^T with E = [v2 - v1, v3 - v1]. What differs: E is kept with all its shear (the published Gram-Schmidt is an option), edges
-are differences in float64, and short ones are given to engines of float32 at a length that they can resolve.
+E E^T with E = [v2 - v1, v3 - v1]. Differences: E keeps all of its shear (the published Gram-Schmidt is an option), edges are
+differences in float64, and short ones are lengthened for float32 engines so that they can be resolved.
 """
 
 import logging
@@ -39,26 +39,26 @@ logger = logging.getLogger("vision3d.physics")
 class Corners:
     """Gaussians as corners of triangles (k = 2) or tetrahedra (k = 3).
 
-    Under an affine map A of all points, factors and means come back as A E and A m, whatever the stretch.
+    Under an affine map A of all points, factors and means become exactly A E and A m, for any stretch.
     """
 
     means: Float[Tensor, "n 3"]
     """[m]."""
     factors: Float[Tensor, "n 3 k"]
-    """Edges at rest, whose products are covariances [m]."""
+    """Rest edges, whose products are covariances [m]."""
     stretch: Float[Tensor, "n k"]
-    """By what the edges are longer in the engine, at least 1."""
+    """Factor by which the edges are lengthened for the engine, at least 1."""
 
     @classmethod
     def of(cls, means: Float[Tensor, "n 3"], factors: Float[Tensor, "n 3 k"], least_edge: float = 0.0) -> "Corners":
-        """Corners whose edges are at least so long [m], in float64."""
+        """Corners with at least this edge length [m], in float64."""
         factors = factors.double()
         lengths = torch.linalg.vector_norm(factors, dim=1)
         stretch = (least_edge / lengths.clamp(min=torch.finfo(lengths.dtype).tiny)).clamp(min=1)
         return cls(means.double(), factors, torch.where(lengths > 0, stretch, 1))
 
     def points(self, masses: Float[Tensor, " n"] | None = None) -> Points:
-        """What an engine is given; the corners of a Gaussian share its mass (1 when None)."""
+        """Input of an engine; the corners of a Gaussian share its mass (1 when None)."""
         vertices = factors_to_vertices(self.means, self.factors * self.stretch[:, None])
         count, corners = vertices.shape[:2]
         masses = self.means.new_ones(count) if masses is None else masses.double()
@@ -68,13 +68,13 @@ class Corners:
         return Points(vertices.flatten(0, 1), masses.repeat_interleave(corners) / corners, groups, edges)
 
     def read(self, x: Float[Tensor, "m 3"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3 k"]]:
-        """Means and factors now."""
+        """Current means and factors."""
         means, factors = vertices_to_factors(x.double().unflatten(0, (len(self.means), -1)))
         return means, factors / self.stretch[:, None]
 
 
 def gram_schmidt_edges(edges: Float[Tensor, "n 3 2"]) -> Float[Tensor, "n 3 2"]:
-    """Edges as the published way back sees them: the first as it is, of the second what is orthogonal to it. Loses shear."""
+    """Edges after the published conversion: the first one unchanged, of the second the orthogonal part. Loses shear."""
     a, b = edges.unbind(-1)
     across = orthogonal_part(b, unit(a))
     return torch.stack([a, (b * across).sum(-1, keepdim=True) * across], -1)
@@ -95,30 +95,30 @@ def simulate_points(
     method: Literal["exact", "gram_schmidt"] = "exact",
     edge_share: float | None = None,
 ) -> Iterator[Frame]:
-    """Frames of a scene whose Gaussians are points of an engine, the first at rest; each is computed when it is asked for.
+    """Frames of a scene whose Gaussians are points of an engine, the rest state first; each is computed on demand.
 
     Args:
         scene: 3dgs becomes tetrahedra of four points, 2dgs and flat ones triangles of three.
         engine: `CageEngine`, `WarpEngine`, `MpmPoints`, or your own.
         frames: At least 1.
         fps: Frames per second of simulated time.
-        select: What moves; all when None.
-        center: What is 0 for the engine, in the scene; 0 when None.
-        scale: Metres in the unit of the scene.
-        min_opacity: Fainter Gaussians stay where they are.
-        max_stretch: Gaussians are shown within this of their rest lengths; as they are when None.
-        flatten: Take three points of ellipsoids too, without their thinnest axis; the log says what is lost.
-        method: `gram_schmidt`: the published way back from triangles.
-        edge_share: No edge is given to the engine shorter than this share of the distance between neighbouring Gaussians;
-            the engine's own when None. 0: edges as they are, as published.
+        select: Moving Gaussians; all when None.
+        center: Origin of the engine's coordinates in the scene; 0 when None.
+        scale: Meters per unit of the scene.
+        min_opacity: Fainter Gaussians do not move.
+        max_stretch: Maximum ratio to rest lengths of rendered Gaussians; unlimited when None.
+        flatten: Use three points for ellipsoids as well, without their shortest axis; the loss is logged.
+        method: `gram_schmidt`: the published conversion back from triangles.
+        edge_share: Minimum edge length given to the engine, as a fraction of the distance between neighboring Gaussians;
+            the engine's own when None. 0: unchanged edges, as published.
 
     Returns:
-        Frames with the channels `means`, `covar_factors` or `edges`, and `turns` (rotations) where colours depend on the view.
+        Frames with the channels `means`, `covar_factors` or `edges`, and `turns` (rotations) if colors are view-dependent.
 
     Raises:
-        ConfigError: An option has a value that is not allowed.
-        InputError: Nothing is selected or opaque enough; the engine gives positions that are not finite.
-        ShapeError: The engine gives another number of points.
+        ConfigError: An option has an invalid value.
+        InputError: Nothing is selected or opaque enough, or the engine returns non-finite positions.
+        ShapeError: The engine returns a different number of points.
     """
     _check(frames, fps, scale, max_stretch, method, edge_share)
     if not isinstance(engine, PointEngine):
@@ -128,7 +128,7 @@ def simulate_points(
         if factors.shape[-1] != 2:
             raise ConfigError("method", "gram_schmidt is for triangles; give flatten=True")
         lengths = torch.linalg.vector_norm(factors, dim=1)
-        factors = torch.where((lengths[:, :1] < lengths[:, 1:])[..., None], factors.flip(-1), factors)  # the longer first
+        factors = torch.where((lengths[:, :1] < lengths[:, 1:])[..., None], factors.flip(-1), factors)  # the longer one first
     origin = torch.zeros(3, dtype=torch.float64) if center is None else center.detach().cpu().double()
     means = (scene.means.detach().cpu().double()[rows] - origin) * scale
     share = float(getattr(engine, "edge_share", 0.0)) if edge_share is None else edge_share
@@ -150,7 +150,7 @@ def to_sequence(scene: GaussianScene, frames: Iterable[Frame]) -> FrameSequence:
 
 @dataclass(frozen=True, eq=False)
 class _Shown:
-    """From means and factors in the engine's metres to channels of the whole scene."""
+    """Converts means and factors in the engine's meters to channels of the entire scene."""
 
     scene: GaussianScene
     rows: Int64[Tensor, " r"]
@@ -183,7 +183,7 @@ class _Shown:
 
 
 def _gradients(rest: Float[Tensor, "n 3 k"], factors: Float[Tensor, "n 3 k"]) -> Float[Tensor, "n 3 3"]:
-    """Deformation gradients from edges at rest, which are orthogonal, to those now; of a triangle its normal turns, too."""
+    """Deformation gradients from rest edges, which are orthogonal, to current ones; a triangle's normal rotates along."""
     inverse = rest / rest.square().sum(1, keepdim=True).clamp(min=torch.finfo(rest.dtype).tiny)
     found = factors @ inverse.mT
     if rest.shape[-1] == 2:
@@ -246,5 +246,5 @@ def _rest_factors(scene: GaussianScene, flatten: bool) -> Tensor:
 
 
 def _distance(means: Tensor) -> float:
-    """Median distance of a Gaussian to the nearest other one [m]."""
+    """Median distance of a Gaussian to its nearest neighbor [m]."""
     return float(knn(means, k=1)[0].median()) if len(means) > 1 else 0.0

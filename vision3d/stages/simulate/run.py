@@ -1,4 +1,4 @@
-"""The stage: a scene moves, frame by frame, into memory or a run folder."""
+"""The stage: simulate a scene frame by frame, in memory or to a run folder."""
 
 import logging
 import shutil
@@ -30,15 +30,15 @@ VIDEO = "video.mp4"
 
 @dataclass(frozen=True)
 class SimulateResult:
-    """A scene that moves."""
+    """A simulated scene."""
 
     sequence: FrameSequence
-    """Frames with the channels `means`, `covar_factors` (3dgs) or `edges` (2dgs, flat), and `turns` of colours that depend on
-    the view; or `vertices`. Read lazily from the run folder where there is one."""
+    """Frames with the channels `means`, `covar_factors` (3dgs) or `edges` (2dgs, flat), and `turns` for view-dependent colors;
+    or `vertices`. Read lazily from the run folder if there is one."""
     summary: dict[str, Any]
-    """Plain figures: frames, particles, steps, times."""
+    """Results as plain values: frames, particles, steps, times."""
     run_folder: Path | None = None
-    """Where it was written."""
+    """The run folder, if any."""
 
 
 def simulate_frames(
@@ -49,9 +49,9 @@ def simulate_frames(
     cameras: Cameras | None = None,
     default_up: Vector = (0.0, 0.0, 1.0),
 ) -> Iterator[Frame]:
-    """The frames of a simulation one by one, the first at rest; each is computed when it is asked for.
+    """The frames of a simulation one by one, the initial state first; each is computed on demand.
 
-    Args, errors: as of `simulate`. What is wrong with the input is raised at once and not with the first frame.
+    Args, errors: as for `simulate`. Errors of the input are raised at once instead of with the first frame.
     """
     config = SimulateConfig() if config is None else config
     check_config(simulate_frames, config)
@@ -70,25 +70,25 @@ def simulate(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> SimulateResult:
-    """Let a scene, or parts of it, move by physics.
+    """Simulate a scene, or parts of it, by physics.
 
     Args:
         config: Options; defaults when None.
         scene: Gaussians of any mode, each a particle whose covariance follows the deformation, F Sigma F^T; Gaussians on a
             mesh, or a mesh, whose vertices are the particles.
-        select: The moving part, in place of `config.select`. The rest of the scene is static and not an obstacle.
-        cameras: Of the photographs, which tell what is up.
-        default_up: Upward direction where neither options, cameras nor a floor tell.
-        up_from: Where `default_up` comes from: the caller, the format of the file, or a guess.
-        run_folder: Takes frames.zarr, whole after each frame, a line of figures a frame, checkpoints, pictures of the course
-            and what else the options want. With a `RunFolder` that has checkpoints the run resumes from the newest.
-        progress: Takes every frame.
+        select: The moving part, instead of `config.select`. The rest of the scene is static and not an obstacle.
+        cameras: Cameras of the photos, which determine the up direction.
+        default_up: Up direction if options, cameras and floor do not determine it.
+        up_from: Source of `default_up`: the caller, the format of the file, or a guess.
+        run_folder: Receives frames.zarr, complete after each frame, one line of metrics per frame, checkpoints, charts, and
+            other outputs of the options. A `RunFolder` with checkpoints resumes from the newest.
+        progress: Progress callback, called for every frame.
 
     Raises:
         InputError: The scene is empty or not finite, nothing is selected, or nothing is opaque enough.
-        ConfigError: An option does not fit, or the grid needs more memory than there is.
+        ConfigError: An option does not match the scene, or the grid needs more memory than available.
         NumericalError: The motion is no longer finite.
-        Interrupted: Ctrl-C or SIGTERM came, with a run folder; it resumes after its last whole frame.
+        Interrupted: Stopped by Ctrl-C or SIGTERM, with a run folder; resuming continues after the last complete frame.
 
     Example:
         >>> from vision3d import GaussianScene, simulate

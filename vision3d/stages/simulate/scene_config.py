@@ -1,4 +1,4 @@
-"""Options of what moves and what it meets: bodies, obstacles, wind, led parts, impulses."""
+"""Options for moving bodies and what acts on them: obstacles, wind, kinematic parts, impulses."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,36 +14,36 @@ EVERYWHERE: tuple[Vector, Vector] = (-math.inf, -math.inf, -math.inf), (math.inf
 
 @dataclass(frozen=True)
 class Boundary:
-    """A solid that particles meet."""
+    """A solid that particles collide with."""
 
     shape: Literal["plane", "box", "sphere", "mesh"] = "plane"
-    """plane: solid is what lies behind it. Others: solid is their inside, or their outside (`hollow`)."""
+    """plane: the solid is the half-space behind it. Others: the solid is the inside, or the outside (`hollow`)."""
     center: Vector = (0.0, 0.0, 0.0)
-    """A point of the plane, or the centre (of a mesh: where its origin is), at the time `start` [m]."""
+    """A point of the plane, or the center (of a mesh: its origin), at time `start` [m]."""
     normal: Vector = (0.0, 0.0, 1.0)
-    """Of the plane, towards the free side; any length > 0."""
+    """Normal of the plane, towards the free side; any length > 0."""
     half_size: Vector = (0.5, 0.5, 0.5)
-    """Half the edges of the box, along its own axes [m]."""
+    """Half edge lengths of the box, along its own axes [m]."""
     radius: float = 0.5
-    """Of the sphere [m]."""
+    """Radius of the sphere [m]."""
     mesh: str = ""
-    """Of a mesh: which one."""
+    """Key of the mesh."""
     hollow: bool = False
-    """Of box, sphere and mesh: whether it is a container."""
+    """Whether a box, sphere or mesh is a container."""
     kind: Literal["sticky", "slip", "separate"] = "separate"
-    """sticky: nothing moves against it; slip: nothing moves through its surface either way; separate: nothing moves inwards."""
+    """sticky: no motion relative to it; slip: no motion through its surface either way; separate: no motion inwards."""
     friction: float = 0.0
-    """Coulomb's coefficient, of slip and separate; at least 0."""
+    """Coulomb friction coefficient, for slip and separate; at least 0."""
     velocity: Vector = (0.0, 0.0, 0.0)
-    """Of the solid's centre [m/s]."""
+    """Velocity of the solid's center [m/s]."""
     quat: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
-    """How box and mesh are turned at the time `start`, wxyz, own axes to those of the world; any length > 0."""
+    """Orientation of a box or mesh at time `start`, wxyz, own axes to world axes; any length > 0."""
     angular_velocity: Vector = (0.0, 0.0, 0.0)
-    """About the centre, along the axes of the world [rad/s]."""
+    """About the center, along world axes [rad/s]."""
     start: float = 0.0
-    """Time from which it is there [s]."""
+    """Time at which it appears [s]."""
     end: float = math.inf
-    """Time from which it is gone [s]."""
+    """Time at which it disappears [s]."""
 
     def __post_init__(self) -> None:
         for name, choices in (("shape", ("plane", "box", "sphere", "mesh")), ("kind", ("sticky", "slip", "separate"))):
@@ -70,20 +70,20 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Wind:
-    """Air that drags along what is in it: v += (1 - exp(-drag dt)) (velocity - v) at the nodes."""
+    """Wind with drag: v += (1 - exp(-drag dt)) (velocity - v) at the nodes in its box."""
 
     velocity: Vector
     """[m/s]."""
     drag: float = 1.0
-    """How fast velocities follow [1/s]."""
+    """Drag rate [1/s]."""
     low: Vector = EVERYWHERE[0]
-    """Lower corner of the box that it blows in [m]."""
+    """Lower corner of the box with wind [m]."""
     high: Vector = EVERYWHERE[1]
     """Upper corner [m]."""
     start: float = 0.0
-    """Time from which it blows [s]."""
+    """Time at which it starts [s]."""
     end: float = math.inf
-    """Time from which it is gone [s]."""
+    """Time at which it stops [s]."""
 
     def __post_init__(self) -> None:
         if len(self.velocity) != 3 or not all(map(math.isfinite, self.velocity)):
@@ -98,18 +98,18 @@ class Wind:
 
 @dataclass(frozen=True)
 class Motion:
-    """How led particles move as long as its time window lasts: as a rigid body. All zero: they are held."""
+    """Prescribed rigid motion of kinematic particles within a time window. All zero: they are held in place."""
 
     velocity: Vector = (0.0, 0.0, 0.0)
     """[m/s]."""
     angular_velocity: Vector = (0.0, 0.0, 0.0)
-    """About `center`, along the axes of the world [rad/s]."""
+    """About `center`, along world axes [rad/s]."""
     center: Vector = (0.0, 0.0, 0.0)
-    """At the time `start` [m]; it moves with `velocity`."""
+    """Center at time `start` [m]; it moves with `velocity`."""
     start: float = 0.0
-    """Time from which they are led [s]."""
+    """Time from which the particles are kinematic [s]."""
     end: float = math.inf
-    """Time from which they are free [s]."""
+    """Time at which they are released [s]."""
 
     def __post_init__(self) -> None:
         for name in ("velocity", "angular_velocity", "center"):
@@ -130,14 +130,14 @@ class Motion:
 
 @dataclass(frozen=True)
 class Keyframe:
-    """Where a solid is at a time."""
+    """Pose of a solid at a time."""
 
     time: float
     """[s]."""
     center: Vector
-    """Its centre, in the scene's units."""
+    """Center, in the scene's units."""
     quat: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
-    """How it is turned, wxyz, own axes to those of the scene; any length > 0."""
+    """Orientation, wxyz, own axes to scene axes; any length > 0."""
 
     def __post_init__(self) -> None:
         check_numbers("center", self.center, 3)
@@ -150,10 +150,10 @@ class Keyframe:
 
 @dataclass(frozen=True)
 class Mover:
-    """A solid that goes from keyframe to keyframe, straight and turning evenly; before and after them it stands."""
+    """A solid that moves from keyframe to keyframe at constant velocities; before and after, it stands still."""
 
     solid: Boundary
-    """What it is; its centre, quaternion, velocities and time window are those of the keyframes."""
+    """The solid; its center, quaternion, velocities and time window come from the keyframes."""
     keyframes: tuple[Keyframe, ...]
     """At least one, times ascending."""
 
@@ -169,18 +169,18 @@ class Mover:
 
 @dataclass(frozen=True)
 class Lead:
-    """A part that is held (all velocities 0) or led as a rigid body, as long as its time window lasts; then it is free."""
+    """A part that is held in place (all velocities 0) or moved rigidly within a time window; then it is released."""
 
     select: tuple[str, ...]
-    """Which part of what moves, as `select` of a body."""
+    """Selection of the part, as `select` of a body."""
     velocity: Vector = (0.0, 0.0, 0.0)
-    """[m/s], along the axes of the scene."""
+    """[m/s], along scene axes."""
     angular_velocity: Vector = (0.0, 0.0, 0.0)
     """About `center` [rad/s]."""
     center: Vector | None = None
-    """In the scene's units; the middle of the part when None."""
+    """In the scene's units; None: the center of the part."""
     start: float = 0.0
-    """Time from which it is led [s]."""
+    """Time from which it is kinematic [s]."""
     end: float = math.inf
     """Time of its release [s]."""
 
@@ -192,14 +192,14 @@ class Lead:
 
 @dataclass(frozen=True)
 class Impulse:
-    """A push: at a time, velocities change at once."""
+    """An instantaneous change of velocities."""
 
     velocity: Vector
-    """What is added to velocities [m/s], along the axes of the scene."""
+    """Added to the velocities [m/s], along scene axes."""
     time: float = 0.0
     """[s]."""
     select: tuple[str, ...] = ()
-    """Which part of what moves, as `select` of a body; all when empty."""
+    """Selection of the part, as `select` of a body; empty: everything that moves."""
 
     def __post_init__(self) -> None:
         check_numbers("velocity", self.velocity, 3)
@@ -209,18 +209,18 @@ class Impulse:
 
 @dataclass(frozen=True)
 class Body:
-    """One thing that moves, of one material."""
+    """A moving body of one material."""
 
     material: Material = field(default_factory=jelly)
-    """What it is made of: the name of a preset, or its values; `preset` among them says what the others start from."""
+    """Material: the name of a preset, or values; `preset` among them gives the defaults of the others."""
     select: tuple[str, ...] = ()
-    """What belongs to it; several unite: box:CX,CY,CZ,HX,HY,HZ (half edges), sphere:CX,CY,CZ,R, plane:PX,PY,PZ,NX,NY,NZ (what
-    lies in front), label:N, component[:N] (the largest connected one, or the N-th), rest (what no other body has), all, or a
-    selection's .json. Empty: the rest."""
+    """Selection, a union of: box:CX,CY,CZ,HX,HY,HZ (half edges), sphere:CX,CY,CZ,R, plane:PX,PY,PZ,NX,NY,NZ (points in front),
+    label:N, component[:N] (the largest connected one, or the N-th), rest (points of no other body), all, or the path of a
+    .json. Empty: the rest."""
     velocity: Vector = (0.0, 0.0, 0.0)
-    """At the start, along the axes of the scene [m/s]."""
+    """At the start, along scene axes [m/s]."""
     angular_velocity: Vector = (0.0, 0.0, 0.0)
-    """At the start, about its middle [rad/s]."""
+    """At the start, about its center [rad/s]."""
     fill: Fill = "auto"
     """As of `SimulateConfig`."""
     name: str = ""

@@ -1,4 +1,4 @@
-"""The course of a simulation: frame by frame, with impulses in between, and what it needs to resume."""
+"""Runs a simulation frame by frame, with impulses in between; its state can be saved and restored."""
 
 import logging
 import math
@@ -27,14 +27,14 @@ logger = logging.getLogger("vision3d.physics")
 
 
 class Stopped(Exception):
-    """A simulation was asked to stop in the middle of a frame."""
+    """A simulation was asked to stop within a frame."""
 
 
 class Simulation:
-    """A scene that moves.
+    """A running simulation.
 
     Args:
-        setup: The scene, ready to move.
+        setup: The scene, ready to simulate.
         config: Options.
     """
 
@@ -43,7 +43,7 @@ class Simulation:
         self.device = _device(config, setup.engine)
         self.engine = self._new_engine(setup.particles)
         self.is_stopped: Callable[[], bool] = lambda: False
-        """Asked every fifth of a second or so; `step` raises `Stopped` where it is."""
+        """Checked about every fifth of a second; `step` raises `Stopped` if it returns True."""
         self._whole = _moved(setup.particles, torch.device("cpu"))
         self.start = setup.particles.center
         self.next = 0
@@ -54,17 +54,17 @@ class Simulation:
         self._whole_counts = self._counts()
 
     def frames(self) -> Iterator[Frame]:
-        """The frames that are left, each computed when it is asked for."""
+        """The remaining frames, computed one by one."""
         while self.next < self.config.frames:
             yield self.step()
 
     @torch.no_grad()
     def step(self) -> Frame:
-        """Move on to the next frame; the first one is the start.
+        """Advances to the next frame; the first one is the initial state.
 
         Raises:
-            NumericalError: Something is no longer finite.
-            Stopped: `is_stopped` says so; `state` is that of the last whole frame.
+            NumericalError: A value is no longer finite.
+            Stopped: `is_stopped` returned True; `state` is that of the last complete frame.
         """
         index, fps = self.next, self.config.fps
         report = Advance(0, 0.0, 0.0, 0)
@@ -79,7 +79,7 @@ class Simulation:
             self.kept += report.num_kept
         particles = self.particles
         frame = Frame(index, index / fps, self._channels(particles), self._figures(particles, report))
-        # A run that is resumed starts with particles in this order, so this one does, too.
+        # A resumed run starts with particles in this order, so this one does, too.
         self.engine = self._new_engine(particles)
         self.next = index + 1
         self._whole = particles
@@ -87,17 +87,17 @@ class Simulation:
         return frame
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to resume after the last whole frame: tensors and plain values."""
+        """State after the last complete frame, for `restore`: tensors and plain values."""
         tensors = {field.name: getattr(self._whole, field.name) for field in fields(self._whole)}
         counts = self._whole_counts
         source = hash_points(self.setup.representation.points.float())
         return {"particles": tensors, "engine": self.setup.engine.name, "source": source, **counts}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state.
+        """Resumes from a state.
 
         Raises:
-            FileFormatError: It is of another scene.
+            FileFormatError: It belongs to another scene.
         """
         found = state.get("particles", {})
         own = self.setup.particles
@@ -105,10 +105,10 @@ class Simulation:
         is_own = set(names) <= found.keys() and {*_COUNTS, "source", "engine"} <= state.keys()
         is_own = is_own and len(found["x"]) == len(own)
         if not is_own or state["source"] != hash_points(self.setup.representation.points.float()):
-            raise FileFormatError("checkpoint", "is of a different scene; give that one, or start again with --overwrite")
+            raise FileFormatError("checkpoint", "belongs to a different scene; use that one, or start over with --overwrite")
         if state["engine"] != self.setup.engine.name:
             raise FileFormatError(
-                "checkpoint", f"is of engine {state['engine']}, this is {self.setup.engine.name}; give --engine"
+                "checkpoint", f"was written by engine {state['engine']}, not {self.setup.engine.name}; use --engine"
             )
         self._whole = Particles(*(found[name] for name in names))
         self.engine = self._new_engine(self._whole)
@@ -118,11 +118,11 @@ class Simulation:
 
     @property
     def particles(self) -> Particles:
-        """The particles now, on the CPU."""
+        """The current particles, on the CPU."""
         return _moved(self.engine.particles, torch.device("cpu"))
 
     def summary(self) -> dict[str, Any]:
-        """Figures of all frames so far."""
+        """Metrics of all frames so far."""
         count, rate = int((self.setup.particles.mass > 0).sum()), 0.0
         if self.seconds > 0:
             rate = count * self.substeps / self.seconds / 1e6
@@ -146,7 +146,7 @@ class Simulation:
         return self.setup.engine(_moved(particles, self.device), self.setup.world)
 
     def _advance(self, begin: float, end: float) -> Advance:
-        """To the end of a frame, with the impulses on the way."""
+        """Advances to the end of a frame, applying impulses in between."""
         reports, now = [], begin
         stops = sorted({push.time for push in self.setup.pushes if begin < push.time < end})
         dt = stable_dt(self._whole, self.setup.world.materials, self.setup.world.grid.spacing)
@@ -170,9 +170,9 @@ class Simulation:
         return Advance(sum(report.steps for report in reports), shortest, reports[-1].last_dt, kept)
 
     def _num_slices(self, duration: float, dt: float) -> int:
-        """Into how many calls of the engine this is split, so that each takes about a fifth of a second.
+        """Number of engine calls for this duration, each taking about a fifth of a second.
 
-        It depends on nothing but the state, as the ends of calls are ends of time steps.
+        It depends on the state only, because each call ends with a time step.
         """
         work = len(self._whole) + self.setup.world.grid.num_nodes // 10
         steps = max(1, int(self.engine.particle_steps_a_second / 5 / work))
@@ -222,7 +222,7 @@ class Simulation:
 
 
 def _device(config: SimulateConfig, engine: type[Engine]) -> torch.device:
-    """Where the particles of the engine are."""
+    """Device of the engine's particles."""
     if config.device == "auto" and not (engine.name == "native" and native.has_cuda()):
         return torch.device("cpu")
     return resolve_device(config.device)

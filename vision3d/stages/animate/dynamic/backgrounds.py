@@ -1,4 +1,4 @@
-"""A background colour that shows where an object is missing."""
+"""A background color that contrasts with the object."""
 
 import torch
 from jaxtyping import Float
@@ -10,15 +10,15 @@ _BACKGROUNDS = (
     (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.0, 1.0, 1.0),
     (1.0, 0.0, 1.0), (1.0, 1.0, 0.0),
 )  # fmt: skip
-_COLOR_VIEWS, _COLOR_PIXELS = 16, 20_000  # images and pixels whose colours are looked at
-_COLOR_SHARE = 0.02  # of the pixels that may be nearer to the background
+_COLOR_VIEWS, _COLOR_PIXELS = 16, 20_000  # number of images and pixels sampled for colors
+_COLOR_SHARE = 0.02  # fraction of pixels that may be closer to the background
 
 
 @torch.no_grad()
 def background_color(footage: Footage) -> Float[Tensor, " 3"]:
-    """The colour out of white, black, grey and the corners of the colour cube that is farthest from those of the object.
+    """The color among white, black, gray and the corners of the color cube that is farthest from those of the object.
 
-    Over a background like the object, an image does not tell where the object is missing.
+    With a background similar to the object, missing parts of the object would not be visible in an image.
     """
     values = footage.pictures[:: max(1, len(footage) // _COLOR_VIEWS)].float() / 255
     colors = values[values[..., 3] > 0.5][:, :3]

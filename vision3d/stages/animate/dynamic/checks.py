@@ -1,4 +1,4 @@
-"""What may be wrong with a fitted motion, told from the motion and the images that it was fitted to."""
+"""Warnings about a fitted motion, from the motion and the images that it was fitted to."""
 
 import torch
 from jaxtyping import Float
@@ -10,16 +10,16 @@ from vision3d.scene import Mesh
 from vision3d.stages.animate.dynamic.evaluation import MotionEvaluation
 
 STRETCH = 2.0
-"""Factor on the length of an edge beyond which it counts as stretched."""
-_MOST_STRETCHED = 0.005  # share of the edges of a frame; skinned joints of good rigs stretch a few
-_FALL = 0.05  # of the IoU, from the first third of the frames to the last
+"""Ratio of an edge's length to its rest length above which it counts as stretched."""
+_MAX_STRETCHED = 0.005  # fraction of the edges of a frame; joints of good rigs stretch a few
+_FALL = 0.05  # decrease of the IoU from the first third of the frames to the last
 
 
 @torch.no_grad()
 def stretched_edges(mesh: Mesh, vertices: Float[Tensor, "t v 3"]) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"]]:
-    """Share of the edges that are longer than `STRETCH` times their length at rest, and the largest such factor, of each frame.
+    """Fraction of edges longer than `STRETCH` times their rest length, and the largest such ratio, for each frame.
 
-    Edges without length at rest do not count.
+    Edges of zero rest length are ignored.
     """
     places, faces, place = weld_vertices(mesh.vertices, mesh.faces)
     (a, b), first = unique_edges(faces)[0].T, first_of_each(place)
@@ -40,11 +40,11 @@ def frame_ious(evaluation: MotionEvaluation) -> dict[int, float]:
 
 
 def motion_warnings(evaluation: MotionEvaluation, mesh: Mesh, vertices: Float[Tensor, "t v 3"]) -> list[str]:
-    """A line for everything that looks wrong."""
+    """Warnings, one line each."""
     found = []
     shares, factors = stretched_edges(mesh, vertices)
     worst = int(shares.argmax())
-    if float(shares[worst]) > _MOST_STRETCHED:
+    if float(shares[worst]) > _MAX_STRETCHED:
         found.append(
             f"{100 * float(shares[worst]):.1f} % of the edges are stretched beyond {STRETCH:g}x in frame {worst}"
             f" (up to {float(factors[worst]):.1f}x): parts of the mesh may be misplaced"

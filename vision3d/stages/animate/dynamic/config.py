@@ -13,35 +13,35 @@ from vision3d.stages.animate.guidance.config import SdsConfig
 RESUMABLE = ("checkpoint_every", "keep", "log_every", "video")
 """Keys that may change when a run is resumed."""
 GROWS = ("steps",)
-"""Keys that may become larger when a run is resumed."""
+"""Keys that may be larger when a run is resumed."""
 _STEPS, _FRAME_STEPS = 1000, 60  # at least, and for each frame
 
 
 @dataclass(frozen=True)
 class FieldConfig:
-    """How nodes move in time."""
+    """Motion of the nodes over time."""
 
     kind: Literal["discrete", "mlp", "hexplane"] = "discrete"
-    """Free numbers for each frame with splines between them (discrete), a perceptron on waves of place and time (mlp), or
-    planes of features over pairs of x, y, z and t (hexplane)."""
+    """Free parameters for each frame with splines between them (discrete), an MLP on Fourier features of position and time
+    (mlp), or feature planes over pairs of x, y, z and t (hexplane)."""
     stretch: bool = True
     """Whether nodes stretch; otherwise they move rigidly."""
     discrete_rate: float = 5e-3
-    """Learning rate of free numbers."""
+    """Learning rate of the free parameters."""
     joint_rate: float = 0.03
-    """Learning rate of the joints while frames come in [rad]; a third of it afterwards."""
+    """Learning rate of the joints while frames are added [rad]; a third of it afterwards."""
     rate: float = 2e-3
     """Learning rate of the layers of networks."""
     plane_rate: float = 2e-2
     """Learning rate of planes."""
     frequencies: int = 3
-    """Waves along each axis (mlp)."""
+    """Frequencies along each axis (mlp)."""
     layers: int = 2
     """Layers before the heads (mlp)."""
     width: int = 64
     """Width of the layers."""
     features: int = 8
-    """Features of a plane (hexplane)."""
+    """Features per plane (hexplane)."""
     resolutions: tuple[int, ...] = (16, 32)
     """Cells of the planes along an axis, coarse to fine (hexplane)."""
 
@@ -59,40 +59,40 @@ class FieldConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the loss; each term is a mean and does not depend on the sizes of pictures, meshes and the world."""
+    """Weights of the loss; each term is a mean and independent of the sizes of images, meshes and the world."""
 
     rgb: float = 1.0
-    """Images over random background colours: absolute differences and SSIM."""
+    """Images over random background colors: absolute differences and SSIM."""
     ssim: float = 0.2
     """Weight of SSIM in it, in [0, 1]; no effect on images smaller than 11 pixels."""
     mask: float = 2.0
     """Squared differences of opacity."""
     mask_start: float = 4.0
-    """Factor on `mask` at the beginning, which falls to 1 at half of the steps: outlines lead before colours do."""
+    """Factor on `mask` at the beginning, which falls to 1 at half of the steps: silhouettes are matched before colors."""
     blurred: float = 80.0
-    """Squared differences at the coarser levels of image and opacity pyramids, which pull on limbs that are far off."""
+    """Squared differences at the coarser levels of image and opacity pyramids, which attract limbs that are far off."""
     arap: float = 1.0
     """As-rigid-as-possible energy of the frames (Sorkine and Alexa 2007)."""
     arap_between: float = 0.5
     """The same at times between frames."""
     edges: float = 0.5
-    """What neighbouring nodes predict for each other (Sumner et al. 2007, E_reg), in squared radii of the object."""
+    """Difference of what neighboring nodes predict for each other (Sumner et al. 2007, E_reg), in squared object radii."""
     final: float = 0.1
-    """Factor on `arap`, `arap_between` and `edges` in the last step; it falls from 1 once all frames are in, above 0."""
+    """Factor on `arap`, `arap_between` and `edges` in the last step; it decreases from 1 once all frames are added, above 0."""
     limit: float = 0.05
-    """Mean squared strain of an edge over the frames of which a quarter of its weight in `arap` is left, once all frames are
-    in: what is stretched and bent most yields, as joints do. 0: none does."""
+    """Mean squared strain of an edge over the frames at which a quarter of its weight in `arap` remains, once all frames are
+    added: a robust weight that lets joints bend. 0: no robust weights."""
     normals: float = 0.02
-    """Squared changes of the cosines between the normals of adjacent faces; those at rest are right, so edges stay sharp."""
+    """Squared changes of the cosines between the normals of adjacent faces relative to the rest pose, so edges stay sharp."""
     acceleration: float = 0.02
-    """Second difference in time of the nodes' shifts, in squared radii of the object, and of the joints' rotations [rad^2]."""
+    """Second difference in time of the nodes' translations, in squared object radii, and of the joints' rotations [rad^2]."""
     pose: float = 1e-3
     """Squared rotations of the joints from the rest pose [rad^2]."""
     depth: float = 0.0
-    """Squared motion of the surface towards a camera of each frame or away from it, in squared radii of the object: one camera
-    does not see it."""
+    """Squared motion of the surface along the viewing direction of a camera of each frame, in squared radii of the object: a
+    single camera does not see it."""
     guidance: float = 1e-5
-    """Score distillation, with --guidance (DreamMesh4D has 0.1 beside 5000 of the colours)."""
+    """Score distillation, with --guidance (DreamMesh4D has 0.1, with 5000 for colors)."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -106,7 +106,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """The camera of a clip that comes without; how far away it is follows from the mask, which the mesh at rest fills."""
+    """The camera of a clip without cameras; its distance follows from the mask, which the mesh in its rest pose fills."""
 
     elevation: float = 5.0
     """Height above the horizon [deg]."""
@@ -115,7 +115,7 @@ class CameraConfig:
     fovy: float = 20.0
     """Vertical field of view [deg]."""
     up: Literal["x", "y", "z"] = "y"
-    """Which axis of the mesh points up."""
+    """Up axis of the mesh."""
 
     def __post_init__(self) -> None:
         checks = (
@@ -128,7 +128,7 @@ class CameraConfig:
 
 @dataclass(frozen=True)
 class AnimateConfig:
-    """From a mesh and a clip with masks to a mesh that moves."""
+    """Fit the motion of a mesh to a clip with masks."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("steps",),
@@ -150,7 +150,7 @@ class AnimateConfig:
     }
 
     fit: Literal["auto", "joints", "graph"] = "auto"
-    """What moves the mesh: its joints (joints), the nodes of a deformation graph (graph), or joints if there are any and then
+    """What deforms the mesh: its joints (joints), the nodes of a deformation graph (graph), or joints if there are any and then
     nodes for the residual (auto)."""
     nodes: int = 128
     """Nodes of the deformation graph."""
@@ -159,7 +159,7 @@ class AnimateConfig:
     method: SkinningMethod = "hybrid"
     """Skinning: linear (lbs), dual quaternions (dqs), or a blend fitted for each node (hybrid)."""
     motion: FieldConfig = field(default_factory=FieldConfig)
-    """How nodes move in time."""
+    """Motion of the nodes over time."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss."""
     sds: SdsConfig = field(default_factory=SdsConfig)
@@ -173,24 +173,24 @@ class AnimateConfig:
     views_per_step: int = 2
     """Cameras per frame of a step."""
     grow: float = 0.5
-    """Fraction of training during which frames are added, one after the other away from the reference; 0: all at once."""
+    """Fraction of training during which frames are added, in order of their distance from the reference; 0: all at once."""
     coarse: int = 2
     """Training starts on images this many times smaller: 1, 2, 4 or 8."""
     coarse_steps: float = 0.3
     """Fraction of training on the smaller images."""
     resolution: int = 128
-    """Longest side of the training images [px]; larger ones are cropped to the object if their cameras are known, and averaged
-    down. 0 keeps their size."""
+    """Longest side of the training images [px]; larger ones are cropped to the object if their cameras are known, and
+    downscaled. 0 keeps their size."""
     fps: float = 24.0
     """Frames per second of a folder of images without times; a video has its own."""
     reference: int | None = None
     """Frame in which the mesh is exactly in its rest pose; -1: none [default: the first in which the mesh covers its masks (IoU
     0.97), else -1]."""
     renderer: Literal["auto", "mesh", "gaussians"] = "auto"
-    """What is rendered and compared: the mesh with its texture or colours, Gaussians on its faces, or whichever was given
+    """What is rendered: the mesh with its texture or colors, Gaussians on its faces, or whichever was given
     (auto)."""
     per_face: Literal[1, 3, 4, 6] = 6
-    """Gaussians per face, if the mesh comes without."""
+    """Gaussians per face, if the mesh has none."""
     hold_out_every: int = 0
     """Hold out every N-th frame for evaluation; 0: none."""
     hold_out_cameras: tuple[str, ...] = ()
@@ -202,7 +202,7 @@ class AnimateConfig:
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     video: bool = True
-    """Write comparison.mp4: given, fitted, and from another side."""
+    """Write comparison.mp4: target, fit, and another view."""
     seed: int = 0
     """Seed of the order of frames and cameras, and of networks."""
     device: str = "auto"
@@ -211,7 +211,7 @@ class AnimateConfig:
     """Rasterizer of Gaussians."""
 
     def total_steps(self, frames: int) -> int:
-        """`steps`, or what it is by default for so many frames."""
+        """`steps`, or its default for this number of frames."""
         return max(_STEPS, _FRAME_STEPS * frames) if self.steps is None else self.steps
 
     def __post_init__(self) -> None:

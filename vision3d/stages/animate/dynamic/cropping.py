@@ -1,4 +1,4 @@
-"""Images cut to where the object is, so that `--resolution` is spent on it."""
+"""Crops images to the object, so that `--resolution` is spent on it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from vision3d.scene import Cameras
 
-_MARGIN = 0.1  # of the longer side of the object, on each side
-_WORTH = 0.9  # share of the longest side of the images above which they stay whole
+_MARGIN = 0.1  # on each side, relative to the longer side of the object
+_WORTH = 0.9  # crops larger than this fraction of the images are not used
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A window of one size in the images of every camera."""
+    """A window of the same size in the images of every camera."""
 
     corners: tuple[tuple[int, int], ...]
     """Left and upper edge in each image [px]."""
@@ -24,11 +24,11 @@ class Crop:
 
     @classmethod
     def around(cls, alphas: Iterable[Float[Tensor, "h w"]], names: Sequence[str]) -> "Crop | None":
-        """The window round all masks of each camera; None where it is nearly as large as the images, or a mask is empty.
+        """The window around all masks of each camera; None if it is nearly as large as the images, or a mask is empty.
 
         Args:
-            alphas: Of images of one size.
-            names: Which camera took each.
+            alphas: Alpha of images of the same size.
+            names: Camera of each image.
         """
         boxes: dict[str, list[int]] = {}
         size = (0, 0)
@@ -61,7 +61,7 @@ class Crop:
         return image[top : top + self.height, left : left + self.width]
 
     def cameras(self, cameras: Cameras) -> Cameras:
-        """Cameras of the windows: the same rays, with the principal points moved."""
+        """Cameras of the windows: the same rays, with shifted principal points."""
         Ks = cameras.Ks.clone()
         Ks[:, :2, 2] -= torch.tensor(self.corners).to(Ks)
         sizes = [torch.full_like(cameras.width, side) for side in (self.width, self.height)]

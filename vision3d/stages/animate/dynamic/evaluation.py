@@ -1,4 +1,4 @@
-"""How well a motion fits: pictures it was fitted to, unseen frames, unseen cameras, and true vertices where they are known."""
+"""Evaluation of a motion: training images, unseen frames, unseen cameras, and true vertices if known."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,29 +24,29 @@ class PictureMetrics:
     """Metrics of one image, over `background_color`."""
 
     split: Split
-    """Whether it was fitted to, or what of it was not."""
+    """Whether it was trained on, or why not."""
     camera: str
     frame: int
     psnr: float
-    """[dB]; at most 100, for pictures that are equal."""
+    """[dB]; at most 100, for identical images."""
     ssim: float | None
-    """None for pictures smaller than 11 pixels."""
+    """None for images smaller than 11 pixels."""
     iou: float
-    """Of the masks, at half opacity: what both cover over what one of them covers."""
+    """Mask IoU at opacity 0.5."""
 
 
 @dataclass(frozen=True)
 class MotionEvaluation:
-    """Figures of all pictures."""
+    """Metrics of all images."""
 
     pictures: tuple[PictureMetrics, ...]
     reference: int
-    """The frame that is given."""
+    """The frame of the rest pose."""
 
     def mean(self) -> dict[str, float]:
-        """Mean of each figure over the pictures of each split that there is, such as unseen_frames_psnr.
+        """Mean of each metric over the images of each split, such as unseen_frames_psnr.
 
-        Without the reference frame: its shape is given, so there it is right in all cameras.
+        Without the reference frame: its shape is given, so it is exact in all cameras.
         """
         means = {}
         for split in SPLITS:
@@ -58,7 +58,7 @@ class MotionEvaluation:
         return means
 
     def save(self, path: Path) -> None:
-        """Write the means, and as `views` the figures of what was held out, with the names of their pictures."""
+        """Write the means, and as `views` the metrics of held-out images with their file names."""
         views = [{"name": _name(row), "file": file_name(row), **asdict(row)} for row in self.pictures if row.split != "fitted"]
         with atomic_write(path) as temporary:
             temporary.write_text(to_json({"mean": self.mean(), "views": views}, indent=2) + "\n", "utf-8")
@@ -77,18 +77,18 @@ def evaluate_motion(
     renders: Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> MotionEvaluation:
-    """Draw every picture and compare it with the given one.
+    """Render every image and compare it with the target.
 
     Args:
-        painter: How the mesh looks.
+        painter: Renderer of the mesh.
         vertices: At all times of the footage [m].
-        footage: What was given.
-        cameras: One a picture.
-        splits: Which pictures are of which kind.
-        reference: The frame that is given.
-        background: Colour behind the object.
-        renders: Folder for the pictures that were held out: given on the left, drawn on the right.
-        progress: Takes the pictures.
+        footage: The targets.
+        cameras: One per image.
+        splits: Images of each split.
+        reference: The frame of the rest pose.
+        background: Background color.
+        renders: Folder for the held-out images: target on the left, render on the right.
+        progress: Progress callback.
     """
     rows, total = [], sum(map(len, splits.values()))
     with Progress(total, "eval", progress) as bar:
@@ -109,13 +109,13 @@ def evaluate_motion(
 def vertex_errors(
     vertices: Float[Tensor, "t v 3"], truth: Float[Tensor, "t v 3"], rest: Float[Tensor, "v 3"]
 ) -> Float[Tensor, " t"]:
-    """Mean distance of the vertices from the true ones in each frame, in diagonals of the box round the mesh at rest."""
+    """Mean distance of the vertices from the true ones in each frame, relative to the box diagonal of the rest mesh."""
     diagonal = torch.linalg.vector_norm(rest.amax(0) - rest.amin(0))
     return torch.linalg.vector_norm(vertices - truth.to(vertices), dim=-1).mean(-1) / diagonal
 
 
 def file_name(row: PictureMetrics) -> str:
-    """Name of the picture in the folder of renders."""
+    """File name of the image in the folder of renders."""
     return f"{row.camera.replace('/', '_')}_{row.frame:04d}.png"
 
 

@@ -1,7 +1,7 @@
-"""Node fields: how the nodes of a deformation graph move in time.
+"""Node fields: motion of the nodes of a deformation graph over time.
 
-Each gives 14 raw numbers a node and time, all zero at the start: shift [radii], quaternion minus identity, strain (xx, yy, zz,
-xy, xz, yz), and the logit of the blend. All zero is the rest pose.
+Each gives 14 raw numbers per node and time, initially all zero: translation [radii], quaternion minus identity, strain (xx,
+yy, zz, xy, xz, yz), and the logit of the blend. All zero is the rest pose.
 """
 
 import math
@@ -19,12 +19,12 @@ from vision3d.stages.animate.dynamic.config import FieldConfig
 from vision3d.stages.animate.dynamic.splines import extrapolated, spline
 
 WIDTHS = (3, 4, 6, 1)
-_MOST_AHEAD = 2.0  # gaps between frames that a motion is carried on over
+_MAX_AHEAD = 2.0  # maximum extrapolation of a motion, in gaps between frames
 _UNIT_QUAT, _UNIT_STRETCH = (1.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 
 
 class NodePoses(NamedTuple):
-    """What `DeformationGraph.deform` takes, for each time."""
+    """Arguments of `DeformationGraph.deform`, for each time."""
 
     quats: Float[Tensor, "t n 4"]
     translations: Float[Tensor, "t n 3"]
@@ -36,10 +36,10 @@ class NodeField(nn.Module, ABC):
     """Poses of N nodes at any time, the rest pose at the reference time.
 
     Args:
-        nodes: At rest [m].
-        times: Of the frames [s], ascending.
-        reference: When the nodes are at rest [s].
-        radius: Unit of shifts [m].
+        nodes: Rest positions [m].
+        times: Times of the frames [s], ascending.
+        reference: Time of the rest pose [s].
+        radius: Unit of translations [m].
         config: Options.
     """
 
@@ -64,7 +64,7 @@ class NodeField(nn.Module, ABC):
         return self.decode(self.raw(times.to(next(self.parameters()).device)))
 
     def decode(self, raw: Float[Tensor, "t n 14"]) -> NodePoses:
-        """Poses out of raw numbers."""
+        """Convert raw numbers to poses."""
         shift, turn, strain, logit = raw.split(WIDTHS, -1)
         stretches = shift.new_tensor(_UNIT_STRETCH).expand_as(strain)
         return NodePoses(
@@ -75,16 +75,16 @@ class NodeField(nn.Module, ABC):
         )
 
     def groups(self, config: FieldConfig) -> list[dict]:
-        """Parameters with their learning rates, for an optimiser."""
+        """Parameters with their learning rates, for an optimizer."""
         return [{"params": list(self.parameters()), "lr": config.rate}]
 
     def start_from(self, time: float, other: float, before: float) -> None:
-        """Let a frame that was not fitted yet begin where another one stands, moved on as that one moved since the one before;
-        networks do so of themselves."""
+        """Initialize a frame that was not fitted yet from another frame, extrapolated by the motion since `before`; networks
+        extrapolate by themselves."""
 
 
 class DiscreteField(NodeField):
-    """Free numbers for each frame, with cubic Hermite splines between the frames (Catmull-Rom tangents)."""
+    """Free parameters for each frame, with cubic Hermite splines between the frames (Catmull-Rom tangents)."""
 
     def __init__(
         self, nodes: Float[Tensor, "n 3"], times: Float64[Tensor, " t"], reference: float, radius: float, config: FieldConfig
@@ -105,11 +105,11 @@ class DiscreteField(NodeField):
     def start_from(self, time: float, other: float, before: float) -> None:
         keys = cast(Tensor, self.keys)
         row = int(torch.searchsorted(keys, keys.new_tensor([time])))
-        self.values[row] = extrapolated(keys, self.values, time, other, before, _MOST_AHEAD)
+        self.values[row] = extrapolated(keys, self.values, time, other, before, _MAX_AHEAD)
 
 
 class _Heads(nn.Module):
-    """Residual heads for shift, turn, strain and blend, whose last layers begin at zero (DreamMesh4D)."""
+    """Residual heads for translation, rotation, strain and blend, whose last layers are initialized to zero (DreamMesh4D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class _Heads(nn.Module):
 
 
 class _NetworkField(NodeField):
-    """A network of place and time. The reference time is exactly at rest, as the numbers are multiplied by
+    """A network of position and time. It is exactly the rest pose at the reference time, since its output is multiplied by
     1 - exp(-((t - t_ref) / tau)^2), with tau half of the mean gap between frames."""
 
     def __init__(
@@ -141,11 +141,11 @@ class _NetworkField(NodeField):
 
     @abstractmethod
     def build(self, num_times: int, config: FieldConfig) -> None:
-        """Make the layers that `features` needs; these are `width` wide."""
+        """Build the layers that `features` needs; these are `width` wide."""
 
     @abstractmethod
     def features(self, moments: Float[Tensor, " t"]) -> Float[Tensor, "t n w"]:
-        """Of each node at moments in [-1, 1]."""
+        """Features of each node at times scaled to [-1, 1]."""
 
     def raw(self, times: Float64[Tensor, " t"]) -> Float[Tensor, "t n 14"]:
         places = cast(Tensor, self.places)
@@ -155,11 +155,11 @@ class _NetworkField(NodeField):
 
 
 class FourierField(_NetworkField):
-    """A perceptron on sines and cosines of place and time (Tancik et al. 2020, with powers of two)."""
+    """An MLP on sines and cosines of position and time (Tancik et al. 2020, with powers of two)."""
 
     def build(self, num_times: int, config: FieldConfig) -> None:
         places = cast(Tensor, self.places)
-        # Up to a wave of four frames: a faster one would wiggle between them.
+        # Up to a period of four frames: a higher frequency would oscillate between them.
         in_time = max(1, math.floor(math.log2(max(num_times, 2) / 2)))
         self.register_buffer("in_space", math.pi * 2.0 ** torch.arange(config.frequencies).to(places))
         self.register_buffer("in_time", math.pi / 2 * 2.0 ** torch.arange(in_time).to(places))
@@ -180,7 +180,7 @@ class FourierField(_NetworkField):
 
 
 class HexPlaneField(_NetworkField):
-    """Six planes of features, over xy, xz, yz, xt, yt and zt, multiplied; several resolutions in space side by side (Cao and
+    """Six feature planes, over xy, xz, yz, xt, yt and zt, multiplied; several spatial resolutions are concatenated (Cao and
     Johnson 2023; Fridovich-Keil et al. 2023)."""
 
     def build(self, num_times: int, config: FieldConfig) -> None:
@@ -211,7 +211,7 @@ class HexPlaneField(_NetworkField):
 def make_field(
     config: FieldConfig, nodes: Float[Tensor, "n 3"], times: Float64[Tensor, " t"], reference: float, radius: float
 ) -> NodeField:
-    """The field that the options ask for; see `NodeField` for the other arguments."""
+    """The field for the options; see `NodeField` for the other arguments."""
     made = {"discrete": DiscreteField, "mlp": FourierField, "hexplane": HexPlaneField}[config.kind]
     return made(nodes, times, reference, radius, config)
 
@@ -220,15 +220,15 @@ def make_field(
 def rigid_poses(
     graph: DeformationGraph, rest: Float[Tensor, "v 3"], vertices: Float[Tensor, "t v 3"], radius: float
 ) -> Float[Tensor, "t n 7"]:
-    """Raw shifts and quaternions of the rigid motion of each node's vertices (Kabsch 1976).
+    """Raw translations and quaternions of the rigid motion of each node's vertices (Kabsch 1976).
 
-    Of the two quaternions of a rotation each is the one nearer to that of the frame before.
+    The sign of each quaternion is the one closer to that of the previous frame.
 
     Args:
-        graph: Which vertices follow which nodes.
-        rest: The vertices at rest [m].
+        graph: The deformation graph.
+        rest: Vertices in the rest pose [m].
         vertices: In each frame [m].
-        radius: Unit of shifts [m].
+        radius: Unit of translations [m].
     """
     count = len(graph)
     shares = rest.new_zeros(count, len(rest)).scatter_add_(0, graph.indices.T, graph.weights.T)

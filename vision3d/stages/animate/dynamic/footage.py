@@ -1,4 +1,4 @@
-"""Clips of one object with masks: what is read, and the checks before anything is fitted."""
+"""Clips of one object with masks: reading, and checks before fitting."""
 
 import logging
 import os
@@ -25,21 +25,21 @@ logger = logging.getLogger("vision3d.animate")
 Split = Literal["fitted", "unseen_cameras", "unseen_frames"]
 SPLITS: tuple[Split, ...] = ("fitted", "unseen_cameras", "unseen_frames")
 
-_FEWEST = 2
+_MIN = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Footage:
-    """M pictures of an object that moves: T times, of each the views of one camera or several."""
+    """M images of a moving object: T times, each with views from one or several cameras."""
 
     pictures: UInt8[Tensor, "m h w 4"]
-    """Colours (sRGB, not multiplied by alpha) and alpha."""
+    """Colors (sRGB, not multiplied by alpha) and alpha."""
     cameras: Cameras | None
-    """One a picture; None where nothing is known of the only camera."""
+    """One per image; None if the only camera is unknown."""
     camera_names: tuple[str, ...]
-    """Which camera took each picture."""
+    """Camera of each image."""
     frames: Int64[Tensor, " m"]
-    """Which of the times each was taken at."""
+    """Time index of each image."""
     times: Float64[Tensor, " t"]
     """[s], ascending."""
 
@@ -54,7 +54,7 @@ class Footage:
     def read(
         self, views: Int64[Tensor, " i"], factor: int = 1, background: Float[Tensor, " 3"] | None = None
     ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
-        """Images over a background colour, white when None, in [0, 1] and their alphas, averaged down `factor` times."""
+        """Images over a background color (white when None) in [0, 1] and their alphas, downscaled by `factor`."""
         values = self.pictures[views].float() / 255
         alphas = values[..., 3:]
         behind = alphas.new_ones(3) if background is None else background.to(alphas)
@@ -65,7 +65,7 @@ class Footage:
         return layers[..., :3], layers[..., 3]
 
     def to(self, device: torch.device | str) -> "Footage":
-        """The same pictures on another device; times stay."""
+        """The same images on another device; times stay."""
         cameras = None if self.cameras is None else self.cameras.to(device)
         return replace(self, pictures=self.pictures.to(device), cameras=cameras, frames=self.frames.to(device))
 
@@ -80,23 +80,23 @@ def read_footage(
 ) -> Footage:
     """Read a clip and check it: count, sizes, alpha, masks.
 
-    - A folder of pictures of one camera, in the order of their names; or a video.
+    - A folder of images of one camera, ordered by name; or a video.
     - A folder with a cameras.json (or transforms.json) whose names are its subfolders: one camera each, with the same number of
-      pictures, all taken at the same times.
-    - The same with the names of pictures, each of which has its time.
+      images, all taken at the same times.
+    - The same with names of images, each of which has a time.
 
     Args:
         path: The folder or the video.
-        cameras: File of cameras; the one in the folder when None. One camera alone is that of all pictures.
-        masks: Folder of masks for pictures without alpha, as many as there are pictures, laid out like them.
-        fps: Of pictures without times.
-        resolution: Longest side of what is kept [px]; larger images are averaged down, and before that cut to a window round
-            the object where their cameras are known. 0 keeps their size.
+        cameras: Cameras file; the one in the folder when None. A single camera applies to all images.
+        masks: Folder of masks for images without alpha, with the same number and layout.
+        fps: Frame rate of images without times.
+        resolution: Longest side of the stored images [px]; larger images are downscaled, after cropping to the object if their
+            cameras are known. 0 keeps their size.
 
     Raises:
-        MissingFileError: A file or folder is not there.
-        FileFormatError: A picture or the file of cameras cannot be read.
-        InputError: Sizes differ, counts do not fit, a picture has no alpha and no plain background, or a mask is empty.
+        MissingFileError: A file or folder does not exist.
+        FileFormatError: An image or the cameras file cannot be read.
+        InputError: Sizes or counts differ, an image has no alpha and no plain background, or a mask is empty.
     """
     path = Path(path)
     if not path.exists():
@@ -120,7 +120,7 @@ def read_footage(
         return _rig(path, known, names, masks, fps, resolution)
     files = [path / name for name in names]
     if missing := [file for file in files if not file.is_file()]:
-        raise MissingFileError(missing[0], f"an image or a folder of images, which {found} names")
+        raise MissingFileError(missing[0], f"an image or a folder of images, listed in {found}")
     if known.times is None:
         raise InputError(f"{found}: names images without times; want a `time` in each of its frames, or folders as names")
     labels = [str(Path(name).parent) for name in names]
@@ -129,12 +129,12 @@ def read_footage(
 
 
 def hold_out(footage: Footage, reference: int, every: int, cameras: Sequence[str]) -> dict[Split, Int64[Tensor, " m"]]:
-    """Which pictures to fit to, and which to measure on: those of unseen cameras, and those of unseen frames.
+    """Split images into training images, unseen cameras, and unseen frames.
 
-    Of every `every` frames the last is held out, the reference never. Unseen frames count in the cameras that are fitted to.
+    Of every `every` frames the last is held out, but never the reference. Unseen frames are evaluated in the training cameras.
 
     Raises:
-        ConfigError: A camera of that name is not there, or nothing is left to fit to.
+        ConfigError: A camera name is unknown, or nothing remains to train on.
     """
     known = sorted(set(footage.camera_names))
     if unknown := sorted(set(cameras) - set(known)):
@@ -149,12 +149,12 @@ def hold_out(footage: Footage, reference: int, every: int, cameras: Sequence[str
 
 
 def _rig(path: Path, known: Cameras, names: tuple[str, ...], masks: Path | str | None, fps: float, resolution: int) -> Footage:
-    """Several cameras with a folder each."""
+    """Several cameras with one folder each."""
     lists = [_pictures(path / name) for name in names]
     counts = {name: len(files) for name, files in zip(names, lists)}
     if len(set(counts.values())) > 1:
         low, high = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
-        raise InputError(f"{path}: {low} has {counts[low]} pictures, {high} has {counts[high]}; want as many of each camera")
+        raise InputError(f"{path}: {low} has {counts[low]} images, {high} has {counts[high]}; want as many of each camera")
     count = len(lists[0])
     files = [file for found in lists for file in found]
     rows = [i for i in range(len(names)) for _ in range(count)]
@@ -194,7 +194,7 @@ def _assembled(
 ) -> Footage:
     if not files:
         raise InputError(f"{path}: has no images; want a folder of frames (PNG, WebP, ...) or a video")
-    pictures, found = [], []
+    images, found = [], []
     crop = None if cameras is None or not resolution else _crop(files, masks, camera_names, resolution)
     for index, file in enumerate(files):
         image = read_image(file)
@@ -206,14 +206,14 @@ def _assembled(
             image, mask = crop.image(index, image), None if mask is None else crop.image(index, mask)
             if cameras is not None and index == 0:
                 cameras = crop.cameras(cameras.resized(width, height))
-        pictures.append(_shrunk(_premultiplied(image), resolution))
+        images.append(_shrunk(_premultiplied(image), resolution))
         found.append(None if mask is None else _shrunk(mask, resolution))
     labels = [os.path.relpath(file, path) for file in files]
-    return _checked(path, labels, pictures, found, cameras, camera_names, times)
+    return _checked(path, labels, images, found, cameras, camera_names, times)
 
 
 def _crop(files: Sequence[Path], masks: Sequence[Path] | None, names: Sequence[str], resolution: int) -> Crop | None:
-    """The windows round the object, where images are larger than what is kept and their masks are known."""
+    """The windows around the object, if images are larger than the stored size and their masks are known."""
     first = read_image(files[0])
     if max(first.shape[:2]) <= resolution or (masks is None and first.shape[2] != 4):
         return None
@@ -242,21 +242,21 @@ def _checked(
     times: Float64[Tensor, " m"],
 ) -> Footage:
     first = pictures[0].shape[:2]
-    for label, picture in zip(labels, pictures):
-        if picture.shape[:2] != first:
-            sizes = [f"{shape[1]}x{shape[0]}" for shape in (picture.shape, first)]
+    for label, image in zip(labels, pictures):
+        if image.shape[:2] != first:
+            sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, first)]
             raise InputError(f"{path}: {label} has {sizes[0]} px, {labels[0]} {sizes[1]}; want frames of one size")
     moments, frames = torch.unique(times, return_inverse=True)
-    if len(moments) < _FEWEST:
-        raise InputError(f"{path}: got images of {len(moments)} time, want at least {_FEWEST} frames")
+    if len(moments) < _MIN:
+        raise InputError(f"{path}: got images of {len(moments)} time, want at least {_MIN} frames")
     alphas = _alphas(path, labels, pictures, masks)
     layers = []
-    for label, picture, alpha in zip(labels, pictures, alphas):
+    for label, image, alpha in zip(labels, pictures, alphas):
         if not bool((alpha > 0.5).any()):
             raise InputError(f"{path}: the mask of {label} is empty; want the object in every frame")
-        # Colours were multiplied by the alpha of their file, for averages that do not mix in what is hidden.
-        own = picture[..., 3:] if picture.shape[2] == 4 else torch.ones_like(alpha)
-        color = picture[..., :3] / own.clamp(min=1 / 255)
+        # Colors were multiplied by the alpha of their file, so that averages do not include hidden colors.
+        own = image[..., 3:] if image.shape[2] == 4 else torch.ones_like(alpha)
+        color = image[..., :3] / own.clamp(min=1 / 255)
         layers.append((torch.cat([color, alpha], -1).clamp(0, 1) * 255).round().byte())
     height, width = first
     if cameras is not None:
@@ -269,21 +269,21 @@ def _checked(
 def _alphas(
     path: Path, labels: Sequence[str], pictures: Sequence[Tensor], masks: Sequence[Tensor | None]
 ) -> list[Float[Tensor, "h w 1"]]:
-    """Opacity of every picture: from masks, from alpha channels, or from a plain background."""
+    """Opacity of every image: from masks, from alpha channels, or from a plain background."""
     given = [mask for mask in masks if mask is not None]
     if given:
         return given
-    found = [picture[..., 3:] if picture.shape[2] == 4 else None for picture in pictures]
+    found = [image[..., 3:] if image.shape[2] == 4 else None for image in pictures]
     opaque = [i for i, alpha in enumerate(found) if alpha is None or bool((alpha >= 1).all())]
     if not opaque:
         return [alpha for alpha in found if alpha is not None]
     if len(opaque) < len(pictures):
         count = f"{len(opaque)} of {len(pictures)} frames"
         raise InputError(f"{path}: {labels[opaque[0]]} has no alpha ({count}); want RGBA frames, or --masks for all")
-    alphas, color = mask_of_background([picture[..., :3] for picture in pictures])
+    alphas, color = mask_of_background([image[..., :3] for image in pictures])
     if alphas is None:
         raise InputError(f"{path}: {labels[0]} has no alpha and no plain background ({color}); want RGBA frames or --masks")
-    logger.info("masks from the background colour %s", color)
+    logger.info("masks from the background color %s", color)
     return alphas
 
 
@@ -304,13 +304,13 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _natural(path: Path) -> tuple[int, str]:
-    """2.png before 10.png: by the length of the number at the end, then by name."""
+    """Sorts 2.png before 10.png: by the length of the final number, then by name."""
     digits = len(path.stem) - len(path.stem.rstrip("0123456789"))
     return (int(path.stem[-digits:]) if digits else -1, path.name)
 
 
 def _masks_for(path: Path, files: Sequence[Path], masks: Path | str | None) -> list[Path] | None:
-    """One mask for each picture, out of folders of the same names: that of the same name, else in the same order."""
+    """One mask per image, from folders of the same names: by equal names, else by order."""
     if masks is None:
         return None
     found: dict[Path, Path] = {}

@@ -1,4 +1,4 @@
-"""Adam for numbers that belong to frames."""
+"""Adam for per-frame parameters."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class FrameAdam(torch.optim.Optimizer):
-    """Adam (Kingma and Ba 2015) in which each row of a parameter is a frame with moments and a step count of its own.
+    """Adam (Kingma and Ba 2015) in which each row of a parameter is a frame with its own moments and step count.
 
-    A row without gradient stays as it is: with one count for all, frames that are not in a step would drift by their momentum.
+    Rows without gradient do not change: with a common step count, frames that are not in a step would drift by their momentum.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-15) -> None:
@@ -26,7 +26,7 @@ class FrameAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def forget(self, parameter: Tensor, row: int) -> None:
-        """Begin a row anew, such as that of a frame which was set to another value."""
+        """Reset the state of a row, for example after its frame was set to another value."""
         for value in self.state.get(parameter, {}).values():
             value[row] = 0
 

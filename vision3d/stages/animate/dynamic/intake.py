@@ -1,21 +1,21 @@
-"""When the next frame comes in: once the newest one is found again, or its share of the steps is spent."""
+"""Schedule for adding frames: the next one is added when the newest is matched, or its share of the steps is used up."""
 
 from collections.abc import Sequence
 from typing import Any
 
-_FEWEST = 3  # steps of a frame that is found again
-_MOST_SHARES = 2.0  # of the steps of a frame, where others needed fewer
-_FIRST_SHARES = 2.0  # for the first frame of a clip in which the mesh is nowhere at rest
-_NEAR, _LOST = 0.0, 0.1  # IoU below that of the frames before: found again, and lost
+_MIN = 3  # minimum steps of a frame that is matched
+_MAX_SHARES = 2.0  # maximum shares of the steps for a frame, if others needed fewer
+_FIRST_SHARES = 2.0  # for the first frame of a clip without a rest pose
+_NEAR, _LOST = 0.0, 0.1  # IoU below that of previous frames: matched, and lost
 
 
 class Intake:
-    """Which frames are fitted to so far.
+    """The frames that are fitted so far.
 
     Args:
-        order: In which frames come in; `begin_at` changes it.
-        steps: For all of them; 0: all are in from the start.
-        first_is_given: The first frame is at rest and needs no steps.
+        order: Order in which frames are added; `begin_at` changes it.
+        steps: Total number of steps for adding; 0: all frames from the start.
+        first_is_given: Whether the first frame is the rest pose and needs no steps.
     """
 
     def __init__(self, order: Sequence[int], steps: int, first_is_given: bool) -> None:
@@ -29,7 +29,7 @@ class Intake:
 
     @property
     def active(self) -> list[int]:
-        """Frames that are in, in their order in time."""
+        """Active frames, in temporal order."""
         return sorted(self.order[: self.num_active])
 
     @property
@@ -38,20 +38,20 @@ class Intake:
 
     @property
     def share(self) -> float:
-        """Steps that the newest frame gets at least, unless it is found before."""
+        """Minimum number of steps for the newest frame, unless it is matched earlier."""
         return max(self.usual_share * (self.first if self.num_active == 1 else 1.0), 1.0)
 
     @property
     def is_lost(self) -> bool:
-        """Whether the newest frame has had half of its share and is still worse than those before."""
+        """Whether the newest frame has used half of its share and is still worse than previous frames."""
         return self.spent == round(self.share / 2) and bool(self.found) and self.iou < self._usual() - _LOST
 
     def begin_at(self, frame: int) -> None:
-        """Let frames in by their distance from this one."""
+        """Add frames in order of their distance from this one."""
         self.order.sort(key=lambda other: (abs(other - frame), other))
 
     def advance(self) -> int | None:
-        """Go on to the next step: the frame that comes in at it, if one does."""
+        """Advance to the next step; returns the frame that is added, if any."""
         if self.is_done or (self.num_active and not self._is_found()):
             return None
         if self.num_active:
@@ -63,7 +63,7 @@ class Intake:
         return self.newest
 
     def record(self, iou: float) -> None:
-        """What a step gave for the newest frame."""
+        """Record the IoU of the newest frame after a step."""
         if not self.is_done:
             self.left, self.spent, self.iou = self.left - 1, self.spent + 1, iou
 
@@ -80,8 +80,8 @@ class Intake:
     def _is_found(self) -> bool:
         if self.num_active == 1 and not self.first:
             return self.spent >= 1
-        # What others left is there for the hard ones; those that wait keep their shares.
+        # Steps left over by other frames go to difficult ones; waiting frames keep their shares.
         saved = self.left + self.spent - self.usual_share * (len(self.order) - self.num_active)
-        if self.spent >= min(max(self.share, saved), _MOST_SHARES * self.share) or self.left <= 0:
+        if self.spent >= min(max(self.share, saved), _MAX_SHARES * self.share) or self.left <= 0:
             return True
-        return self.spent >= _FEWEST and bool(self.found) and self.iou >= self._usual() - _NEAR
+        return self.spent >= _MIN and bool(self.found) and self.iou >= self._usual() - _NEAR

@@ -1,4 +1,4 @@
-"""Joints of a rigged mesh that turn in time: rotations for each frame, with splines between frames."""
+"""Animated joints of a rigged mesh: rotations for each frame, with splines between frames."""
 
 from dataclasses import dataclass, replace
 
@@ -15,35 +15,35 @@ from vision3d.scene.clip import Channel
 from vision3d.scene.posing import rest_at
 from vision3d.stages.animate.dynamic.splines import extrapolated, spline
 
-_AHEAD = 1.0  # gaps between frames that a motion is carried on over
-_CARRIED = 1e-4  # share of a vertex that a joint must carry to count
+_AHEAD = 1.0  # maximum extrapolation of a motion, in gaps between frames
+_CARRIED = 1e-4  # minimum weight on a vertex for a joint to count
 
 
 @dataclass(frozen=True, eq=False)
 class JointTree:
-    """The J joints of a skin that are worth turning: those that carry vertices, and those where two such branches part.
+    """The J joints of a skin that are optimized: those with skinned vertices, and those where two such branches meet.
 
-    A joint's matrix is M_j = M_parent Q_j exp(w_j) Q_j^-1 from the rest pose to the posed mesh, with Q_j the frame of the joint
-    at rest without its own scale, as glTF composes T R S; a root is then shifted.
+    A joint's matrix is M_j = M_parent Q_j exp(w_j) Q_j^-1 from the rest pose to the posed mesh, with Q_j the rest frame of the
+    joint without its own scale, as glTF composes T R S; a root is then translated.
     """
 
     skin: SkinnedMesh
-    """At rest where its mesh is."""
+    """The mesh in its rest pose."""
     joints: tuple[int, ...]
-    """Which joints of the skin these are."""
+    """Indices of these joints in the skin."""
     parents: tuple[int, ...]
-    """Nearest joint above among them; -1 for a root."""
+    """Nearest ancestor among them; -1 for a root."""
     frames: Float[Tensor, "j 4 4"]
     """Q_j."""
     indices: Int64[Tensor, "v k"]
-    """Of these joints, for each vertex."""
+    """Weights of these joints, for each vertex."""
 
     @classmethod
     def of(cls, skin: SkinnedMesh) -> "JointTree":
         """The tree of a skin in its rest pose; its clips are not used.
 
         Raises:
-            InputError: The skin has no joints, none carries a vertex, or a joint is scaled to nothing.
+            InputError: The skin has no joints, no joint has vertices, or a joint has scale zero.
         """
         if not len(skin):
             raise InputError("skin: has no joints")
@@ -54,7 +54,7 @@ class JointTree:
         is_used = is_used.tolist()
         if not any(is_used):
             raise InputError("skin: none of its joints has skinned vertices")
-        below = [0] * len(skin)  # children whose branches carry vertices
+        below = [0] * len(skin)  # number of children whose branches have vertices
         for joint in reversed(range(len(skin))):
             if (is_used[joint] or below[joint]) and skin.parents[joint] >= 0:
                 below[skin.parents[joint]] += 1
@@ -69,13 +69,13 @@ class JointTree:
         placed = skin.joint_matrices(None, torch.zeros(1, dtype=torch.float64, device=skin.device))[0][free]
         frames = placed.clone()
         frames[:, :3, :3] = placed[:, :3, :3] / skin.scales[free][:, None, :]
-        # A weight below the limit may be of a joint that is left out.
+        # Weights below the limit may belong to a dropped joint.
         nearest = torch.tensor([_above(joint, skin.parents, place) for joint in range(len(skin))], device=skin.device)
         return cls(skin, tuple(free), tuple(parents), frames, nearest[skin.indices])
 
     @property
     def limbs(self) -> list[list[int]]:
-        """Chains of joints from where they part to where they part again or end, those that carry most first; no roots."""
+        """Chains of joints between branching points or ends, those with the most vertices first; without roots."""
         children = [[i for i, parent in enumerate(self.parents) if parent == joint] for joint in range(len(self))]
         starts = [i for i, parent in enumerate(self.parents) if parent >= 0 and len(children[parent]) > 1]
         starts += [i for root in self.roots for i in children[root] if len(children[root]) == 1]
@@ -100,7 +100,7 @@ class JointTree:
         return len(self.joints)
 
     def matrices(self, turns: Float[Tensor, "t j 3"], shifts: Float[Tensor, "t r 3"]) -> Float[Tensor, "t j 4 4"]:
-        """Rest pose to pose, for rotation vectors in the joints' frames [rad] and shifts of roots [m]."""
+        """Rest pose to pose, for rotation vectors in the joints' frames [rad] and translations of roots [m]."""
         spin = torch.nn.functional.pad(so3_exp(turns), (0, 1, 0, 1))
         spin = spin + torch.nn.functional.pad(spin.new_ones(1, 1), (3, 0, 3, 0))
         local = self.frames @ spin @ torch.linalg.inv(self.frames.double()).to(self.frames)
@@ -124,7 +124,7 @@ class JointTree:
     def pose(
         self, vertices: Float[Tensor, "*t v 3"], turns: Float[Tensor, "t j 3"], shifts: Float[Tensor, "t r 3"]
     ) -> Float[Tensor, "t v 3"]:
-        """Vertices of the rest pose, the same for all times or each its own, with the joints turned (linear skinning)."""
+        """Posed vertices (linear skinning) of rest vertices, either the same for all times or one set each."""
         matrices = self.matrices(turns, shifts)
         if vertices.ndim == 2:
             return linear_blend(vertices, self.skin.weights, self.indices, matrices)
@@ -149,13 +149,13 @@ class JointTree:
 
 
 class JointField(nn.Module):
-    """Rotation vectors of the joints and shifts of the roots at any time; zero at the reference time.
+    """Rotation vectors of the joints and translations of the roots at any time; zero at the reference time.
 
     Args:
-        tree: Which joints turn.
-        times: Of the frames [s], ascending.
-        reference: When the mesh is at rest [s].
-        radius: Unit of shifts [m].
+        tree: The joints.
+        times: Times of the frames [s], ascending.
+        reference: Time of the rest pose [s].
+        radius: Unit of translations [m].
     """
 
     def __init__(self, tree: JointTree, times: Float64[Tensor, " t"], reference: float, radius: float) -> None:
@@ -167,33 +167,33 @@ class JointField(nn.Module):
         self.values = nn.Parameter(tree.frames.new_zeros(len(keys), len(tree) + len(tree.roots), 3))
 
     def at_keys(self) -> Float[Tensor, "k c 3"]:
-        """Rotation vectors [rad] and shifts [radii] at the keys."""
+        """Rotation vectors [rad] and translations [radii] at the keys."""
         return self.values * self.get_buffer("is_free")
 
     def forward(self, times: Float64[Tensor, " t"]) -> tuple[Float[Tensor, "t j 3"], Float[Tensor, "t r 3"]]:
-        """Rotation vectors [rad] and shifts [m] at these times [s]."""
+        """Rotation vectors [rad] and translations [m] at these times [s]."""
         keys = self.get_buffer("keys")
         return self.split(spline(keys, self.at_keys(), times.to(keys.device)))
 
     def split(self, values: Float[Tensor, "t c 3"]) -> tuple[Float[Tensor, "t j 3"], Float[Tensor, "t r 3"]]:
-        """Rotation vectors [rad] and shifts [m] out of the numbers that are fitted."""
+        """Rotation vectors [rad] and translations [m] from the optimized parameters."""
         count = len(self.tree)
         return values[:, :count], values[:, count:] * self.radius
 
     def depths(self, shifts: Float[Tensor, "t r 3"], axes: Float[Tensor, "t 3"]) -> Float[Tensor, "t r"]:
-        """How far roots were shifted along the axes of cameras [radii]."""
+        """Translations of the roots along the camera axes [radii]."""
         return (shifts * axes[:, None]).sum(-1) / self.radius
 
     @torch.no_grad()
     def start_from(self, time: float, other: float, before: float) -> None:
-        """Let a frame begin where another one stands, moved on as that one moved since the one before."""
+        """Initialize a frame from another frame, extrapolated by the motion since `before`."""
         keys = self.get_buffer("keys")
         row = int(torch.searchsorted(keys, keys.new_tensor([time])))
         self.values[row] = extrapolated(keys, self.at_keys(), time, other, before, _AHEAD)
 
 
 def _above(joint: int, parents: tuple[int, ...], place: dict[int, int]) -> int:
-    """The nearest joint at or above one that is in `place`; the first where there is none."""
+    """The nearest joint, this one or an ancestor, that is in `place`; the first if there is none."""
     while joint >= 0 and joint not in place:
         joint = parents[joint]
     return place.get(joint, 0)

@@ -1,4 +1,4 @@
-"""Other starts for limbs that were lost: one limb after the other is turned at random, and the best turns are refined."""
+"""Random restarts for lost limbs: one limb at a time is rotated at random, and the best candidates are refined."""
 
 import itertools
 import math
@@ -18,17 +18,17 @@ from vision3d.stages.animate.dynamic.losses import blurred_loss
 from vision3d.stages.animate.dynamic.painters import Painter, over
 
 Losses = Callable[[Float[Tensor, "s c 3"]], Float[Tensor, " s"]]
-"""Loss of each of some poses, given as rotation vectors of the joints [rad] and shifts of the roots [radii]."""
+"""Loss of a batch of poses, given as rotation vectors of the joints [rad] and translations of the roots [radii]."""
 
-_SAMPLES, _BEST = 24, 2  # turns of a limb about a pose that are tried, and that are refined
-_LIMBS = 8  # the most that are turned: fingers are found by what follows
-_SPREAD_RAD = 0.9  # standard deviation of the turns
-_BEND_SHARE = 0.7  # of that for another joint of the limb
-_ALIKE, _PAIRS = 1.5, 3  # times the size of a limb that another one may have to change places with it; so many pairs do
-_MOST_TWIST_RAD = math.pi / 2  # limbs that hang side by side do not tell how a body is twisted
+_SAMPLES, _BEST = 24, 2  # rotations of a limb per pose that are tried, and that are refined
+_LIMBS = 8  # maximum number of limbs: later steps find fingers
+_SPREAD_RAD = 0.9  # standard deviation of the rotations
+_BEND_SHARE = 0.7  # fraction of that for another joint of the limb
+_ALIKE, _PAIRS = 1.5, 3  # maximum size ratio of limbs that may be exchanged; maximum number of pairs
+_MAX_TWIST_RAD = math.pi / 2  # limbs hanging side by side do not determine the twist of a body
 _STEPS, _RATE = 16, 0.05
-_FINE_STEPS, _FINE_RATE = 40, 0.03  # of the best one
-_BLUR = 0.125  # factor on the weight of what is blurred: the images are small already
+_FINE_STEPS, _FINE_RATE = 40, 0.03  # for the best one
+_BLUR = 0.125  # factor on the weight of the blurred terms: the images are already small
 
 
 def pose_losses(
@@ -43,19 +43,19 @@ def pose_losses(
     prior: tuple[float, float],
     axis: Float[Tensor, " 3"] | None,
 ) -> Losses:
-    """Losses of poses in one frame: colours over a background, opacity, both blurred, and the prior.
+    """Losses of poses in one frame: colors over a background, opacity, both blurred, and the prior.
 
     Args:
-        joints: What poses are of.
-        vertices: At rest [m].
-        painter: How the mesh looks.
-        cameras: Of the frame, as many as there are targets.
+        joints: The joints of the poses.
+        vertices: Rest pose [m].
+        painter: Renderer of the mesh.
+        cameras: Cameras of the frame, as many as targets.
         targets: Images over the background.
         masks: Their opacity.
-        background: Colour.
-        weights: Of the loss.
+        background: Background color.
+        weights: Weights of the loss.
         prior: Weight of squared rotations from the rest pose, and factor on it for squared depths of the roots [radii].
-        axis: Of depth; None where several cameras see it.
+        axis: Axis of depth; None if several cameras see it.
     """
     count = len(masks)
 
@@ -81,13 +81,13 @@ def pose_losses(
 
 
 def exchanged_limbs(joints: JointField, vertices: Float[Tensor, "v 3"], values: Float[Tensor, "c 3"]) -> Float[Tensor, "s c 3"]:
-    """Poses in which two limbs of about the same size point to where the other one is: each such pair alone, and all at once.
+    """Poses in which two limbs of similar size point to each other's positions: each such pair alone, and all at once.
 
-    Legs that were taken for each other are in places that images nearly explain: turning one alone leaves the other's empty.
+    Confused legs are at positions that nearly explain the images: rotating one alone leaves the other's position empty.
 
     Args:
-        joints: What the pose is of.
-        vertices: At rest [m].
+        joints: The joints of the pose.
+        vertices: Rest pose [m].
         values: The pose.
     """
     pairs, frames, centers = _like_limbs(joints, vertices, values)
@@ -105,26 +105,26 @@ def exchanged_limbs(joints: JointField, vertices: Float[Tensor, "v 3"], values: 
 
 
 def turned_bodies(joints: JointField, vertices: Float[Tensor, "v 3"], values: Float[Tensor, "c 3"]) -> Float[Tensor, "s c 3"]:
-    """Poses in which what carries two limbs of about the same size is twisted the other way, and all that it carries stays.
+    """Poses in which the parent of two limbs of similar size is twisted the other way, and everything that it carries stays.
 
-    Limbs that look alike tell a twist from its mirror image only by which is which: hips that lag behind a stride look like
-    hips that lead it. Limbs on them that were found under the wrong twist, such as arms, are in each other's places.
+    Similar limbs distinguish a twist from its mirror image only by their identity: hips that lag behind a stride look like hips
+    that are ahead of it. Limbs attached to them, such as arms, are exchanged if they were found under the wrong twist.
 
     Args:
-        joints: What the pose is of.
-        vertices: At rest [m].
+        joints: The joints of the pose.
+        vertices: Rest pose [m].
         values: The pose.
     """
     tree, found = joints.tree, []
     pairs, frames, centers = _like_limbs(joints, vertices, values)
     for i, j in pairs:
         first, second = tree.limbs[i][0], tree.limbs[j][0]
-        # The angle from the line of the hips to that of the legs, and from that of the legs with their names changed.
+        # The angle from the line of the hips to that of the legs, and to that of the legs with exchanged identities.
         across, apart = frames[second, :3, 3] - frames[first, :3, 3], centers[j] - centers[i]
         axis = torch.linalg.cross(across, apart)
         angle = 2 * float(torch.atan2(torch.linalg.vector_norm(axis), (across * apart).sum())) - math.pi
         body = _common(tree.parents, first, second)
-        if body < 0 or abs(angle) > _MOST_TWIST_RAD:
+        if body < 0 or abs(angle) > _MAX_TWIST_RAD:
             continue
         turn = so3_exp(torch.nn.functional.normalize(axis, dim=0) * angle)
         turned = values.clone()
@@ -139,7 +139,7 @@ def turned_bodies(joints: JointField, vertices: Float[Tensor, "v 3"], values: Fl
 def _like_limbs(
     joints: JointField, vertices: Float[Tensor, "v 3"], values: Float[Tensor, "c 3"]
 ) -> tuple[list[tuple[int, int]], Float[Tensor, "j 4 4"], list[Float[Tensor, " 3"]]]:
-    """Pairs of limbs of about the same size, each limb in one; frames of the joints in this pose, and the middles of limbs."""
+    """Pairs of limbs of similar size, each limb at most once; frames of the joints in this pose, and centers of limbs."""
     tree, limbs = joints.tree, joints.tree.limbs[:_LIMBS]
     turns, shifts = joints.split(values[None])
     matrices, posed = tree.matrices(turns, shifts)[0], tree.pose(vertices, turns, shifts)[0]
@@ -156,7 +156,7 @@ def _like_limbs(
 
 
 def _common(parents: tuple[int, ...], first: int, second: int) -> int:
-    """The nearest joint above two others; -1 where there is none."""
+    """The nearest common ancestor of two joints; -1 if there is none."""
     above = set()
     while first >= 0:
         first = parents[first]
@@ -167,14 +167,14 @@ def _common(parents: tuple[int, ...], first: int, second: int) -> int:
 
 
 def _log_near(rotation: Float[Tensor, "3 3"], near: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
-    """The rotation vector nearest to another one, of the two within a full turn: neighbouring frames are compared by them."""
+    """Of the two rotation vectors within a full revolution, the one nearest to `near`, to compare neighboring frames."""
     vector = so3_log(rotation)
     other = vector - 2 * math.pi * torch.nn.functional.normalize(vector, dim=0)
     return vector if (vector - near).norm() <= (other - near).norm() else other
 
 
 def _turn_between(start: Float[Tensor, " 3"], end: Float[Tensor, " 3"]) -> Float[Tensor, "3 3"]:
-    """The smallest rotation that takes one direction to another."""
+    """The smallest rotation between two directions."""
     axis = torch.linalg.cross(start, end)
     sine = torch.linalg.vector_norm(axis)
     return so3_exp(axis / sine.clamp(min=1e-12) * torch.atan2(sine, (start * end).sum()))
@@ -183,20 +183,20 @@ def _turn_between(start: Float[Tensor, " 3"], end: Float[Tensor, " 3"]) -> Float
 def search_limbs(
     tree: JointTree, values: Float[Tensor, "c 3"], losses: Losses, random: torch.Generator
 ) -> tuple[Float[Tensor, "c 3"], float]:
-    """The pose with the least loss among refined ones, each of which has one limb turned at two of its joints, or all of them.
+    """The refined pose with the smallest loss among candidates with one limb rotated at two of its joints, or all limbs.
 
-    Half of the turns are about the given pose, half about the limb at rest: a limb on the wrong side is far from its place.
+    Half of the rotations are about the given pose, half about the limb's rest pose: a limb on the wrong side is far away.
 
     Args:
         tree: The joints.
-        values: The pose to begin with, which is refined too.
-        losses: Differentiable.
-        random: Where the turns come from.
+        values: The initial pose, which is refined as well.
+        losses: Differentiable losses.
+        random: Random generator.
 
     Returns:
         The pose and its loss.
     """
-    starts, every = [values[None]], values.clone()  # the latter with all turns that made it better
+    starts, every = [values[None]], values.clone()  # the latter with all rotations that improved it
     with torch.no_grad():
         least = float(losses(every[None])[0])
         for limb in tree.limbs[:_LIMBS]:
@@ -204,7 +204,7 @@ def search_limbs(
             tried[_SAMPLES:, limb] = 0
             tried[:, limb[0]] += _SPREAD_RAD * torch.randn(2 * _SAMPLES, 3, generator=random).to(values)
             if len(limb) > 1:
-                # A knee may be any joint but the first and, in a long limb, the last.
+                # A knee may be any joint except the first and, in a long limb, the last.
                 bent = torch.tensor(limb)[1 + torch.randint(max(1, len(limb) - 2), (2 * _SAMPLES,), generator=random)]
                 bends = _BEND_SHARE * _SPREAD_RAD * torch.randn(2 * _SAMPLES, 3, generator=random)
                 tried[torch.arange(2 * _SAMPLES), bent.to(values.device)] += bends.to(values)
@@ -219,7 +219,7 @@ def search_limbs(
 
 
 def refined(values: Float[Tensor, "s c 3"], losses: Losses, steps: int) -> tuple[Float[Tensor, "c 3"], float]:
-    """The best of some poses and of what gradient descent makes of them, which is refined further, and its loss."""
+    """The best of some poses and their refinements by gradient descent, refined further, and its loss."""
     best, _ = _descended(values, losses, steps, _RATE)
     return _descended(best[None], losses, _FINE_STEPS, _FINE_RATE)
 

@@ -1,4 +1,4 @@
-"""Terms of the loss that hold the motion together."""
+"""Regularization terms of the motion."""
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -11,12 +11,13 @@ from vision3d.stages.animate.dynamic.fields import NodePoses
 
 
 def edge_loss(graph: DeformationGraph, poses: NodePoses, radius: float) -> Float[Tensor, ""]:
-    """Mean of |R_j (g_k - g_j) + g_j + T_j - (g_k + T_k)|^2 over neighbouring nodes both ways (Sumner et al. 2007, E_reg).
+    """Mean of |R_j (g_k - g_j) + g_j + T_j - (g_k + T_k)|^2 over neighboring nodes in both directions (Sumner et al. 2007,
+    E_reg).
 
     Args:
-        graph: Nodes at rest and which are neighbours.
-        poses: At some times.
-        radius: Of the object, the unit of length [m].
+        graph: Rest positions of the nodes and their neighbors.
+        poses: Poses at some times.
+        radius: Radius of the object, the unit of length [m].
     """
     if not len(graph.edges):
         return poses.translations.new_zeros(())
@@ -28,7 +29,7 @@ def edge_loss(graph: DeformationGraph, poses: NodePoses, radius: float) -> Float
 
 
 def acceleration_loss(shifts: Float[Tensor, "t n 3"], times: Float64[Tensor, " t"], radius: float) -> Float[Tensor, ""]:
-    """Mean squared second difference of the nodes' shifts in time, in radii; uneven gaps count as the mean gap would."""
+    """Mean squared second difference of the nodes' translations in time, in radii; uneven gaps are scaled to the mean gap."""
     if len(times) < 3:
         return shifts.new_zeros(())
     gaps = times.diff()
@@ -41,11 +42,11 @@ def acceleration_loss(shifts: Float[Tensor, "t n 3"], times: Float64[Tensor, " t
 class NormalConsistency:
     """Mean squared change of the cosine between the normals of adjacent faces.
 
-    DreamMesh4D has 1 - cos, which flattens every edge of a coarse mesh; here the angles at rest are the right ones.
+    DreamMesh4D uses 1 - cos, which flattens every edge of a coarse mesh; here the target is the rest pose.
 
     Args:
-        vertices: At rest [m].
-        faces: Of welded vertices.
+        vertices: Rest pose [m].
+        faces: Faces of welded vertices.
     """
 
     def __init__(self, vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"]) -> None:
@@ -63,19 +64,19 @@ class NormalConsistency:
 
 
 def blurred_loss(gaps: Float[Tensor, "i h w c"], levels: int = 5) -> Float[Tensor, ""]:
-    """Mean squared difference of pictures, summed over the coarser levels of their pyramid (Burt and Adelson 1983).
+    """Mean squared difference of images, summed over the coarser levels of their pyramid (Burt and Adelson 1983).
 
-    A thin limb that has not got to its place has no edge near it; what is blurred overlaps, and pulls it there.
+    A thin limb that is far from its target has no overlapping edges; blurred images overlap and attract it.
 
     Args:
-        gaps: Drawn less given pictures.
-        levels: How often they are halved, after a tent filter; at most until one pixel is left.
+        gaps: Rendered minus target images.
+        levels: Number of halvings after a tent filter; at most until one pixel remains.
     """
     maps, total = gaps.movedim(-1, 1), gaps.new_zeros(())
     for _ in range(levels):
         if max(maps.shape[2:]) == 1:
             break
-        # Two box filters are a tent.
+        # Two box filters make a tent.
         maps = torch.nn.functional.avg_pool2d(maps, 2, 1, padding=1)
         maps = torch.nn.functional.avg_pool2d(maps, 2, 2, ceil_mode=True, count_include_pad=False)
         total = total + maps.square().mean()

@@ -1,4 +1,4 @@
-"""A mesh that its joints and the nodes of a deformation graph move in time."""
+"""A mesh animated by its joints and the nodes of a deformation graph."""
 
 from dataclasses import replace
 
@@ -15,19 +15,20 @@ from vision3d.stages.animate.dynamic.joints import JointField, JointTree
 
 
 class Motion:
-    """Vertices at any time: the node field's poses through hybrid skinning about the nodes, then the joints' rotations.
+    """Vertices at any time: hybrid skinning by the node field's poses, then the joints' rotations.
 
-    With joints the nodes deform the mesh at rest, as morph targets of glTF do, and only once `uses_nodes` is set. At the
-    reference time the mesh is in its rest pose, to the last bit.
+    With joints, the nodes deform the rest mesh, like morph targets in glTF, and only once `uses_nodes` is set. At the reference
+    time the mesh is exactly in its rest pose.
 
     Args:
-        mesh: At rest.
-        graph: On it.
+        mesh: Rest pose.
+        graph: Deformation graph of the mesh.
         config: Options of the field and of skinning.
-        times: Of the frames that are fitted [s], ascending.
-        reference: When the mesh is at rest [s].
-        tree: Joints of the mesh; None for nodes alone.
-        is_borrowed: The joints only find the poses (`surface_rig`); the nodes take over (`hand_over`).
+        times: Times of the fitted frames [s], ascending.
+        reference: Time of the rest pose [s].
+        tree: Joints of the mesh; None for nodes only.
+        is_borrowed: Whether the joints are only used to find the poses (`surface_rig`), after which the nodes take over
+            (`hand_over`).
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Motion:
         self.field = make_field(config.motion, graph.nodes, times, reference, self.radius).to(mesh.device)
         self.joints = None if tree is None else JointField(tree, times, reference, self.radius).to(mesh.device)
         self.uses_nodes = tree is None
-        # What skinning makes of the rest pose differs from it by rounding, which is subtracted.
+        # Skinning reproduces the rest pose only up to rounding, which is subtracted.
         self.rounding = self._skinned(self.field.decode(self.field.zeros(1)))[0] - mesh.vertices
         self.joint_rounding = torch.zeros_like(mesh.vertices)
         if self.joints is not None:
@@ -55,15 +56,15 @@ class Motion:
             self.joint_rounding = (self.joints.tree.pose(mesh.vertices, *still)[0] - mesh.vertices).detach()
 
     def vertices(self, times: Float64[Tensor, " t"]) -> Float[Tensor, "t v 3"]:
-        """Of the mesh at these times [m]."""
+        """Vertices of the mesh at these times [m]."""
         return self.jointed(self.deformed(self.field(times)) if self.uses_nodes else None, times)
 
     def deformed(self, poses: NodePoses) -> Float[Tensor, "t v 3"]:
-        """The mesh at rest in these poses of the nodes [m]."""
+        """The rest mesh deformed by these poses of the nodes [m]."""
         return self._skinned(poses) - self.rounding
 
     def jointed(self, deformed: Float[Tensor, "t v 3"] | None, times: Float64[Tensor, " t"]) -> Float[Tensor, "t v 3"]:
-        """What the nodes made of the mesh at rest, with the joints as they are at these times [m]; None is the mesh at rest."""
+        """The mesh deformed by the nodes, posed by the joints at these times [m]; None stands for the rest mesh."""
         if self.joints is None:
             assert deformed is not None
             return deformed
@@ -72,14 +73,14 @@ class Motion:
 
     @torch.no_grad()
     def hand_over(self) -> None:
-        """Let the nodes go where the joints are, and do without joints from then on; the field is a `DiscreteField`."""
+        """Set the nodes to the motion of the joints, and drop the joints; the field must be a `DiscreteField`."""
         assert isinstance(self.field, DiscreteField)
         vertices = all_vertices(self, self.field.get_buffer("keys"))
         self.field.values[..., :7] = rigid_poses(self.graph, self.mesh.vertices, vertices, self.radius)
         self.joints, self.uses_nodes = None, True
 
     def etas(self, times: Float64[Tensor, " t"]) -> Float[Tensor, "t v"] | None:
-        """How the nodes skin each vertex at these times: 1 linear, 0 dual quaternions; None unless by the method hybrid."""
+        """Blend factor of each vertex at these times: 1 linear, 0 dual quaternions; None unless the method is hybrid."""
         if self.config.method != "hybrid" or not self.uses_nodes:
             return None
         return (self.graph.weights * self.field(times).blends[:, self.graph.indices]).sum(-1)
@@ -90,10 +91,10 @@ class Motion:
 
 @torch.no_grad()
 def moving_skin(motion: Motion, vertices: Float[Tensor, "t v 3"], times: Float64[Tensor, " t"]) -> SkinnedMesh:
-    """The mesh with a clip of its joints' rotations and of a morph target a frame for what the nodes add to the rest pose.
+    """The mesh with a clip of its joints' rotations and one morph target per frame for the deformation by the nodes.
 
-    Without joints the morph targets are the frames; with joints alone there are none. Also how hybrid skinning made each
-    target: its mean, and what the frames add to that.
+    Without joints the morph targets are the frames; with joints only there are none. Also the blend factors of hybrid skinning:
+    their mean, and the offset of each target.
     """
     etas = motion.etas(times)
     if motion.joints is None:
@@ -111,5 +112,5 @@ def moving_skin(motion: Motion, vertices: Float[Tensor, "t v 3"], times: Float64
 
 @torch.no_grad()
 def all_vertices(motion: Motion, times: Float64[Tensor, " t"], block: int = 16) -> Float[Tensor, "t v 3"]:
-    """Vertices at many times, a few at once."""
+    """Vertices at many times, computed in blocks."""
     return torch.cat([motion.vertices(some) for some in times.split(block)])

@@ -1,4 +1,4 @@
-"""What a motion fit leaves behind for people: a video and a sheet of given and fitted frames."""
+"""Output of a motion fit for users: a video and a sheet of target and fitted frames."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from vision3d.scene import Cameras
 from vision3d.stages.animate.dynamic.footage import Footage
 from vision3d.stages.animate.dynamic.painters import Painter, over, with_views
 
-_HEIGHT = 256  # least height of the video [px]
+_HEIGHT = 256  # minimum height of the video [px]
 _TURN_DEG = 60.0
-_MOST = 12  # frames on the sheet
+_MAX = 12  # maximum number of frames on the sheet
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def write_comparison(
     background: Float[Tensor, " 3"],
     progress: ProgressCallback | None = None,
 ) -> None:
-    """Write a video of all frames: given, fitted, and fitted from 60 degrees farther round."""
+    """Write a video of all frames: target, fit, and the fit from a camera rotated by 60 degrees."""
     name = footage.camera_names[int(seen[0])]
     views = [i for i in range(len(footage)) if footage.camera_names[i] == name]
     views.sort(key=lambda i: int(footage.frames[i]))
@@ -64,9 +64,9 @@ def write_sheet(
     seen: Int64[Tensor, " m"],
     background: Float[Tensor, " 3"],
 ) -> None:
-    """Write some of the fitted pictures beside the given ones."""
+    """Write a sheet of fitted images next to their targets."""
     pairs = []
-    for view in spread(seen.tolist(), _MOST):
+    for view in spread(seen.tolist(), _MAX):
         one = torch.tensor([view], device=vertices.device)
         image = _drawn(painter, vertices, footage.frames[one], with_views(cameras, one, 1), background).clamp(0, 1)
         given = footage.read(one, 1, background)[0][0]
@@ -79,9 +79,9 @@ def write_iou_curves(path: Path, times: Float64[Tensor, " t"], rows: Sequence[Ma
     """Write charts of the mask IoU over the clip, of the fit and of the frozen mesh.
 
     Args:
-        path: The image.
-        times: Of the frames [s].
-        rows: Of each frame that was fitted to: `frame`, `fitted` and `frozen`.
+        path: The image file.
+        times: Times of the frames [s].
+        rows: For each training frame: `frame`, `fitted` and `frozen`.
     """
     if len(rows) > 1:
         at = [float(times[int(row["frame"])]) for row in rows]
@@ -95,7 +95,7 @@ def _drawn(painter: Painter, vertices: Tensor, frame: Tensor, camera: Cameras, b
 
 
 def _turned(camera: Cameras, center: Float[Tensor, " 3"]) -> Cameras:
-    """The camera gone round a point, about its own upward axis."""
+    """The camera rotated around a point, about its own up axis."""
     up = -camera.viewmats[0, 1, :3]
     matrix = torch.eye(4).to(camera.viewmats)
     matrix[:3, :3] = so3_exp(math.radians(_TURN_DEG) * up)

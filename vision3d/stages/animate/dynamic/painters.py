@@ -1,4 +1,4 @@
-"""Pictures of a moving mesh with gradients: of the mesh itself, or of Gaussians on its faces."""
+"""Differentiable images of a moving mesh: of the mesh itself, or of Gaussians on its faces."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -16,24 +16,24 @@ from vision3d.scene.colors import linear_to_srgb
 
 
 class Painter(Protocol):
-    """Draws a mesh in many poses."""
+    """Renders a mesh in many poses."""
 
     def paint(
         self, vertices: Float[Tensor, "f v 3"], frames: Int64[Tensor, " i"], cameras: Cameras
     ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
-        """Colours on black, and opacity: picture i shows pose frames[i] in camera i, all of one size."""
+        """Colors on black, and opacity: image i shows pose frames[i] in camera i, all of the same size."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class MeshPainter:
-    """The mesh with its texture or colours, without light. Gradients come from the surface and from its outlines."""
+    """The unlit mesh with its texture or colors. Gradients come from the surface and from its silhouettes."""
 
     surface: Surface
     faces: Int32[Tensor, "f 3"]
-    """Of places, so that seams of the texture are no outlines."""
+    """Faces of welded vertices, so that texture seams are not silhouettes."""
     first: Int64[Tensor, " w"]
-    """A vertex at each place."""
+    """One vertex index per position."""
     neighbors: Int32[Tensor, "f 3"]
 
     @classmethod
@@ -57,7 +57,7 @@ class MeshPainter:
 
 @dataclass(frozen=True, eq=False)
 class GaussianPainter:
-    """Gaussians on the faces, each of which goes with its face."""
+    """Gaussians on the faces, each of which moves with its face."""
 
     gaussians: MeshGaussians
     backend: str = "auto"
@@ -82,7 +82,7 @@ class GaussianPainter:
 
 
 def make_painter(source: Mesh | MeshGaussians, renderer: str, per_face: int, backend: str = "auto") -> Painter:
-    """The painter that the options ask for; auto takes what was given."""
+    """The painter for the options; auto depends on the type of the source."""
     if renderer == "auto":
         renderer = "mesh" if isinstance(source, Mesh) else "gaussians"
     if renderer == "mesh":
@@ -95,17 +95,17 @@ def make_painter(source: Mesh | MeshGaussians, renderer: str, per_face: int, bac
 def over(
     colors: Float[Tensor, "*batch h w 3"], alphas: Float[Tensor, "*batch h w"], background: Float[Tensor, "*#batch 3"]
 ) -> Float[Tensor, "*batch h w 3"]:
-    """Images on black put over a background colour."""
+    """Composite images on black over a background color."""
     return colors + (1 - alphas[..., None]) * background
 
 
 def on_white(colors: Float[Tensor, "*batch h w 3"], alphas: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w 3"]:
-    """Images on black put on white."""
+    """Composite images on black over white."""
     return over(colors, alphas, colors.new_ones(3))
 
 
 def with_views(cameras: Cameras, views: Int64[Tensor, " i"], factor: int) -> Cameras:
-    """Some of the cameras with pictures `factor` times smaller, rounded up."""
+    """Select cameras, with images downscaled by `factor`, rounded up."""
     chosen = replace(cameras[views], names=None, times=None)
     if factor == 1:
         return chosen

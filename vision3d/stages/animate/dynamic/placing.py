@@ -1,4 +1,4 @@
-"""Where an unknown camera stands: as DreamMesh4D has it, moved so that the mesh fills the mask."""
+"""Placement of an unknown camera: as in DreamMesh4D, moved so that the mesh fills the mask."""
 
 import math
 
@@ -13,16 +13,16 @@ from vision3d.stages.animate.dynamic.config import CameraConfig
 from vision3d.stages.animate.orbits import AXES
 
 _ROUNDS = 20
-_START, _NEAREST = 3.8, 1.2  # distances, in halves of the longest side
+_START, _NEAREST = 3.8, 1.2  # distances, relative to half of the longest side
 
 
 def place_camera(config: CameraConfig, mesh: Mesh, mask: Bool[Tensor, "h w"]) -> Cameras:
-    """The camera from which the mesh at rest covers the box of the mask, by its distance and its centre.
+    """The camera from which the rest mesh covers the box of the mask, found by adjusting its distance and look-at point.
 
     Args:
-        config: From which side it looks, and its field of view.
-        mesh: At rest.
-        mask: Of the reference frame.
+        config: Viewing direction and field of view.
+        mesh: Rest pose.
+        mask: Mask of the reference frame.
 
     Raises:
         InputError: The mask is empty.
@@ -48,7 +48,7 @@ def place_camera(config: CameraConfig, mesh: Mesh, mask: Bool[Tensor, "h w"]) ->
         points = vertices @ camera.viewmats[0, :3, :3].mT + camera.viewmats[0, :3, 3]
         seen = focal * points[:, :2] / points[:, 2:].clamp(min=1e-6 * radius) + torch.tensor([width / 2, height / 2])
         first, last = seen.amin(0), seen.amax(0)
-        # One number for both sides: the mask's and the mesh's shapes need not agree.
+        # A single scale for both axes: the shapes of the mask and the mesh may differ.
         ratio = float((high - low).prod().sqrt() / (last - first).prod().clamp(min=1e-6).sqrt())
         offset = (first + last - low - high) / 2 * distance / focal
         center = center + pose[:3, 0] * offset[0] + pose[:3, 1] * offset[1]

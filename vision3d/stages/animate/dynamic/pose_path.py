@@ -1,4 +1,4 @@
-"""Which of several poses each frame of a clip takes, chosen for all frames at once."""
+"""Selection of one of several candidate poses per frame, jointly for all frames."""
 
 from collections.abc import Sequence
 
@@ -12,22 +12,22 @@ def smoothest_path(
     costs: Sequence[Float[Tensor, " _"]],
     weight: float,
 ) -> list[int]:
-    """The choice with the least sum of costs and of mean squared second differences of points in time (Viterbi 1967).
+    """The path with the smallest sum of costs and of mean squared second differences of points in time (Viterbi 1967).
 
-    Second differences let limbs pass each other; first differences would rather let them turn back.
+    Second differences let limbs pass each other; first differences would favor turning back.
 
     Args:
-        times: Of the frames [s], ascending.
-        points: Of each candidate in each frame.
-        costs: Of the same candidates.
-        weight: Of the squared second differences.
+        times: Times of the frames [s], ascending.
+        points: Points of each candidate in each frame.
+        costs: Costs of the same candidates.
+        weight: Weight of the squared second differences.
 
     Returns:
-        The row of the candidate that each frame takes.
+        The index of the candidate chosen for each frame.
     """
     if len(times) < 2:
         return [int(cost.argmin()) for cost in costs]
-    # Least sums over all paths that end in these candidates of two neighbouring frames.
+    # Smallest sums over all paths that end in these candidates of two adjacent frames.
     total, before = costs[0][:, None] + costs[1], []
     for i in range(2, len(times)):
         gap = float((times[i] - times[i - 1]) / (times[i - 1] - times[i - 2]))

@@ -1,4 +1,4 @@
-"""Poses of joints that are looked for in single frames: one comes first, lost limbs are found again, and all are revisited."""
+"""Search for joint poses in single frames: one frame is solved first, lost limbs are recovered, and all are revisited."""
 
 import logging
 from typing import Any
@@ -28,35 +28,35 @@ from vision3d.stages.animate.dynamic.pose_path import smoothest_path
 logger = logging.getLogger("vision3d.animate")
 
 SINGLE, DEPTH = 100.0, 10.0
-"""With one camera: factors on the weight of `pose`, and of depths [radii^2] beside it."""
-_SCOUTS, _SCOUT_ROUNDS, _FEWEST_STEPS = 4, 3, 100  # frames of which one comes first; no search in a run that is shorter
+"""With one camera: factors on the weight of `pose`, and on that of depths [radii^2] in it."""
+_SCOUTS, _SCOUT_ROUNDS, _MIN_STEPS = 4, 3, 100  # candidate frames to start from; shorter runs are not searched
 _REFINED_STEPS, _REVISITED_STEPS, _EXCHANGED_STEPS = 40, 16, 40
 _SEARCH_SIDE, _SEARCHED_VIEWS = 32, 4  # pixels and cameras
-_PROPOSALS = 2  # for each frame, besides its own pose
-_JUMP, _TRACED = 1.0, 1000  # weight of mean squared second differences in time [radii^2], of so many vertices at most
-_WORSE, _ROUNDS = 1.2, 3  # times the loss of a frame that was found: limbs are looked for so often more
+_PROPOSALS = 2  # for each frame, in addition to its own pose
+_JUMP, _TRACED = 1.0, 1000  # weight of mean squared second differences in time [radii^2], maximum number of vertices
+_WORSE, _ROUNDS = 1.2, 3  # relative to the loss of a matched frame: repeat the limb search up to this many times
 
 
 def is_searched(config: AnimateConfig, frames: int) -> bool:
-    """Whether a run of so many frames is long enough to search poses."""
-    return config.grow * config.total_steps(frames) > _FEWEST_STEPS
+    """Whether a run with this many frames is long enough to search poses."""
+    return config.grow * config.total_steps(frames) > _MIN_STEPS
 
 
 class PoseSearch:
-    """Which frames are searched, each in one step of the fit, and what that found.
+    """Frames to be searched, one per step of the fit, and the results.
 
     Args:
         config: Options.
-        joints: What is searched; its values change.
-        optimizer: Of these values; forgets the frames that change.
-        vertices: Of the mesh at rest [m].
-        painter: How the mesh looks.
-        footage: What it is compared with.
-        cameras: One an image.
-        views: Images of each frame that is fitted to.
-        background: Colour behind the images.
-        random: Where turns of limbs come from.
-        is_borrowed: The joints are made from the surface (`surface_rig`): poses under another twist of the body are tried.
+        joints: The joints to search; their values change.
+        optimizer: Optimizer of these values; the state of changed frames is reset.
+        vertices: Rest pose of the mesh [m].
+        painter: Renderer of the mesh.
+        footage: The target images.
+        cameras: One per image.
+        views: Images of each training frame.
+        background: Background color.
+        random: Random generator for limb rotations.
+        is_borrowed: Whether the joints were made from the surface (`surface_rig`): body twists are then tried as well.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PoseSearch:
         self.is_single = all(len(some) == 1 for some in views.values())
         frames = list(views)
         self.is_long = is_searched(config, len(footage.times))
-        # Frames one of which is found first, whether limbs are looked for, and the losses of their last rounds.
+        # Candidate frames to start from, whether to search limbs, and the losses of their last rounds.
         is_open = self.is_long and config.reference not in frames
         some = spread(frames, _SCOUTS)
         self.scouts = [(frame, turn > 0) for turn in range(_SCOUT_ROUNDS) for frame in some] if is_open else []
@@ -97,7 +97,7 @@ class PoseSearch:
         return bool(self.scouts or self.revisits)
 
     def step(self, intake: Intake) -> float:
-        """Search the frame that is next, and give its loss."""
+        """Search the next frame, and return its loss."""
         if self.scouts:
             (frame, limbs), self.scouts = self.scouts[0], self.scouts[1:]
             self.losses[frame] = loss = self.search(frame, limbs=limbs)
@@ -116,10 +116,10 @@ class PoseSearch:
         return loss
 
     def plan_revisits(self, order: list[int]) -> None:
-        """Once all frames have come in: each is compared with the poses of its neighbours, inwards, outwards and inwards.
+        """Once all frames are added: compare each with the poses of its neighbors, inwards, outwards and inwards.
 
-        A limb that was lost in some frames at one end is so replaced by that of a frame where it was not. Before the last of
-        these, poses under another twist of the body are proposed for each, and all frames choose at once.
+        A limb that is lost in some frames at one end is thereby replaced by that of a frame where it is not. Before the last
+        pass, poses with other body twists are proposed for each frame, and one is chosen jointly for all frames.
         """
         if self.is_long and len(order) > 1:
             rest = [frame for frame in order if frame != self.config.reference]
@@ -129,7 +129,7 @@ class PoseSearch:
             self.revisits = [(frame, kind) for kind, frames in passes for frame in frames]
 
     def search(self, frame: int, *, limbs: bool) -> float:
-        """Refine the pose of a frame in small images, with limbs that are looked for all over or not, and give its loss."""
+        """Refine the pose of a frame on small images, with or without a full limb search, and return its loss."""
         row, losses_of = self._row(frame), self._losses_of(frame)
         start = self.joints.at_keys()[row].detach()
         if limbs:
@@ -155,7 +155,7 @@ class PoseSearch:
         }
 
     def _revisit(self, frame: int, *, limbs: bool) -> float:
-        """The best of what a frame has and of what its neighbours have; limbs are looked for where that is worse than usual."""
+        """The best of a frame's pose and its neighbors' poses; limbs are searched if that is worse than usual."""
         row, poses = self._row(frame), self.joints.at_keys().detach()
         images_of = self._losses_of(frame)
         losses_of = self._smoothly(images_of, poses, frame)
@@ -178,13 +178,13 @@ class PoseSearch:
         return loss
 
     def _usual(self) -> float:
-        """The loss of a frame that was found: a quarter of them were, others may all be lost in the same way."""
+        """The loss of a matched frame: the lower quartile, since the others may all be lost in the same way."""
         return sorted(self.losses.values())[len(self.losses) // 4] if self.losses else float("inf")
 
     def _propose(self, frame: int) -> float:
-        """Refine what a frame may have besides its pose: other twists of the body, and what was proposed beside it.
+        """Refine alternatives to a frame's pose: other body twists, and the proposals of its neighbors.
 
-        Where it is lost, limbs are searched under each other twist. The second time only the neighbours' proposals are new.
+        If the frame is lost, limbs are searched for each other twist. In the second pass only the neighbors' proposals are new.
         """
         losses_of, own = self._losses_of(frame), self.joints.at_keys()[self._row(frame)].detach()
         loss = _one(losses_of, own)
@@ -205,7 +205,7 @@ class PoseSearch:
         return loss
 
     def _beside(self, frame: int) -> list[Tensor]:
-        """The best proposal of each neighbour that has one besides its own pose."""
+        """The best proposal of each neighbor that has one in addition to its own pose."""
         frames = sorted(self.views)
         place = frames.index(frame)
         near = [other for other in frames[max(place - 1, 0) : place + 2] if other != frame and other in self.proposals]
@@ -213,7 +213,7 @@ class PoseSearch:
 
     @torch.no_grad()
     def _choose(self) -> None:
-        """Let each frame take one of its proposals, so that images are explained and vertices move smoothly."""
+        """Choose one of the proposals for each frame, so that images are explained and vertices move smoothly."""
         frames = sorted(self.proposals)
         poses, losses = zip(*(self.proposals[frame] for frame in frames))
         rows, tree = spread(range(len(self.vertices)), _TRACED), self.joints.tree
@@ -227,9 +227,9 @@ class PoseSearch:
         self.proposals = {}
 
     def _smoothly(self, losses_of: Losses, poses: Float[Tensor, "k c 3"], frame: int) -> Losses:
-        """Losses with how far a pose is from those of the frames beside it that were visited already.
+        """Losses plus the distance of a pose from those of adjacent frames that were already visited.
 
-        Images of thin limbs hardly tell left from right; a limb that jumps from one to the other does.
+        Images of thin limbs hardly distinguish left from right; a limb that jumps between them does.
         """
         frames = sorted(self.views)
         place = frames.index(frame)
@@ -244,7 +244,7 @@ class PoseSearch:
         return smooth_losses_of
 
     def _exchanged(self, pose: Float[Tensor, "c 3"], loss: float, losses_of: Losses) -> tuple[Float[Tensor, "c 3"], float]:
-        """A pose, or the one with limbs that changed places where that is better once both are refined."""
+        """A pose, or the one with exchanged limbs if that is better after refining both."""
         others = exchanged_limbs(self.joints, self.vertices, pose)
         if not len(others):
             return pose, loss

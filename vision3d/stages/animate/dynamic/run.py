@@ -1,4 +1,4 @@
-"""The stage: checks, the loop with its checkpoints, and what it leaves behind."""
+"""The stage: checks, training, and output."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -39,28 +39,28 @@ from vision3d.training.loop import Loop
 logger = logging.getLogger("vision3d.animate")
 
 FRAMES, CLIP, VIDEO = "frames.zarr", "animated.glb", "comparison.mp4"
-_AT_REST = 0.97  # IoU of the mesh and the masks of the frame that shows it in its rest pose
+_AT_REST = 0.97  # minimum IoU of the mesh and the masks of a frame in the rest pose
 
 
 @dataclass(frozen=True)
 class AnimateResult:
-    """A mesh that moves as a clip shows."""
+    """An animated mesh fitted to a clip."""
 
     sequence: FrameSequence
     """Gaussians on the mesh, and its vertices in each frame."""
     skin: SkinnedMesh
-    """The mesh with a morph target for each frame and a clip that plays them, and the etas of hybrid skinning; `save` writes a
-    .glb."""
+    """The mesh with one morph target per frame, a clip that plays them, and the blend factors of hybrid skinning; `save` writes
+    a .glb."""
     motion: Motion
     """The motion at any time."""
     cameras: Cameras
-    """One for each picture of the clip."""
+    """One camera per image of the clip."""
     evaluation: MotionEvaluation
-    """Figures of every picture."""
+    """Metrics of every image."""
     summary: dict[str, Any]
-    """Plain figures: psnr, ssim and iou of what was fitted and held out, without the reference frame; nodes, steps."""
+    """Results as plain values: psnr, ssim, iou of training and held-out images, without the reference frame; nodes, steps."""
     run_folder: Path | None = None
-    """Where it was written."""
+    """The run folder, if any."""
 
 
 @stage(
@@ -82,29 +82,29 @@ def animate(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> AnimateResult:
-    """Let a mesh move as a clip with masks shows it, by its joints and by the nodes of a deformation graph (`config.fit`).
+    """Fit the motion of a mesh to a clip with masks, with its joints and the nodes of a deformation graph (`config.fit`).
 
     Args:
         config: Options.
-        clip: Pictures with masks of one camera or several, or where they are; see `footage.read_footage`.
-        mesh: In its rest pose, as it is in the frame `config.reference`: with a texture or colours, with joints, as Gaussians
-            on a mesh, or a file.
-        cameras: File of the cameras of `clip`, in the world of the mesh. None: the one in its folder; without any, a camera in
+        clip: Images with masks from one or several cameras, or their path; see `footage.read_footage`.
+        mesh: In its rest pose, as in the frame `config.reference`: with a texture or colors, with joints, as Gaussians on a
+            mesh, or a file.
+        cameras: Cameras file of `clip`, in the world of the mesh. None: the one in its folder; without any, a camera in
             front of the mesh is assumed and moved so that the mesh fills the mask.
-        masks: Folder of masks for pictures without alpha.
-        truth: True vertices at the times of the clip, where they are known; measured, not fitted to [m].
-        guidance: Folder of a Zero123-class pipeline (`guidance.load_guidance`), which says how the frames of the camera of the
-            reference frame look from other sides. That camera has to stand still.
+        masks: Folder of masks for images without alpha.
+        truth: True vertices at the times of the clip, if known; used for evaluation only [m].
+        guidance: Folder of a Zero123-class pipeline (`guidance.load_guidance`) that guides the appearance from other sides,
+            given the frames of the camera of the reference frame. That camera must be static.
         force: Run the guidance on a CPU even if it takes long.
-        run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest. None: nothing is
+        run_folder: Output folder; a `RunFolder` with checkpoints resumes from the newest. None: nothing is
             written.
-        progress: Takes every step.
+        progress: Progress callback.
 
     Raises:
-        InputError: The clip or the mesh is wrong, or they do not fit.
-        ConfigError: An option does not fit the clip, or the run folder is of another run.
-        NumericalError: The loss was not finite; a checkpoint of the step before was written.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        InputError: The clip or the mesh is invalid, or they do not match.
+        ConfigError: An option does not match the clip, or the run folder belongs to a different run.
+        NumericalError: The loss is not finite; a checkpoint of the previous step was written.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
 
     Example:
         >>> from vision3d import animate
@@ -190,7 +190,7 @@ class _Fit:
         logger.info("%s, %d images to fit to; guidance: %s", moved, len(seen), self.label)
 
     def _with_reference(self, config: AnimateConfig) -> AnimateConfig:
-        """The options with the frame in which the mesh is in its rest pose, found in the images or checked against them."""
+        """The options with the frame of the rest pose, found in the images or checked against them."""
         wanted = config.reference
         views = (self.footage.frames == (wanted or 0)).nonzero()[:, 0]
         if not len(views):
@@ -209,12 +209,12 @@ class _Fit:
         return replace(config, reference=-1)
 
     def train(self) -> None:
-        """All steps that are left."""
+        """Do all remaining steps."""
         if self.loop is not None:
             self.loop.run(self.trainer)
 
     def finish(self) -> AnimateResult:
-        """Measure the motion and write it."""
+        """Evaluate the motion and write the results."""
         config, times = self.config, self.footage.times
         self.trainer.settle()
         vertices = all_vertices(self.motion, times)
@@ -273,19 +273,19 @@ class _Fit:
         if self.truth is None:
             return {}
         errors = vertex_errors(vertices, self.truth, self.mesh.vertices)
-        figures = {}
+        metrics = {}
         for split in ("fitted", "unseen_frames"):
             frames = self.footage.frames[self.splits[split]].unique()
             frames = frames[frames != self.config.reference]
             if len(frames):
-                figures[f"{split}_vertex_error"] = float(errors[frames].mean())
-        return figures
+                metrics[f"{split}_vertex_error"] = float(errors[frames].mean())
+        return metrics
 
 
 def _loaded_mesh(
     mesh: Mesh | MeshGaussians | SkinnedMesh | Path | str, config: AnimateConfig
 ) -> Mesh | MeshGaussians | SkinnedMesh:
-    """The mesh, with its joints where there are some and they are wanted."""
+    """The mesh, with its joints if it has them and they are requested."""
     if not isinstance(mesh, Mesh | MeshGaussians | SkinnedMesh):
         path = Path(mesh)
         mesh = MeshGaussians.load(path) if path.suffix.lower() == ".safetensors" else _loaded_skin(path) or Mesh.load(path)
@@ -297,9 +297,10 @@ def _loaded_mesh(
 
 
 def _finds_by_joints(config: AnimateConfig, footage: Footage, views: int) -> bool:
-    """Whether a mesh without joints is found by rings of its surface first.
+    """Whether the motion of a mesh without joints is first found with joints made from rings of its surface.
 
-    That is where nodes alone are lost: no frame shows the mesh at rest. One camera does not tell limbs apart well enough.
+    This is the case if nodes alone would get lost: no frame shows the rest pose. One camera does not distinguish limbs well
+    enough.
     """
     is_open = config.reference is None or config.reference < 0
     is_several = views > len(footage.times)
@@ -312,11 +313,11 @@ def _loaded_skin(path: Path) -> SkinnedMesh | None:
     try:
         return SkinnedMesh.load(path)
     except InputError:
-        return None  # nothing in it moves, or it cannot be read, which reading the mesh says
+        return None  # it is static, or unreadable, which loading the mesh reports
 
 
 def _check(config: AnimateConfig, footage: Footage, mesh: Mesh, truth: Tensor | None) -> None:
-    """Of the mesh and the clip together; what can be fitted but is odd is said."""
+    """Check the mesh and the clip together; unusual but valid input is logged."""
     count = len(footage.times)
     if config.reference is not None and config.reference >= count:
         raise ConfigError("reference", f"got frame {config.reference}, but the clip has {count}, from 0 to {count - 1}")
@@ -331,7 +332,7 @@ def _check(config: AnimateConfig, footage: Footage, mesh: Mesh, truth: Tensor | 
 
 
 def _rest_time(times: Float64[Tensor, " t"], reference: int | None) -> float:
-    """When the mesh is at rest [s]: at a frame, or one frame before the first."""
+    """Time of the rest pose [s]: that of a frame, or one frame before the first."""
     if reference is not None and reference >= 0:
         return float(times[reference])
     return float(times[0] - (times[1] - times[0]))
@@ -354,7 +355,7 @@ def _guide(config: AnimateConfig, folder: Path | str, force: bool, footage: Foot
 
 
 def _cameras(config: AnimateConfig, footage: Footage, mesh: Mesh) -> Cameras:
-    """One camera for each picture."""
+    """One camera per image."""
     if footage.cameras is not None:
         return footage.cameras
     frame = max(config.reference or 0, 0)

@@ -8,12 +8,12 @@ from torch import Tensor
 def spline(
     keys: Float64[Tensor, " keys"], values: Float[Tensor, "keys ..."], times: Float64[Tensor, " times"]
 ) -> Float[Tensor, "times ..."]:
-    """The values at times between keys; before the first key and after the last those of that key.
+    """The values at times between keys; clamped to the first and last key.
 
     Args:
         keys: Times of the values [s], ascending.
-        values: At the keys.
-        times: [s].
+        values: Values at the keys.
+        times: Times to evaluate [s].
     """
     if len(keys) == 1:
         return values.expand(len(times), *values.shape[1:])
@@ -30,7 +30,7 @@ def spline(
 
 
 def _tangents(keys: Tensor, values: Tensor, rows: Tensor) -> Tensor:
-    """Slopes from the key before to the one after; at the ends those of the first and the last gap."""
+    """Slopes from the previous key to the next one; at the ends those of the first and the last gap."""
     low, high = (rows - 1).clamp(min=0), (rows + 1).clamp(max=len(keys) - 1)
     gaps = (keys[high] - keys[low]).to(values).view(-1, *[1] * (values.ndim - 1))
     return (values[high] - values[low]) / gaps
@@ -39,7 +39,7 @@ def _tangents(keys: Tensor, values: Tensor, rows: Tensor) -> Tensor:
 def extrapolated(
     keys: Float64[Tensor, " keys"], values: Float[Tensor, "keys ..."], time: float, other: float, before: float, limit: float
 ) -> Tensor:
-    """The value at `other`, carried on to `time` as it changed since `before`, over at most `limit` such gaps."""
+    """The value at `other`, extrapolated to `time` by its change since `before`, over at most `limit` such gaps."""
     source, earlier = torch.searchsorted(keys, keys.new_tensor([other, before])).tolist()
     share = 0.0 if source == earlier else (time - other) / (other - before)
     return values[source] + min(share, limit) * (values[source] - values[earlier])

@@ -1,4 +1,4 @@
-"""Joints for a mesh without any: where one ring of its surface meets the next, from its middle to the ends of its limbs."""
+"""Joints for a mesh without any, at the borders of rings of its surface, from its middle to the ends of its limbs."""
 
 import math
 from typing import TYPE_CHECKING
@@ -28,14 +28,14 @@ _NEAREST = 8  # vertices among which parts that do not touch are joined; doubled
 
 
 def surface_skin(mesh: Mesh) -> SkinnedMesh:
-    """The mesh with a joint wherever one ring of its surface meets the next.
+    """The mesh with a joint at each border between rings of its surface.
 
-    The mean distance along the surface to all of it is least in the middle and largest at the ends of limbs. Bands of it fall
-    into rings, whose graph (Reeb 1946; Hilaga et al. 2001) is the skeleton. Weights are heat that spreads from each ring (Baran
-    and Popovic 2007). Parts that do not touch are joined where they are nearest. Always the same for the same mesh.
+    The mean distance along the surface to all other points is smallest in the middle and largest at the ends of limbs. Its
+    level bands split into rings, whose graph (Reeb 1946; Hilaga et al. 2001) is the skeleton. Weights are heat diffused from
+    each ring (Baran and Popovic 2007). Disconnected parts are bridged where they are nearest. Deterministic.
 
     Args:
-        mesh: At rest; some of its faces have an area.
+        mesh: Rest pose; not all of its faces have zero area.
     """
     places, faces, place = weld_vertices(mesh.vertices.detach().double().cpu(), mesh.faces.cpu())
     graph = _joined(places, edge_graph(places, faces))
@@ -57,7 +57,7 @@ def surface_skin(mesh: Mesh) -> SkinnedMesh:
 
 
 def _joined(places: Float[Tensor, "p 3"], graph: "csr_array") -> "csr_array":
-    """The graph of the edges with the shortest bridges between parts that do not touch."""
+    """The graph of the edges plus the shortest bridges between disconnected parts."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
@@ -70,7 +70,7 @@ def _joined(places: Float[Tensor, "p 3"], graph: "csr_array") -> "csr_array":
         gaps, ends = (found.numpy().ravel() for found in knn(places, k=nearest))
         starts = np.arange(len(points)).repeat(nearest)
         is_apart = part[starts] != part[ends]
-        # Parts are the nodes of this graph, so that its tree takes the fewest and shortest bridges.
+        # Parts are the nodes of this graph, so that its spanning tree has the fewest and shortest bridges.
         order = np.argsort(gaps[is_apart], kind="stable")
         starts, ends, gaps = (values[is_apart][order] for values in (starts, ends, np.maximum(gaps, 1e-12)))
         keys = np.minimum(part[starts], part[ends]).astype(np.int64) * count + np.maximum(part[starts], part[ends])
@@ -84,16 +84,16 @@ def _joined(places: Float[Tensor, "p 3"], graph: "csr_array") -> "csr_array":
 
 
 def _vertex_areas(places: Float[Tensor, "p 3"], faces: Int64[Tensor, "f 3"]) -> np.ndarray:
-    """A third of the areas of the faces round each place; above 0."""
+    """A third of the areas of the faces around each vertex; above 0."""
     areas = torch.zeros(len(places), dtype=torch.float64)
     areas.index_add_(0, faces.T.reshape(-1), face_areas(places, faces).repeat(3) / 3)
     return areas.clamp(min=1e-9 * float(areas.mean())).numpy()
 
 
 def _mean_distances(graph: "csr_array", count: int) -> np.ndarray:
-    """Mean distance of each place to places that are spread evenly over the surface."""
+    """Mean distance of each vertex to evenly distributed sample vertices."""
     nearest, total, row = np.full(count, np.inf), np.zeros(count), 0
-    # The first one is only where the farthest is looked for.
+    # The first one is only used to find the farthest one.
     row = int(shortest_paths(graph, torch.tensor([0]))[0].argmax())
     for _ in range(_SAMPLES):
         found = shortest_paths(graph, torch.tensor([row]))[0].numpy()
@@ -113,7 +113,7 @@ def _bands(distances: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, float]
 
 
 def _rings(graph: "csr_array", bands: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """The ring of each place: a connected part of a band. Rings that are too small, or too many, join a neighbour."""
+    """The ring of each vertex: a connected part of a band. Rings that are too small or too many are merged with a neighbor."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -125,14 +125,14 @@ def _rings(graph: "csr_array", bands: np.ndarray, areas: np.ndarray) -> np.ndarr
         used, rings = np.unique(rings, return_inverse=True)
         sizes = np.bincount(rings, areas)
         least = int(sizes.argmin())
-        if len(used) == 1 or (sizes[least] >= _SMALLEST * sizes.sum() and len(used) <= _MOST):
+        if len(used) == 1 or (sizes[least] >= _SMALLEST * sizes.sum() and len(used) <= _MAX):
             return rings
         is_border = (rings[rows] == least) & (rings[columns] != least)
         rings[rings == least] = np.bincount(rings[columns[is_border]]).argmax()
 
 
 def _tree(rings: np.ndarray, graph: "csr_array", middle: int) -> tuple[np.ndarray, list[int]]:
-    """Rings in the order of a tree from the one with the place `middle` outwards, across the longest borders, and parents."""
+    """Rings in the order of a spanning tree from the ring with the vertex `middle`, across the longest borders, and parents."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
@@ -149,7 +149,7 @@ def _tree(rings: np.ndarray, graph: "csr_array", middle: int) -> tuple[np.ndarra
 
 
 def _pivots(points: np.ndarray, rings: np.ndarray, parents: list[int], graph: "csr_array") -> np.ndarray:
-    """The middle of the border between each ring and its parent; of the root its own middle."""
+    """The center of the border between each ring and its parent; for the root its own center."""
     rows, columns = graph.tocoo().coords
     pivots = np.zeros((len(parents), 3))
     for ring, parent in enumerate(parents):
@@ -162,7 +162,7 @@ def _pivots(points: np.ndarray, rings: np.ndarray, parents: list[int], graph: "c
 def _heat(
     places: Float[Tensor, "p 3"], faces: Int64[Tensor, "f 3"], rings: np.ndarray, areas: np.ndarray, reach: float
 ) -> Float[Tensor, "p j"]:
-    """Each ring's share in every place: (A + reach L) w = A w_0, with the cotangent Laplacian L and areas A."""
+    """The weight of each ring at every vertex: (A + reach L) w = A w_0, with the cotangent Laplacian L and areas A."""
     from scipy.sparse import coo_array, diags_array
     from scipy.sparse.linalg import splu
 

@@ -1,4 +1,4 @@
-"""Motions of nodes that follow given vertices, such as those of a simulation or a rig."""
+"""Motion of nodes that follow given vertices, such as those of a simulation or a rig."""
 
 import math
 
@@ -16,7 +16,7 @@ from vision3d.stages.animate.dynamic.fields import DiscreteField, rigid_poses
 from vision3d.stages.animate.dynamic.motion import Motion
 
 _FINAL_RATE = 0.01  # factor on the learning rate at the end
-_FRAMES = 16  # in a step
+_FRAMES = 16  # per step
 
 
 def fit_vertices(
@@ -28,29 +28,29 @@ def fit_vertices(
     graph: DeformationGraph | None = None,
     progress: ProgressCallback | None = None,
 ) -> Motion:
-    """The motion of a deformation graph whose mesh is nearest to given vertices (least squares).
+    """The motion of a deformation graph that is closest to given vertices (least squares).
 
-    Each frame begins with the rigid motions of the nodes' regions (Kabsch 1976), and Adam does the rest.
+    Each frame is initialized with the rigid motions of the nodes' regions (Kabsch 1976) and refined with Adam.
 
     Args:
-        config: `nodes`, `neighbors`, `method`, `motion` (of the kind discrete), `steps` and `seed` count.
-        mesh: At rest.
-        vertices: Of the mesh in each frame [m].
-        times: Of the frames [s], ascending.
-        graph: On the mesh; made when None.
-        progress: Takes the steps.
+        config: `nodes`, `neighbors`, `method`, `motion` (of kind discrete), `steps` and `seed` are used.
+        mesh: Rest pose.
+        vertices: Vertices of the mesh in each frame [m].
+        times: Times of the frames [s], ascending.
+        graph: Deformation graph of the mesh; made when None.
+        progress: Progress callback.
 
     Raises:
-        InputError: The kind of the field is another one.
-        ShapeError: The vertices do not fit the mesh or the times.
+        InputError: The kind of the field is not discrete.
+        ShapeError: The vertices do not match the mesh or the times.
     """
     if config.motion.kind != "discrete":
         raise InputError(f"motion.kind: got {config.motion.kind}, want discrete")
     check_shape("vertices", vertices, (len(times), mesh.num_vertices, 3))
-    vertices = vertices.detach()  # constants, also where they come from another motion
+    vertices = vertices.detach()  # constants, even if they come from another motion
     if graph is None:
         graph = DeformationGraph.of(mesh.vertices, mesh.faces, config.nodes, config.neighbors)
-    # No frame is the reference: the mesh at rest need not be one of them.
+    # No frame is the reference: the rest mesh need not be one of them.
     motion = Motion(mesh, graph, config, times, float(times[0]) - 1.0)
     assert isinstance(motion.field, DiscreteField)
     with torch.no_grad():  # the first key is the reference

@@ -1,4 +1,4 @@
-"""One step of a motion fit after the other: frames, poses, pictures, loss, gradients."""
+"""Training steps of a motion fit: frames, poses, images, loss, gradients."""
 
 import logging
 import math
@@ -36,26 +36,25 @@ logger = logging.getLogger("vision3d.animate")
 HINT = "the checkpoint of the previous step was written; lower the learning rates or check the frames"
 _SSIM_WINDOW = 11  # pixels
 _FINAL_RATE = 0.02  # factor on the learning rates at the end
-_YIELD_EVERY = 20  # steps between two looks at which edges yield
-_YIELD_FRAMES, _BLOCK = 64, 8  # the most frames that are looked at, and so many at once
-_TRACKED_VIEWS = 4  # of the newest frame, at least
-_EARLY, _LATE_JOINTS = 0.7, 0.3  # share of a frame's steps, and the factor on the learning rate of joints after them
-_NODES_FROM, _HAND_OVER = 0.6, 0.3  # of the steps once all frames are in: nodes beside joints, and in place of borrowed ones
-_OWN_VIEWS = 32  # images in which joints alone and joints with nodes are compared
-_START_FRAMES = 32  # that are compared with the mesh at rest
+_YIELD_EVERY = 20  # steps between updates of the robust edge weights
+_YIELD_FRAMES, _BLOCK = 64, 8  # maximum number of frames used for them, and frames per block
+_TRACKED_VIEWS = 4  # minimum number of views of the newest frame
+_EARLY, _LATE_JOINTS = 0.7, 0.3  # fraction of a frame's steps, and factor on the learning rate of joints after it
+_NODES_FROM, _HAND_OVER = 0.6, 0.3  # fraction of the steps after all frames are added: adding nodes, replacing borrowed joints
+_OWN_VIEWS = 32  # number of images for comparing joints alone with joints and nodes
+_START_FRAMES = 32  # number of frames compared with the rest mesh
 
 
 class Trainer:
     """The state of a motion fit and its steps.
 
     Args:
-        config: Options.
-        motion: What is fitted.
-        painter: How the mesh looks.
-        footage: What it is compared with.
-        cameras: One a picture.
-        seen: Pictures that are fitted to.
-        guide: What says how other sides should look, if anything does.
+        motion: The motion to fit.
+        painter: Renderer of the mesh.
+        footage: The target images.
+        cameras: One per image.
+        seen: Indices of the training images.
+        guide: Optional guidance for other sides.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Trainer:
             self.joint_optimizer = FrameAdam([{"params": [motion.joints.values], "lr": config.motion.joint_rate}])
             given = motion.mesh.vertices, painter, footage, cameras, self.views, self.background, self.random
             self.search = PoseSearch(config, motion.joints, self.joint_optimizer, *given, is_borrowed=motion.is_borrowed)
-        self.joint_poses: Tensor | None = None  # before the nodes came in
+        self.joint_poses: Tensor | None = None  # before nodes were added
 
     def step(self, step: int, progress: float) -> dict[str, float]:
         """Do step number `step` (from 0) at this progress in [0, 1).
@@ -130,7 +129,7 @@ class Trainer:
         return {"loss": total.item(), **values, "frames": self.intake.num_active}
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs."""
+        """State needed for exact resume."""
         state = {
             "field": self.motion.field.state_dict(),
             "graph": self.motion.graph.state_dict(),
@@ -149,7 +148,7 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave; the graph is that of `motion`."""
+        """Load the result of `state_dict`; the graph is that of `motion`."""
         self.motion.field.load_state_dict(state["field"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.random.set_state(state["random"].cpu())
@@ -166,7 +165,7 @@ class Trainer:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Leave the nodes out again where joints alone fit the given images better."""
+        """Drop the nodes again if joints alone fit the given images better."""
         joints = self.motion.joints
         if joints is None or self.joint_poses is None or not self.motion.uses_nodes:
             return
@@ -178,12 +177,12 @@ class Trainer:
             self.motion.uses_nodes = True
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
-        """Of what moves now."""
+        """Optimizers of the active parameters."""
         found: list[torch.optim.Optimizer] = [self.optimizer] if self.motion.uses_nodes else []
         return found if self.joint_optimizer is None else [*found, self.joint_optimizer]
 
     def _order(self) -> list[int]:
-        """Frames by their distance from the one in which the mesh is at rest, or that looks most like it."""
+        """Frames ordered by their distance from the frame of the rest pose, or the one most similar to it."""
         start = self.config.reference or 0
         if start not in self.frames:
             start = max(spread(self.frames, _START_FRAMES), key=self._rest_iou)
@@ -191,7 +190,7 @@ class Trainer:
 
     @torch.no_grad()
     def _rest_iou(self, frame: int) -> float:
-        """How well the mesh at rest covers the masks of a frame."""
+        """IoU of the rest mesh and the masks of a frame."""
         views = self.views[frame].to(self.motion.mesh.device)
         rows = torch.zeros(len(views), dtype=torch.int64, device=views.device)
         cameras = with_views(self.cameras, views, self.config.coarse)
@@ -218,7 +217,7 @@ class Trainer:
         return torch.stack(list(terms.values())).sum(), terms
 
     def _stiffness(self, poses: NodePoses, deformed: Float[Tensor, "f v 3"], count: int, since: float) -> dict[str, Tensor]:
-        """Terms of what the nodes do, in `count` frames and at times between frames; as stiff at the end with joints."""
+        """Terms on the node deformation, in `count` frames and at times between frames; not relaxed at the end with joints."""
         weights = self.config.loss
         hold = weights.final**since if self.motion.joints is None else 1.0
         energy = self.arap.energy(deformed[:, self.first])
@@ -234,7 +233,7 @@ class Trainer:
         return terms
 
     def _habits(self, joints: JointField, chosen: list[int]) -> dict[str, Tensor]:
-        """How far joints are from the rest pose and how unsteadily they turn; while frames come in only the newest yields."""
+        """Penalties on pose and acceleration of joints; while frames are added only the newest gets gradients."""
         weights, times = self.config.loss, self.footage.times
         turns, shifts = joints(times[chosen])
         active = self.intake.active
@@ -245,13 +244,13 @@ class Trainer:
         unsteady = acceleration_loss(values, times[active], 1.0)
         pose = weights.pose * turns.square().mean()
         if self.is_single:
-            # One camera does not tell how far away the object is, nor what it hides.
+            # A single camera determines neither the distance of the object nor what it hides.
             axes = torch.stack([self._axis(frame) for frame in chosen])
             pose = SINGLE * (pose + DEPTH * weights.pose * joints.depths(shifts, axes).square().mean())
         return {"pose": pose, "joint_acceleration": weights.acceleration * unsteady}
 
     def _axis(self, frame: int) -> Float[Tensor, " 3"]:
-        """Along which the first camera of a frame looks."""
+        """Viewing direction of the first camera of a frame."""
         return self.cameras.viewmats[self.views[frame][0].to(self.cameras.viewmats.device), 2, :3]
 
     def _pictures(self, chosen: list[int], vertices: Float[Tensor, "f v 3"], progress: float) -> dict[str, Tensor]:
@@ -268,14 +267,14 @@ class Trainer:
         views = torch.cat(picked).to(vertices.device)
         cameras = with_views(self.cameras, views, factor)
         colors, alphas = self.painter.paint(vertices, torch.tensor(rows, device=vertices.device), cameras)
-        # A background of any one colour hides what has the same.
+        # A single background color would hide object parts of the same color.
         background = torch.rand(3, generator=self.random).to(vertices)
         targets, masks = self.footage.read(views, factor, background)
         share = weights.ssim if min(targets.shape[1:3]) >= _SSIM_WINDOW else 0.0
         images = over(colors, alphas, background)
         fall = weights.mask_start + (1 - weights.mask_start) * min(1.0, 2 * progress)
         gaps = torch.cat([images - targets, (alphas - masks)[..., None]], -1)
-        first = len(picked[0])  # while frames come in, the newest is the first
+        first = len(picked[0])  # while frames are added, the newest is the first
         self.intake.record(mask_iou(alphas[:first].detach() > 0.5, masks[:first] > 0.5))
         return {
             "rgb": weights.rgb * losses.photometric(images, targets, share),
@@ -284,12 +283,12 @@ class Trainer:
         }
 
     def _factor(self, progress: float) -> int:
-        """How many times smaller the images are; those in which joints find a frame stay small."""
+        """Downscale factor of the images; it stays large while joints find a frame."""
         is_coarse = not self.intake.is_done if self.motion.joints is not None else progress < self.config.coarse_steps
         return self.config.coarse if is_coarse else 1
 
     def _guidance_loss(self, guide: Guide, chosen: list[int], vertices: Float[Tensor, "f v 3"]) -> Tensor:
-        """What the guidance says of some of the frames on white from random sides."""
+        """Guidance loss of some of the frames on white from random sides."""
         count, size = self.config.sds.views, self.config.sds.size
         cameras = guide.orbit.random_cameras(count, guide.reference, size, self.random)
         rows = torch.randint(len(chosen), (count,), generator=self.random)
@@ -298,7 +297,7 @@ class Trainer:
         return guide.guidance.loss(images, guide.orbit.relative(cameras, guide.reference, frames), self.random)
 
     def _depth(self, chosen: list[int], vertices: Float[Tensor, "f v 3"]) -> Tensor:
-        """How far the surface goes from where it rests, along the axis of the first camera of each frame."""
+        """Squared displacement of the surface along the axis of the first camera of each frame."""
         first = torch.stack([self.views[frame][0] for frame in chosen]).to(vertices.device)
         axes = self.cameras.viewmats[first][:, 2, :3]
         ways = ((vertices - self.motion.mesh.vertices) * axes[:, None]).sum(-1) / self.motion.radius
@@ -314,7 +313,7 @@ class Trainer:
 
     @torch.no_grad()
     def _own_gap(self) -> float:
-        """Mean squared difference from some of the images that are fitted to, colours and opacity."""
+        """Mean squared difference from some of the training images, colors and opacity."""
         total, chosen = 0.0, spread([(frame, int(v)) for frame in self.frames for v in self.views[frame]], _OWN_VIEWS)
         for frame, view in chosen:
             one = torch.tensor([view], device=self.motion.mesh.device)
@@ -326,7 +325,7 @@ class Trainer:
         return total / len(chosen)
 
     def _let_in(self, step: int) -> None:
-        """Frames that come in begin where their active neighbours lead."""
+        """Add frames, initialized by extrapolation from their active neighbors."""
         before, iou, spent = self.intake.num_active, self.intake.iou, self.intake.spent
         frame = self.intake.advance()
         if before and (frame is not None or (self.intake.is_done and self.all_in_at is None)):
@@ -346,7 +345,7 @@ class Trainer:
             self.search.search(self.intake.newest, limbs=True)
 
     def _let_nodes_in(self, since: float) -> None:
-        """Nodes take what the joints leave, or take over from joints that were only borrowed."""
+        """Add nodes for the residual of the joints, or replace borrowed joints by nodes."""
         joints = self.motion.joints
         if self.motion.is_borrowed:
             if joints is not None and since >= _HAND_OVER:
@@ -363,7 +362,7 @@ class Trainer:
             self.motion.uses_nodes = True
 
     def _set_rates(self, since: float) -> None:
-        """Learning rates: full while frames come in, then down along a cosine; those of joints fall within each frame too."""
+        """Learning rates: constant while frames are added, then cosine decay; those of joints also decay within each frame."""
         factor = _FINAL_RATE + (1 - _FINAL_RATE) * (1 + math.cos(math.pi * since)) / 2
         for group, rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = rate * factor
@@ -373,7 +372,7 @@ class Trainer:
             self.joint_optimizer.param_groups[0]["lr"] = self.config.motion.joint_rate * within
 
     def _choose(self) -> list[int]:
-        """Frames of a step: while frames come in the newest is the first of them, and with joints the only one."""
+        """Frames of a step: while frames are added the newest is the first, and with joints the only one."""
         active = self.intake.order[: self.intake.num_active]
         order = torch.randperm(len(active), generator=self.random).tolist()
         if not self.intake.is_done:
@@ -393,7 +392,7 @@ class Trainer:
         return torch.lerp(times[gaps], times[gaps + 1], shares)
 
     def _since_all_are_in(self, step: int) -> float:
-        """0 while frames come in, then up to 1 at the end."""
+        """0 while frames are added, then increasing to 1 at the end."""
         if self.all_in_at is None:
             return 0.0
         return (step - self.all_in_at) / max(self.steps - self.all_in_at, 1)

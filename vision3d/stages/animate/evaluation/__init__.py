@@ -1,1 +1,1 @@
-"""Videos of moving objects against what they should show, by the protocol of Consistent4D."""
+"""Videos of moving objects compared with the ground truth, by the protocol of Consistent4D."""

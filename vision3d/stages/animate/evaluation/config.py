@@ -10,12 +10,12 @@ _SMALLEST = 32
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Measure rendered videos of moving objects against the true ones."""
+    """Compare rendered videos of moving objects with the ground truth."""
 
     size: int = 512
     """Width and height to which images are resized before comparison [px]."""
     skip_missing: bool = False
-    """Evaluate what both sides have and list the rest, instead of an error."""
+    """Evaluate what exists on both sides and list the rest, instead of raising an error."""
     lpips_weights: Path | None = None
     """Weights for LPIPS: AlexNet's features and the five linear heads, .safetensors or .pt."""
 

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: {gt,pred}/OBJECT/eval_VIEW/NUMBER.png, one picture a frame."""
+"""The folder of an evaluation: {gt,pred}/OBJECT/eval_VIEW/NUMBER.png, one image per frame."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from vision3d.core.errors import InputError, MissingFileError
 from vision3d.io.images import image_size, is_image
 
 _LAYOUT = "the layout {gt,pred}/OBJECT/eval_VIEW/NUMBER.png"
-_MOST_LISTED = 5
+_MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ClipPair:
     truth: tuple[Path, ...]
     predicted: tuple[Path, ...]
     numbers: tuple[int, ...]
-    """Of the frames, as their files are named."""
+    """Frame numbers, as in the file names."""
 
     @property
     def name(self) -> str:
@@ -28,15 +28,15 @@ class ClipPair:
 
 
 def find_clips(folder: Path, *, skip_missing: bool = False) -> tuple[list[ClipPair], list[str]]:
-    """The clips that are there on both sides, with frames of one size, and what is not.
+    """The clips that exist on both sides, with frames of the same size, and a list of what is missing.
 
     Args:
-        folder: Holds gt and pred.
-        skip_missing: Leave out what is on one side alone.
+        folder: Folder with gt and pred.
+        skip_missing: Skip what exists on one side only.
 
     Raises:
-        MissingFileError: There is no such folder, or no gt or pred in it.
-        InputError: Something is on one side alone, there are no clips, a file has no number, or frames differ in size.
+        MissingFileError: The folder, or gt or pred in it, does not exist.
+        InputError: Something exists on one side only, there are no clips, a file has no number, or frame sizes differ.
     """
     if not folder.is_dir():
         raise MissingFileError(folder, f"a folder with {_LAYOUT}")
@@ -68,7 +68,7 @@ def find_clips(folder: Path, *, skip_missing: bool = False) -> tuple[list[ClipPa
 
 
 def _frames(side: Path) -> dict[tuple[str, str], dict[int, Path]]:
-    """Files of each object and view by the number of their frame."""
+    """Files of each object and view by frame number."""
     found: dict[tuple[str, str], dict[int, Path]] = {}
     for view in sorted(path for path in side.glob("*/eval_*") if path.is_dir()):
         frames: dict[int, Path] = {}
@@ -84,7 +84,7 @@ def _frames(side: Path) -> dict[tuple[str, str], dict[int, Path]]:
 
 
 def _missing(truth: dict[tuple[str, str], dict[int, Path]], predicted: dict[tuple[str, str], dict[int, Path]]) -> list[str]:
-    """What is on one side alone: views as a whole, or single frames."""
+    """What exists on one side only: entire views, or single frames."""
     lines = []
     for ours, theirs, side in ((truth, predicted, "pred"), (predicted, truth, "gt")):
         for (name, view), frames in sorted(ours.items()):
@@ -96,8 +96,8 @@ def _missing(truth: dict[tuple[str, str], dict[int, Path]], predicted: dict[tupl
 
 
 def _listed(names: list[str]) -> str:
-    rest = len(names) - _MOST_LISTED
-    return ", ".join(names[:_MOST_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _check_sizes(pair: ClipPair) -> None:

@@ -1,4 +1,4 @@
-"""Figures of rendered videos against the true ones: frame by frame, means of views, of objects, and over all."""
+"""Metrics of rendered videos against the ground truth: per frame, averaged over views, objects, and all."""
 
 import math
 from collections.abc import Mapping
@@ -33,28 +33,28 @@ _NOT_OURS = {
     "clip": "no CLIP network is included, and none could be tested without its weights",
     "fvd": "no I3D network is included, and none could be tested without its weights",
 }
-_MOST_PSNR = 100.0
+_MAX_PSNR = 100.0
 _SHOWN = 6
 
 
 @dataclass(frozen=True)
 class ClipsEvaluation:
-    """What was measured."""
+    """Results of the evaluation."""
 
     views: tuple[dict[str, Any], ...]
-    """A row for each object and view: object, view, frames, and the figures; None for what was not computed."""
+    """One row per object and view: object, view, frames, and the metrics; None if not computed."""
     objects: tuple[dict[str, Any], ...]
     """Means over the views of each object."""
     means: dict[str, float | None]
     """Means over the objects."""
     not_computed: tuple[str, ...]
-    """Figures that were not computed, with the reason."""
+    """Metrics that were not computed, with the reason."""
     missing: tuple[str, ...]
-    """What was on one side alone and left out."""
+    """What existed on one side only and was skipped."""
 
     @property
     def summary(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """The results as plain values."""
         return {
             **{name: value for name, value in self.means.items() if value is not None},
             "objects": list(self.objects),
@@ -74,21 +74,21 @@ def evaluate_clips(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> ClipsEvaluation:
-    """Measure videos of moving objects by the protocol of Consistent4D: PSNR, SSIM, LPIPS, mask IoU and flicker.
+    """Evaluate videos of moving objects by the protocol of Consistent4D: PSNR, SSIM, LPIPS, mask IoU and flicker.
 
-    CLIP and FVD are part of it and are not computed: they are listed with the reason.
+    CLIP and FVD belong to the protocol but are not computed: they are listed with the reason.
 
     Args:
         config: Options.
-        folder: {gt,pred}/OBJECT/eval_VIEW/NUMBER.png, pictures with or without alpha.
-        run_folder: Takes eval.json, a line of figures a view, figures/worst_frames.png. Views that are there already are not
-            measured again.
-        progress: Takes every frame.
+        folder: {gt,pred}/OBJECT/eval_VIEW/NUMBER.png, images with or without alpha.
+        run_folder: Receives eval.json, one line of metrics per view, figures/worst_frames.png. Views that are already there are
+            not evaluated again.
+        progress: Progress callback, called for every frame.
 
     Raises:
-        MissingFileError: A folder is not there.
-        InputError: Views or frames are on one side alone, or sizes differ.
-        FileFormatError: A picture or the weights cannot be read.
+        MissingFileError: A folder does not exist.
+        InputError: Views or frames exist on one side only, or sizes differ.
+        FileFormatError: An image or the weights cannot be read.
 
     Example:
         >>> from vision3d.stages.animate import EvalConfig, evaluate_clips
@@ -135,7 +135,7 @@ def _measured(pair: ClipPair, config: EvalConfig, step: Any) -> dict[str, Any]:
     before: tuple[Tensor, Tensor] | None = None
     for count, (truth_path, predicted_path) in enumerate(zip(pair.truth, pair.predicted), 1):
         (truth, mask), (predicted, other_mask) = (_read(path, config.size) for path in (truth_path, predicted_path))
-        found["psnr"].append(min(metrics.psnr(predicted, truth), _MOST_PSNR))
+        found["psnr"].append(min(metrics.psnr(predicted, truth), _MAX_PSNR))
         found["ssim"].append(metrics.ssim(predicted, truth))
         if config.lpips_weights is not None:
             found["lpips"].append(metrics.lpips(predicted, truth, config.lpips_weights))
@@ -146,7 +146,7 @@ def _measured(pair: ClipPair, config: EvalConfig, step: Any) -> dict[str, Any]:
         before = (predicted, truth)
         step(count)
     row = {"object": pair.object, "view": pair.view, "frames": len(pair.numbers)}
-    # Masks count where every frame has one.
+    # Masks are used if every frame has one.
     whole = {"flicker": len(pair.numbers) - 1} | dict.fromkeys(("psnr", "ssim", "lpips", "iou"), len(pair.numbers))
     for name, values in found.items():
         row[name] = round(sum(values) / len(values), 6) if values and len(values) == whole[name] else None
@@ -155,7 +155,7 @@ def _measured(pair: ClipPair, config: EvalConfig, step: Any) -> dict[str, Any]:
 
 
 def _read(path: Path, size: int) -> tuple[Float[Tensor, "s s 3"], Float[Tensor, "s s"] | None]:
-    """A picture on white, and its alpha."""
+    """An image on white, and its alpha."""
     image = read_image(path)
     alpha = image[..., 3:] if image.shape[2] == 4 else None
     layers = image if alpha is None else torch.cat([image[..., :3] * alpha + 1 - alpha, alpha], -1)
@@ -167,7 +167,7 @@ def _read(path: Path, size: int) -> tuple[Float[Tensor, "s s 3"], Float[Tensor, 
 
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Of each figure; None where a row lacks it."""
+    """Mean of each metric; None if a row lacks it."""
     found: dict[str, float | None] = {}
     for name in FIGURES:
         values = [row[name] for row in rows]
@@ -187,7 +187,7 @@ def _not_computed(config: EvalConfig, rows: list[dict[str, Any]]) -> tuple[str, 
 
 
 def _write_worst(path: Path, pairs: list[ClipPair], rows: list[dict[str, Any]], config: EvalConfig) -> None:
-    """The frame of least PSNR of each of the worst views."""
+    """The frame with the lowest PSNR in each of the worst views."""
     order = sorted(range(len(rows)), key=lambda i: rows[i]["psnr"])[:_SHOWN]
     shown = []
     for i in order:

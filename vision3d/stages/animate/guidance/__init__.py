@@ -1,12 +1,12 @@
-"""Guidance by image diffusion: score distillation with Zero123-class networks from a folder of the user's own.
+"""Guidance by image diffusion: score distillation with Zero123-class networks from a folder of the user.
 
 Papers: DreamFusion, Poole et al. 2023 (arXiv 2209.14988), for score distillation; Zero-1-to-3, Liu et al. 2023 (arXiv
-2303.11328), for the network. No weights are included: their results were not measured here.
+2303.11328), for the network. No weights are bundled, and results with weights were not measured.
 
 A stage takes a `Guidance` and adds its loss:
 
     cameras = orbit.random_cameras(2, reference, 128, generator)
-    frames = pictures of these cameras on white
+    frames = images of these cameras on white
     loss = loss + weight * guidance.loss(frames, orbit.relative(cameras, reference), generator)
 """
 

@@ -1,4 +1,4 @@
-"""What stages ask of a guidance, and how long it may take."""
+"""The interface of guidance for stages, and its running time."""
 
 import time
 from dataclasses import dataclass
@@ -13,50 +13,50 @@ from vision3d.scene import Cameras
 from vision3d.stages.animate.orbits import Orbit, RelativeViews
 
 LONG_S = 600.0
-"""A CPU run that would take longer is refused unless it is forced [s]."""
+"""A CPU run that would take longer than this [s] raises an error unless forced."""
 
 
 @runtime_checkable
 class Guidance(Protocol):
-    """Says how pictures of an object from other sides should change, given reference pictures of it."""
+    """Gradient for images of an object from other sides, given reference images of it."""
 
     label: str
-    """What guides, for reports."""
+    """Name of the guidance, for reports."""
 
     def loss(self, frames: Float[Tensor, "b h w 3"], views: RelativeViews, generator: torch.Generator) -> Float[Tensor, ""]:
-        """A number whose gradient says it.
+        """A loss whose gradient is the guidance.
 
         Args:
-            frames: Pictures on white in [0, 1].
-            views: From where, as compared with the reference.
-            generator: Of the noise, on the CPU.
+            frames: Images on white in [0, 1].
+            views: Viewing directions relative to the reference.
+            generator: Random generator of the noise, on the CPU.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """A guidance with what it needs: from where it looks."""
+    """A guidance with its reference camera."""
 
     guidance: Guidance
     orbit: Orbit
     reference: Cameras
-    """The camera of the reference pictures."""
+    """The camera of the reference images."""
 
 
 def check_time(guidance: Guidance, steps: int, count: int, size: int, device: torch.device, *, force: bool) -> float:
-    """Seconds of one step with the guidance, measured; refuses long runs on a CPU.
+    """Measure the time of one guidance step in seconds; raises an error for long runs on a CPU.
 
     Args:
         guidance: The guidance.
-        steps: Of the run.
-        count: Pictures a step.
-        size: Of the pictures [px].
+        steps: Steps of the run.
+        count: Images per step.
+        size: Size of the images [px].
         device: Where it runs; on a GPU nothing is measured, and the result is 0.
-        force: Do not refuse.
+        force: Do not raise an error.
 
     Raises:
-        BackendError: The steps would take longer than `LONG_S`; says how long.
+        BackendError: The steps would take longer than `LONG_S`; the message has the estimate.
     """
     if device.type != "cpu":
         return 0.0

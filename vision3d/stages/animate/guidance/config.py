@@ -21,7 +21,7 @@ class SdsConfig:
     size: int = 256
     """Width and height of these images [px]."""
     camera: Literal["stable-zero123", "zero123"] = "stable-zero123"
-    """Last number of the network's camera: the polar angle of the reference (Stable-Zero123) or the change of distance
+    """Last number of the network's camera input: the polar angle of the reference (Stable-Zero123) or the change of distance
     (Zero123, Zero123-XL)."""
 
     def __post_init__(self) -> None:

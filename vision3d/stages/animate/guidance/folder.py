@@ -1,4 +1,4 @@
-"""A folder of a Zero123-class pipeline: what must be there, what must not, and what it calls itself."""
+"""Loading a folder with a Zero123-class pipeline: required parts, forbidden files, and its name."""
 
 import json
 from pathlib import Path
@@ -17,27 +17,27 @@ from vision3d.stages.animate.guidance.zero123 import Zero123
 
 PARTS = ("unet", "vae", "image_encoder", "scheduler")
 PROJECTIONS = ("cc_projection", "clip_camera_projection")
-"""Names under which programs keep the linear layer of the image's embedding and the camera."""
+"""Names used by different programs for the linear layer of the image embedding and the camera."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 REAL_PARAMETERS = 500_000_000
-"""A network of less is none that was trained as Zero123 (860 million)."""
+"""A smaller network was not trained as Zero123 (860 million parameters)."""
 
 
 def load_guidance(
     folder: Path | str, references: Float[Tensor, "t h w 3"], config: SdsConfig, device: torch.device
 ) -> Guidance:
-    """The guidance of a folder in the layout of diffusers, in safetensors files; nothing in it is executed.
+    """Load the guidance from a folder in the layout of diffusers, with safetensors files; nothing in it is executed.
 
     Args:
-        folder: With the folders unet, vae, image_encoder, scheduler and cc_projection; or the name of a guidance that another
-            package adds (entry points `vision3d.guidance`: functions of the other three arguments).
-        references: Reference pictures on white in [0, 1].
+        folder: With the folders unet, vae, image_encoder, scheduler and cc_projection; or the name of a guidance of another
+            package (entry points `vision3d.guidance`: functions of the other three arguments).
+        references: Reference images on white in [0, 1].
         config: Options of the distillation.
         device: Where it runs; half precision on a GPU.
 
     Raises:
-        InputError: The folder holds pickles, lacks parts, or a network has another shape.
-        MissingDependencyError: diffusers or transformers is not there.
+        InputError: The folder contains pickles, lacks parts, or a network has a wrong shape.
+        MissingDependencyError: diffusers or transformers is not installed.
 
     Example:
         >>> guidance = load_guidance("zero123", photo[None], SdsConfig(), torch.device("cuda"))
@@ -63,7 +63,7 @@ def load_guidance(
     try:
         unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **networks)
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, **networks)
-        # Its layer norms want full precision; it is used once and let go.
+        # Its layer norms need full precision; it is used once and released.
         encoder = CLIPVisionModelWithProjection.from_pretrained(folder, subfolder="image_encoder", **networks)
         scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", **local)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -79,11 +79,11 @@ def load_guidance(
 
 
 def check_folder(folder: Path) -> Path:
-    """The folder of the linear layer of a pipeline that has all its parts and no pickles.
+    """The folder of the linear layer of a pipeline that is complete and has no pickles.
 
     Raises:
-        MissingFileError: There is no such folder.
-        InputError: It holds pickles, or lacks parts; lists them.
+        MissingFileError: The folder does not exist.
+        InputError: It contains pickles, or lacks parts; the message lists them.
     """
     if not folder.is_dir():
         raise MissingFileError(folder, f"a folder with {', '.join(PARTS)} and {PROJECTIONS[0]}")
@@ -102,7 +102,7 @@ def check_folder(folder: Path) -> Path:
 
 
 def label_of(folder: Path, num_parameters: int) -> str:
-    """What guides, for reports: the name that the folder gives itself, unless its network is too small to be that."""
+    """Name of the guidance for reports: as recorded in the folder, unless its network is too small for that."""
     if num_parameters < REAL_PARAMETERS:
         return f"untrained test pipeline ({num_parameters:,} parameters)"
     path = folder / "model_index.json"

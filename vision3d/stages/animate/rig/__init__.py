@@ -1,1 +1,1 @@
-"""Meshes with joints, posed and played."""
+"""Posing and playing meshes with joints."""

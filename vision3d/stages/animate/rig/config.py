@@ -12,7 +12,7 @@ from vision3d.geometry.choices import EULER_ORDERS, SkinningMethod
 
 @dataclass(frozen=True)
 class RigConfig:
-    """Pose or play a mesh with joints, and make pictures, splats and files of it."""
+    """Pose a mesh with joints or play an animation on it, and write images, splats and files."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("clip", "pose", "render"),
@@ -26,14 +26,14 @@ class RigConfig:
     pose: tuple[str, ...] = ()
     """Joint rotations, on top of the rest pose or the clip: JOINT=A,B,C in degrees, one or more."""
     order: str = "XYZ"
-    """Axes of the three angles, in order: capital letters about axes that move with the joint, small letters about fixed
+    """Axes of the three angles, in order: upper-case letters for axes that move with the joint, lower-case letters for fixed
     axes."""
     axes: Literal["joint", "world"] = "joint"
     """Rotate about the joint's own axes (joint), or about those of the world (world)."""
     scale: float | None = None
     """Length in the mesh per length in the motion [default: from the bones that both have]."""
     method: SkinningMethod = "lbs"
-    """Skinning: linear (lbs, what glTF viewers show), dual quaternions (dqs), or between the two (hybrid)."""
+    """Skinning: linear (lbs, as in glTF viewers), dual quaternions (dqs), or a mixture of the two (hybrid)."""
     blend: float = 0.5
     """Blend for hybrid: 1 is linear, 0 dual quaternions."""
     fps: float | None = None
@@ -51,13 +51,13 @@ class RigConfig:
     frames: int = 72
     """Frames of the video of a still pose, in which the camera orbits it."""
     turns: float | None = None
-    """Turns of the camera during the video [default: 1 around a still pose, 0 for a clip]."""
+    """Revolutions of the camera during the video [default: 1 around a still pose, 0 for a clip]."""
     up: Literal["x", "y", "z"] = "y"
     """Upward axis."""
     azimuth: float = -40.0
-    """Initial angle of the camera, counter-clockwise seen from above, from x (from y where x is up) [degrees]."""
+    """Initial azimuth of the camera, counter-clockwise seen from above, from x (from y if x is up) [degrees]."""
     elevation: float = 12.0
-    """Height of the camera above the centre, seen from there [degrees]."""
+    """Elevation of the camera above the center [degrees]."""
     zoom: float = 1.0
     """Divide the distance of the camera by this."""
     fov: float = 35.0
@@ -76,7 +76,7 @@ class RigConfig:
             ("scale", self.scale is None or 0 < self.scale < math.inf, "a number > 0"),
             ("blend", 0 <= self.blend <= 1, "a number in [0, 1]"),
             ("fps", self.fps is None or 0 < self.fps <= 1000, "a number in (0, 1000]"),
-            ("video_size", min(self.video_size) >= 16 and max(self.video_size) <= 8192, "16 to 8192 pixels a side"),
+            ("video_size", min(self.video_size) >= 16 and max(self.video_size) <= 8192, "16 to 8192 pixels per side"),
             ("frames", 1 <= self.frames <= 100_000, "1 or more"),
             ("turns", self.turns is None or abs(self.turns) < math.inf, "a number"),
             ("azimuth", abs(self.azimuth) < math.inf, "degrees"),

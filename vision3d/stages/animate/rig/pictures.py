@@ -1,4 +1,4 @@
-"""Pictures of a skin that is posed or played: a video from an orbit or from given cameras, a sheet of frames."""
+"""Images of a posed or animated skin: a video from an orbit or from given cameras, a sheet of frames."""
 
 import math
 from pathlib import Path
@@ -18,9 +18,9 @@ from vision3d.scene import Cameras, FrameSequence
 from vision3d.stages.animate.rig.config import RigConfig
 
 _SHEET = (256, 192)
-_MOST = 12
+_MAX = 12
 _MARGIN = 1.08
-_LOOKS = 24  # cameras of an orbit that tell how near it may be
+_LOOKS = 24  # cameras of an orbit used to determine its distance
 
 
 @torch.no_grad()
@@ -34,17 +34,17 @@ def write_pictures(
     is_still: bool,
     progress: ProgressCallback | None = None,
 ) -> None:
-    """Write figures/frames.png, and with `config.video` video.mp4 (video_NAME.mp4 for several cameras), of a still pose
-    picture.png, too.
+    """Write figures/frames.png, and with `config.video` video.mp4 (video_NAME.mp4 for several cameras), and picture.png for a
+    still pose.
 
     Args:
         folder: Run folder.
-        frames: One frame where it stands still.
+        frames: The sequence; one frame for a still pose.
         config: Options.
-        cameras: One video each; from an orbit when None.
-        fps: Frames a second of the videos.
-        is_still: Whether there is one pose alone.
-        progress: Takes every frame of the videos.
+        cameras: One video each; an orbit when None.
+        fps: Frame rate of the videos.
+        is_still: Whether there is only one pose.
+        progress: Progress callback, called for every frame of the videos.
     """
     device = frames.device
     _write_sheet(folder / "figures" / "frames.png", frames, config, is_still=is_still)
@@ -80,7 +80,7 @@ def picture(frames: FrameSequence, index: int, camera: Cameras, config: RigConfi
 
 
 def orbit(frames: FrameSequence, config: RigConfig, num: int, size: tuple[int, int], turns: float | None = None) -> Cameras:
-    """Cameras that see all frames, round the middle of them or at one place."""
+    """Cameras that see all frames, around their center or at a fixed position."""
     if turns is None:
         turns = config.turns if config.turns is not None else float(len(frames) == 1)
     vertices = torch.cat([frames.channels["vertices"][i] for i in spread(range(len(frames)), 64)]).float()
@@ -95,7 +95,7 @@ def orbit(frames: FrameSequence, config: RigConfig, num: int, size: tuple[int, i
     def poses(distance: float, count: int) -> Float[Tensor, "count 4 4"]:
         return paths.orbit(center, distance, math.radians(config.elevation), count, up, turns, start=start)
 
-    # As near as all points allow that are to be seen: |across| <= slope (distance + along) for each.
+    # As close as possible with all points visible: |across| <= slope (distance + along) for each.
     farthest = 0.0
     for rotmat in poses(1.0, min(num, _LOOKS))[:, :3, :3]:
         local = (vertices - center) @ rotmat
@@ -106,14 +106,14 @@ def orbit(frames: FrameSequence, config: RigConfig, num: int, size: tuple[int, i
 
 
 def _write_sheet(path: Path, frames: FrameSequence, config: RigConfig, *, is_still: bool) -> None:
-    """Some of the frames with their times; of a still pose views from all round."""
+    """Some of the frames with their times; for a still pose views from all sides."""
     if is_still:
         views = orbit(frames, config, 8, _SHEET, turns=1.0)
         shown = [picture(frames, 0, views[i], config) for i in range(8)]
         captions = [f"{45 * i} degrees" for i in range(8)]
     else:
         views = orbit(frames, config, 1, _SHEET, turns=0.0)
-        chosen = spread(range(len(frames)), _MOST)
+        chosen = spread(range(len(frames)), _MAX)
         shown = [picture(frames, i, views, config) for i in chosen]
         captions = [f"{float(frames.times[i]):.3g} s" for i in chosen]
     write_image(path, frame_sheet(shown, captions))

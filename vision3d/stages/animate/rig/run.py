@@ -1,4 +1,4 @@
-"""A mesh with joints is posed or played: frames, splats, a file with the new rest or the clip, pictures."""
+"""Pose or play a mesh with joints: frames, splats, a file with the new rest pose or the clip, images."""
 
 import logging
 import shutil
@@ -28,17 +28,17 @@ from vision3d.stages.animate.rig.pictures import write_pictures
 logger = logging.getLogger("vision3d.animate")
 
 FRAMES, SKIN, SPLATS = "frames.zarr", "rig.glb", "gaussians.ply"
-_FPS = 24.0  # where neither the options nor the file say how many
-_MOST_BYTES = 2e9  # of the vertices of all frames
+_FPS = 24.0  # if neither the options nor the file have a frame rate
+_MAX_BYTES = 2e9  # maximum size of the vertices of all frames
 
 
 @dataclass(frozen=True, eq=False)
 class RigResult:
-    """What a skin became."""
+    """A posed or animated skin."""
 
     skin: SkinnedMesh
-    """A still pose as the new rest; or the skin with the clip that was played, which a glTF viewer shows alike: as joints for
-    lbs, as a morph target a frame for the other methods."""
+    """The pose as a new rest pose; or the skin with the clip that was played, which glTF viewers show identically: as joints
+    for lbs, as one morph target per frame for the other methods."""
     frames: FrameSequence
     """The mesh, or the Gaussians on it, with its vertices in each frame."""
     summary: dict[str, Any]
@@ -60,14 +60,14 @@ def play_skin(
     Args:
         config: Options.
         skin: A mesh with joints, or with morph targets and clips.
-        motion: Motion capture of joints of the same names but for prefixes, in place of a clip.
-        cameras: For the video: one video for each of them. Without them the camera stands in front, or goes round.
-        run_folder: Takes rig.glb, frames.zarr, video.mp4, pictures; of a still pose gaussians.ply, too.
-        progress: Takes every frame of the video.
+        motion: Motion capture of joints with the same names up to prefixes, instead of a clip.
+        cameras: For the video: one video each. Without them the camera is in front, or orbits.
+        run_folder: Receives rig.glb, frames.zarr, video.mp4, images; for a still pose also gaussians.ply.
+        progress: Progress callback, called for every frame of the video.
 
     Raises:
-        InputError: A joint or clip is not there, or the skin has fewer than half of the joints of the motion; the text has the
-            names.
+        InputError: A joint or clip does not exist, or the skin has fewer than half of the joints of the motion; the message has
+            the names.
 
     Example:
         >>> from vision3d import SkinnedMesh
@@ -110,7 +110,7 @@ def play_skin(
 def _played(
     config: RigConfig, skin: SkinnedMesh, motion: Motion | None, fps: float
 ) -> tuple[Clip | None, Float64[Tensor, " t"]]:
-    """What moves the skin (None: it stands still), and the times of the frames in it."""
+    """What animates the skin (None: a still pose), and the times of its frames."""
     if motion is not None and config.clip is not None:
         raise InputError(f"clip: got {config.clip!r} and a motion; want one of the two")
     if motion is not None:
@@ -122,9 +122,9 @@ def _played(
     if clip is None:
         return None, torch.zeros(1, dtype=torch.float64)
     count = (clip.end - clip.start) * fps
-    if 12 * count * skin.mesh.num_vertices > _MOST_BYTES:
-        what = f"{count:.4g} frames of {skin.mesh.num_vertices:,} vertices do not fit in {_MOST_BYTES / 1e9:g} GB"
-        raise InputError(f"fps: clip {clip.name} lasts {clip.end - clip.start:.4g} s, and {what}; want fewer frames a second")
+    if 12 * count * skin.mesh.num_vertices > _MAX_BYTES:
+        what = f"{count:.4g} frames of {skin.mesh.num_vertices:,} vertices do not fit in {_MAX_BYTES / 1e9:g} GB"
+        raise InputError(f"fps: clip {clip.name} lasts {clip.end - clip.start:.4g} s, and {what}; want fewer frames per second")
     return clip, clip.times(fps)
 
 
@@ -140,7 +140,7 @@ def _exported(
 
 
 def _volumes(mesh: Mesh, vertices: Tensor) -> dict[str, float]:
-    """Smallest and largest volume of the frames over that at rest, of a closed mesh."""
+    """Smallest and largest volume of the frames relative to the rest pose, for a closed mesh."""
     _, place = torch.unique(mesh.vertices, dim=0, return_inverse=True)
     faces, first = place[mesh.faces], first_of_each(place)
     if not is_closed(faces) or not (rest := float(volume(mesh.vertices[first].double(), faces))):

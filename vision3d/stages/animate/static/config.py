@@ -11,13 +11,13 @@ from vision3d.stages.animate.guidance.config import SdsConfig
 RESUMABLE = ("checkpoint_every", "keep", "log_every")
 """Keys that may change when a run is resumed."""
 GROWS = ("steps",)
-"""Keys that may become larger when a run is resumed."""
+"""Keys that may be larger when a run is resumed."""
 
 
 @dataclass(frozen=True)
 class StaticRates:
-    """Learning rates of Adam. DreamMesh4D has 5e-3, 1e-3, 2e-2 and 1e-3 for scales, turns, opacities and colours over seven
-    times as many steps."""
+    """Learning rates of Adam. DreamMesh4D uses 5e-3, 1e-3, 2e-2 and 1e-3 for scales, rotations, opacities and colors, with
+    seven times as many steps."""
 
     vertices: float = 4.8e-4
     """Vertices, in half of the longest side of the mesh's box."""
@@ -28,9 +28,9 @@ class StaticRates:
     opacities: float = 5e-2
     """Opacity logits."""
     sh0: float = 2e-2
-    """Colours, if the mesh has some."""
+    """Colors, if the mesh has some."""
     sh0_bare: float = 5e-2
-    """Colours, if the mesh has neither a texture nor vertex colours."""
+    """Colors, if the mesh has neither a texture nor vertex colors."""
     shN: float = 5e-4
     """Harmonics above degree 0."""
     final: float = 0.1
@@ -39,43 +39,43 @@ class StaticRates:
 
 @dataclass(frozen=True)
 class StaticLoss:
-    """Weights of the loss; each term is a mean and does not depend on the sizes of pictures, meshes and the world."""
+    """Weights of the loss; each term is a mean and independent of the sizes of images, meshes and the world."""
 
     ssim: float = 0.2
-    """Weight of 1 - SSIM; the mean absolute difference of colours has the rest, in [0, 1]."""
+    """Weight of 1 - SSIM; the mean absolute difference of colors has the rest, in [0, 1]."""
     mask: float = 0.1
     """Squared difference between the opacity of the render and that of the image, if images have one."""
     normals: float = 0.01
     """Mean of 1 - cos between the normals of adjacent faces (vertices only): smooths."""
     laplacian: float = 0.1
-    """Squared difference between the shift of a vertex and the mean shift of its neighbours, in mean edge lengths (vertices
-    only)."""
+    """Squared difference between the displacement of a vertex and the mean displacement of its neighbors, in mean edge lengths
+    (vertices only)."""
     keep: float = 0.1
-    """Squared change of scales, opacities and colours, divided by the number of training views: the fewer images, the more
-    stays as the mesh has it. Colours of a mesh without any are free."""
+    """Squared change of scales, opacities and colors, divided by the number of training views: with few images the result stays
+    closer to the mesh. Colors of a mesh without any are not penalized."""
     guidance: float = 1e-5
-    """Score distillation, with --guidance (DreamMesh4D has 0.01 beside 1000 of the colours)."""
+    """Score distillation, with --guidance (DreamMesh4D has 0.01, with 1000 for colors)."""
 
 
 @dataclass(frozen=True)
 class ReferenceView:
-    """The camera of a single picture, where no cameras file tells it; the default is that of DreamMesh4D's data."""
+    """The camera of a single image without a cameras file; the default is that of DreamMesh4D's data."""
 
     elevation_deg: float = 5.0
-    """Height above the centre of the mesh's box, seen from there [degrees]."""
+    """Elevation above the center of the mesh's box [degrees]."""
     azimuth_deg: float = 0.0
-    """Angle about the upward axis from the mesh's front, counter-clockwise seen from above [degrees]."""
+    """Azimuth about the up axis from the mesh's front, counter-clockwise seen from above [degrees]."""
     distance: float = 3.8
-    """Distance from the centre, in longest sides of the mesh's box."""
+    """Distance from the center, in longest sides of the mesh's box."""
     fov_deg: float = 20.0
     """Vertical field of view [degrees]."""
     up: Literal["auto", "y", "z"] = "auto"
-    """Upward axis of the mesh; its front is +z where y is up and +x where z is. auto: y for .glb, .gltf and .obj, else z."""
+    """Up axis of the mesh; its front is +z if y is up and +x if z is up. auto: y for .glb, .gltf and .obj, else z."""
 
 
 @dataclass(frozen=True)
 class StaticConfig:
-    """From a mesh to Gaussians that are bound to its faces and look like pictures of it."""
+    """Bind Gaussians to the faces of a mesh and refine them on images."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("steps", "per_face", "shape"),
@@ -94,7 +94,7 @@ class StaticConfig:
     vertices: bool = True
     """Optimize the vertices; coincident ones move together."""
     sh_degree: int = 0
-    """Degree of the spherical harmonics of view-dependent colour, 0 to 4. They do not rotate with a moving mesh."""
+    """Degree of the spherical harmonics of view-dependent color, 0 to 4. They do not rotate with a moving mesh."""
     shape: Literal["round", "stretched"] = "stretched"
     """Initial shape of the Gaussians: round (DreamMesh4D), or stretched along long faces."""
     opacity: float = 0.9
@@ -103,9 +103,9 @@ class StaticConfig:
     """Connected parts of the mesh to use: all, or the one with the largest area."""
     masks: Literal["valid", "object", "none"] = "valid"
     """Meaning of the masks of the data set: the valid pixels (valid), the object, so that the rest is background and opacity
-    follows them (object), or ignored (none)."""
+    is trained on them (object), or ignored (none)."""
     max_size: int = 512
-    """Longest side of the images [px]; larger ones are averaged down. 0 keeps their size."""
+    """Longest side of the images [px]; larger ones are downscaled. 0 keeps their size."""
     coarse: int = 2
     """Training starts on images this many times smaller: 1, 2, 4 or 8."""
     coarse_steps: float = 0.3
@@ -115,7 +115,7 @@ class StaticConfig:
     skip_missing: bool = False
     """Skip views whose image is missing or unreadable."""
     background_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Red, green, blue in [0, 1] behind images with an alpha channel and outside of object masks."""
+    """Red, green, blue in [0, 1] behind images with an alpha channel and outside object masks."""
     view: ReferenceView = field(default_factory=ReferenceView)
     """The camera of --image."""
     rates: StaticRates = field(default_factory=StaticRates)

@@ -1,4 +1,4 @@
-"""A first shape out of one picture: its outline, inflated."""
+"""An initial shape from one image: its silhouette, inflated."""
 
 import math
 
@@ -12,23 +12,23 @@ from vision3d.scene import Cameras, Mesh, PosedImages
 from vision3d.scene.resample import resize_area
 from vision3d.stages.animate.orbits import Orbit
 
-_SIDE = 96  # of the outline that is inflated [px]
+_SIDE = 96  # size of the silhouette that is inflated [px]
 
 
 def inflated_mesh(images: PosedImages, orbit: Orbit, cells: int) -> Mesh:
-    """A closed mesh whose outline in the first camera is that of the picture, as thick as it is wide.
+    """A closed mesh whose silhouette in the first camera is that of the image, as thick as it is wide.
 
-    Half the thickness h of a pixel solves Laplace(h^2) = -4 inside the outline with h = 0 on it, which makes a ball of a disc
-    (in the spirit of Teddy, Igarashi et al. 1999). Each vertex has the colour of the picture there, so the back mirrors the
-    front.
+    Half the thickness h of a pixel solves Laplace(h^2) = -4 inside the silhouette with h = 0 on it, which makes a ball of a
+    disc (in the spirit of Teddy, Igarashi et al. 1999). Each vertex has the color of the image at its pixel, so the back
+    mirrors the front.
 
     Args:
-        images: A picture with an alpha channel, of one object.
-        orbit: About the object; the mesh lies about its centre.
-        cells: Of the grid along the longest side of the mesh.
+        images: An image with an alpha channel, of one object.
+        orbit: Around the object; the mesh is centered in it.
+        cells: Grid cells along the longest side of the mesh.
 
     Raises:
-        InputError: The outline is too small to be seen on the grid.
+        InputError: The silhouette is too thin for the grid.
     """
     color, alpha = _read(images)
     camera, mask = images.cameras[0], alpha > 0.5
@@ -49,19 +49,19 @@ def inflated_mesh(images: PosedImages, orbit: Orbit, cells: int) -> Mesh:
 
 
 def _read(images: PosedImages) -> tuple[Tensor, Tensor]:
-    """Colours and alpha, small."""
+    """Colors and alpha, downscaled."""
     from vision3d.io.images import read_image
 
-    picture = read_image(images.image_paths[0]).double()
-    factor = min(1.0, _SIDE / max(picture.shape[:2]))
-    height, width = (max(1, round(factor * side)) for side in picture.shape[:2])
-    picture = torch.cat([picture[..., :3] * picture[..., 3:], picture[..., 3:]], -1)
-    small = resize_area(picture, width, height)
+    image = read_image(images.image_paths[0]).double()
+    factor = min(1.0, _SIDE / max(image.shape[:2]))
+    height, width = (max(1, round(factor * side)) for side in image.shape[:2])
+    image = torch.cat([image[..., :3] * image[..., 3:], image[..., 3:]], -1)
+    small = resize_area(image, width, height)
     return small[..., :3], small[..., 3]
 
 
 def _thickness(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """Squared half thickness [pixels^2] inside; outside minus a number that grows with the distance from the outline."""
+    """Squared half thickness [pixels^2] inside; negative outside, decreasing with the distance from the silhouette."""
     import numpy as np
     from scipy.ndimage import distance_transform_edt
     from scipy.sparse import coo_array, diags_array
@@ -84,14 +84,14 @@ def _thickness(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
 
 
 def _grid(mask: Tensor, camera: Cameras, orbit: Orbit, cells: int) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
-    """A grid of cubes along the camera's axes about the object: its first point, its three steps (rows), and its size."""
+    """A grid of cubes along the camera's axes around the object: its first point, its three steps (rows), and its size."""
     rows, columns = mask.nonzero().unbind(-1)
     scale = float(camera.height) / mask.shape[0]
     depth = float(torch.linalg.vector_norm(camera.centers[0].double() - orbit.center))
-    metres = scale * depth / float(camera.Ks[0, 0, 0])  # of a pixel of the mask, at the centre
+    meters = scale * depth / float(camera.Ks[0, 0, 0])  # size of a pixel of the mask, at the center
     spans = [float(places.max() - places.min()) + 1 for places in (columns, rows)]
-    side = metres * max(spans) / cells
-    counts = [math.ceil(metres * span / side) + 6 for span in (*spans, min(spans))]
+    side = meters * max(spans) / cells
+    counts = [math.ceil(meters * span / side) + 6 for span in (*spans, min(spans))]
     axes = camera.viewmats[0, :3, :3].double()
     middle = torch.tensor([float(columns.max() + columns.min() + 1), float(rows.max() + rows.min() + 1)]).double() / 2 * scale
     K = camera.Ks[0].double()
@@ -106,14 +106,14 @@ def _grid(mask: Tensor, camera: Cameras, orbit: Orbit, cells: int) -> tuple[Tens
 def _field(
     squares: Tensor, origin: Tensor, step: Tensor, size: tuple[int, int, int], camera: Cameras, orbit: Orbit
 ) -> Float[Tensor, "x y z"]:
-    """h^2 - t^2 at the points of the grid, t the distance from the plane through the centre across the view [m^2]."""
+    """h^2 - t^2 at the points of the grid, t the distance from the plane through the center perpendicular to the view [m^2]."""
     index = torch.stack(torch.meshgrid(*(torch.arange(count).double() for count in size), indexing="ij"), -1)
     points = origin + index.reshape(-1, 3) @ step
     depths = (points - camera.centers[0].double()) @ camera.viewmats[0, 2, :3].double()
     depth = float((orbit.center - camera.centers[0].double()) @ camera.viewmats[0, 2, :3].double())
-    metres = float(camera.height) / squares.shape[0] * depth / float(camera.Ks[0, 0, 0])
+    meters = float(camera.height) / squares.shape[0] * depth / float(camera.Ks[0, 0, 0])
     height = _read_at(squares[..., None], _pixels(points, camera), (int(camera.width), int(camera.height)))[:, 0]
-    return (metres**2 * height - (depths - depth).square()).view(size)
+    return (meters**2 * height - (depths - depth).square()).view(size)
 
 
 def _pixels(points: Float[Tensor, "n 3"], camera: Cameras) -> Float[Tensor, "n 2"]:
@@ -123,7 +123,7 @@ def _pixels(points: Float[Tensor, "n 3"], camera: Cameras) -> Float[Tensor, "n 2
 
 
 def _read_at(image: Tensor, pixels: Tensor, size: tuple[int, int]) -> Float[Tensor, "n c"]:
-    """Bilinear values of an image at pixels of a picture of another size; beyond the border the border's."""
+    """Bilinear samples of an image at pixels of an image of another size; clamped at the border."""
     grid = 2 * pixels / torch.tensor(size).double() - 1
     values = torch.nn.functional.grid_sample(
         image.permute(2, 0, 1)[None], grid[None, None], padding_mode="border", align_corners=False
@@ -132,7 +132,7 @@ def _read_at(image: Tensor, pixels: Tensor, size: tuple[int, int]) -> Float[Tens
 
 
 def _spread(color: Tensor, alpha: Tensor) -> Float[Tensor, "h w 3"]:
-    """Colours that go on beyond the outline: those of the opaque pixels near by."""
+    """Colors extended beyond the silhouette from nearby opaque pixels."""
     import numpy as np
     from scipy.ndimage import distance_transform_edt
 

@@ -1,4 +1,4 @@
-"""Gaussians on a mesh as parameters with an optimiser."""
+"""Gaussians on a mesh as parameters with an optimizer."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,16 +15,16 @@ from vision3d.scene import MeshGaussians
 from vision3d.stages.animate.static.config import StaticConfig
 from vision3d.stages.animate.static.surface import Seamless
 
-_BETAS = (0.9, 0.99)  # of DreamMesh4D's optimiser
-_FAINT = 1e-3  # what pulls at a Gaussian less than this part of an even share of the loss moves it slower
-_LARGEST = 1.5  # standard deviations in the plane, in the longest edge of the face
+_BETAS = (0.9, 0.99)  # as in DreamMesh4D
+_FAINT = 1e-3  # eps of Adam: damps gradients below this fraction of an even share of the loss
+_LARGEST = 1.5  # maximum in-plane standard deviations, relative to the longest edge of the face
 
 
 class StaticModel:
-    """What is learned of Gaussians on a mesh: scales, turns, opacities, colours, and the places of the vertices.
+    """Parameters of Gaussians on a mesh: scales, rotations, opacities, colors, and vertex positions.
 
     Args:
-        bound: At the start.
+        bound: Initial Gaussians.
         config: Options.
     """
 
@@ -60,11 +60,11 @@ class StaticModel:
 
     @property
     def vertices(self) -> Float[Tensor, "p 3"]:
-        """Places of the vertices, seams closed [m]."""
+        """Positions of the vertices, with seams closed [m]."""
         return self.params["vertices"]
 
     def gaussians(self) -> MeshGaussians:
-        """The Gaussians of this moment, differentiable."""
+        """The current Gaussians, differentiable."""
         p, mesh = self.params, self.bound.mesh
         if self.config.vertices:
             mesh = replace(mesh, vertices=self.vertices[self.places.place])
@@ -79,7 +79,7 @@ class StaticModel:
 
     @torch.no_grad()
     def step(self, progress: float) -> None:
-        """One step of the optimiser, `progress` of the run being over; no Gaussian outgrows its face by much."""
+        """One optimizer step at this progress of the run; Gaussians are clamped to the size of their faces."""
         factor = exponential_decay(progress, self.config.rates.final)
         for group, rate in zip(self.optimizer.param_groups, self.rates.values()):
             group["lr"] = rate * factor
@@ -87,7 +87,7 @@ class StaticModel:
         self.params["log_scales"].clamp_(max=self.log_largest)
 
     def change(self) -> Float[Tensor, ""]:
-        """Mean squared change since the start of log scales, opacity logits, and colours where there were any."""
+        """Mean squared change since the start of log scales, opacity logits, and colors if there were any."""
         return torch.stack([(self.params[name] - start).square().mean() for name, start in self._start.items()]).sum()
 
     def nonfinite(self) -> str | None:
@@ -98,7 +98,7 @@ class StaticModel:
         return None
 
     def finished(self) -> MeshGaussians:
-        """The Gaussians without gradients: normals follow moved vertices, and a mesh without colours has theirs."""
+        """The final Gaussians, detached: normals follow moved vertices, and a colorless mesh gets those of its Gaussians."""
         value = self.gaussians()
         value = replace(
             value, **{name: getattr(value, name).detach() for name in ("log_scales", "rotations", "opacity_logits", "sh")}
@@ -111,7 +111,7 @@ class StaticModel:
         return replace(value, mesh=mesh)
 
     def _vertex_colors(self, value: MeshGaussians) -> Tensor:
-        """At each place the mean of the Gaussians on the faces round it, by how near they are."""
+        """For each position the mean of the Gaussians on adjacent faces, weighted by distance."""
         corners = self.places.all_faces[value.face_ids].flatten()
         weights = value.barycentric.clamp(min=0).flatten()[:, None]
         colors = sh0_to_rgb(value.sh[:, 0]).clamp(0, 1).repeat_interleave(3, 0)
@@ -120,12 +120,12 @@ class StaticModel:
         return torch.where(total > 0, sums / total.clamp(min=1e-12), 0.5)[self.places.place]
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs."""
+        """State needed for exact resume."""
         moments = self.optimizer.state_dict()["state"]
         return {"params": {name: param.detach().clone() for name, param in self.params.items()}, "moments": moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         with torch.no_grad():
             for name, param in self.params.items():
                 param.copy_(state["params"][name])

@@ -1,4 +1,4 @@
-"""The pictures that Gaussians on a mesh are refined to, and those that show what became of them."""
+"""The images that Gaussians on a mesh are refined on, and images of the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,27 +20,27 @@ from vision3d.stages.animate.static.config import StaticConfig
 from vision3d.training.evaluation import BLACK
 
 _CELL, _GAP, _LINE = 256, 4, 20  # [px]
-_MOST = 4  # views of a picture
+_MAX = 4  # views per image
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """A data set and what counts of it."""
+    """A data set with masks and background."""
 
     images: PosedImages
     background: tuple[float, float, float]
-    """Behind the object."""
+    """Color behind the object."""
     with_alpha: bool
-    """Whether pictures say by their alpha channels where the object is."""
+    """Whether images have alpha channels that mask the object."""
     valid: dict[int, Bool[Tensor, "h w"]]
-    """Of pictures that do not say where the object is: the pixels that the mesh covers at the start, but for its outline."""
+    """For images without object masks: the pixels covered by the mesh at the start, except its silhouette."""
 
     @classmethod
     def of(cls, images: PosedImages, mesh: Mesh, config: StaticConfig) -> "Pictures":
-        """What counts of a data set.
+        """Prepare a data set.
 
         Raises:
-            InputError: Its cameras are no pinholes, or no training camera sees the mesh.
+            InputError: Its cameras are not pinhole cameras, or no training camera sees the mesh.
         """
         if images.cameras.model != "pinhole":
             raise InputError(f"{images.source}: cameras are {images.cameras.model}; animate static takes pinhole cameras")
@@ -61,7 +61,7 @@ class Pictures:
         )  # fmt: skip
 
     def target(self, view: TrainingView, config: StaticConfig) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Colours on the background (h, w, 3), opacity (h, w, 1) where it is known, and the pixels that count (h, w)."""
+        """Colors on the background (h, w, 3), opacity (h, w, 1) if known, and the valid pixels (h, w)."""
         behind = view.image.new_tensor(self.background)
         if config.masks == "object" and view.mask is not None:
             alpha = view.mask[..., None].to(view.image)
@@ -73,7 +73,7 @@ class Pictures:
 
 
 def load_pictures(path: Path | str, config: StaticConfig) -> PosedImages:
-    """A data set as `fit` reads it, its pictures no longer than `max_size`.
+    """Load a data set like `fit`, with images downscaled to `max_size`.
 
     Raises:
         InputError: It cannot be read, or all views are held out.
@@ -85,7 +85,7 @@ def load_pictures(path: Path | str, config: StaticConfig) -> PosedImages:
 
 
 def shrunk(images: PosedImages, max_size: int) -> PosedImages:
-    """The pictures with sides of at most `max_size` [px]; 0 keeps their size."""
+    """The images with sides of at most `max_size` [px]; 0 keeps their size."""
     longest = torch.maximum(images.cameras.width, images.cameras.height)
     if not max_size or not bool((longest > max_size).any()):
         return images
@@ -96,22 +96,22 @@ def shrunk(images: PosedImages, max_size: int) -> PosedImages:
 
 
 def _inner(pixels: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """Without those near the others, where Gaussians are only half there and what is behind them shows."""
+    """Without pixels near the others, where Gaussians are semi-transparent and the background is visible."""
     size = 2 * (1 + max(pixels.shape) // 200) + 1
     others = torch.nn.functional.max_pool2d((~pixels)[None].float(), size, 1, size // 2)[0] > 0
     return ~others
 
 
 def draw(scene: GaussianScene, cameras: Cameras, background: Sequence[float], backend: str) -> list[Float[Tensor, "h w 3"]]:
-    """Pictures of Gaussians in [0, 1]."""
+    """Images of Gaussians in [0, 1]."""
     with torch.no_grad():
         views = list(render_views(scene, cameras.to(scene.device), backgrounds=background, backend=backend))
     return [view.image.clamp(0, 1).cpu() for view in views if view.image is not None]
 
 
 def before_after(rows: Sequence[Sequence[Float[Tensor, "h w 3"]]], heads: Sequence[str]) -> Float[Tensor, "h w 3"]:
-    """Rows of pictures below the words of `heads`, one a column."""
-    cells = [[fitted(image, _CELL, _CELL) for image in row] for row in rows[:_MOST]]
+    """Rows of images below the headings `heads`, one per column."""
+    cells = [[fitted(image, _CELL, _CELL) for image in row] for row in rows[:_MAX]]
     width = max(cell.shape[1] for row in cells for cell in row)
     height = max(cell.shape[0] for row in cells for cell in row)
     canvas = Canvas(len(heads) * (width + _GAP) - _GAP, _LINE + len(cells) * (height + _GAP) - _GAP)

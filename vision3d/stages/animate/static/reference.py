@@ -1,4 +1,4 @@
-"""One picture in the place of a data set, and its camera."""
+"""A single image as a data set, and its camera."""
 
 import logging
 import math
@@ -18,23 +18,23 @@ from vision3d.stages.animate.static.config import ReferenceView
 logger = logging.getLogger("vision3d.animate")
 
 MIN_OPAQUE = 16
-"""Least number of pixels that show the object."""
+"""Minimum number of object pixels."""
 
 
 def reference_images(
     path: Path | str, view: ReferenceView, orbit: Orbit, scratch: Path, cameras: Cameras | None = None
 ) -> PosedImages:
-    """A picture of the object alone as a data set of one view, none of which is held out.
+    """An image of the object alone as a data set of one training view.
 
     Args:
-        path: A picture whose alpha channel, or plain background, tells where the object is.
+        path: An image whose alpha channel, or plain background, masks the object.
         view: Its camera.
-        orbit: About the mesh.
-        scratch: Folder that takes the picture with an alpha channel where it has none.
-        cameras: The one camera that took it, in place of `view`.
+        orbit: Around the mesh.
+        scratch: Folder for the image with an alpha channel, if it has none.
+        cameras: The camera of the image, instead of `view`.
 
     Raises:
-        InputError: It cannot be read, nothing tells where the object is, no pixel is opaque, or the camera does not fit it.
+        InputError: It cannot be read, has no mask, no pixel is opaque, or the camera does not match it.
     """
     from vision3d.io.images import read_image, write_image
 
@@ -47,7 +47,7 @@ def reference_images(
         if masks is None:
             text = f"has neither an alpha channel nor a plain background ({color})"
             raise InputError(f"{path}: {text}; want RGBA with a transparent background")
-        logger.info("the mask comes from the background colour %s", color)
+        logger.info("the mask comes from the background color %s", color)
         image, file = torch.cat([image[..., :3], masks[0]], -1), scratch / f"{path.stem}.png"
         write_image(file, image)
     if int((image[..., 3] > 0.5).sum()) < MIN_OPAQUE:
@@ -62,7 +62,7 @@ def reference_images(
 
 
 def opaque_pixels(images: PosedImages) -> Bool[Tensor, "h w"]:
-    """Where the picture shows the object, at the size of its camera."""
+    """Mask of the object in the image, at the size of its camera."""
     from vision3d.io.images import read_image
 
     camera = images.cameras[0]

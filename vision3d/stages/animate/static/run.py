@@ -1,4 +1,4 @@
-"""The static stage itself: checks, the loop with its checkpoints, and what it leaves behind."""
+"""The static stage: checks, training, and output."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ from vision3d.training.loop import Loop
 
 logger = logging.getLogger("vision3d.animate")
 
-_SHOWN = 4  # views of the picture before and after
+_SHOWN = 4  # views of the image before and after
 _SIDE, _SIDES = 256, ("input view", "quarter turn", "from behind", "three quarters")  # [px], counter-clockwise from above
 _FROM_ELSEWHERE = "the image has another viewpoint or shape; want its viewpoint (--view.*) or its camera (--camera FILE)"
 _OF_ANOTHER = "want its camera in the world frame of the mesh, and a mesh of its object"
@@ -44,16 +44,16 @@ INFLATED = "inflated silhouette, the back mirrors the front; not measured"
 
 @dataclass(frozen=True)
 class StaticResult:
-    """What a static stage made."""
+    """Result of the static stage."""
 
     gaussians: MeshGaussians
     """In the world of the mesh."""
     evaluation: Evaluation | None
-    """Figures on the held-out views; None when there are none."""
+    """Metrics on the held-out views; None if there are none."""
     summary: dict[str, Any]
-    """Plain figures: psnr and ssim of held-out views, before and after, Gaussians, steps, times, what guided."""
+    """Results as plain values: psnr and ssim of held-out views, before and after, Gaussians, steps, times, guidance."""
     run_folder: Path | None = None
-    """Where it was written."""
+    """The run folder, if any."""
 
 
 @stage(
@@ -74,29 +74,29 @@ def bind_gaussians(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> StaticResult:
-    """Bind Gaussians to the faces of a mesh, and refine them to pictures.
+    """Bind Gaussians to the faces of a mesh, and refine them on images.
 
     Args:
         config: Options.
-        mesh: A mesh with a texture, colours or neither, or Gaussians on one to continue from; or where it is read from. None:
-            the outline of `image`, inflated; a first shape whose back mirrors its front.
-        data: Photographs of it with cameras in its world, or where they are read from.
-        image: One picture with an alpha channel or a plain background, in place of `data`.
+        mesh: A mesh with a texture, colors or neither, or Gaussians on one to continue from; or its path. None: the silhouette
+            of `image`, inflated; an initial shape whose back mirrors its front.
+        data: Photos of it with cameras in its world, or their path.
+        image: One image with an alpha channel or a plain background, instead of `data`.
         camera: The camera of `image`; by default that of `config.view`.
-        guidance: Folder of a Zero123-class pipeline (see `guidance.load_guidance`), which says how the object of `image`
-            looks from other sides.
+        guidance: Folder of a Zero123-class pipeline (see `guidance.load_guidance`) that guides the appearance of the object of
+            `image` from other sides.
         force: Run the guidance on a CPU even if it takes long.
         run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest. None: nothing
             is written.
-        progress: Takes every step.
+        progress: Progress callback.
 
     Raises:
-        InputError: The mesh has no faces, a picture or mask is wrong, or no camera sees the mesh.
-        ConfigError: There are no pictures or both kinds, or the run folder is of a run with other options or input.
-        BackendError: A guidance would take long on a CPU; the text has the estimate.
+        InputError: The mesh has no faces, an image or mask is invalid, or no camera sees the mesh.
+        ConfigError: There are no images or both kinds, or the run folder belongs to a run with other options or input.
+        BackendError: A guidance would take long on a CPU; the message has the estimate.
         MissingDependencyError: A guidance needs diffusers or transformers.
-        NumericalError: The loss or a gradient was not finite; a checkpoint of the step before was written.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        NumericalError: The loss or a gradient is not finite; a checkpoint of the previous step was written.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
 
     Example:
         >>> from vision3d.stages.animate import StaticConfig, bind_gaussians
@@ -158,7 +158,7 @@ class _Static:
         logger.info("guidance: %s", self.label)
 
     def restore(self, source: str) -> None:
-        """Resume from the newest checkpoint of the run folder, where there is one."""
+        """Resume from the newest checkpoint of the run folder, if there is one."""
         if self.trainer is None or not self.config.steps:
             return
         config = self.config
@@ -175,7 +175,7 @@ class _Static:
             raise FileFormatError(self.folder.checkpoints.path, "the checkpoint belongs to a different mesh") from error
 
     def train(self) -> None:
-        """All steps that are left."""
+        """Do all remaining steps."""
         if self.trainer is None:
             return
         if self.trainer.before is None:
@@ -185,7 +185,7 @@ class _Static:
             self.loop.run(self.trainer)
 
     def finish(self, said: dict[str, Any]) -> StaticResult:
-        """Measure the Gaussians and write them."""
+        """Evaluate the Gaussians and write the results."""
         gaussians = (self.bound if self.trainer is None else self.trainer.model.finished()).to("cpu").validate()
         path = None if self.folder is None else self.folder.path
         if path is not None:
@@ -214,7 +214,7 @@ class _Static:
         return StaticResult(gaussians, evaluation, summary, path)
 
     def _evaluate(self, gaussians: MeshGaussians, renders: Path | None) -> Evaluation | None:
-        """Figures on the held-out views."""
+        """Metrics on the held-out views."""
         if self.pictures is None or len(self.pictures.images.test) == 0:
             return None
         return evaluate(
@@ -224,12 +224,12 @@ class _Static:
         )  # fmt: skip
 
     def _mean_shift(self, gaussians: MeshGaussians) -> float:
-        """How far the vertices went, in longest sides of the mesh's box."""
+        """Mean displacement of the vertices, in longest sides of the mesh's box."""
         shifts = gaussians.mesh.vertices - self.bound.mesh.vertices.cpu()
         return float(torch.linalg.vector_norm(shifts, dim=-1).mean()) / self.orbit.size
 
     def _fitted_psnr(self, gaussians: MeshGaussians) -> float:
-        """How well the only picture is met, which says nothing about other views [dB]."""
+        """PSNR on the single training image, which does not measure other views [dB]."""
         assert self.pictures is not None
         photo, _, camera = self.pictures.images.read(0)
         return metrics.psnr(self._draw(gaussians, camera)[0], photo)
@@ -269,7 +269,7 @@ def _inputs(
     camera: Cameras | None,
     scratch: Path,
 ) -> tuple[MeshGaussians, dict[str, Any], PosedImages | None, Orbit]:
-    """The Gaussians to begin with, what is to be said about them, the pictures, and directions about the object."""
+    """The initial Gaussians, statistics about them, the images, and directions around the object."""
     if mesh is None:
         assert image is not None
         orbit = Orbit.unit(config.view.up)
@@ -288,13 +288,13 @@ def _inputs(
 
 
 def _check_cover(mesh: Mesh, images: PosedImages, by: str) -> None:
-    """Say where the mesh does not look like the only picture, as the camera that `by` gave sees it."""
+    """Warn if the mesh does not match the single image, seen from the camera given by `by`."""
     want = _FROM_ELSEWHERE if by == "--view" else _OF_ANOTHER
     warn_of_cover(mesh, images.cameras, opaque_pixels(images)[None], f"{images.source} as {by} sees it", want)
 
 
 def _guidance(config: StaticConfig, folder: Path | str, images: PosedImages, device: torch.device, force: bool) -> Guidance:
-    """The guidance by a picture, unless it would take too long."""
+    """The guidance by an image, unless it would take too long."""
     reference = replace(images, background=WHITE).read(0)[0]
     guidance = load_guidance(folder, reference[None], config.sds, device)
     check_time(guidance, config.steps, config.sds.views, config.sds.size, device, force=force)
@@ -304,7 +304,7 @@ def _guidance(config: StaticConfig, folder: Path | str, images: PosedImages, dev
 def _bound(
     config: StaticConfig, source: Mesh | MeshGaussians | Path | str, *, of_photos: bool = False
 ) -> tuple[MeshGaussians, dict[str, Any]]:
-    """The Gaussians to begin with, and what is to be said about their mesh."""
+    """The initial Gaussians, and statistics about their mesh."""
     value = source.to("cpu") if isinstance(source, Mesh | MeshGaussians) else load_surface(source, of_photos=of_photos)
     if isinstance(value, MeshGaussians):
         value.validate()

@@ -1,4 +1,4 @@
-"""The mesh of a static stage: what it is read from, what is said about it, and its places without seams."""
+"""The mesh of the static stage: loading, checks, and its vertices without seams."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ from vision3d.scene.codecs import kind_of
 
 logger = logging.getLogger("vision3d.animate")
 
-_BESIDE = ("mesh.glb", "gaussians.safetensors")  # of `vision3d mesh` and of this stage, in a folder
+_BESIDE = ("mesh.glb", "gaussians.safetensors")  # outputs of `vision3d mesh` and of this stage in a folder
 
 
 def load_surface(path: Path | str, *, of_photos: bool = False) -> Mesh | MeshGaussians:
@@ -23,11 +23,11 @@ def load_surface(path: Path | str, *, of_photos: bool = False) -> Mesh | MeshGau
 
     Args:
         path: The file or folder.
-        of_photos: Turn a .glb of `vision3d mesh`, which is y-up, back to the axes of the scene and its cameras.
+        of_photos: Rotate a .glb of `vision3d mesh`, which is y-up, back to the axes of the scene and its cameras.
 
     Raises:
-        MissingFileError: There is nothing.
-        InputError: It holds something else, or cannot be read.
+        MissingFileError: The path does not exist.
+        InputError: It contains something else, or cannot be read.
     """
     path = Path(path)
     if not path.exists():
@@ -46,18 +46,18 @@ def load_surface(path: Path | str, *, of_photos: bool = False) -> Mesh | MeshGau
 
 
 def checked_mesh(mesh: Mesh, parts: str = "all", name: str = "mesh") -> tuple[Mesh, dict[str, int]]:
-    """The mesh, or its largest part, with what is odd about it said once and counted.
+    """The mesh, or its largest part; unusual properties are logged and counted.
 
     Args:
         mesh: The mesh.
         parts: all or largest.
-        name: Of the mesh, for the texts.
+        name: Name of the mesh, for messages.
 
     Returns:
-        The mesh, and the numbers of its parts, border edges, edges of more than two faces, and faces without area.
+        The mesh, and the numbers of its parts, border edges, edges of more than two faces, and faces of zero area.
 
     Raises:
-        InputError: There are no faces, none has an area, or something is not finite.
+        InputError: There are no faces, all have zero area, or a value is not finite.
     """
     try:
         mesh.validate()
@@ -93,19 +93,19 @@ def checked_mesh(mesh: Mesh, parts: str = "all", name: str = "mesh") -> tuple[Me
 
 
 class Seamless:
-    """The places of a mesh's vertices: those that seams of the texture or of normals double are one.
+    """The vertices of a mesh with those merged that are duplicated at seams of the texture or of normals.
 
     Args:
-        vertices: A vertex at each place [m].
-        place: The place of each vertex of the mesh.
-        all_faces: The faces of the mesh in places.
+        vertices: One vertex per position [m].
+        place: Merged index of each vertex of the mesh.
+        all_faces: The faces of the mesh with merged indices.
     """
 
     def __init__(self, vertices: Float[Tensor, "p 3"], place: Int64[Tensor, " v"], all_faces: Int64[Tensor, "f 3"]) -> None:
         self.vertices, self.place, self.all_faces = vertices, place, all_faces
         is_whole = (all_faces != all_faces.roll(1, 1)).all(1)
         self.faces = all_faces[is_whole]
-        """Without those that have two corners at one place."""
+        """Without degenerate faces."""
 
     @classmethod
     def of(cls, mesh: Mesh) -> "Seamless":

@@ -1,4 +1,4 @@
-"""One step of the static stage after the other: pictures, loss, gradients, optimiser."""
+"""Training steps of the static stage: images, loss, gradients, optimizer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,9 +27,9 @@ class StaticTrainer:
     Args:
         config: Options.
         bound: The Gaussians at step 0.
-        pictures: What they are refined to.
-        views: Its training views.
-        guide: Says how it should look from random sides.
+        pictures: The target images.
+        views: The training views.
+        guide: Optional guidance for random sides.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class StaticTrainer:
         self.order = Order(len(views), config.seed)
         self.viewmats = views.cameras.viewmats.to(bound.device)
         self.before: dict[str, float] | None = None
-        """Figures of the held-out views at step 0."""
+        """Metrics of the held-out views at step 0."""
 
     def step(self, step: int, progress: float) -> dict[str, float]:
         """Do step number `step` (from 0) at this progress.
@@ -67,7 +67,7 @@ class StaticTrainer:
         return {"loss": float(loss.detach()), **{f"loss_{name}": float(term.detach()) for name, term in terms.items()}}
 
     def _terms(self, factor: int) -> dict[str, Tensor]:
-        """The weighted terms of the loss with pictures `factor` times smaller."""
+        """The weighted terms of the loss with images downscaled by `factor`."""
         weights, batch = self.config.loss, self.config.batch_size
         scene = self.model.gaussians().to_gaussians()
         terms: dict[str, list[Tensor]] = {"rgb": []}
@@ -89,7 +89,7 @@ class StaticTrainer:
         return {name: torch.stack(values).sum() for name, values in terms.items()}
 
     def _guidance_loss(self, guide: Guide, scene: GaussianScene) -> Tensor:
-        """What the guidance says of pictures on white from random sides."""
+        """Guidance loss of images on white from random sides."""
         count, size = self.config.sds.views, self.config.sds.size
         cameras = guide.orbit.random_cameras(count, guide.reference, size, self.random)
         frames = [self._draw(scene, *view, (size, size), WHITE)[0] for view in zip(cameras.viewmats, cameras.Ks)]
@@ -98,7 +98,7 @@ class StaticTrainer:
     def _draw(
         self, scene: GaussianScene, viewmat: Tensor, K: Tensor, size: tuple[int, int], background: tuple[float, float, float]
     ) -> tuple[Tensor, Tensor]:
-        """Colours on a background, and opacity."""
+        """Colors on a background, and opacity."""
         behind = scene.means.new_tensor(background)[None]
         image, alpha, _ = rasterize(
             scene.means, scene.quats, scene.scales, scene.opacities, scene.sh, viewmat[None], K[None], *size,
@@ -107,12 +107,12 @@ class StaticTrainer:
         return image[0], alpha[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs."""
+        """State needed for exact resume."""
         own = {"model": self.model.state_dict(), "order": self.order.state_dict(), "random": self.random.get_state()}
         return {**own, "before": self.before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.order.load_state_dict(state["order"])
         self.random.set_state(state["random"].cpu())

@@ -1,4 +1,4 @@
-"""Plain torch version of the fused kernel builder: what it is tested against."""
+"""Plain torch version of the fused kernel builder, used to test it."""
 
 import torch
 from jaxtyping import Float
@@ -9,14 +9,14 @@ from vision3d.stages.equivariant.kernel_nets import KernelKind, evaluate, wave, 
 
 
 def grid_points(size: int, extent: float, like: Tensor) -> Float[Tensor, "p 2"]:
-    """Centres (x, y) of the cells of a kernel of size x size, row by row, in units of its radius: the grid spans +-extent."""
+    """Centers (x, y) of the cells of a kernel of size x size, row by row, in units of its radius: the grid spans +-extent."""
     along = ((2 * torch.arange(size, dtype=like.dtype, device=like.device) + 1) / size - 1) * extent
     y, x = torch.meshgrid(along, along, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], -1)
 
 
 def mask_values(kind: str, squares: Tensor) -> Tensor:
-    """How much a kernel counts at a distance, from its square: the unit ball, hard, smooth, or of finite support."""
+    """Mask of a kernel from the squared distance: the unit ball, hard, smooth, or of finite support."""
     if kind == "disk":
         return (squares <= 1).to(squares)
     if kind == "bump":
@@ -28,7 +28,7 @@ def mask_values(kind: str, squares: Tensor) -> Tensor:
 def chart_features(
     group: str, inverses: Float[Tensor, "n 2 2"], elements: Float[Tensor, "m 2 2"]
 ) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n m"]]:
-    """Coordinates of h^-1 g as a kernel takes them (those of Y, then cos and sin of the angle), and |Y|^2."""
+    """Kernel coordinates of h^-1 g (those of Y, then cos and sin of the angle), and |Y|^2."""
     log_p, angles = polar2(inverses[:, None] @ elements[None])
     if group == "so2":
         features = angles.new_zeros(*angles.shape, 0)
@@ -47,7 +47,7 @@ def inputs_and_factors(
     size: int,
     extent: float,
 ) -> tuple[Float[Tensor, "n m p d"], Float[Tensor, "n m p"]]:
-    """What the network takes at every pair of samples and point, and what its values are multiplied by."""
+    """Inputs of the network for every pair of samples and point, and factors of its outputs."""
     points = torch.einsum("nij,pj->npi", inverses, grid_points(size, extent, inverses))  # h^-1 p
     num_in = 1 if elements is None else len(elements)
     squares = points.square().sum(-1)[:, None]
@@ -81,7 +81,7 @@ def build_kernel(
 def network_vjp(
     kind: KernelKind, x: Float[Tensor, "r d"], parameters: list[Tensor], v_values: Float[Tensor, "r v"]
 ) -> list[Tensor]:
-    """Gradients of the network's parameters, its layers computed anew."""
+    """Gradients of the network's parameters; its layers are recomputed."""
     layers, kept = list(zip(parameters[::2], parameters[1::2])), []
     for weight, bias in layers[:-1]:
         z = torch.nn.functional.linear(x, weight, bias)

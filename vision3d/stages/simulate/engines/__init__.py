@@ -1,4 +1,4 @@
-"""Engines that move particles: one interface, several ways to compute."""
+"""Engines that move particles: one interface, several implementations."""
 
 from vision3d.stages.simulate.engines.base import ENGINES, Engine, choose_engine, make_engine
 

@@ -1,4 +1,4 @@
-"""What an engine of the material point method is, and which there are."""
+"""Interface and registry of engines for the material point method."""
 
 import importlib
 import logging
@@ -18,55 +18,55 @@ logger = logging.getLogger("vision3d.physics")
 
 
 class Engine(ABC):
-    """Particles in a world, and a way to move them. All engines solve the same equations (`engines.mpm`).
+    """Particles in a world, with a method to move them. All engines solve the same equations (`engines.mpm`).
 
-    The state is the engine's own: what was given stays as it is.
+    The state belongs to the engine: the arguments are not modified.
 
     Args:
         particles: Inside the grid of the world, float32 or float64.
-        world: What they live in.
+        world: Their environment.
     """
 
     name: ClassVar[str]
     bytes_a_node: ClassVar[int]
-    """Memory at the peak, for estimates before a run."""
+    """Peak memory, for estimates before a run."""
     bytes_a_particle: ClassVar[int]
     particle_steps_a_second: ClassVar[float]
-    """Roughly, on one core."""
+    """Approximate, on one core."""
 
     def __init__(self, particles: Particles, world: World) -> None:
         self.world = world
 
     @classmethod
     def check_available(cls) -> None:
-        """Raise where the engine does not run here.
+        """Raise an error if the engine does not run here.
 
         Raises:
-            BackendError, MissingDependencyError: What is missing.
+            BackendError, MissingDependencyError: The reason.
         """
         return
 
     @abstractmethod
     def advance(self, duration: float, time: float = 0.0, max_dt: float = math.inf) -> Advance:
-        """Move through `duration` [s] with stable time steps (`time_step.stable_dt`), chosen anew for each.
+        """Advance by `duration` [s] with stable time steps (`time_step.stable_dt`), recomputed for each.
 
         Args:
             duration: > 0.
-            time: Of the beginning, for what has a time window.
-            max_dt: No step is longer [s].
+            time: Start time, for objects with a time window.
+            max_dt: Maximum time step [s].
 
         Raises:
-            NumericalError: Something is no longer finite.
+            NumericalError: A value is no longer finite.
         """
 
     @property
     @abstractmethod
     def particles(self) -> Particles:
-        """The particles now, in the order that they were given in. The tensors are the caller's."""
+        """The current particles, in their original order. The tensors belong to the caller."""
 
     @abstractmethod
     def update(self, **values: Tensor) -> None:
-        """Set fields of the particles, in the order that they were given in: `update(v=...)`."""
+        """Set fields of the particles, in their original order: `update(v=...)`."""
 
     def energies(self, last_dt: float) -> Energies:
         """Energies in the middle of the last step (`engines.mpm.energies`)."""
@@ -87,13 +87,13 @@ def choose_engine(name: str) -> type[Engine]:
     `auto` is the first of `ENGINES` that runs here.
 
     Raises:
-        ConfigError: There is none of this name.
+        ConfigError: There is no engine with this name.
         BackendError, MissingDependencyError: It does not run here.
     """
     if name == "auto":
         for candidate in ENGINES:
             try:
-                return choose_engine(candidate)  # the last one runs everywhere
+                return choose_engine(candidate)  # the last one always runs
             except (BackendError, MissingDependencyError) as error:
                 logger.info("engine %s is not available: %s", candidate, error)
     if name in ENGINES:

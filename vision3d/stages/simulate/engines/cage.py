@@ -1,4 +1,4 @@
-"""A scripted cage: points follow the control points of a lattice around them. No physics; the shortest engine of points."""
+"""A scripted cage: points follow the control points of a lattice. No physics; the simplest point engine."""
 
 import math
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from vision3d.stages.simulate.engines.points import Points
 class CageEngine:
     """Free-form deformation (Sederberg and Parry 1986): x = sum of B_i(u) B_j(v) B_k(w) P_ijk.
 
-    Exact where the control points move affinely.
+    Exact if the control points move affinely.
 
     Args:
-        controls: Control points (a, b, c, 3) [m] at a time [s], from those at rest.
-        shape: How many there are along each axis, at least 2.
-        low: Corner of the box that they fill at rest [m]; the box of the points when None.
-        high: The corner across.
-        weights: `bernstein`, smooth over the whole cage; `linear`, trilinear between neighbouring control points.
+        controls: Control points (a, b, c, 3) [m] at a time [s], from their rest positions.
+        shape: Number of control points along each axis, at least 2.
+        low: Lower corner of their box in the rest state [m]; the box of the points when None.
+        high: The opposite corner.
+        weights: `bernstein`, smooth over the entire cage; `linear`, trilinear between adjacent control points.
 
     Example:
         >>> lift = CageEngine(lambda rest, time: rest + torch.tensor([0.0, 0.0, time]))
@@ -48,7 +48,7 @@ class CageEngine:
     def begin(self, points: Points) -> None:
         low = points.x.amin(0) if self.low is None else points.x.new_tensor(self.low)
         high = points.x.amax(0) if self.high is None else points.x.new_tensor(self.high)
-        size = (high - low).clamp(min=1e-12 + 1e-6 * float((high - low).max()))  # flat scenes have a box too
+        size = (high - low).clamp(min=1e-12 + 1e-6 * float((high - low).max()))  # flat scenes also need a box
         axes = [low[i] + size[i] * torch.linspace(0, 1, count, dtype=points.x.dtype) for i, count in enumerate(self.shape)]
         self.rest = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
         u = (points.x - low) / size
@@ -69,6 +69,6 @@ def _bernstein(u: Tensor, count: int) -> Tensor:
 def _linear(u: Tensor, count: int) -> Tensor:
     scaled = u * (count - 1)
     cell = scaled.floor().clamp(0, count - 2)
-    f = (scaled - cell)[:, None]  # beyond the cage the last cell goes on
+    f = (scaled - cell)[:, None]  # outside the cage the last cell is extrapolated
     first = torch.nn.functional.one_hot(cell.long(), count).to(u)
     return (1 - f) * first + f * first.roll(1, dims=1)

@@ -1,4 +1,4 @@
-"""MLS-MPM in plain torch, float64 when its input is: what the engines are held against.
+"""MLS-MPM in plain torch, float64 for float64 input: the reference for the other engines.
 
 Hu et al. 2018, section 4 (moving least squares), with the affine transfers of Jiang et al. 2015 and quadratic B-splines:
 
@@ -26,7 +26,7 @@ from vision3d.stages.simulate.world.time_step import stable_dt
 from vision3d.stages.simulate.world.world import Advance, World, check_finite, next_dt, rotation_by
 
 MAX_STRETCH = 1e6
-"""The deformation since rest of a drop that flies alone would grow without end; beyond this it keeps its shape and size."""
+"""Bound on the deformation of free-flying drops, which would grow without limit; beyond it they keep their shape and size."""
 
 
 def weights(
@@ -48,7 +48,7 @@ def weights(
 
 
 def deform(particles: Particles, materials: Sequence[Material], dt: float) -> tuple[Particles, Float[Tensor, "n 3 3"]]:
-    """Deformations after dt of the velocity gradients, with plastic flow, and the Kirchhoff stresses then [Pa]."""
+    """Deformations after dt of the velocity gradients, with plastic flow, and the resulting Kirchhoff stresses [Pa]."""
     step = torch.eye(3, dtype=particles.x.dtype, device=particles.x.device) + dt * particles.C
     F, memory, tau = step @ particles.F, particles.memory.clone(), torch.zeros_like(particles.F)
     for index, material in enumerate(materials):
@@ -76,9 +76,9 @@ def particle_to_grid(
 
 
 def node_friction(particles: Particles, world: World, mass: Float[Tensor, " g"]) -> Float[Tensor, " g"] | None:
-    """`Material.contact_friction` at the nodes, the mean by mass; None where it is 1 for all materials.
+    """`Material.contact_friction` at the nodes, averaged by mass; None if it is 1 for all materials.
 
-    Water beside a solid shares nodes with it: there the friction is that of the solid's part of the mass.
+    Water next to a solid shares nodes with it: there the friction is weighted by the solid's fraction of the mass.
     """
     scales = particles.x.new_tensor([material.contact_friction for material in world.materials])
     if bool((scales == 1).all()):
@@ -101,7 +101,7 @@ def grid_step(
 
     Also the work [J] of wind, boundaries and sides (`Advance.work`). `friction_scale` is that of `node_friction`.
     """
-    rows = (mass > 0).nonzero()[:, 0]  # most of a grid is empty
+    rows = (mass > 0).nonzero()[:, 0]  # most of the grid is empty
     v = momentum[rows] / mass[rows, None] + dt * momentum.new_tensor(world.gravity)
     positions = world.grid.node_positions(rows, v)
     before = v
@@ -123,7 +123,7 @@ def grid_step(
 def grid_to_particle(
     particles: Particles, v: Float[Tensor, "g 3"], world: World, dt: float, time: float = 0.0
 ) -> tuple[Particles, Bool[Tensor, " n"], float]:
-    """Particles that have moved with the grid or their motion, which of them had to be kept inside the grid, and the work
+    """Particles moved by the grid or their prescribed motion, a mask of those clamped to the grid, and the work
     [J] of motions."""
     grid = world.grid
     nodes, w, offsets = weights(particles.x, grid)
@@ -153,7 +153,7 @@ def grid_to_particle(
 
 
 def substep(particles: Particles, world: World, dt: float, time: float = 0.0) -> tuple[Particles, Bool[Tensor, " n"], float]:
-    """One time step; also which particles had to be kept inside the grid, and `Advance.work`."""
+    """One time step; also a mask of particles clamped to the grid, and `Advance.work`."""
     particles, tau = deform(particles, world.materials, dt)
     mass, momentum = particle_to_grid(particles, tau, world.grid, dt)
     v, work = grid_step(mass, momentum, world, time, dt, node_friction(particles, world, mass))
@@ -163,12 +163,12 @@ def substep(particles: Particles, world: World, dt: float, time: float = 0.0) ->
 
 @dataclass(frozen=True)
 class Energies:
-    """Of all particles [J]."""
+    """Total energies of all particles [J]."""
 
     kinetic: float
     elastic: float
     potential: float
-    """In the field of gravity, 0 at the origin."""
+    """Gravitational energy, 0 at the origin."""
 
     @property
     def total(self) -> float:
@@ -176,15 +176,15 @@ class Energies:
 
 
 def energies(particles: Particles, world: World, last_dt: float) -> Energies:
-    """Energies in the middle of the last step, where velocities are: positions half a step ago, deformations around it.
+    """Energies in the middle of the last step, where velocities are defined: positions half a step ago, deformations around it.
 
-    After a step x belongs to its end, F to its beginning and v to the middle between them. Taken as they are the sum of the
-    energies would swing by as much as the elastic energy changes in a step.
+    After a step x is at its end, F at its beginning and v in the middle. Without this correction the sum of the energies would
+    oscillate by as much as the elastic energy changes in a step.
 
     Args:
         particles: After a step.
-        world: Gravity, materials and spacing count.
-        last_dt: Of that step [s]; 0 at the start.
+        world: Gravity, materials and spacing are used.
+        last_dt: Length of that step [s]; 0 at the start.
     """
     ahead, _ = deform(particles, world.materials, last_dt)
     elastic = (particles.elastic_energy(world.materials) + ahead.elastic_energy(world.materials)) / 2
@@ -193,7 +193,7 @@ def energies(particles: Particles, world: World, last_dt: float) -> Energies:
 
 
 def potential_energy(particles: Particles, world: World, last_dt: float) -> float:
-    """In the field of gravity [J], in the middle of the last step."""
+    """Gravitational energy [J], in the middle of the last step."""
     middle = (particles.x - last_dt / 2 * particles.v).double()
     return -float((particles.mass[:, None] * middle * middle.new_tensor(world.gravity)).sum())
 
@@ -206,18 +206,18 @@ def advance(
     max_dt: float = math.inf,
     on_step: Callable[[Particles, float], None] | None = None,
 ) -> tuple[Particles, Advance]:
-    """Move particles through `duration` [s] with stable time steps (`time_step.stable_dt`), chosen anew for each.
+    """Advance particles by `duration` [s] with stable time steps (`time_step.stable_dt`), recomputed for each.
 
     Args:
         particles: Inside the grid.
         world: Grid, materials, gravity, boundaries.
         duration: > 0.
-        time: Of the beginning, for boundaries with a time window.
-        max_dt: No step is longer [s].
+        time: Start time, for boundaries with a time window.
+        max_dt: Maximum time step [s].
         on_step: Called with the particles and the time after each step.
 
     Raises:
-        NumericalError: Something is no longer finite.
+        NumericalError: A value is no longer finite.
     """
     done, steps, kept, work, shortest, dt = 0.0, 0, 0, 0.0, math.inf, 0.0
     while duration - done > 1e-9 * duration:

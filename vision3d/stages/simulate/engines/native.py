@@ -1,6 +1,6 @@
-"""The method in C++: particles sorted by blocks of cells, vectors of particles, threads without atomics; or on a GPU.
+"""The method in C++: particles sorted by blocks of cells, SIMD over particles, threads without atomics; or on a GPU.
 
-On a CPU float32; 168 bytes a particle and 16 a node, 20 where materials differ in friction. Results don't depend on the
+float32 on a CPU; 168 bytes per particle and 16 per node, 20 if materials differ in friction. Results do not depend on the
 number of threads.
 """
 
@@ -32,9 +32,9 @@ _ROWS: dict[str, tuple[int, tuple[int, ...]]] = {
     "volume": (35, ()),
 }
 _IDS = ("body", "motion")
-_NUM_ROWS, _MOST = 36, 64
-_PART = 65_536  # particles that are copied at once
-_LANES = 16  # the loops read as far beyond the last particle
+_NUM_ROWS, _MAX = 36, 64
+_PART = 65_536  # particles copied at a time
+_LANES = 16  # the loops read this far beyond the last particle
 _LAWS = (
     "corotated", "neo_hookean", "hencky", "von_mises", "drucker_prager", "snow", "water", "viscoplastic", "stationary",
 )  # fmt: skip
@@ -43,11 +43,11 @@ _KINDS = ("sticky", "slip", "separate")
 
 
 class _Rows:
-    """Particles as the loops keep them, which change their order.
+    """Particles in the format of the loops, which change their order.
 
     Args:
-        numbers: Which of the engine's particles these are.
-        like: Positions of all, whose type and device the rows have.
+        numbers: Indices of these particles in the engine.
+        like: Positions of all, for dtype and device.
     """
 
     def __init__(self, numbers: Int64[Tensor, " m"], like: Float[Tensor, "n 3"]) -> None:
@@ -68,7 +68,7 @@ class _Rows:
 
     @property
     def is_finite(self) -> bool:
-        # A sum is finite if all of it are, as numbers are far from overflow, and five times as fast as asking each.
+        # A sum is finite if all terms are, since they are far from overflow; five times faster than checking each.
         return bool(self.values[:, : self.count].sum().isfinite())
 
     def read(self, name: str) -> Float[Tensor, "m k"]:
@@ -76,7 +76,7 @@ class _Rows:
         return self.values[first : first + math.prod(shape), : self.count].mT
 
     def write(self, name: str, values: Tensor) -> None:
-        """From values of all particles, a part at a time, lest copies take more memory than the particles."""
+        """Set from values of all particles, in parts, so that copies do not need more memory than the particles."""
         first, shape = _ROWS[name]
         flat, rows = values.reshape(len(values), -1), self.values[first : first + math.prod(shape)]
         for begin in range(0, self.count, _PART):
@@ -84,19 +84,19 @@ class _Rows:
             rows[:, begin:end] = flat[self.ids[2, begin:end].long()].mT.to(rows)
 
     def write_positions(self, x: Float[Tensor, "n 3"], place: Callable[[Tensor], Tensor]) -> None:
-        """As `write`, after `place`."""
+        """Like `write`, after applying `place`."""
         for begin in range(0, self.count, _PART):
             end = min(begin + _PART, self.count)
             self.values[:3, begin:end] = place(x[self.ids[2, begin:end].long()]).mT.to(self.values)
 
 
 class NativeEngine(Engine):
-    """`cuda_ext/cpu/mpm.cpp`, or `cuda_ext/cuda/mpm.cu` where the particles are on a GPU.
+    """`cuda_ext/cpu/mpm.cpp`, or `cuda_ext/cuda/mpm.cu` if the particles are on a GPU.
 
     Args:
-        particles: Of any float type. Those without mass are tracers, which go with the grid every eighth time step.
-        world: What they live in; at most 64 bodies, boundaries, winds and motions each.
-        dtype: float32; float64 runs the bodies of the GPU's kernels one particle after the other on a CPU, for tests.
+        particles: Of any float type. Particles without mass are tracers, which move with the grid every eighth time step.
+        world: Their environment; at most 64 bodies, boundaries, winds and motions each.
+        dtype: float32; float64 runs the GPU kernel bodies sequentially on a CPU, for tests.
     """
 
     name = "native"
@@ -108,8 +108,8 @@ class NativeEngine(Engine):
         super().__init__(particles, world)
         self.check_available()
         for name in ("materials", "boundaries", "winds", "motions"):
-            if len(getattr(world, name)) > _MOST:
-                raise ConfigError(name, f"got {len(getattr(world, name))}, the native engine takes at most {_MOST}")
+            if len(getattr(world, name)) > _MAX:
+                raise ConfigError(name, f"got {len(getattr(world, name))}, the native engine takes at most {_MAX}")
         x = particles.x.to(dtype)
         self._origin = torch.tensor(world.grid.origin, dtype=torch.float64, device=x.device)
         self._count, self._is_tracer = len(particles), particles.mass == 0
@@ -117,7 +117,7 @@ class NativeEngine(Engine):
         nx, ny, nz = world.grid.shape
         self._grid = x.new_zeros(nx, ny, nz + 1, 4)
         scales = {material.contact_friction for material in world.materials}
-        # What differs is counted at the nodes; one factor for all is that of the obstacles' coefficients.
+        # Different frictions are averaged at the nodes; a common factor is multiplied into the obstacles' coefficients.
         self._friction_scale = scales.pop() if len(scales) == 1 else None
         self._lacking = x.new_zeros(nx, ny, nz + 1) if self._friction_scale is None else None
         self.update(**{field.name: getattr(particles, field.name) for field in fields(Particles)})
@@ -165,7 +165,7 @@ class NativeEngine(Engine):
             self._tables = self._describe(set(torch.bincount(values["body"]).nonzero()[:, 0].tolist()))
 
     def _inside(self, x: Tensor) -> Tensor:
-        """Positions from the first node, which the loops take on trust; what rounding put outside is put back."""
+        """Positions relative to the first node, not checked by the loops; positions rounded to the outside are clamped."""
         grid, x = self.world.grid, x.double() - self._origin
         low, high = 0.5 * grid.spacing, (torch.tensor(grid.shape, device=x.device) - 1.5).double() * grid.spacing
         slack = 1e-3 * grid.spacing
@@ -182,7 +182,7 @@ class NativeEngine(Engine):
         return Energies(kinetic, elastic, potential_energy(particles, self.world, last_dt))
 
     def _describe(self, present: set[int]) -> tuple[Tensor, ...]:
-        """The world as tables of numbers, with positions from the first node of the grid."""
+        """The world as tables of numbers, with positions relative to the first node of the grid."""
         world = self.world
         names = list(world.fields)
         sizes = [world.fields[name].values.numel() for name in names]

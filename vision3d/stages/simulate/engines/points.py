@@ -1,6 +1,6 @@
-"""Engines that know nothing but points: what they are given, and what they give back.
+"""Engines that only know points: their input and output.
 
-The black box of GASP (arXiv 2409.05819): anything that moves points can move a scene, see `points3.simulate_points`.
+The black box of GASP (arXiv 2409.05819): anything that moves points can animate a scene, see `points3.simulate_points`.
 """
 
 import logging
@@ -26,11 +26,11 @@ class Points:
     """Points of Gaussians: the first of each group is the mean, the others are the ends of its edges."""
 
     x: Float[Tensor, "n 3"]
-    """Positions at rest [m], float64."""
+    """Rest positions [m], float64."""
     masses: Float[Tensor, " n"]
-    """[kg], or shares of an unknown mass."""
+    """[kg], or fractions of an unknown mass."""
     groups: Int64[Tensor, " n"]
-    """Which Gaussian each point belongs to, ascending."""
+    """Index of the Gaussian of each point, ascending."""
     edges: Int64[Tensor, "m 2"]
     """Pairs of points of the same Gaussian."""
 
@@ -40,25 +40,25 @@ class Points:
 
 @runtime_checkable
 class PointEngine(Protocol):
-    """What moves points. `begin` comes once, then `advance` for each frame; no class has to inherit from this.
+    """Interface for moving points: `begin` is called once, then `advance` for each frame; inheritance is not required.
 
-    An engine that calculates in float32 may have an attribute `edge_share`: `simulate_points` then gives it edges of at least
-    this share of the distance between Gaussians (0 where there is no such attribute).
+    An engine that computes in float32 may have an attribute `edge_share`: `simulate_points` then gives it edges of at least
+    this fraction of the distance between Gaussians (0 without the attribute).
     """
 
     def begin(self, points: Points) -> None:
-        """Take the points at rest."""
+        """Receive the points in their rest state."""
 
     def advance(self, duration: float, time: float) -> Tensor:
-        """Positions (n, 3) [m] at time + duration [s], in the order that they were given in."""
+        """Positions (n, 3) [m] at time + duration [s], in their original order."""
         ...
 
 
 def moved(engine: PointEngine, points: Points, duration: float, time: float) -> Float[Tensor, "n 3"]:
-    """What the engine gives back, checked, float64 on the CPU.
+    """The checked result of the engine, float64 on the CPU.
 
     Raises:
-        ShapeError: It gives another number of points.
+        ShapeError: It returned a different number of points.
         InputError: A position is not finite.
     """
     x = torch.as_tensor(engine.advance(duration, time)).detach().cpu().double()
@@ -74,18 +74,18 @@ def moved(engine: PointEngine, points: Points, duration: float, time: float) -> 
 
 
 class MpmPoints:
-    """The material point method with a particle for each point, on any of our engines.
+    """The material point method with one particle per point, on any of our engines.
 
-    A Gaussian's points are particles like all others, as published; its volume is shared among them.
+    A Gaussian's points are ordinary particles, as published; its volume is divided among them.
 
     Args:
-        world: Grid, materials, obstacles; all points are of its first material.
+        world: Grid, materials, obstacles; all points have its first material.
         engine: auto, or one of `ENGINES`.
-        velocity: At the start [m/s].
-        max_dt: No time step is longer [s].
+        velocity: Initial velocity [m/s].
+        max_dt: Maximum time step [s].
 
     Raises:
-        InputError: A point is outside the grid at rest.
+        InputError: The rest position of a point is outside the grid.
     """
 
     edge_share = 0.25

@@ -1,4 +1,4 @@
-"""The method in plain torch, for small scenes and as the judge of the other engines."""
+"""The method in plain torch, for small scenes and as the reference for the other engines."""
 
 import math
 
@@ -11,7 +11,7 @@ from vision3d.stages.simulate.world.world import Advance, World
 
 
 class ReferenceEngine(Engine):
-    """`engines.mpm` in the float type of the particles."""
+    """`engines.mpm` with the float type of the particles."""
 
     name = "reference"
     bytes_a_node = 130

@@ -1,8 +1,8 @@
 # pyright: reportInvalidTypeForm=false
-"""Contact, wind and the sides of the grid as Taichi functions, and the tables of numbers that they read.
+"""Contact, wind and the borders of the grid as Taichi functions, and their parameter tables.
 
-Where a solid is, is decided in float64, from the same numbers as in `boundaries`: a floor on a layer of nodes is then inside
-or outside for all engines alike.
+Inside tests of solids use float64 and the same numbers as `boundaries`: a floor on a layer of nodes is then inside or
+outside consistently in all engines.
 """
 
 import math
@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor
 
-from vision3d.geometry.reference.quaternion import quat_to_rotmat  # the other one loads the compiler of torch, 1 s
+from vision3d.geometry.reference.quaternion import quat_to_rotmat  # the other one imports torch's compiler, 1 s
 from vision3d.stages.simulate.config import Boundary
 from vision3d.stages.simulate.world.boundaries import center_at, is_there, ways_out
 from vision3d.stages.simulate.world.world import World, rotation_by
@@ -23,11 +23,11 @@ _STICKY, _SLIP, _SEPARATE = range(len(KINDS))
 BOUNDARY_COLUMNS = 37
 WIND_COLUMNS = 10
 _EQUAL = 1e-3  # as in `boundaries`
-FAR = 1e30  # instead of infinity, which fast arithmetic must not see
+FAR = 1e30  # instead of infinity, which fast math does not support
 
 
 class ContactTables:
-    """The rows of the solids and winds that are there at a time, in the order of the world."""
+    """The rows of the solids and winds that are active at a time, in the order of the world."""
 
     def __init__(self, world: World, device: torch.device) -> None:
         self.world, self.device = world, device
@@ -44,7 +44,7 @@ class ContactTables:
         self._winds: tuple[object, Tensor] = (None, torch.zeros(0))
 
     def boundaries(self, time: float) -> tuple[Tensor, int]:
-        """The table (at least one row, float64), and how many rows count."""
+        """The table (at least one row, float64), and the number of valid rows."""
         there = [boundary for boundary in self.world.boundaries if is_there(boundary, time)]
         moves = any(any(boundary.velocity) or any(boundary.angular_velocity) for boundary in there)
         key = (tuple(map(id, there)), time if moves else None)
@@ -54,7 +54,7 @@ class ContactTables:
         return self._boundaries[1], len(there)
 
     def ways(self) -> list[tuple[int, int]]:
-        """Pairs of a row of the newest table and a way out (`boundaries.ways_out`) that its nodes may have."""
+        """Pairs of a row of the latest table and an exit direction (`boundaries.ways_out`) that its nodes may have."""
         found = []
         for row, (shape, normal) in enumerate(zip(self._boundaries[1][:, 0].tolist(), self._boundaries[1][:, 22:25])):
             ways = [int(ways_out(normal[None]))] if shape == _PLANE else range(6)
@@ -62,7 +62,7 @@ class ContactTables:
         return found
 
     def winds(self, time: float, dt: float) -> tuple[Tensor, int]:
-        """The table (at least one row, float64), and how many rows count."""
+        """The table (at least one row, float64), and the number of valid rows."""
         there = [wind for wind in self.world.winds if wind.start <= time < wind.end]
         key = (tuple(map(id, there)), dt if there else None)
         if self._winds[0] != key:
@@ -89,12 +89,12 @@ class ContactTables:
 
 
 def build(ti: ModuleType) -> SimpleNamespace:
-    """The functions, for the runtime that is set up.
+    """The functions, for the initialized runtime.
 
     Returns:
         measure(table, fields, row, position): distance and normal; way_out(normal); meet(table, row, friction, position,
-        normal, v): velocity after contact; touches(table, row, mass, next_mass, height); blow(table, row, position, v): in the
-        wind. All float64.
+        normal, v): velocity after contact; touches(table, row, mass, next_mass, height); blow(table, row, position, v):
+        velocity in the wind. All float64.
     """
     vec3 = ti.types.vector(3, ti.f64)
     any_array = ti.template()
@@ -124,7 +124,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
 
     @ti.func
     def sampled_distance(point, table: any_array, row, fields: any_array):
-        """Trilinear distance and the direction of its gradient; far away beyond the box, where everything is free."""
+        """Trilinear distance and the direction of its gradient; far away outside the box, where everything is free."""
         first, shape = int(table[row, 29]), ti.cast(entry(table, row, 30), ti.i32)
         scaled = (point - entry(table, row, 33)) / table[row, 36]
         clamped = ti.min(ti.max(scaled, 0.0), ti.cast(shape - 1, ti.f64))
@@ -178,7 +178,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
 
     @ti.func
     def meet(table: any_array, row, friction, position, normal, v):
-        """Velocity of material at a point of the surface after contact; its own factor on the friction is `friction`."""
+        """Velocity of material at a point of the surface after contact; `friction` is the material's factor on the friction."""
         arm = position - entry(table, row, 4)
         kind = int(table[row, 1])
         own_velocity = entry(table, row, 7) + entry(table, row, 10).cross(arm)
@@ -210,7 +210,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
 
     @ti.func
     def touches(table: any_array, row, mass, next_mass, height):
-        """As `boundaries.touches`; always of kinds that hold what is near."""
+        """Like `boundaries.touches`; only for kinds that stop nearby material."""
         is_held = int(table[row, 1]) != _SEPARATE
         return is_held or mass * half_space(height - 1.0) >= next_mass * half_space(height)
 

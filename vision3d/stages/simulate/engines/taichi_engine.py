@@ -1,4 +1,4 @@
-"""The method on Taichi: float32, blocks of particles in colours instead of atomic operations, one launch a stage."""
+"""The method on Taichi: float32, blocks of particles in colors instead of atomic operations, one launch per stage."""
 
 import math
 from itertools import pairwise
@@ -16,23 +16,23 @@ from vision3d.stages.simulate.world.time_step import MAX_STRAIN, SOUND_COURANT, 
 from vision3d.stages.simulate.world.world import Advance, World, check_finite, next_dt, rotation_by
 
 _CONSTANTS = ("mass", "volume", "body", "motion")
-_SLACK = 1.0 - 1e-4  # cells that particles may move before they are sorted anew
-_CHUNK = 64  # particles a block where they are not sorted
-_GATHERED = 6  # columns that are sorted at a time, for the sake of memory
+_SLACK = 1.0 - 1e-4  # cells that particles may move before they are sorted again
+_CHUNK = 64  # particles per block if they are not sorted
+_GATHERED = 6  # columns sorted at a time, to limit memory
 
 
 class TaichiEngine(Engine):
-    """Compiled by Taichi for this CPU, in float32; the first step of a new combination of materials takes seconds.
+    """Compiled by Taichi for this CPU, in float32; the first step with a new combination of materials takes seconds.
 
     Args:
         particles: Inside the grid of the world, float32 or float64.
-        world: What they live in.
-        transfer: How particles get to the grid. `colored`: in sorted blocks, without atomic operations, the same bits for
-            any number of threads; `atomic`: unsorted, for comparisons and for GPUs; None takes the one for the device.
+        world: Their environment.
+        transfer: Particle-to-grid method. `colored`: in sorted blocks, without atomic operations, bit-identical for any number
+            of threads; `atomic`: unsorted, for comparisons and for GPUs; None selects the one for the device.
 
     Raises:
         MissingDependencyError: Neither taichi nor quadrants is installed.
-        BackendError: Taichi works on another device in this process.
+        BackendError: Taichi runs on another device in this process.
     """
 
     name = "taichi"
@@ -47,7 +47,7 @@ class TaichiEngine(Engine):
         device = particles.x.device
         self._kernels = columns.build(taichi_runtime.runtime(device.type))
         self._is_atomic = transfer == "atomic" or (transfer is None and device.type != "cpu")
-        # One thread goes through the colours in their order anyway.
+        # A single thread processes the colors in order anyway.
         self._is_serial = device.type == "cpu" and taichi_runtime.num_threads() == 1
         grid = world.grid
         self._grid = torch.zeros(grid.num_nodes, 4, device=device)
@@ -76,7 +76,7 @@ class TaichiEngine(Engine):
             was_kept, given = self._step(dt, time + done)
             done, steps, kept, work = done + dt, steps + 1, kept + was_kept, work + given
             shortest = min(shortest, dt)
-        check_finite(steps, torch.stack(self._state.aminmax()))  # not numbers win in both
+        check_finite(steps, torch.stack(self._state.aminmax()))  # NaN propagates to both
         return Advance(steps, shortest, dt, kept, work)
 
     @property
@@ -94,7 +94,7 @@ class TaichiEngine(Engine):
         if not bool(((x >= low) & (x < high)).all()):
             raise InputError("Particles.x: some are outside the grid or not finite")
         self._exported: Particles | None = particles
-        # All else of what was given may go when its owner lets it go.
+        # The other input tensors may be freed when their owner releases them.
         self._dtype, self._constants = x.dtype, {name: getattr(particles, name) for name in _CONSTANTS}
         scaled = ((x.double() - x.new_tensor(grid.origin, dtype=torch.float64)) / grid.spacing).float()
         state = torch.empty(len(x), columns.STATE_COLUMNS, device=x.device)
@@ -141,7 +141,7 @@ class TaichiEngine(Engine):
         return min((length / rate for length, rate in limits if rate > 0), default=math.inf)
 
     def _step(self, dt: float, time: float) -> tuple[int, float]:
-        """One time step: how many particles were kept inside, and the energy given."""
+        """One time step: the number of clamped particles, and the work."""
         if self._moved > _SLACK:
             self._sort()
         grid, h = self.world.grid, self.world.grid.spacing
@@ -171,10 +171,10 @@ class TaichiEngine(Engine):
             state, kind, materials, self._motions(dt, time), self._starts, self._grid, self._figures, *self._size_yz, h, dt,
             self._bounds,
         )  # fmt: skip
-        figures = self._figures
-        largest = figures[:, : columns.KEPT].amax(0).tolist()
-        kept, work, check = figures[:, columns.KEPT :].double().sum(0).tolist()
-        is_finite = math.isfinite(check)  # a largest value may pass over one that is not a number
+        metrics = self._figures
+        largest = metrics[:, : columns.KEPT].amax(0).tolist()
+        kept, work, check = metrics[:, columns.KEPT :].double().sum(0).tolist()
+        is_finite = math.isfinite(check)  # a maximum may ignore NaN
         self._fastest = (
             (math.sqrt(largest[columns.MAX_V2]), math.sqrt(largest[columns.MAX_C2])) if is_finite else (math.nan, math.nan)
         )
@@ -182,7 +182,7 @@ class TaichiEngine(Engine):
         return int(kept), work + float(self._work.sum(dtype=torch.float64))
 
     def _sort(self) -> None:
-        """Order the particles by blocks, and find the box of nodes that they can touch before they are sorted again."""
+        """Sort the particles by blocks, and find the box of nodes that they can reach before they are sorted again."""
         count, device, shape = len(self._state), self._state.device, self.world.grid.shape
         if not bool(self._state[:, :3].isfinite().all()):
             raise NumericalError(0, "position", "Check velocities and stiffness of the input")
@@ -225,7 +225,7 @@ class TaichiEngine(Engine):
         self._launches = [(0, len(filled))] if self._is_serial else colors
 
     def _motions(self, dt: float, time: float) -> Tensor:
-        """What leads particles in this step, in cells; a row of zeros for a motion that is not on."""
+        """Prescribed motions of this step, in cells; a row of zeros for inactive ones."""
         motions, grid = self.world.motions, self.world.grid
         if not motions:
             return self._materials.new_zeros(1, columns.MOTION_COLUMNS)
@@ -242,6 +242,6 @@ class TaichiEngine(Engine):
 
 
 def _bounds(shape: tuple[int, int, int]) -> Tensor:
-    """Where particles may be, in cells, both ends included: the lowest of each axis, and the highest of each."""
+    """Bounds of particle positions, in cells, inclusive: the lowest of each axis, and the highest of each."""
     highest = torch.nextafter(torch.tensor(shape) - 1.5, torch.zeros(3))
     return torch.cat([torch.tensor([0.5]), highest])

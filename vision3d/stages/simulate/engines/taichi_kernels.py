@@ -1,10 +1,10 @@
 # pyright: reportInvalidTypeForm=false
-"""The steps of the method as Taichi kernels, float32: `engines.mpm` says what they compute.
+"""The steps of the method as Taichi kernels, float32; see `engines.mpm` for the equations.
 
-Particles are in blocks that lie one after the other: those whose lowest node was in the same 4^3 nodes when they were sorted,
-all blocks of one colour together. Blocks of a colour are 8 nodes apart and touch 6 along each axis, so they never write to
-the same node, and neither do they after particles have moved by up to a cell: no atomic operation is needed, and the order
-of sums is that of the blocks, whatever the number of threads.
+Particles are stored in blocks: those whose lowest node was in the same 4^3 nodes when they were sorted, with all blocks of one
+color together. Blocks of a color are 8 nodes apart and touch 6 along each axis, so they never write to the same node, even
+after particles have moved by up to a cell: no atomic operations are needed, and the summation order is that of the blocks,
+independent of the number of threads.
 """
 
 import functools
@@ -18,15 +18,15 @@ X, V, C, F, F_TOTAL, MEMORY, MASS, VOLUME, STATE_COLUMNS = 0, 3, 6, 15, 24, 33, 
 MOTION_SHIFT = 16  # `kind` is the body, and the motion plus one above these bits
 COLORS = 8
 BLOCK = 4
-# Columns of the figures of a block: largest |v|^2, |C|^2 and step [cells], number kept inside, work of motions, and a sum
-# that is finite where all is.
+# Columns of the statistics of a block: maximum |v|^2, |C|^2 and step [cells], number of clamped particles, work of motions,
+# and a sum that is finite if everything is.
 MAX_V2, MAX_C2, MAX_MOVE, KEPT, WORK, CHECK, FIGURE_COLUMNS = 0, 1, 2, 3, 4, 5, 6
-MOTION_COLUMNS = 22  # on, displacement of the centre [cells], centre [cells], rotation - I, velocity, angular velocity
+MOTION_COLUMNS = 22  # active, displacement of the center [cells], center [cells], rotation - I, velocity, angular velocity
 
 
 @functools.cache
 def build(ti: ModuleType) -> SimpleNamespace:
-    """The kernels, for the runtime that is set up.
+    """The kernels, for the initialized runtime.
 
     Returns:
         count, place: two passes of a counting sort. scatter: particles to grid. step_grid: gravity, wind. meet_solid,
@@ -37,7 +37,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
     floats, integers = ti.types.ndarray(dtype=ti.f32, ndim=2), ti.types.ndarray(dtype=ti.i32, ndim=1)
     doubles = ti.types.ndarray(dtype=ti.f64, ndim=2)
     nodes = ti.types.ndarray(dtype=vec4, ndim=1)
-    any_array = ti.template()  # how functions take them
+    any_array = ti.template()  # argument type of functions
     # On a CPU a block is a task; on a GPU it is a single particle, and a thread.
     blocks_at_once = 128 if ti.lang.impl.current_cfg().arch == ti.cuda else 1
     laws_of, contact = taichi_laws.build(ti), taichi_contact.build(ti)
@@ -67,7 +67,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
 
     @ti.kernel
     def count(state: floats, keys: integers, counts: integers, half_y: ti.i32, half_z: ti.i32, half_count: ti.i32):
-        """Block of each particle, numbered with the colour first, and how many there are of each."""
+        """Block of each particle, numbered with the color first, and the number of particles per block."""
         for p in range(keys.shape[0]):
             block = ti.cast(ti.floor(vector_at(state, p, X) - 0.5), ti.i32) // BLOCK
             color = (block[0] & 1) * 4 + (block[1] & 1) * 2 + (block[2] & 1)
@@ -78,7 +78,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
 
     @ti.kernel
     def place(keys: integers, ends: integers, order: integers):
-        """Which particle comes at each place; those of a block keep their order. `ends` become the beginnings."""
+        """Sorted order of the particles; those of a block keep their order. `ends` become the starts."""
         ti.loop_config(serialize=True)
         for i in range(keys.shape[0]):
             p = keys.shape[0] - 1 - i
@@ -103,7 +103,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         is_atomic: ti.template(),
         frictions_differ: ti.template(),
     ):
-        """Mass and momentum to the nodes; to `lacking`, where frictions differ, mass times what its friction lacks of 1."""
+        """Mass and momentum to the nodes; to `lacking`, if frictions differ, mass times (1 - friction factor)."""
         ti.loop_config(block_dim=blocks_at_once)
         for block in range(first, last):
             for p in range(starts[block], starts[block + 1]):
@@ -114,7 +114,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 for i, j in ti.static(ti.ndrange(3, 3)):
                     most = ti.max(most, ti.abs(total[i, j]))
                 put(state, p, F_TOTAL, ti.min(1.0, MAX_STRETCH / ti.max(most, 1e-30)) * total)
-                if state[p, MASS] > 0:  # tracers only go along
+                if state[p, MASS] > 0:  # tracers have no effect
                     trial = step @ matrix_at(state, p, F)
                     body = kind[p] & ((1 << MOTION_SHIFT) - 1)
                     elastic, memory, tau = laws_of.respond(trial, state[p, MEMORY], body, materials, dt, laws)
@@ -162,7 +162,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
     ):
         """Velocities of the nodes in a box: its lowest node, the one beyond its highest, and the grid's size.
 
-        `work` has a row for each column along z; `place_of_grid` is the first node's position and the spacing.
+        `work` has one row per column along z; `place_of_grid` is the first node's position and the spacing.
         """
         for row in range((box[3] - box[0]) * (box[4] - box[1])):
             i, j = box[0] + row // (box[4] - box[1]), box[1] + row % (box[4] - box[1])
@@ -187,7 +187,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
 
     @ti.func
     def friction_at(grid: any_array, lacking: any_array, node):
-        """Factor on the friction of solids of the material at a node, the mean by mass."""
+        """Factor on the friction of solids of the material at a node, averaged by mass."""
         return ti.max(1.0 - ti.cast(lacking[node] / grid[node][3], ti.f64), 0.0)
 
     @ti.kernel
@@ -204,8 +204,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
         friction_scale: ti.f64,
         frictions_differ: ti.template(),
     ):
-        """Contact with a solid of the nodes inside of it whose way out is `way`, and the next ones on the way: they share none
-        with each other."""
+        """Contact with a solid of the nodes inside it whose exit direction is `way`, and of the next nodes in that direction:
+        these pairs do not overlap."""
         for row in range((box[3] - box[0]) * (box[4] - box[1])):
             i, j = box[0] + row // (box[4] - box[1]), box[1] + row % (box[4] - box[1])
             size = ti.Vector([box[6], box[7], box[8]])
@@ -278,8 +278,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
             work[row, 0] += given
 
     @ti.func
-    def led(motions: any_array, m, x, v, c, mass, h, figures: any_array, block):
-        """Position, velocity and gradient of a particle that the motion moves."""
+    def led(motions: any_array, m, x, v, c, mass, h, metrics: any_array, block):
+        """Position, velocity and gradient of a particle with prescribed motion."""
         arm = x - vector_at(motions, m, 4)
         turn = matrix_at(motions, m, 7)
         move = vector_at(motions, m, 1) + turn @ arm
@@ -287,7 +287,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         new_v = vector_at(motions, m, 16) + h * spin.cross(arm + turn @ arm)
         new_c = ti.Matrix([[0.0, -spin[2], spin[1]], [spin[2], 0.0, -spin[0]], [-spin[1], spin[0], 0.0]])
         inner = 0.25 * h * h
-        figures[block, WORK] += mass * (new_v.dot(new_v - v) + inner * (new_c * (new_c - c)).sum())
+        metrics[block, WORK] += mass * (new_v.dot(new_v - v) + inner * (new_c * (new_c - c)).sum())
         return x + move, new_v, new_c
 
     @ti.kernel
@@ -298,7 +298,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         motions: floats,
         starts: integers,
         grid: nodes,
-        figures: floats,
+        metrics: floats,
         size_y: ti.i32,
         size_z: ti.i32,
         h: ti.f32,
@@ -306,9 +306,9 @@ def build(ti: ModuleType) -> SimpleNamespace:
         bounds: ti.types.ndarray(dtype=ti.f32, ndim=1),
     ):
         ti.loop_config(block_dim=blocks_at_once)
-        for block in range(figures.shape[0]):
+        for block in range(metrics.shape[0]):
             max_v2, max_c2, max_move, kept, check = 0.0, 0.0, 0.0, 0.0, 0.0
-            figures[block, WORK] = 0.0
+            metrics[block, WORK] = 0.0
             for p in range(starts[block], starts[block + 1]):
                 x = vector_at(state, p, X)
                 base, f, w0, w1, w2 = stencil(x)
@@ -317,7 +317,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 corner = (base[0] * size_y + base[1]) * size_z + base[2]
                 d = ti.static((d0, d1, d2))
                 zero = vec3(0.0, 0.0, 0.0)
-                sums, by_x, by_y, by_z = zero, zero, zero, zero  # of w v_i, and of w v_i (x_i - x_p) along each axis
+                sums, by_x, by_y, by_z = zero, zero, zero, zero  # sums of w v_i, and of w v_i (x_i - x_p) along each axis
                 for i in ti.static(range(3)):
                     plane, plane_y, plane_z = zero, zero, zero
                     for j in ti.static(range(3)):
@@ -344,7 +344,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 free = x + (dt / h) * v
                 motion = (which >> MOTION_SHIFT) - 1
                 if motion >= 0 and motions[motion, 0] > 0:
-                    free, v, c = led(motions, motion, x, v, c, state[p, MASS], h, figures, block)
+                    free, v, c = led(motions, motion, x, v, c, state[p, MASS], h, metrics, block)
                 at = ti.min(ti.max(free, bounds[0]), vec3(bounds[1], bounds[2], bounds[3]))
                 if (at != free).any():
                     kept += 1.0
@@ -358,11 +358,11 @@ def build(ti: ModuleType) -> SimpleNamespace:
                     state[p, X + i] = at[i]
                     state[p, V + i] = v[i]
                 put(state, p, C, c)
-            figures[block, MAX_V2] = max_v2
-            figures[block, MAX_C2] = max_c2
-            figures[block, MAX_MOVE] = max_move
-            figures[block, KEPT] = kept
-            figures[block, CHECK] = check
+            metrics[block, MAX_V2] = max_v2
+            metrics[block, MAX_C2] = max_c2
+            metrics[block, MAX_MOVE] = max_move
+            metrics[block, KEPT] = kept
+            metrics[block, CHECK] = check
 
     return SimpleNamespace(
         count=count, place=place, scatter=scatter, step_grid=step_grid, meet_solid=meet_solid, close_sides=close_sides,

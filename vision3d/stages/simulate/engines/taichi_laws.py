@@ -1,9 +1,9 @@
 # pyright: reportInvalidTypeForm=false
-# ruff: noqa: SIM102 (the outer of two conditions is decided when a kernel is compiled)
+# ruff: noqa: SIM102 (the outer of two conditions is evaluated at compile time)
 """Materials as Taichi functions: the return maps and stresses of `plasticity` and `laws`, in float32.
 
-Corotated needs a rotation alone, from Newton's iteration for the polar decomposition (Higham 1986); neo-Hookean and water
-need neither that nor singular values. Those come from one-sided Jacobi rotations (Hestenes 1958), which keep the relative
+Corotated only needs a rotation, from Newton's iteration for the polar decomposition (Higham 1986); neo-Hookean and water need
+neither that nor singular values. Those come from one-sided Jacobi rotations (Hestenes 1958), which preserve the relative
 precision of small stretches.
 """
 
@@ -22,11 +22,11 @@ LAWS = (
 STATIONARY, _WATER, _NEO_HOOKEAN, _COROTATED, _SNOW, _HENCKY, _VON_MISES, _DRUCKER_PRAGER, _VISCOPLASTIC = range(len(LAWS))
 FRICTION = 11
 """Column of a table with the factor on the friction of solids."""
-_MIN_POLAR = 0.1  # of the determinant, below which Newton's iteration takes too long or goes to a reflection
+_MIN_POLAR = 0.1  # determinant below which Newton's iteration is slow or converges to a reflection
 
 
 def table_row(material: Material) -> list[float]:
-    """What kernels know of a material: law, moduli, and the parameters of its plastic flow in units of strain."""
+    """Kernel parameters of a material: law, moduli, and the parameters of its plastic flow in units of strain."""
     strain = 1 / (2 * material.mu)
     return [
         float(LAWS.index(material.law)),
@@ -45,12 +45,12 @@ def table_row(material: Material) -> list[float]:
 
 
 def law_mask(materials: tuple[Material, ...]) -> int:
-    """The laws that occur, a bit each: kernels are compiled for these alone."""
+    """Bit mask of the laws in use: kernels are compiled only for these."""
     return sum({1 << LAWS.index(material.law) for material in materials})
 
 
 def build(ti: ModuleType) -> SimpleNamespace:
-    """The functions, for the runtime that is set up.
+    """The functions, for the initialized runtime.
 
     Returns:
         signed_svd(F) and respond(F, memory, row, table, dt, laws), see there.
@@ -76,7 +76,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
 
     @ti.func
     def signed_svd(F):
-        """U, s, V as of `spectral.signed_svd`: rotations, |s| descending, the sign of det F in the last s."""
+        """U, s, V as from `spectral.signed_svd`: rotations, |s| descending, the sign of det F in the last s."""
         B, V = F, ti.Matrix.identity(ti.f32, 3)
         for _ in range(12):
             turned = 0
@@ -97,7 +97,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 break
         for p, q in ti.static(((0, 1), (1, 2), (0, 1))):
             if B[:, p].norm_sqr() < B[:, q].norm_sqr():
-                for i in ti.static(range(3)):  # one changes its sign, so that V stays a rotation
+                for i in ti.static(range(3)):  # flip one sign, so that V stays a rotation
                     B[i, p], B[i, q] = B[i, q], -B[i, p]
                     V[i, p], V[i, q] = V[i, q], -V[i, p]
         u0, u1 = vec3(1.0, 0.0, 0.0), vec3(0.0, 0.0, 0.0)
@@ -108,7 +108,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         across = u1.norm()
         if across > 1e-6 * length and across > 0:
             u1 = u1 / across
-        else:  # flattened to a line: any direction across it
+        else:  # flattened to a line: any perpendicular direction
             axis = vec3(1.0, 0.0, 0.0) if ti.abs(u0[0]) < 0.6 else vec3(0.0, 1.0, 0.0)
             u1 = (axis - u0.dot(axis) * u0).normalized()
         u2 = u0.cross(u1)
@@ -130,7 +130,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
 
     @ti.func
     def flow(row, h, memory, table: ti.template(), dt, laws: ti.template()):
-        """Logarithmic strains and memory after plastic flow, and whether anything flowed."""
+        """Logarithmic strains and memory after plastic flow, and whether there was any."""
         law, mu = int(table[row, 0]), table[row, 1]
         new, after, flows = h, memory, 0
         if ti.static(laws & (1 << _DRUCKER_PRAGER)):
@@ -153,7 +153,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 new, flows = h - amount * along, int(amount > 0)
         if ti.static(laws & (1 << _DRUCKER_PRAGER)):
             if law == _DRUCKER_PRAGER:
-                if volume >= 0:  # sand bears no tension: it comes apart
+                if volume >= 0:  # sand does not resist tension: it separates
                     new, after, flows = vec3(0.0, 0.0, 0.0), volume, 1
                 else:
                     amount = ti.max(norm + table[row, 5] * volume, 0.0)
@@ -170,7 +170,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         if ti.static(laws & (1 << _WATER)):
             if law == _WATER:
                 bounded = ti.max(J, MIN_VOLUME)
-                elastic = ti.exp(ti.log(bounded) / 3.0) * eye  # faster than a power
+                elastic = ti.exp(ti.log(bounded) / 3.0) * eye  # faster than pow
                 tau = lam * bounded * (bounded - 1.0) * eye
         if ti.static(laws & (1 << _NEO_HOOKEAN)):
             if law == _NEO_HOOKEAN:
@@ -178,7 +178,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         if ti.static(laws & (1 << _COROTATED)):
             if law == _COROTATED and J > _MIN_POLAR:
                 tau = corotated_stress(F, rotation(F), J, mu, lam)
-        if ti.static(laws >> _COROTATED):  # those need singular values, corotated where it is inverted
+        if ti.static(laws >> _COROTATED):  # those need singular values; corotated only if inverted
             if law >= _SNOW or (law == _COROTATED and not J > _MIN_POLAR):
                 U, s, V = signed_svd(F)
                 if law == _COROTATED:
@@ -189,7 +189,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
                         if (clamped != s).any():
                             elastic = composed(U, clamped, V)
                         ratio = ti.max(s, 1e-2) / clamped
-                        # Bounds of float32: a lone particle that is torn again and again multiplies its memory without end.
+                        # Limits for float32: the memory of a lone particle that is torn repeatedly would grow without bound.
                         after = tm.clamp(memory * ratio[0] * ratio[1] * ratio[2], 1e-30, 1e30)
                         factor = ti.min(ti.exp(table[row, 9] * (1.0 - after)), table[row, 10])
                         volume = clamped[0] * clamped[1] * clamped[2]

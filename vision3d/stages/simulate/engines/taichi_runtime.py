@@ -1,6 +1,6 @@
-"""The one owner of Taichi's runtime, which is global to a process: set up once, with threads and cache folder.
+"""Ownership of Taichi's runtime, which is global to a process: initialized once, with threads and cache folder.
 
-`quadrants`, a fork that keeps Taichi's names, is taken where `taichi` is not installed.
+`quadrants`, a fork with the same API, is used if `taichi` is not installed.
 """
 
 import atexit
@@ -26,7 +26,7 @@ PACKAGES = ("taichi", "quadrants")
 
 
 def require() -> str:
-    """Name of the package that is used, not imported yet.
+    """Name of the package to use, not imported yet.
 
     Raises:
         MissingDependencyError: Neither is installed.
@@ -38,13 +38,13 @@ def require() -> str:
 
 
 def runtime(device: str = "cpu") -> ModuleType:
-    """The package with its runtime set up for a kind of device: `cpu` or `cuda`.
+    """The package with its runtime initialized for a kind of device: `cpu` or `cuda`.
 
-    A runtime that the caller has set up with `taichi.init` is taken as it is, for a second `init` would destroy its fields.
+    A runtime that the caller has initialized with `taichi.init` is used as is, since a second `init` would destroy its fields.
 
     Raises:
         MissingDependencyError: Neither package is installed.
-        BackendError: The runtime of this process works on another device, or cannot be started on this one.
+        BackendError: The runtime of this process runs on another device, or cannot be started on this one.
     """
     ti = _started(device)
     arch = ti.lang.impl.current_cfg().arch
@@ -63,7 +63,7 @@ def num_threads() -> int:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: in the user's folder for caches, or one of this process where that is read-only."""
+    """Folder of compiled kernels: in the user's cache, or one of this process if that is read-only."""
     folder = caches.cache_folder("taichi")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,10 +80,10 @@ def cache_folder() -> Path:
 @functools.cache
 def _package() -> ModuleType:
     name = require()
-    os.environ.setdefault("ENABLE_TAICHI_HEADER_PRINT", "0")  # it prints its version when it is imported
+    os.environ.setdefault("ENABLE_TAICHI_HEADER_PRINT", "0")  # it prints its version on import
     os.environ.setdefault("ENABLE_QUADRANTS_HEADER_PRINT", "0")
-    os.environ["TI_SKIP_VERSION_CHECK"] = "ON"  # Taichi's `init` asks its makers' server; Quadrants asks nobody
-    for variable in ("TI_LOG_LEVEL", "QD_LOG_LEVEL"):  # in a notebook it says so when it is imported
+    os.environ["TI_SKIP_VERSION_CHECK"] = "ON"  # Taichi's `init` contacts a server; Quadrants does not
+    for variable in ("TI_LOG_LEVEL", "QD_LOG_LEVEL"):  # in a notebook it prints a message on import
         os.environ.setdefault(variable, "warn")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -103,7 +103,7 @@ def _start(ti: ModuleType, device: str) -> ModuleType:
 
     had_denormals = float(torch.tensor(1e-310, dtype=torch.float64) * 1) > 0
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it starts on
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints the device
             ti.init(
                 arch=ti.cuda if device == "cuda" else ti.cpu,
                 enable_fallback=False,
@@ -116,5 +116,5 @@ def _start(ti: ModuleType, device: str) -> ModuleType:
     except RuntimeError as error:
         raise BackendError(f"{ti.__name__} does not start on {device}: {str(error).splitlines()[0]}") from None
     finally:
-        torch.set_flush_denormal(not had_denormals)  # it turns them off for all that this thread computes later
+        torch.set_flush_denormal(not had_denormals)  # it disables them for this thread permanently
     return ti

@@ -1,8 +1,8 @@
 # pyright: reportInvalidTypeForm=false
-"""Points as a soft net on Warp: distances to neighbours are kept by extended position-based dynamics, above a floor.
+"""Points as a soft net on Warp: extended position-based dynamics with distance constraints to neighbors, above a floor.
 
-Macklin et al. 2016 (XPBD) with many short steps of one iteration each (Macklin et al. 2019). The work is Warp's own kernels on
-its CPU device, float32, one thread. For stiff or plastic matter take the material point method.
+Macklin et al. 2016 (XPBD) with many short steps of one iteration each (Macklin et al. 2019), as our own Warp kernels on its
+CPU device, float32, one thread. For stiff or plastic materials use the material point method.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ Vector = tuple[float, float, float]
 
 
 class WarpEngine:
-    """A net of links between neighbouring points.
+    """A net of links between neighboring points.
 
     Args:
         gravity: [m/s^2].
-        floor: A point of the floor [m]; None: no floor. It is at right angles to gravity.
-        friction: Share of the floor's pressure that holds sliding points.
-        compliance: Of links [m/N], 0 is stiff.
-        damping: How fast relative motion along links dies [1/s].
-        neighbors: Links of each point to the points around it, besides those within its Gaussian.
-        braces: Links of each point to points drawn from all, which give a hollow shell its shape back; 0 for cloth.
-        velocity: At the start [m/s].
-        step: Longest time step [s].
+        floor: A point of the floor [m]; None: no floor. The floor is perpendicular to gravity.
+        friction: Fraction of the floor's pressure that resists sliding.
+        compliance: Compliance of links [m/N], 0 is rigid.
+        damping: Decay rate of relative motion along links [1/s].
+        neighbors: Links of each point to nearby points, in addition to those within its Gaussian.
+        braces: Links of each point to random other points, which make hollow shells elastic; 0 for cloth.
+        velocity: Initial velocity [m/s].
+        step: Maximum time step [s].
 
     Raises:
         MissingDependencyError: Warp is not installed.
-        ConfigError: A number is not allowed.
+        ConfigError: A number is out of range.
     """
 
     edge_share = 0.5
@@ -78,7 +78,7 @@ class WarpEngine:
 
     def begin(self, points: Points) -> None:
         wp, count = self.wp, len(points)
-        # Small numbers about the middle: float32 has more digits there.
+        # Coordinates relative to the center: float32 is more precise there.
         self.middle = (points.x.amin(0) + points.x.amax(0)) / 2
         x = points.x - self.middle
         links = _links(x, points.edges, self.neighbors, self.braces)
@@ -89,7 +89,7 @@ class WarpEngine:
         self.v = _array(wp, x.new_tensor(self.velocity).expand_as(x), wp.vec3)
         self.lengths, self.inverse_masses = _array(wp, lengths, wp.float32), _array(wp, inverse, wp.float32)
         self.moves = wp.zeros(count, dtype=wp.vec3, device="cpu")
-        # Links pull at the same time: each does its share, the same at both ends so that momentum stays.
+        # Links act simultaneously: each applies its share, equal at both ends to conserve momentum.
         degrees = torch.bincount(links.flatten(), minlength=count)
         self.shares = _array(wp, 1.0 / degrees[links].amax(1), wp.float32)
         self.num_links = len(links)
@@ -117,7 +117,7 @@ def _array(wp: Any, values: Tensor, dtype: Any) -> Any:
 
 
 def _links(x: Tensor, edges: Tensor, neighbors: int, braces: int) -> Tensor:
-    """Pairs of points, each once: those within Gaussians, the nearest ones, and some across the body, the same in each run."""
+    """Pairs of points, each once: those within Gaussians, the nearest ones, and random ones, deterministic."""
     pairs = [edges]
     count = min(neighbors, len(x) - 1)
     if count > 0:
@@ -142,7 +142,7 @@ def _warp() -> Any:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Warp's library complains there of a missing NVIDIA driver, though only the CPU is asked for."""
+    """Warp's library complains on standard error about a missing NVIDIA driver, even if only the CPU is used."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

@@ -1,1 +1,1 @@
-"""Laws of materials: stress, energy and plastic flow, and the options that name them."""
+"""Material laws: stress, energy and plastic flow, and their options."""

@@ -1,4 +1,4 @@
-"""Options of materials: which law, with which parameters."""
+"""Options of materials: law and parameters."""
 
 import functools
 import math
@@ -19,19 +19,19 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "viscoplastic": ("foam", "paste"),
     "stationary": ("static", "fixed"),
 }
-"""The laws, and other names that they are known by; an alias changes no parameter (presets do)."""
+"""The laws and their aliases; an alias changes no parameter (presets do)."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a body is made of. Presets: jelly, rubber, metal, sand, snow, water, foam (`configs/materials/`).
+    """Material of a body. Presets: jelly, rubber, metal, sand, snow, water, foam (`configs/materials/`).
 
     Example:
         >>> Material("sand", friction_deg=35.0).law
         'drucker_prager'
     """
 
-    PRESETS: ClassVar[str] = "materials"  # in YAML a name of these may stand in its place, or as its key `preset`
+    PRESETS: ClassVar[str] = "materials"  # YAML may have a preset name instead of it, or as its key `preset`
 
     law: str = "corotated"
     """corotated, neo_hookean, hencky, von_mises, drucker_prager, snow, water, viscoplastic, stationary, or an alias of
@@ -39,25 +39,25 @@ class Material:
     youngs_modulus: float = 1e6
     """Stiffness at small strains [Pa]."""
     poisson_ratio: float = 0.2
-    """How much it narrows when pulled, 0 to less than 0.5; more than 0 for water, whose bulk modulus is lambda."""
+    """Lateral contraction under tension, 0 to less than 0.5; more than 0 for water, whose bulk modulus is lambda."""
     density: float = 1000.0
-    """Mass of a volume at rest [kg/m^3]."""
+    """Density in the rest state [kg/m^3]."""
     yield_stress: float = 1e4
-    """Norm of the deviator of the Kirchhoff stress where von_mises begins to flow; of viscoplastic sqrt(3/2) of it [Pa]."""
+    """Norm of the deviator of the Kirchhoff stress at which von_mises starts to flow; for viscoplastic sqrt(3/2) of it [Pa]."""
     hardening: float = 0.0
-    """Of von_mises: the yield stress grows by 2 mu times this for each unit of plastic strain."""
+    """For von_mises: the yield stress increases by 2 mu times this for each unit of plastic strain."""
     friction_deg: float = 30.0
-    """Of drucker_prager: angle of internal friction [degrees], 0 to less than 90."""
+    """For drucker_prager: angle of internal friction [degrees], 0 to less than 90."""
     viscosity: float = 10.0
-    """Of viscoplastic: resistance to flow beyond the yield stress [Pa s]; 0 flows at once."""
+    """For viscoplastic: viscosity beyond the yield stress [Pa s]; 0 flows at once."""
     critical_compression: float = 0.025
-    """Of snow: strain at which it begins to pack, 0 to less than 1."""
+    """For snow: critical compression, the strain at which it starts to pack, 0 to less than 1."""
     critical_stretch: float = 0.0045
-    """Of snow: strain at which it begins to crumble."""
+    """For snow: critical stretch, the strain at which it starts to fracture."""
     packing: float = 10.0
-    """Of snow: exponent of hardening, moduli times exp(packing (1 - Jp))."""
+    """For snow: exponent of hardening, moduli times exp(packing (1 - Jp))."""
     max_packing: float = 10.0
-    """Of snow: the moduli grow by no more than this factor, for the time step's sake."""
+    """For snow: maximum factor on the moduli, which bounds the time step."""
     friction_scale: float | None = None
     """Factor on the friction coefficients of the floor and other obstacles, at least 0 [default: 0 for water, else 1]."""
 
@@ -100,7 +100,7 @@ class Material:
 
     @property
     def wave_speed(self) -> float:
-        """Speed of pressure waves [m/s], sqrt((lambda + 2 mu) / density); of snow as far packed as can be."""
+        """Speed of pressure waves [m/s], sqrt((lambda + 2 mu) / density); for snow at maximum packing."""
         if self.law == "stationary":
             return 0.0
         stiffness = self.lam if self.law == "water" else self.lam + 2 * self.mu
@@ -114,15 +114,15 @@ class Material:
 
 @functools.cache
 def jelly() -> Material:
-    """The preset that things are made of unless something else is said."""
+    """The default preset."""
     return load_yaml(Material, "jelly", stage=Material.PRESETS)
 
 
 def law_name(name: str) -> str:
-    """The law of a name or alias; case, spaces and hyphens don't matter.
+    """The law for a name or alias; case, spaces and hyphens are ignored.
 
     Raises:
-        ConfigError: There is none of this name; lists all.
+        ConfigError: The name is unknown; the message lists all.
     """
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     for law, aliases in ALIASES.items():

@@ -1,10 +1,10 @@
 """Elastic laws: the Kirchhoff stress tau = P F^T and the energy of deformation gradients.
 
-Every law is a function of F (and, for snow, of what has happened to the particle), so a body is one call. Stress is the
-derivative of the energy, tau = (dPsi / dF) F^T. Sources: fixed corotated, Stomakhin et al. 2012; neo-Hookean, Bonet and
-Wood, 2nd ed., eq. 6.27; Hencky, Klar et al. 2016, section 6; snow, Stomakhin et al. 2013; water is the volume term alone.
+Every law is a function of F (and, for snow, of the particle's history), so a body is one call. Stress is the derivative of
+the energy, tau = (dPsi / dF) F^T. Sources: fixed corotated, Stomakhin et al. 2012; neo-Hookean, Bonet and Wood, 2nd ed.,
+eq. 6.27; Hencky, Klar et al. 2016, section 6; snow, Stomakhin et al. 2013; water is only the volume term.
 
-What differs from PhysGaussian's code: there Hencky's and neo-Hookean's stress have a factor of the stretches too much
+Difference from PhysGaussian's code: its Hencky and neo-Hookean stresses have an extra factor of the stretches
 (U tau V^T F^T), 7 % of the stress at stretches of 10 %.
 """
 
@@ -37,12 +37,12 @@ def kirchhoff_stress(
 def energy_density(
     material: Material, F: Float[Tensor, "n 3 3"], memory: Float[Tensor, " n"] | None = None
 ) -> Float[Tensor, " n"]:
-    """Elastic energy per volume at rest [J/m^3], 0 at rotations."""
+    """Elastic energy per rest volume [J/m^3], 0 at rotations."""
     return _ENERGIES[material.law](material, F, initial_memory(material, F) if memory is None else memory)
 
 
 def packing_factor(material: Material, memory: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """By what the moduli of snow have grown (or fallen): exp(packing (1 - Jp)), at most `max_packing`."""
+    """Factor on the moduli of snow: exp(packing (1 - Jp)), at most `max_packing`."""
     return (material.packing * (1 - memory)).exp().clamp(max=material.max_packing)
 
 

@@ -1,7 +1,8 @@
-"""Return maps: what of a deformation stays, so that the stress is allowed again.
+"""Return maps: the plastic part of a deformation is removed until the stress is admissible.
 
-Each takes the elastic deformation gradient after a step, F* = (I + dt C) F, and gives the one whose stress is on or within
-the yield surface, and the particle's memory. All keep rotations, and are idempotent but for `viscoplastic`, which takes time.
+Each takes the trial elastic deformation gradient of a step, F* = (I + dt C) F, and returns the one whose stress is on or within
+the yield surface, and the particle's memory. All commute with rotations, and are idempotent except `viscoplastic`, which is
+rate-dependent.
 
 | law | memory | source |
 |---|---|---|
@@ -9,13 +10,13 @@ the yield surface, and the particle's memory. All keep rotations, and are idempo
 | drucker_prager | volume gained by tension [log], from 0 | Klar et al. 2016; volume, Tampubolon et al. 2017 |
 | snow | Jp, plastic change of volume, from 1 | Stomakhin et al. 2013 |
 | viscoplastic | none | as PhysGaussian's foam; Simo and Hughes 1998, section 2.7 |
-| water | none: F keeps its volume alone | Jiang et al. 2016 |
+| water | none: only the volume of F is kept | Jiang et al. 2016 |
 
-Laws in logarithmic strains also give up what is flatter than `MIN_STRETCH`, or inverted: their stress there is that of this
-stretch, so a particle that swings back from beyond it would give back more than it took.
+Laws in logarithmic strains also discard what is flatter than `MIN_STRETCH`, or inverted: their stress there is that of this
+stretch, so a particle returning from beyond it would release more energy than it absorbed.
 
-What differs from Taichi Elements and PhysGaussian: hardening metal is put on the hardened surface, not the one before, so
-the result does not depend on the number of steps; sand that closes again gets its memory of volume back into F.
+Differences from Taichi Elements and PhysGaussian: hardening metal is projected to the hardened surface instead of the previous
+one, so the result does not depend on the number of steps; sand that closes again restores its volume memory to F.
 """
 
 import math
@@ -28,11 +29,11 @@ from vision3d.stages.simulate.materials.config import Material
 from vision3d.stages.simulate.materials.spectral import MIN_STRETCH, compose, deviator, log_stretches, signed_svd
 
 MIN_VOLUME = 0.05
-"""Of water: pressure grows no more below this change of volume."""
+"""For water: pressure does not increase below this change of volume."""
 
 
 def initial_memory(material: Material, F: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
-    """Internal variable of particles that nothing has happened to: 1 for snow, else 0."""
+    """Internal variable of fresh particles: 1 for snow, else 0."""
     return F.new_full((len(F),), 1.0 if material.law == "snow" else 0.0)
 
 
@@ -45,7 +46,7 @@ def return_map(
         material: Law and parameters.
         F: Trial deformation gradients.
         memory: Internal variable of each particle, see the module.
-        dt: Time that has passed [s], for `viscoplastic` alone.
+        dt: Time step [s], only for `viscoplastic`.
     """
     flow = _FLOWS.get(material.law)
     return (F, memory) if flow is None else flow(material, F, memory, dt)
@@ -76,7 +77,7 @@ def _drucker_prager(material: Material, F: Tensor, memory: Tensor, dt: float) ->
     norm = torch.linalg.vector_norm(shape, dim=-1)
     slope = (3 * material.lam + 2 * material.mu) / (2 * material.mu) * material.friction_slope
     flow = (norm + slope * volume).clamp(min=0)
-    is_open = volume >= 0  # sand bears no tension: it comes apart
+    is_open = volume >= 0  # sand does not resist tension: it separates
     strains = torch.where(is_open[:, None], 0, strains - _along(flow, shape, norm))
     is_elastic = ~is_open & (flow == 0) & (memory == 0) & ~_is_flat(stretches)
     new = torch.where(is_elastic[:, None, None], F, compose(left, strains.exp(), right))
@@ -87,8 +88,8 @@ def _snow(material: Material, F: Tensor, memory: Tensor, dt: float) -> tuple[Ten
     left, stretches, right = signed_svd(F)
     clamped = stretches.clamp(1 - material.critical_compression, 1 + material.critical_stretch)
     flows = (clamped != stretches).any(-1)
-    # Of an element turned inside out nothing of the volume is left to remember; the floor keeps Jp above zero.
-    memory = (memory * (stretches.clamp(min=1e-2) / clamped).prod(-1)).clamp(1e-30, 1e30)  # of float32, for the engines
+    # For an inverted element no volume remains to be remembered; the floor keeps Jp positive.
+    memory = (memory * (stretches.clamp(min=1e-2) / clamped).prod(-1)).clamp(1e-30, 1e30)  # limits for float32, for the engines
     return torch.where(flows[:, None, None], compose(left, clamped, right), F), memory
 
 

@@ -1,4 +1,4 @@
-"""Singular values and rotations of deformation gradients, inverted ones included."""
+"""Singular values and rotations of deformation gradients, including inverted ones."""
 
 import torch
 from jaxtyping import Float
@@ -7,7 +7,7 @@ from torch import Tensor
 from vision3d.geometry.rotation import nearest_rotation
 
 MIN_STRETCH = 0.01
-"""Least stretch that logarithms see; what is flatter or inverted is pushed back as if it had this."""
+"""Minimum stretch for logarithms; flatter or inverted elements are treated as if they had this stretch."""
 
 
 def signed_svd(
@@ -28,14 +28,14 @@ def signed_svd(
 
 
 def polar(F: Float[Tensor, "*batch 3 3"]) -> tuple[Float[Tensor, "*batch 3 3"], Float[Tensor, "*batch 3 3"]]:
-    """R, S with F = R S, R the nearest rotation (det +1 also where F is inverted) and S symmetric."""
+    """R, S with F = R S, R the nearest rotation (det +1 also if F is inverted) and S symmetric."""
     rotmats = nearest_rotation(F)
     inner = rotmats.mT @ F
     return rotmats, (inner + inner.mT) / 2
 
 
 def log_stretches(stretches: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Logarithms of signed stretches, those below `MIN_STRETCH` as if they were it."""
+    """Logarithms of signed stretches, clamped from below to `MIN_STRETCH`."""
     return stretches.clamp(min=MIN_STRETCH).log()
 
 

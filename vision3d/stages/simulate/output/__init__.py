@@ -1,1 +1,1 @@
-"""Frames, the course of a run, and its files."""
+"""Frames, charts, and files of a run."""

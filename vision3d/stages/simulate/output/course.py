@@ -1,4 +1,4 @@
-"""The course of a simulation as charts."""
+"""Energy and momentum plots of a simulation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,13 +16,13 @@ _CHARTS: tuple[tuple[str, dict[str, str], float], ...] = (
         {"kinetic_J": "kinetic", "elastic_J": "elastic", "potential_J": "potential", "total_J": "total", "work_J": "given"},
         1.0,
     ),
-    ("height of the centre of mass [m]", {"height_m": ""}, 1.0),
+    ("height of the center of mass [m]", {"height_m": ""}, 1.0),
     ("momentum [kg m/s]", {"momentum_kg_m_s": ""}, 1.0),
     ("shortest time step [ms]", {"dt_s": ""}, 1000.0),
-    ("steps a frame", {"steps": ""}, 1.0),
+    ("steps per frame", {"steps": ""}, 1.0),
     ("particles clamped to the grid", {"kept": ""}, 1.0),
 )
-_FROM_START = {"potential_J", "total_J"}  # whose zero is arbitrary
+_FROM_START = {"potential_J", "total_J"}  # quantities with an arbitrary zero
 _COLORS: tuple[Color, ...] = ((28, 98, 180), (214, 96, 24), (38, 140, 72), (40, 40, 40), (122, 74, 170))
 _WIDTH, _HEIGHT, _SCALE, _COLUMNS = 420, 260, 2, 3
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 52, 32
@@ -32,7 +32,7 @@ def course_picture(lines: Sequence[Mapping[str, Any]]) -> Float[Tensor, "h w 3"]
     """Charts over the simulated time.
 
     Args:
-        lines: Of metrics.jsonl, each with time_s; at least two.
+        lines: Lines of metrics.jsonl, each with time_s; at least two.
     """
     rows = -(-len(_CHARTS) // _COLUMNS)
     canvas = Canvas(_SCALE * _WIDTH * _COLUMNS, _SCALE * _HEIGHT * rows)
@@ -42,7 +42,7 @@ def course_picture(lines: Sequence[Mapping[str, Any]]) -> Float[Tensor, "h w 3"]
         for name, label in names.items():
             values = [factor * float(line.get(name, 0.0)) for line in lines]
             if name == "dt_s" and len(values) > 1:
-                values[0] = values[1]  # no step leads to the first frame
+                values[0] = values[1]  # the first frame has no step
             base = values[0] if name in _FROM_START else 0.0
             curves[label] = [value - base for value in values]
         corner = (_SCALE * _WIDTH * (place % _COLUMNS), _SCALE * _HEIGHT * (place // _COLUMNS))

@@ -1,4 +1,4 @@
-"""What a simulation leaves behind for people: frames as files, a video, pictures of its course."""
+"""Output of a simulation for users: frames as files, a video, charts."""
 
 import math
 from dataclasses import replace
@@ -25,15 +25,15 @@ from vision3d.stages.simulate.output.obstacle_meshes import obstacle_meshes
 from vision3d.stages.simulate.setup.prepared import Setup
 
 _BACKGROUND = (1.0, 1.0, 1.0)
-_SHEET = (256, 192)  # pixels of a picture on the contact sheet
-_MOST = 12  # pictures on it
-_LOOKS = 6  # frames that the camera is placed by
+_SHEET = (256, 192)  # image size on the contact sheet [px]
+_MAX = 12  # maximum number of images on it
+_LOOKS = 6  # frames used to place the camera
 _FOV_DEG, _ELEVATION_DEG = 40.0, 12.0
 
 
 @torch.no_grad()
 def write_frame(folder: Path, frame: Frame, setup: Setup, config: SimulateConfig) -> Path:
-    """Write one frame as FOLDER/00012.ply, of a mesh as .glb; whole or not at all."""
+    """Write one frame atomically as FOLDER/00012.ply, or .glb for a mesh."""
     base = setup.representation.base
     time = torch.tensor([frame.time], dtype=torch.float64)
     value = FrameSequence(base, time, {name: channel[None] for name, channel in frame.channels.items()}).frame(0)
@@ -53,7 +53,7 @@ def write_frame(folder: Path, frame: Frame, setup: Setup, config: SimulateConfig
 def write_video(
     path: Path, moving: FrameSequence, setup: Setup, config: SimulateConfig, progress: ProgressCallback | None = None
 ) -> None:
-    """Write the frames as a video from one place, obstacles among the Gaussians by depth."""
+    """Write the frames as a video from a fixed camera, with obstacles depth-composited with the Gaussians."""
     camera = _camera(moving, setup, config.video_size)
     with VideoWriter(path, fps=config.fps) as video, Progress(len(moving), "render", progress) as bar:
         for index in range(len(moving)):
@@ -64,7 +64,7 @@ def write_video(
 @torch.no_grad()
 def write_pictures(run_folder: RunFolder, moving: FrameSequence, setup: Setup, config: SimulateConfig) -> None:
     """Write figures/course.png (energies, momentum, time steps, particles) and figures/frames.png, which the report shows, and
-    cameras.json with the camera of the video, where `vision3d view` and `render` begin."""
+    cameras.json with the camera of the video, the initial view of `vision3d view` and `render`."""
     folder = run_folder.path / "figures"
     lines = [line for line in run_folder.metrics() if "time_s" in line]
     if len(lines) > 1:
@@ -74,8 +74,8 @@ def write_pictures(run_folder: RunFolder, moving: FrameSequence, setup: Setup, c
 
 
 def _sheet(moving: FrameSequence, setup: Setup) -> Float[Tensor, "h w 3"]:
-    """Some of the frames, evenly spread, with their times."""
-    count = min(len(moving), _MOST)
+    """Some of the frames, evenly spaced, with their times."""
+    count = min(len(moving), _MAX)
     chosen = [round(i * (len(moving) - 1) / max(count - 1, 1)) for i in range(count)]
     camera = _camera(moving, setup, _SHEET)
     shown = [_picture(moving, index, setup, camera) for index in chosen]
@@ -85,14 +85,14 @@ def _sheet(moving: FrameSequence, setup: Setup) -> Float[Tensor, "h w 3"]:
 def _picture(moving: FrameSequence, index: int, setup: Setup, camera: Cameras) -> Float[Tensor, "h w 3"]:
     objects = [moving.frame(index), *obstacle_meshes(setup, float(moving.times[index]))]
     distance = float((camera.camtoworlds[0, :3, 3].double() - setup.center).norm())
-    near = min(0.01, 0.01 * distance)  # a scene of millimetres is seen from closer than the usual near plane
+    near = min(0.01, 0.01 * distance)  # millimeter-sized scenes are viewed from closer than the usual near plane
     (view,) = render_scene(objects, camera, backgrounds=_BACKGROUND, near_plane=near)  # pyright: ignore[reportArgumentType]
     assert view.image is not None
     return view.image.clamp(0, 1)
 
 
 def _camera(moving: FrameSequence, setup: Setup, size: tuple[int, int]) -> Cameras:
-    """One that sees what moves from its start to its end; where there are photographs, from where they were taken."""
+    """A camera that sees the moving objects throughout; if there are photos, from their side."""
     up = setup.up.float()
     base = setup.representation.base
     if setup.cameras is not None and len(setup.cameras) > 1 and isinstance(base, GaussianScene):
@@ -106,10 +106,10 @@ def _camera(moving: FrameSequence, setup: Setup, size: tuple[int, int]) -> Camer
         elif isinstance(frame, Mesh):
             seen.append(frame.vertices)
     points = torch.cat(seen).double()
-    points = points[:: max(1, len(points) // 1_000_000)]  # few of them, far away, do not count
+    points = points[:: max(1, len(points) // 1_000_000)]  # a few far away are ignored
     low, high = torch.quantile(points, torch.tensor([0.01, 0.99], dtype=torch.float64), dim=0)
     radius = max(float((high - low).norm()), setup.representation.longest or 0.0, 1e-6) / 2
-    # Towards the broad side of what moves, a little from above.
+    # Facing the broad side of the moving objects, slightly from above.
     across = (high - low) - 1e9 * setup.up.abs()
     side = torch.zeros(3, dtype=torch.float64)
     side[int(torch.where(across > -1e8, across, torch.inf).argmin())] = 1.0
@@ -124,7 +124,7 @@ def _camera(moving: FrameSequence, setup: Setup, size: tuple[int, int]) -> Camer
 
 
 def _split(frame: GaussianScene, base: GaussianScene, stretch: float) -> GaussianScene:
-    """Two Gaussians for each that is far longer than at rest."""
+    """Split each Gaussian that is far longer than at rest into two."""
     if frame.mode != "3dgs":
         return frame
     factors = gaussians_to_factors(frame.quats, frame.scales)

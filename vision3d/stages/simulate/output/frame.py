@@ -1,4 +1,4 @@
-"""What a simulation gives at one time."""
+"""Result of a simulation at one time."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ class Frame:
     time: float
     """[s]."""
     channels: dict[str, Tensor]
-    """As of `FrameSequence.channels`: of Gaussians `means`, `covar_factors` (n, 3, 3) of ellipsoids or `edges` (n, 3, 2) of
-    discs, and `turns` where colours depend on the view; of meshes `vertices`."""
+    """As for `FrameSequence.channels`: for Gaussians `means`, `covar_factors` (n, 3, 3) of ellipsoids or `edges` (n, 3, 2) of
+    flat Gaussians, and `turns` if colors are view-dependent; for meshes `vertices`."""
     figures: dict[str, float]
-    """steps, dt_s (the shortest), kept (particles kept inside the grid); kinetic_J, elastic_J, potential_J and total_J (in the
-    middle of the last step, see `engines.mpm.energies`), work_J (what obstacles, wind and led parts have given since the
-    start); height_m (centre of mass above its place at rest), momentum_kg_m_s, particles."""
+    """steps, dt_s (the shortest), kept (number of particles clamped to the grid); kinetic_J, elastic_J, potential_J and total_J
+    (in the middle of the last step, see `engines.mpm.energies`), work_J (work of obstacles, wind and kinematic parts since the
+    start); height_m (center of mass above its rest position), momentum_kg_m_s, particles."""

@@ -1,4 +1,4 @@
-"""Obstacles as meshes, for pictures."""
+"""Obstacles as meshes, for images."""
 
 import functools
 
@@ -22,7 +22,7 @@ _NUM_TILES = 16
 
 
 def obstacle_meshes(setup: Setup, time: float) -> list[Mesh]:
-    """What obstacles look like at a time, in the scene; containers and what the scene shows itself are left out."""
+    """Meshes of obstacles at a time, in the scene; containers and visible parts of the scene are omitted."""
     found = []
     last = setup.num_boundaries - 1
     for index, boundary in enumerate(setup.world.boundaries):
@@ -40,7 +40,7 @@ def obstacle_meshes(setup: Setup, time: float) -> list[Mesh]:
 
 
 def _shape(boundary: Boundary, setup: Setup) -> tuple[Tensor, Tensor, Float[Tensor, "v 3"]]:
-    """In the obstacle's own frame [m]."""
+    """Shape in the obstacle's own frame [m]."""
     if boundary.shape == "plane":
         return _tiles(boundary, setup)
     if boundary.shape == "sphere":
@@ -57,13 +57,13 @@ def _shape(boundary: Boundary, setup: Setup) -> tuple[Tensor, Tensor, Float[Tens
 
 
 def _tiles(boundary: Boundary, setup: Setup) -> tuple[Tensor, Tensor, Tensor]:
-    """A chequered square under what moves."""
+    """A chequered square under the moving objects."""
     low, high = (corner.double() for corner in setup.world.grid.bounds(setup.particles.x))
     side = 1.2 * float((high - low).max())
     points, faces = shapes.plane((side, side), _NUM_TILES, _NUM_TILES, dtype=torch.float64)
     tile = torch.arange(len(faces)) // 2
     dark = (tile // _NUM_TILES + tile % _NUM_TILES) % 2
-    vertices = points[faces].flatten(0, 1)  # corners of their own, so that colours do not blend from tile to tile
+    vertices = points[faces].flatten(0, 1)  # separate corners, so that colors do not blend between tiles
     colors = torch.tensor(_TILES)[dark].repeat_interleave(3, 0)
     normal = torch.nn.functional.normalize(torch.tensor(boundary.normal, dtype=torch.float64), dim=0)
     helper = torch.eye(3, dtype=torch.float64)[int(normal.abs().argmin())]

@@ -1,1 +1,1 @@
-"""From a scene to bodies: what moves, where up and the floor are, what fills a body, what represents it."""
+"""From a scene to bodies: moving parts, up direction and floor, filling, representations."""

@@ -1,4 +1,4 @@
-"""Which parts of a scene are which body, and what particles stand for them."""
+"""Bodies of a scene, and their particles."""
 
 import logging
 import math
@@ -22,19 +22,19 @@ from vision3d.stages.simulate.world.cells import cell_volumes, occupied_cells
 
 logger = logging.getLogger("vision3d.physics")
 
-_NEAR = 2.5  # radii of the middle of a scene; what is beyond are its surroundings
+_NEAR = 2.5  # radii of the center of a scene; beyond this are its surroundings
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One body: rows of the scene."""
+    """One body: indices into the scene."""
 
     body: Body
     name: str
     members: Bool[Tensor, " n"]
-    """What moves with it."""
+    """Points that follow it."""
     solid: Bool[Tensor, " n"]
-    """What of it is opaque enough to be particles."""
+    """Points that are opaque enough to be particles."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +42,17 @@ class BodyParticles:
     """The particles of one body."""
 
     x: Float[Tensor, "p 3"]
-    """[m]: those of rows of the scene, then centres of clusters, then those inside."""
+    """[m]: first those of scene points, then centers of clusters, then those inside."""
     volume: Float[Tensor, " p"]
-    """[m^3]; 0 of tracers."""
+    """[m^3]; 0 for tracers."""
     cores: Int64[Tensor, " c"]
-    """Rows of the scene that the first particles are, tracers among them."""
+    """Scene indices of the first particles, including tracers."""
     followers: Followers
-    """The other rows."""
+    """Scene indices of the followers."""
     num_inside: int
     """Particles that fill the body."""
     thin_share: float = 0.0
-    """Of its points, those in parts thinner than a cell of the grid."""
+    """Fraction of its points in parts thinner than a cell of the grid."""
 
 
 def find_parts(
@@ -63,10 +63,10 @@ def find_parts(
     bulk: tuple[Float[Tensor, " 3"], float],
     select: Bool[Tensor, " n"] | None,
 ) -> list[Part]:
-    """The bodies that the options name; `lying`: points of the floor or below it, which by default stay.
+    """The bodies given by the options; `lying`: points of the floor or below it, which are static by default.
 
     Raises:
-        InputError: Nothing is selected, or nothing of it is opaque enough.
+        InputError: Nothing is selected, or none of it is opaque enough.
     """
     points, solid = representation.points, selector.solid
     parts, taken = [], torch.zeros(len(points), dtype=torch.bool)
@@ -88,7 +88,7 @@ def find_parts(
         own = members & solid
         if not bool(own.any()):
             raise InputError(_why_nothing(representation, config, name, members, taken))
-        if isinstance(representation, FDrive):  # vertices that stay behind would draw out the faces that they are of
+        if isinstance(representation, FDrive):  # static vertices would stretch their faces
             own = without_floaters(points, own, config, name)
         members = own | (_followers_of(points, members & ~solid, own) if isinstance(representation, FDrive) else own)
         taken = taken | members
@@ -107,17 +107,17 @@ def make_particles(
     limit: int,
     floor: tuple[Float[Tensor, " 3"], float] | None,
 ) -> BodyParticles:
-    """Particles of a body, whose volumes do not depend on how many Gaussians it has.
+    """Particles of a body, with volumes independent of its number of Gaussians.
 
     Args:
         part: The body.
         x: All points of the scene [m].
-        representation: Of the scene.
+        representation: Representation of the scene.
         config: Options.
-        spacing: Of the grid [m].
-        scale: Metres in the unit of the scene.
-        limit: Particles that it may have.
-        floor: That is seen, which closes what stands on it [m].
+        spacing: Spacing of the grid [m].
+        scale: Meters per unit of the scene.
+        limit: Maximum number of particles.
+        floor: The visible floor, which closes bodies standing on it [m].
     """
     rows = part.solid.nonzero()[:, 0]
     filling = _filling(part, x, representation, spacing, scale, floor, rows)
@@ -127,7 +127,7 @@ def make_particles(
         inside_volumes = x.new_zeros(0)
     else:
         volumes, inside, inside_volumes = filling.surface_volumes, filling.points, filling.point_volumes
-    if len(inside) > limit // 2:  # fewer, larger ones
+    if len(inside) > limit // 2:  # use fewer, larger ones
         keep = torch.randperm(len(inside), generator=_generator(config))[: limit // 2].sort().values
         factor = inside_volumes.sum() / inside_volumes[keep].sum()
         inside, inside_volumes = inside[keep], inside_volumes[keep] * factor
@@ -162,11 +162,11 @@ def make_particles(
 
 
 def automatic_cells(parts: list[Tensor], longest: float) -> int:
-    """Cells along the longest side so that those with points have about 6 of them in the mean: 16 to 64.
+    """Cells along the longest side such that occupied cells have about 6 points on average: 16 to 64.
 
     Args:
         parts: Points of each body [m].
-        longest: Side [m].
+        longest: Longest side [m].
     """
     chosen = _CELLS[0]
     for cells in _CELLS[1:]:
@@ -178,7 +178,7 @@ def automatic_cells(parts: list[Tensor], longest: float) -> int:
 
 
 def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles, longest: float, spacing: float) -> None:
-    """Say where the grid is too coarse or too fine for a body."""
+    """Warn if the grid is too coarse or too fine for a body."""
     thinnest = float((x.amax(0) - x.amin(0)).min())
     if thinnest < spacing:
         want = math.ceil(longest / thinnest) if thinnest > 0 else None
@@ -187,7 +187,7 @@ def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles,
     elif thinnest < _THIN * spacing and part.body.material.law in _COHESIVE:
         text = "%s is %.3g m thin, %.2g cells, and bends 1.2 to 1.5 times too far; %d cells make it three (10 %% too far)"
         logger.warning(text, part.name, thinnest, thinnest / spacing, math.ceil(3 * longest / thinnest))
-    elif particles.thin_share > _MOST_THIN and part.body.material.law in _COHESIVE:
+    elif particles.thin_share > _MAX_THIN and part.body.material.law in _COHESIVE:
         text = "%s: %.2g %% of its points are in parts thinner than a cell of %.3g m, %s"
         hint = "which bend too far and may break off; use a stiffer material (--preset rubber)"
         logger.warning(text, part.name, 100 * particles.thin_share, spacing, hint)
@@ -200,12 +200,12 @@ def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles,
 
 
 def _warn_of_fragments(name: str, particles: BodyParticles, spacing: float) -> None:
-    """Particles with a whole cell free around them share no node of the grid with others: nothing holds them."""
+    """Warn about particles with an empty cell all around: they share no grid nodes with others, so nothing holds them."""
     count, heavy = len(particles.cores), particles.volume > 0
     parts = connected_parts(particles.x[heavy], spacing)
     sizes = torch.bincount(parts)
     number = int((sizes < _FRAGMENT * len(parts))[parts[: int(heavy[:count].sum())]].sum())
-    if number >= _LEAST_LOOSE * count:
+    if number >= _MIN_LOOSE * count:
         text = (
             "%s: %d of %d points are more than a cell of %.3g m from the rest and move on their own; use fewer cells or fill it"
         )
@@ -215,18 +215,18 @@ def _warn_of_fragments(name: str, particles: BodyParticles, spacing: float) -> N
 def velocities(
     body: Body, x: Float[Tensor, "p 3"], volume: Float[Tensor, " p"]
 ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3 3"]]:
-    """At the start [m/s], and their gradients: of a body that turns it loses energy in its first step without them."""
+    """Initial velocities [m/s] and their gradients, without which a rotating body would lose energy in its first step."""
     center = (x * volume[:, None]).sum(0) / volume.sum()
     spin = x.new_tensor(body.angular_velocity)
     v = x.new_tensor(body.velocity) + torch.linalg.cross(spin.expand_as(x), x - center)
     return v, hat(spin).expand(len(x), 3, 3).contiguous()
 
 
-_THIN = 2  # cells: a beam of two sags 17 % too far, one of a cell 48 % (benchmarks/bench_mechanics.py)
-_MOST_THIN = 0.03  # of the points of a body that may be in parts thinner than a cell without a warning
+_THIN = 2  # cells: a beam two cells thick sags 17 % too far, one cell 48 % (benchmarks/bench_mechanics.py)
+_MAX_THIN = 0.03  # fraction of the points of a body in parts thinner than a cell without a warning
 _COHESIVE = ("corotated", "neo_hookean", "hencky", "von_mises", "viscoplastic")
-_FRAGMENT = 0.002  # of the particles of a body
-_LEAST_LOOSE = 0.005  # of its points
+_FRAGMENT = 0.002  # fraction of the particles of a body
+_MIN_LOOSE = 0.005  # fraction of its points
 _CELLS = (16, 20, 24, 32, 40, 48, 64)
 _PER_CELL = 6
 
@@ -248,7 +248,7 @@ def _default_members(
 def without_floaters(
     points: Float[Tensor, "n 3"], own: Bool[Tensor, " n"], config: SimulateConfig, name: str
 ) -> Bool[Tensor, " n"]:
-    """`own` without parts that are small and apart from the others."""
+    """`own` without small, separate parts."""
     if config.min_component == 0:
         return own
     selector = Selector(points, None, own)
@@ -262,7 +262,7 @@ def without_floaters(
 
 
 def _followers_of(points: Tensor, faint: Tensor, own: Tensor) -> Tensor:
-    """Faint Gaussians that are near what moves; floaters are not."""
+    """Faint Gaussians near the moving ones, without floaters."""
     rows, solid = faint.nonzero()[:, 0], own.nonzero()[:, 0]
     result = torch.zeros_like(faint)
     if len(rows):

@@ -1,4 +1,4 @@
-"""What of a scene itself stops what moves: a floor as far as it is seen, and all that stands still, as signed distances."""
+"""Obstacles from the scene itself: the visible part of a floor, and everything static, as signed distances."""
 
 import contextlib
 import logging
@@ -29,8 +29,8 @@ logger = logging.getLogger("vision3d.physics")
 
 FLOOR, SCENE = "the detected floor", "the scene"
 """Names of their fields among those of meshes."""
-_REACH = 2.0  # standard deviations of a floor's splats that carry
-_MOST_NODES = 384  # along the longest side of a floor
+_REACH = 2.0  # extent of a floor's splats in standard deviations
+_MAX_NODES = 384  # maximum nodes along the longest side of a floor
 _THICKNESS = 4  # cells
 _CLOSING = 3  # cells of a footprint within which a gap between its Gaussians is closed
 
@@ -51,18 +51,18 @@ def floor_field(
 ) -> DistanceField | None:
     """Signed distances of a slab with the footprint of a floor's splats, its top at height 0 of the frame; None: no footprint.
 
-    Holes are closed, for what stands on a floor hides it.
+    Holes are closed, since objects on a floor occlude it.
 
     Args:
         surface: The splats of the floor [m].
-        frame: Axes of the slab as columns, the last one up.
-        foot: Where the slab's frame is [m], a point at the height of its top.
-        spacing: Of the grid [m].
-        space: Lower and upper corner of where the floor matters [m].
+        frame: Axes of the slab as columns, up last.
+        foot: Origin of the slab's frame [m], a point at the height of its top.
+        spacing: Spacing of the grid [m].
+        space: Lower and upper corner of the relevant space [m].
     """
     from scipy import ndimage
 
-    if not len(surface.means):  # everything at the height of the floor moves
+    if not len(surface.means):  # everything at the height of the floor is moving
         return None
     corners = torch.cartesian_prod(*torch.stack(space).double().T)
     corners = (corners - foot) @ frame[:, :2]
@@ -73,7 +73,7 @@ def floor_field(
     if not bool((low < high).all()):
         return None
     border = _CLOSING + 3  # cells without a floor around it
-    step = max(spacing, float((high - low).max()) / (_MOST_NODES - 2 * border - 2))
+    step = max(spacing, float((high - low).max()) / (_MAX_NODES - 2 * border - 2))
     low = low - (border + 0.5) * step
     counts = (((high - low) / step).floor().long() + border + 2).tolist()
     mask = np.zeros(counts, bool)
@@ -88,7 +88,7 @@ def floor_field(
     if not count:
         return None
     sizes = np.bincount(labels.ravel())[1:]
-    mask = np.isin(labels, 1 + np.flatnonzero(sizes >= 0.01 * sizes.sum()))  # and not what lies about at its height
+    mask = np.isin(labels, 1 + np.flatnonzero(sizes >= 0.01 * sizes.sum()))  # without small objects at its height
     across = torch.from_numpy(_signed(mask, step))
     thickness = _THICKNESS * step
     heights = torch.arange(_THICKNESS + 5, dtype=torch.float64) * step - thickness - 2 * step
@@ -102,10 +102,10 @@ def floor_field(
 def _spread(
     surface: Surface, frame: Float[Tensor, "3 3"], flat: Float[Tensor, "n 2"], step: float
 ) -> Iterator[Float[Tensor, "m 2"]]:
-    """Points of splats along a floor, out to two standard deviations and at most two cells apart, however large the splats."""
+    """Points of splats along a floor, out to two standard deviations and at most two cells apart, for any splat size."""
     axes = quat_to_rotmat(surface.quats.double()) * surface.scales.double()[:, None]
     order = surface.scales.argsort(-1, descending=True)[:, None, :2].expand(-1, 3, -1)
-    across = (axes.gather(-1, order).mT @ frame[:, :2]).mT  # two longest axes, seen from above
+    across = (axes.gather(-1, order).mT @ frame[:, :2]).mT  # the two longest axes, seen from above
     wanted = 2 * _REACH * torch.linalg.vector_norm(across, dim=1).amax(-1) / (2 * step)
     count, done = 1, 0.0
     while done < 1 << 10:
@@ -124,7 +124,7 @@ def _spread(
 def scene_field(
     surface: Surface, moving: Float[Tensor, "m 3"], grid: Grid, spacing: float
 ) -> tuple[DistanceField, float] | None:
-    """Signed distances of what splats that stand still cover or enclose, but for where something moves; None: of nothing.
+    """Signed distances of what static splats cover or enclose, except where something is moving; None if there is none.
 
     Also the solid volume [m^3].
     """
@@ -148,7 +148,7 @@ def scene_field(
 
 
 def _signed(mask: np.ndarray, step: float) -> np.ndarray:
-    """Distances of the middles of cells from the border of a mask, negative inside."""
+    """Distances of cell centers from the border of a mask, negative inside."""
     from scipy import ndimage
 
     if mask.all():
@@ -169,7 +169,7 @@ def seen_floor(
     spacing: float,
     space: tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]],
 ) -> DistanceField | None:
-    """The floor of a scene as far as it is seen, or of a mesh as far as its faces reach; None where it is endless."""
+    """The visible part of the floor of a scene, or the faces of a mesh floor; None if it is endless."""
     if floor is None or config.floor_extent == "endless":
         return None
     if isinstance(representation, MeshVertices):
@@ -193,11 +193,11 @@ def collider_field(
     grid: Grid,
     is_chosen: bool,
 ) -> tuple[str, DistanceField, bool] | None:
-    """The collider of the options: its name, its distances, and whether they are in the simulation's own frame (else in that of
-    a mesh whose origin is the scene's). `is_chosen`: what moves was selected.
+    """The collider of the options: its name, its distances, and whether they are in the simulation's frame (else in that of
+    a mesh with the scene's origin). `is_chosen`: whether there is a selection.
 
     Raises:
-        InputError: A mesh cannot be read, or encloses nothing.
+        InputError: A mesh cannot be read, or is not closed.
     """
     is_auto = config.collider == "auto"
     if config.collider == "none" or (is_auto and not (is_chosen and isinstance(representation, MeshVertices))):
@@ -226,11 +226,11 @@ def collider_field(
 
 
 def _closed_field(faces: Tensor, x: Tensor, grid: Grid) -> tuple[str, DistanceField, bool] | None:
-    """Of the closed parts among the faces that stay; open ones have no inside."""
+    """Distances of the closed parts among the static faces; open parts have no inside."""
     closed = closed_faces(faces) if len(faces) else faces
     field = None
     if len(closed):
-        with contextlib.suppress(InputError):  # thinner than the lattice sees
+        with contextlib.suppress(InputError):  # too thin for the lattice
             vertices, kept, _ = drop_unused_vertices(x.float(), closed)
             field = mesh_field(Mesh(vertices, kept), 1.0, grid.spacing)
     if field is None:

@@ -1,8 +1,8 @@
-"""Particles inside of hollow bodies and along long splats and faces, and what volume each particle stands for.
+"""Particles inside hollow bodies and along long splats and faces, and the volume of each particle.
 
-Splats are on surfaces; a shell of particles crumples, and a stem of a few long splats is torn between their centres.
-PhysGaussian fills by rays along the axes from thresholds of a density; here space is inside where the outside does not flow to,
-so there are no directions and no thresholds to be found.
+Splats are on surfaces; a shell of particles collapses, and a stem of a few long splats is torn between their centers.
+PhysGaussian fills by rays along the axes with density thresholds; here the inside is what a flood fill from outside does not
+reach, so there are no directions and no thresholds to tune.
 """
 
 from collections.abc import Iterator
@@ -18,44 +18,44 @@ from vision3d.geometry.mesh import volume as mesh_volume
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.solids import winding_numbers
 
-SUBCELLS = 2  # of the lattice in a cell of the grid, along each axis: 8 particles a cell
-_REACH = 2.0  # standard deviations to which a splat closes a surface
-_SAMPLES = (1, 3, 5, 9, 17, 33)  # of a splat along each of its two longer axes
-_MOST_PIECES = 512  # of the side of a face
-_CLOSED = 0.25  # optical depth from which a cell is a wall
-_JITTER = 0.3  # of particles about the middle of their cell, in cells
-_GROWTH = 4  # cells that the outside and the inside grow towards walls
-_AROUND = 2  # cells within which a wall has the outside beside it, or is inside
-_THIN = 4  # cells of the lattice, two of the grid: thinner parts get four particles where others get one
-_LEAST_SHARE = 0.02  # of a cell that something passes through
-_FLATTEST = 0.1  # thickness of a splat over its width: what flat ones of a surface stand for has some
-_MOST_CELLS = 12_000_000  # of a lattice: about 0.8 GB
+SUBCELLS = 2  # lattice cells per grid cell and axis: 8 particles per cell
+_REACH = 2.0  # extent in standard deviations to which a splat closes a surface
+_SAMPLES = (1, 3, 5, 9, 17, 33)  # samples of a splat along each of its two longer axes
+_MAX_PIECES = 512  # maximum pieces per side of a face
+_CLOSED = 0.25  # minimum optical depth of a wall cell
+_JITTER = 0.3  # of particles around the center of their cell, in cells
+_GROWTH = 4  # cells by which the outside and the inside grow towards walls
+_AROUND = 2  # cells within which a wall is next to the outside, or else inside
+_THIN = 4  # cells of the lattice, two of the grid: thinner parts get four particles instead of one
+_MIN_SHARE = 0.02  # minimum filled fraction of a cell that something passes through
+_FLATTEST = 0.1  # minimum ratio of thickness to width of a splat: surfaces of flat splats have some thickness
+_MAX_CELLS = 12_000_000  # maximum cells of a lattice: about 0.8 GB
 
 
 @dataclass(frozen=True, eq=False)
 class Filling:
-    """What a body is made of beside its splats."""
+    """Material of a body in addition to its splats."""
 
     points: Float[Tensor, "m 3"]
-    """Particles inside, and of the surface where no splat has its centre [m]."""
+    """Particles inside, and on the surface where no splat has its center [m]."""
     point_volumes: Float[Tensor, " m"]
     """[m^3]."""
     surface_volumes: Float[Tensor, " n"]
-    """Of the splats, or vertices [m^3]."""
+    """Volumes of the splats, or vertices [m^3]."""
     num_enclosed: int
-    """Of the points, those inside."""
+    """Mask of the points that are inside."""
     thin_share: float = 0.0
-    """Of the splats, or vertices, those in parts thinner than a cell of the grid."""
+    """Mask of the splats, or vertices, in parts thinner than a cell of the grid."""
 
     @property
     def volume(self) -> float:
-        """Of all [m^3]."""
+        """Total volume [m^3]."""
         return float(self.point_volumes.sum() + self.surface_volumes.sum())
 
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """Splats that enclose something."""
+    """Splats that may enclose a volume."""
 
     means: Float[Tensor, "n 3"]
     """[m]."""
@@ -65,12 +65,12 @@ class Surface:
     opacities: Float[Tensor, " n"]
 
     def rows(self, mask: Bool[Tensor, " n"]) -> "Surface":
-        """Some of the splats."""
+        """Select splats."""
         return Surface(self.means[mask], self.quats[mask], self.scales[mask], self.opacities[mask])
 
 
 def occupied_space(surface: Surface, spacing: float) -> tuple[np.ndarray, Float[Tensor, " 3"], float]:
-    """Which cells of a lattice splats cover or enclose, the corner of the lattice [m], and the side of its cells [m]."""
+    """Mask of lattice cells that splats cover or enclose, the corner of the lattice [m], and its cell size [m]."""
     lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
     depth = lattice.zeros()
     for points, weights, _ in lattice.held(_samples(surface, lattice.step)):
@@ -83,18 +83,18 @@ def occupied_space(surface: Surface, spacing: float) -> tuple[np.ndarray, Float[
 def fill_surface(
     surface: Surface, spacing: float, floor: tuple[Float[Tensor, " 3"], float] | None = None, seed: int = 0
 ) -> Filling | None:
-    """Particles where splats are or enclose space, 8 a cell; None where they do neither.
+    """Particles in and inside splats, 8 per cell; None if there is no such space.
 
-    A lattice of half the grid's spacing (coarser from 12 million cells on): cells whose optical depth (sum of opacity times
-    area over the face of a cell) is over 0.25 are walls; what the outside does not reach through gaps of up to two cells is
-    inside. A cell at the surface is half inside. Walls without a splat's centre get a particle, too: nothing that is connected
-    has gaps of more than a cell of the lattice between its particles, however long its splats are.
+    Uses a lattice of half the grid's spacing (coarser beyond 12 million cells): cells whose optical depth (sum of opacity times
+    area over the face of a cell) exceeds 0.25 are walls; cells not reached from outside through gaps of more than two cells are
+    inside. A cell at the surface is half inside. Walls without a splat center get a particle as well: nothing connected has
+    gaps of more than a lattice cell between its particles, however long its splats are.
 
     Args:
-        surface: Of one body.
-        spacing: Of the grid [m].
+        surface: Splats of one body.
+        spacing: Spacing of the grid [m].
         floor: Unit normal and height of a plane that closes the body from below [m].
-        seed: Of the jitter.
+        seed: Seed of the jitter.
     """
     lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
     step = lattice.step
@@ -115,18 +115,18 @@ def fill_surface(
         return None
     if ground is not None:
         inside, wall = inside & ~ground, wall & ~ground
-    # Faint splats close nothing, but the cells that they are in are theirs.
+    # Faint splats do not close surfaces, but own the cells that they are in.
     wall = wall | (lattice.volume(counts > 0) & ~inside)
     near_outside = _dilated(outside & ~wall, _AROUND)
-    # Of a wall with the outside beside it half is inside, of others all; what is below the floor belongs to nobody.
+    # Wall cells next to the outside are half inside, others completely; cells below the floor belong to no body.
     share = np.where(wall, np.where(near_outside, 0.5, 1.0), np.where(inside, 1.0, 0.0))
     thin = _thin(wall | inside)
     # Twigs are thinner than the cells that they pass through.
-    own_share = lattice.volume(filled.clamp(min=_LEAST_SHARE))
+    own_share = lattice.volume(filled.clamp(min=_MIN_SHARE))
     share = np.where(thin & ~inside, np.minimum(share, own_share), share)
     cells = torch.from_numpy(np.flatnonzero(inside | (wall & (thin | (lattice.volume(counts) == 0)))))
     is_inside = torch.from_numpy(inside.ravel())[cells]
-    on_surface = lattice.low + moments[cells] / depth[cells, None].clamp(min=1e-30)  # as far out as the splats, no farther
+    on_surface = lattice.low + moments[cells] / depth[cells, None].clamp(min=1e-30)  # not farther out than the splats
     on_surface = torch.where(depth[cells, None] > 0, on_surface, lattice.centers(cells))
     points = torch.where(is_inside[:, None], _jittered(lattice, cells, seed), on_surface)
     found = _filled(lattice, share, thin, cells, points, is_inside, own)
@@ -134,13 +134,13 @@ def fill_surface(
 
 
 def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spacing: float, seed: int = 0) -> Filling:
-    """Particles inside of a mesh (winding number over 0.5), 8 a cell, and where faces pass and no vertex is.
+    """Particles inside a mesh (winding number over 0.5), 8 per cell, and on faces away from vertices.
 
     Args:
-        vertices: [m]; they are particles, too.
-        faces: Of the mesh.
-        spacing: Of the grid [m].
-        seed: Of the jitter.
+        vertices: [m]; they are particles as well.
+        faces: Faces of the mesh.
+        spacing: Spacing of the grid [m].
+        seed: Seed of the jitter.
     """
     lattice = _Lattice.around(vertices, spacing / SUBCELLS)
     step = lattice.step
@@ -160,7 +160,7 @@ def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spaci
     points = torch.where(inside[:, None], points, lattice.low + moments / walls[:, None].clamp(min=1))
     cells = cells[inside | (is_wall & ((counts == 0) | torch.from_numpy(thin.ravel())))]
     found = _filled(lattice, share, thin, cells, points[cells], inside[cells], own)
-    # The whole volume is known; of an open mesh it is that of the cells.
+    # The total volume is known; for an open mesh it is that of the cells.
     factor = abs(float(mesh_volume(vertices.double(), faces))) / found.volume
     factor = factor if 0.5 < factor < 2 else 1.0
     thin_share = _share_of(_thin(share > 0, SUBCELLS), own)
@@ -168,9 +168,9 @@ def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spaci
 
 
 def _on_faces(corners: Float[Tensor, "f 3 3"], step: float) -> Iterator[Float[Tensor, "n 3"]]:
-    """Points of faces at most a step apart, however long and thin the faces are."""
+    """Points of faces at most a step apart, for any shape of the faces."""
     longest = torch.linalg.vector_norm(corners - corners.roll(1, 1), dim=-1).amax(1)
-    pieces = 2 ** (longest / step).ceil().clamp(1, _MOST_PIECES).log2().ceil().long()
+    pieces = 2 ** (longest / step).ceil().clamp(1, _MAX_PIECES).log2().ceil().long()
     for count in torch.unique(pieces).tolist():
         line = torch.arange(count + 1, dtype=torch.float64) / count
         weights = torch.cartesian_prod(line, line)
@@ -182,7 +182,7 @@ def _on_faces(corners: Float[Tensor, "f 3 3"], step: float) -> Iterator[Float[Te
 
 @dataclass(frozen=True, eq=False)
 class _Lattice:
-    """Cells of a box around points, with three empty layers at the sides; larger ones where they would be too many."""
+    """Cells of a box around points, with three empty layers at the sides; larger cells if there would be too many."""
 
     low: Float[Tensor, " 3"]
     step: float
@@ -191,9 +191,9 @@ class _Lattice:
     @classmethod
     def around(cls, points: Tensor, step: float) -> "_Lattice":
         low, high = points.double().amin(0), points.double().amax(0)
-        while float(((high - low) / step + 7).prod()) > _MOST_CELLS:
+        while float(((high - low) / step + 7).prod()) > _MAX_CELLS:
             step *= 1.1
-        low = low - 3.5 * step  # whoever is at the edge of the box is in the middle of a cell
+        low = low - 3.5 * step  # points at the edge of the box are in the middle of a cell
         counts = (((high - low) / step).floor().long() + 4).tolist()
         return cls(low, step, (counts[0], counts[1], counts[2]))
 
@@ -211,7 +211,7 @@ class _Lattice:
         return (cells[:, 0] * self.shape[1] + cells[:, 1]) * self.shape[2] + cells[:, 2]
 
     def held(self, samples: Iterator[tuple[Tensor, Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The samples at most one layer beyond the box; the two layers around it stay empty, so that the outside connects."""
+        """The samples at most one layer outside the box; two layers around it stay empty to connect the outside."""
         last = torch.tensor(self.shape) - 3
         for points, weights, thickness in samples:
             cells = ((points - self.low) / self.step).floor()
@@ -224,7 +224,7 @@ class _Lattice:
         return self.low + (places.double() + 0.5) * self.step
 
     def heights(self, normal: Tensor) -> Float[Tensor, "i j k"]:
-        """Of the middle of each cell along a unit vector."""
+        """Height of the center of each cell along a unit vector."""
         lines = [(self.low[a] + (torch.arange(self.shape[a]) + 0.5) * self.step) * normal[a].double() for a in range(3)]
         return lines[0][:, None, None] + lines[1][:, None] + lines[2]
 
@@ -233,7 +233,7 @@ class _Lattice:
 
 
 def _samples(surface: Surface, step: float) -> Iterator[tuple[Float[Tensor, "m 3"], Float[Tensor, " m"], Float[Tensor, " m"]]]:
-    """Points of the splats' two longer axes, out to two standard deviations, with opacity times area, and thickness."""
+    """Samples along the splats' two longer axes, out to two standard deviations, with opacity times area, and thickness."""
     scales, order = surface.scales.double().sort(-1, descending=True)
     rotmats = quat_to_rotmat(surface.quats.double())
     axes = rotmats.gather(-1, order[:, None, :2].expand(-1, 3, 2))
@@ -254,7 +254,7 @@ def _samples(surface: Surface, step: float) -> Iterator[tuple[Float[Tensor, "m 3
 
 
 def _line(count: int) -> tuple[Tensor, Tensor]:
-    """Places along an axis in standard deviations, and the parts of a Gaussian's integral that they stand for."""
+    """Positions along an axis in standard deviations, and their weights in a Gaussian's integral."""
     if count == 1:
         return torch.zeros(1, dtype=torch.float64), torch.full((1,), (2 * torch.pi) ** 0.5, dtype=torch.float64)
     line = (torch.arange(count, dtype=torch.float64) + 0.5) / count * 2 * _REACH - _REACH
@@ -262,7 +262,7 @@ def _line(count: int) -> tuple[Tensor, Tensor]:
 
 
 def _flood(wall: np.ndarray, ground: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """What the outside reaches, and what is inside, walls excepted."""
+    """Masks of the outside and the inside, both without walls."""
     from scipy import ndimage
 
     solid = wall if ground is None else wall | ground
@@ -274,7 +274,7 @@ def _flood(wall: np.ndarray, ground: np.ndarray | None) -> tuple[np.ndarray, np.
     rims = np.unique(np.concatenate([side.ravel() for side in sides]))
     outside: Any = np.isin(labels, rims[rims > 0])
     core = ~closed & ~outside
-    # Back to the walls themselves: from both sides at once, so that they meet in the middle of a gap.
+    # Grow back to the walls: from both sides at once, so that they meet in the middle of a gap.
     cross = ndimage.generate_binary_structure(3, 1)
     for _ in range(_GROWTH):
         free = ~solid & ~outside & ~core
@@ -284,11 +284,11 @@ def _flood(wall: np.ndarray, ground: np.ndarray | None) -> tuple[np.ndarray, np.
 
 
 def _thin(solid: np.ndarray, size: int = _THIN) -> np.ndarray:
-    """Parts of a solid thinner than so many cells of the lattice: what a cube of that size inside of it does not reach."""
+    """Parts of a solid thinner than this many lattice cells: not covered by any cube of that size inside it."""
     from scipy import ndimage
 
     thick = ndimage.binary_opening(solid, np.ones((size,) * 3, bool))
-    # Edges and corners, which no cube reaches, are not thin.
+    # Edges and corners, which cubes do not cover, are not thin.
     thick = ndimage.binary_dilation(thick, np.ones((3, 3, 3), bool), iterations=size // 2)
     return solid & np.logical_not(thick)
 
@@ -300,10 +300,11 @@ def _share_of(mask: np.ndarray, own: Tensor) -> float:
 def _filled(
     lattice: "_Lattice", share: np.ndarray, thin: np.ndarray, cells: Tensor, points: Tensor, is_inside: Tensor, own: Tensor
 ) -> Filling:
-    """Volumes of the cells shared by what is in them: a point, or four in thin parts, and splats or vertices.
+    """Divide the volumes of cells among their contents: one point, or four in thin parts, and splats or vertices.
 
-    Two particles more than about a cell of the grid apart no longer hold each other, as quadratic splines reach 1.5 cells. With
-    one particle every half cell a stretch of two is enough; stems are whipped to that when their body lands, and break.
+    Two particles more than about a grid cell apart no longer interact, since quadratic splines reach 1.5 cells. With one
+    particle every half cell a stretch of two is enough for that; stems are stretched that much when their body lands, and
+    break.
     """
     is_thin = torch.from_numpy(thin.ravel())[cells]
     corners = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)

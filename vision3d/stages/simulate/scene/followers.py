@@ -1,4 +1,4 @@
-"""Points that are not simulated and go with those that are."""
+"""Points that are not simulated and follow the simulated ones."""
 
 from dataclasses import dataclass
 
@@ -15,31 +15,31 @@ _MAX_STRETCH = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Followers:
-    """Points that go with the simulated points around them: x = sum w_j (x_j + F_j (X - X_j)), F = sum w_j F_j.
+    """Points that follow the simulated points around them: x = sum w_j (x_j + F_j (X - X_j)), F = sum w_j F_j.
 
-    Exact for affine motions. Weights are (1 - d_j / d_last)^2 of the four nearest at rest, 0 at the fifth. What flows has no
-    shape to go by: singular values of F_j count within 1/2 to 2, so that a follower stays as near to one of the places of its
-    particles as twice its distance at rest, in their mean.
+    Exact for affine motions. Weights are (1 - d_j / d_last)^2 of the four nearest in the rest state, 0 at the fifth. Fluids
+    have no shape to follow: singular values of F_j are clamped to 1/2 ... 2, so that on average a follower stays within twice
+    its rest distance of its particles.
     """
 
     rows: Int64[Tensor, " f"]
-    """Rows of the scene."""
+    """Indices into the scene."""
     parents: Int64[Tensor, "f k"]
-    """Rows of the particles."""
+    """Indices into the particles."""
     weights: Float[Tensor, "f k"]
     offsets: Float[Tensor, "f k 3"]
     """X - X_j [m]."""
 
     @classmethod
     def around(cls, rows: Int64[Tensor, " f"], points: Float[Tensor, "f 3"], particles: Float[Tensor, "c 3"]) -> "Followers":
-        """Bind `points`, the positions [m] of `rows` at rest, to the particles at rest."""
+        """Bind `points`, the rest positions [m] of `rows`, to the particles in their rest state."""
         count = min(_NEIGHBORS + 1, len(particles))
         if len(rows) == 0:
             empty = points.new_zeros(0, 1)
             return cls(rows, empty.long(), empty, points.new_zeros(0, 1, 3))
         distances, parents = knn(particles, points, count)
         raw = (1 - distances / distances[:, -1:].clamp(min=torch.finfo(points.dtype).tiny)).square()
-        raw = torch.where(raw.sum(1, keepdim=True) > 0, raw, 1)  # all equally far, or only one there is
+        raw = torch.where(raw.sum(1, keepdim=True) > 0, raw, 1)  # all equally far, or only one
         return cls(rows, parents, raw / raw.sum(1, keepdim=True), points[:, None] - particles[parents])
 
     @classmethod
@@ -50,12 +50,12 @@ class Followers:
         particles: Float[Tensor, "c 3"],
         parents: Int64[Tensor, " f"],
     ) -> "Followers":
-        """Bind each point to one particle: the published hierarchy, but with the whole deformation of the parent."""
+        """Bind each point to one particle: the published hierarchy, but with the full deformation of the parent."""
         weights = points.new_ones(len(rows), 1)
         return cls(rows, parents[:, None], weights, (points - particles[parents])[:, None])
 
     def joined(self, other: "Followers") -> "Followers":
-        """These and others, padded to the same number of parents."""
+        """Concatenate, padded to the same number of parents."""
         width = max(self.parents.shape[1], other.parents.shape[1])
 
         def wide(value: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Followers:
         return Followers(torch.cat([self.rows, other.rows]), *parts)
 
     def positions(self, particles: Particles) -> tuple[Float[Tensor, "f 3"], Float[Tensor, "f 3 3"]]:
-        """Positions [m] and deformation gradients now."""
+        """Current positions [m] and deformation gradients."""
         F = bounded(particles.F_total)[self.parents]
         moved = particles.x[self.parents] + (F @ self.offsets.to(F)[..., None])[..., 0]
         weights = self.weights.to(F)
@@ -75,8 +75,8 @@ class Followers:
 
 
 def bounded(F: Float[Tensor, "n 3 3"], stretch: float = _MAX_STRETCH) -> Float[Tensor, "n 3 3"]:
-    """Deformation gradients with their singular values within 1 / stretch to stretch."""
-    # The squares of the singular values are within |F^T F - 1| of 1; few are decomposed.
+    """Deformation gradients with their singular values clamped to 1 / stretch ... stretch."""
+    # The squares of the singular values are within |F^T F - 1| of 1, so only few need a decomposition.
     off = torch.linalg.matrix_norm(F.mT @ F - torch.eye(3, dtype=F.dtype, device=F.device))
     rows = (off > 1 - 1 / stretch**2).nonzero()[:, 0]
     if not len(rows):
@@ -86,10 +86,10 @@ def bounded(F: Float[Tensor, "n 3 3"], stretch: float = _MAX_STRETCH) -> Float[T
 
 
 def clusters(points: Float[Tensor, "n 3"], count: int) -> tuple[Float[Tensor, "c 3"], Int64[Tensor, " n"]]:
-    """Centres of about `count` clusters, and the cluster of each point: the cells of a lattice.
+    """Centers of about `count` clusters, and the cluster of each point: the cells of a lattice.
 
-    GASP takes BIRCH with a threshold in scene units, whose number of clusters is not known before; here the side of the cells
-    is found by bisection.
+    GASP uses BIRCH with a threshold in scene units, which does not determine the number of clusters; here the cell size is
+    found by bisection.
     """
     low = points.amin(0)
     longest = float((points.amax(0) - low).max()) or 1.0

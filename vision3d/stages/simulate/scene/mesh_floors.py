@@ -1,4 +1,4 @@
-"""Floors among the faces of a mesh: points that find them, what stands on them, and how far they reach."""
+"""Floors of meshes: sample points for finding them, parts standing on them, and their extent."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,14 @@ from vision3d.stages.simulate.scene.filling import Surface
 from vision3d.stages.simulate.scene.upright import FACING, Floor
 
 _SAMPLES = 20_000
-_LEAST_PART = 0.2  # of the floor's area, from which a connected part is the floor, or fused with it
-_OPEN = 0.02  # of a part's edges may have one face where the part counts as closed
+_MIN_PART = 0.2  # minimum fraction of the floor's area for a part to belong to the floor
+_OPEN = 0.02  # maximum fraction of border edges of a closed part
 
 
 def surface_samples(
     vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], seed: int = 0
 ) -> tuple[Float[Tensor, "n 3"], Int64[Tensor, " n"]]:
-    """Points drawn evenly by area, however few or small the faces are, and the face of each."""
+    """Points sampled uniformly by area, for any number and size of faces, and the face of each."""
     generator = torch.Generator().manual_seed(seed)
     areas = face_areas(vertices.double(), faces).cumsum(0)
     drawn = torch.rand(_SAMPLES, generator=generator, dtype=torch.float64) * areas[-1]
@@ -31,9 +31,9 @@ def surface_samples(
 
 
 def stands_on(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], floor: Floor) -> Bool[Tensor, " v"]:
-    """Vertices of what stands on the floor: connected parts that are mostly above it, down to their feet.
+    """Vertices of parts standing on the floor: connected parts that are mostly above it, down to their feet.
 
-    Of a part that the floor belongs to only what is above it counts.
+    For a part that contains the floor, only what is above it.
     """
     heights = vertices.double() @ floor.normal - floor.height
     is_low = heights < floor.thickness
@@ -45,7 +45,7 @@ def stands_on(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], floor
     total = of_parts(torch.ones_like(part, dtype=torch.bool))
     above = of_parts(heights[faces].mean(1) >= floor.thickness)
     carrying = of_parts((heights[faces].abs() < floor.thickness).all(1))
-    is_fused = carrying >= _LEAST_PART * carrying.sum()
+    is_fused = carrying >= _MIN_PART * carrying.sum()
     rises = ~is_fused & (above > 0.5 * total)
     found = torch.zeros(len(vertices), dtype=torch.bool)
     found[faces[rises[part]].flatten()] = True
@@ -63,16 +63,16 @@ def floor_faces(
     step: float,
     space: tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]],
 ) -> Surface:
-    """Points of the faces of a floor, about a step apart, as splats without size.
+    """Points of the faces of a floor, about a step apart, as splats of zero size.
 
     Args:
         vertices: [m].
-        faces: That stand still.
-        normal: Of the floor, unit.
-        height: Of the floor along it [m].
-        thickness: How far from the plane its faces may be [m].
+        faces: Static faces.
+        normal: Unit normal of the floor.
+        height: Height of the floor along it [m].
+        thickness: Maximum distance of its faces from the plane [m].
         step: [m].
-        space: Lower and upper corner of where the floor matters [m].
+        space: Lower and upper corner of the relevant space [m].
     """
     level = face_normals(vertices.double(), faces) @ normal > FACING
     pieces = torch.cat([torch.zeros(0, 3, dtype=torch.float64), *_pieces(vertices.double()[faces[level]], step, space)])
@@ -82,7 +82,7 @@ def floor_faces(
 
 
 def closed_faces(faces: Int64[Tensor, "f 3"]) -> Int64[Tensor, "g 3"]:
-    """Those of connected parts that have an inside: all but a few edges have two faces."""
+    """Faces of connected parts that are closed: all but a few edges have two faces."""
     count, part = connected_faces(faces)
     edges = torch.bincount(part, minlength=count) * 1.5
     vertex_part = torch.zeros(int(faces.max()) + 1, dtype=torch.int64)
@@ -94,7 +94,7 @@ def closed_faces(faces: Int64[Tensor, "f 3"]) -> Int64[Tensor, "g 3"]:
 def _pieces(
     corners: Float[Tensor, "f 3 3"], step: float, space: tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]
 ) -> Iterator[Float[Tensor, "n 3"]]:
-    """Middles of pieces of faces with edges of at most a step, of those that reach into the space."""
+    """Centers of pieces of faces with edges of at most a step, for faces that reach into the space."""
     while len(corners):
         near = (corners.amax(1) >= space[0]) & (corners.amin(1) <= space[1])
         corners = corners[near.all(-1)]
@@ -102,7 +102,7 @@ def _pieces(
         lengths, longest = edges.max(1)
         is_small = lengths <= step
         yield corners[is_small].mean(1)
-        # The longest edge of a larger one is halved; it begins at corner 0 when that is the first.
+        # Faces are bisected at their longest edge; corner 0 starts it if it is the first edge.
         order = (longest[~is_small, None] + torch.arange(3)) % 3
         a, b, c = corners[~is_small].gather(1, order[..., None].expand(-1, -1, 3)).unbind(1)
         middle = (a + b) / 2

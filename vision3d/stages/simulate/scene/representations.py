@@ -1,8 +1,8 @@
-"""What of a scene becomes particles, and how moved particles become a scene again.
+"""Conversion of a scene to particles, and of moved particles to a scene.
 
-- `fdrive`: one particle a Gaussian with its deformation gradient F; the covariance becomes F Sigma F^T.
-- `points3`: three corners of a disc, four of an ellipsoid, each a particle of its own; edges between them give the covariance.
-- `mesh`: the vertices of the mesh that Gaussians are on are the particles; the Gaussians follow their faces.
+- `fdrive`: one particle per Gaussian with its deformation gradient F; the covariance becomes F Sigma F^T.
+- `points3`: three corners of a flat Gaussian, four of an ellipsoid, each a separate particle; their edges give the covariance.
+- `mesh`: the vertices of the mesh under the Gaussians are the particles; the Gaussians follow their faces.
 """
 
 import copy
@@ -25,45 +25,45 @@ from vision3d.geometry.triangles import edges_to_gaussians, gaussians_to_edges
 from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Selection
 from vision3d.stages.simulate.config import SimulateConfig
 
-_WELD = 1e-6  # of the longest side
+_WELD = 1e-6  # relative to the longest side
 
 Movable = GaussianScene | MeshGaussians | Mesh
 
 
 class Representation(ABC):
-    """A scene as points that can be moved.
+    """A scene as movable points.
 
     Args:
-        scene: What moves.
+        scene: The scene.
         config: Options.
     """
 
     name: ClassVar[str]
     noun: ClassVar[str]
-    """What its points are."""
+    """Noun for its points, for messages."""
 
     def __init__(self, scene: Movable, config: SimulateConfig) -> None:
         self.base = scene
-        """What the frames are of."""
+        """Base object of the frames."""
         self.points = torch.zeros(0, 3, dtype=torch.float64)
-        """At rest, in the scene's units, float64 (n, 3)."""
+        """Rest positions, in the scene's units, float64 (n, 3)."""
         self.opacities = torch.zeros(0)
-        """Of the points (n,)."""
+        """Opacities of the points (n,)."""
         self.colors: Tensor | None = None
-        """Of the points (n, 3), where there are any: the same from all sides, not clamped."""
+        """View-independent colors of the points (n, 3), not clamped, if there are any."""
         self.labels: Tensor | None = None
-        """Of the points (n,), where there are any."""
+        """Labels of the points (n,), if there are any."""
         self.longest: float | None = None
-        """Longest side of what moves, in the scene's units."""
+        """Longest side of the moving part, in the scene's units."""
 
     def of_length(self, longest: float) -> Self:
-        """This one, told how long what moves is, in the scene's units: `max_length` is a share of it."""
+        """With the longest side of the moving part, in the scene's units, which `max_length` refers to."""
         other = copy.copy(self)
         other.longest = longest
         return other
 
     def mask(self, selection: Selection) -> Bool[Tensor, " n"]:
-        """Which points a selection on the scene holds."""
+        """Mask of the points in a selection."""
         return selection.mask(self.points.float())
 
     @abstractmethod
@@ -72,7 +72,7 @@ class Representation(ABC):
 
 
 class FDrive(Representation):
-    """One particle a Gaussian."""
+    """One particle per Gaussian."""
 
     name, noun = "fdrive", "Gaussians"
 
@@ -108,7 +108,7 @@ class FDrive(Representation):
         return result
 
     def channels_of(self, rows: Tensor, places: Tensor, F: Tensor, own: Tensor) -> dict[str, Tensor]:
-        """As `channels`, with the factors `own` of the first rows in place of F E."""
+        """Like `channels`, with the factors `own` of the first rows instead of F E."""
         result = self.channels(rows, places, F)
         count = len(own)
         limit = None if self.max_length is None or self.longest is None else self.max_length * self.longest
@@ -116,7 +116,7 @@ class FDrive(Representation):
         return result
 
     def _shown(self, factors: Tensor, F: Tensor, lengths: Tensor) -> Tensor:
-        """Factors within their bounds; what is certainly inside them is not decomposed."""
+        """Clamped factors; those that are certainly within the bounds are not decomposed."""
         limit = None if self.max_length is None or self.longest is None else self.max_length * self.longest
         # The squares of the singular values of F are within |F^T F - 1| of 1, and so are those of its action on any factor.
         off = torch.linalg.matrix_norm(F.mT @ F - torch.eye(3, dtype=F.dtype))
@@ -130,13 +130,13 @@ class FDrive(Representation):
 
 
 class Points3(FDrive):
-    """The corners of each Gaussian are particles that know nothing of each other, as published (GASP)."""
+    """The corners of each Gaussian are independent particles, as published (GASP)."""
 
     name = "points3"
 
 
 class MeshVertices(Representation):
-    """The vertices of a mesh, with what is on it."""
+    """The vertices of a mesh, with the Gaussians on it."""
 
     name, noun = "mesh", "vertices"
 
@@ -148,7 +148,7 @@ class MeshVertices(Representation):
         if not mesh.num_faces:
             raise InputError(f"{mesh!r}: has no faces; want a mesh")
         self.rest = mesh.vertices.detach().cpu().double()
-        # Vertices at one place, as at seams of textures and normals, are one particle.
+        # Coincident vertices, as at seams of textures and normals, are one particle.
         extent = float((self.rest.amax(0) - self.rest.amin(0)).max())
         self.points, self.triangles, self.place = weld_vertices(self.rest, mesh.faces.cpu(), _WELD * extent)
         self.opacities = torch.ones(len(self.points))
@@ -167,10 +167,10 @@ REPRESENTATIONS: dict[str, type[Representation]] = {"fdrive": FDrive, "points3":
 
 
 def represent(scene: Movable, config: SimulateConfig) -> Representation:
-    """The representation of the options; auto: `fdrive` of Gaussians, `mesh` of what has a mesh.
+    """The representation of the options; auto: `fdrive` for Gaussians, `mesh` for anything with a mesh.
 
     Raises:
-        ConfigError: There is none of this name, or it does not fit the scene.
+        ConfigError: The name is unknown, or it does not match the scene.
     """
     name = config.representation
     if name == "auto":
@@ -183,7 +183,7 @@ def represent(scene: Movable, config: SimulateConfig) -> Representation:
 
 
 def unused_vertices(representation: Representation) -> Bool[Tensor, " n"]:
-    """Points of a mesh that no face has."""
+    """Points of a mesh that no face uses."""
     unused = torch.zeros(len(representation.points), dtype=torch.bool)
     if isinstance(representation, MeshVertices):
         unused[:] = True
@@ -194,17 +194,17 @@ def unused_vertices(representation: Representation) -> Bool[Tensor, " n"]:
 def clamped(
     factors: Float[Tensor, "n 3 k"], lengths: Float[Tensor, "n k"], stretch: float, limit: float | None = None
 ) -> Float[Tensor, "n 3 k"]:
-    """As `clamp_factors`, of which covariances are wanted alone, in 0.4 of the time: from the eigenvectors of E^T E."""
+    """Like `clamp_factors`, if only covariances are needed, in 0.4 of the time: from the eigenvectors of E^T E."""
     if factors.shape[-1] == 2:
         return clamp_factors(factors, lengths, stretch, limit)
     turns = torch.linalg.eigh(factors.mT @ factors)[1].flip(-1)
     along = factors @ turns
-    own = torch.linalg.vector_norm(along, dim=1)  # the roots of the eigenvalues would have half of the digits
+    own = torch.linalg.vector_norm(along, dim=1)  # roots of eigenvalues would have only half of the digits
     wanted = torch.minimum(torch.maximum(own, lengths / stretch), lengths * stretch).clamp(
         max=math.inf if limit is None else limit
     )
     result = (along * (wanted / own.clamp(min=torch.finfo(own.dtype).tiny))[:, None]) @ turns.mT
-    # Where an axis has no length, or less than rounding tells, only the decomposition itself has a direction for it.
+    # If an axis has no length, or less than rounding errors, only the decomposition itself gives its direction.
     thin = (own <= 1e-7 * own.amax(1, keepdim=True)).any(1).nonzero()[:, 0]
     if len(thin):
         result = result.index_copy(0, thin, clamp_factors(factors[thin], lengths[thin], stretch, limit))
@@ -212,7 +212,7 @@ def clamped(
 
 
 def _flattened(scene: GaussianScene, config: SimulateConfig) -> tuple[GaussianScene, float]:
-    """The scene without the thinnest axis of each Gaussian where that is wanted; also the mean share of the trace lost."""
+    """The scene without the shortest axis of each Gaussian, if requested, and the mean fraction of the trace that is lost."""
     if not config.flatten or scene.mode != "3dgs":
         return scene, 0.0
     edges, lost = flatten_gaussians(scene.quats.detach(), scene.scales.detach())

@@ -1,4 +1,4 @@
-"""Few particles that stand for many."""
+"""Subsampling of particles."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,11 +14,11 @@ _ROWS = 1 << 16
 
 
 def spread_out(x: Float[Tensor, "n 3"], count: int, generator: torch.Generator) -> Int64[Tensor, " c"]:
-    """So many of the points, evenly spread: one of each cluster, and a few more at random."""
+    """This many evenly distributed points: one of each cluster, and a few more at random."""
     centers, which = clusters(x, count)
     distances = (x - centers[which]).norm(dim=-1)
     order = distances.argsort(stable=True)
-    order = order[which[order].argsort(stable=True)]  # by cluster, the nearest to its centre first
+    order = order[which[order].argsort(stable=True)]  # by cluster, the nearest to its center first
     first = torch.ones(len(order), dtype=torch.bool)
     first[1:] = which[order][1:] != which[order][:-1]
     chosen, others = order[first], order[~first]
@@ -29,17 +29,17 @@ def spread_out(x: Float[Tensor, "n 3"], count: int, generator: torch.Generator) 
 def matched_volumes(
     x: Float[Tensor, "n 3"], volumes: Float[Tensor, " n"], chosen: Float[Tensor, "c 3"], spacing: float
 ) -> Float[Tensor, " c"]:
-    """Volumes [m^3] of chosen points with which they have the density of all, seen by splines half a cell wide.
+    """Volumes [m^3] of chosen points that reproduce the density of all points, smoothed by splines half a cell wide.
 
-    Equal shares of the nearest points do not: their errors of a few percent are forces, and what folds makes them grow.
-    Each round (Richardson 1972, Lucy 1974) multiplies a volume by the mean ratio of the densities around it, so that none
-    becomes negative; the sum is that of all.
+    Equal shares of the nearest points do not: their errors of a few percent act as forces, which folds amplify. Each round
+    (Richardson 1972, Lucy 1974) multiplies a volume by the mean ratio of the densities around it, so that none becomes
+    negative; the sum is preserved.
 
     Args:
         x: All points [m].
-        volumes: Of them [m^3].
-        chosen: Some of them [m].
-        spacing: Of the grid [m].
+        volumes: Volumes of all points [m^3].
+        chosen: The chosen points [m].
+        spacing: Spacing of the grid [m].
     """
     step = spacing / 2
     low = x.amin(0) - 4 * step

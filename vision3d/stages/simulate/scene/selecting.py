@@ -1,4 +1,4 @@
-"""Selections as text, and what of a scene they name."""
+"""Selections given as text, and the points that they select."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,20 +21,21 @@ FORMS = {
     "rest": "rest",
     "all": "all",
 }
-"""What a selection may be, besides the path of a .json."""
+"""Forms of a selection, besides the path of a .json."""
 
 
 class Selector:
-    """Finds what selections name among the points of a scene.
+    """Evaluates selections on the points of a scene.
 
     Args:
-        points: Centres of Gaussians, or vertices.
-        labels: Of the points, where there are any.
-        solid: Points that count when it is asked what hangs together.
-        noun: What the points are.
-        apart: Points that join nothing, as floor and surroundings: their parts come after those of the others.
-        mask_of: Which points a `Selection` holds.
-        between: Points of the surface between those of a mesh, which has few where it is flat, and which of them are `apart`.
+        points: Centers of Gaussians, or vertices.
+        labels: Labels of the points, if there are any.
+        solid: Points considered for connected parts.
+        noun: Noun for the points, for messages.
+        apart: Points that do not connect others, such as floor and surroundings: their parts come after all others.
+        mask_of: Mask of the points in a `Selection`.
+        between: Additional surface points between the vertices of a mesh, which has few on flat parts, and a mask of those
+            `apart`.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Selector:
 
     @property
     def parts(self) -> Int64[Tensor, " n"]:
-        """The connected part of each solid point, 0 the largest of those that are not `apart`; -1 of others."""
+        """The connected part of each solid point, 0 the largest of those that are not `apart`; -1 for others."""
         if self._parts is None:
             found = torch.full((len(self.points),), -1, dtype=torch.int64)
             others, are_apart = self._between
@@ -69,16 +70,16 @@ class Selector:
         return self._parts
 
     def mask(self, texts: Sequence[str], key: str, taken: Bool[Tensor, " n"] | None = None) -> Bool[Tensor, " n"]:
-        """Which points one of the selections names.
+        """Mask of the points in any of the selections.
 
         Args:
             texts: See `FORMS`.
-            key: Of the configuration, for error texts.
-            taken: What other bodies have, for `rest`.
+            key: Key of the configuration, for messages.
+            taken: Points of other bodies, for `rest`.
 
         Raises:
-            ConfigError: A text is no selection.
-            InputError: It names nothing, or labels that the scene has not.
+            ConfigError: A text is not a selection.
+            InputError: It selects nothing, or uses labels that the scene lacks.
         """
         found = torch.zeros(len(self.points), dtype=torch.bool)
         for text in texts:
@@ -114,7 +115,7 @@ class Selector:
 
 
 def part_spacing(points: Float[Tensor, "n 3"]) -> float:
-    """How near points must be to hang together: a 25th of the longest side of the middle 98 %, or twice what is usual."""
+    """Maximum distance of connected points: a 25th of the longest side of the middle 98 %, or twice the usual distance."""
     sample = points[:: max(1, len(points) // 100_000)].double()
     low, high = torch.quantile(sample, torch.tensor([0.01, 0.99], dtype=torch.float64), dim=0)
     usual = 2 * float(neighbor_distance(points.double()).median()) if len(points) > 3 else 0.0

@@ -1,4 +1,4 @@
-"""Which way is up in a scene, and where its floor is."""
+"""Up direction of a scene, and its floor."""
 
 import logging
 import math
@@ -17,70 +17,68 @@ from vision3d.stages.simulate.config import SimulateConfig, Vector
 logger = logging.getLogger("vision3d.physics")
 
 UpFrom = Literal["format", "guess", "caller"]
-"""Where an upward direction comes from: a format that defines it, what most files of a format have, or whoever calls."""
+"""Source of an up direction: a format that defines it, what most files of a format have, or the caller."""
 
-_DRAWN = 4000  # points that vote
-_PLANES = 1500  # that are tried
-_TOLERANCE = 0.01  # of a floor, in the scene's longest side
-_LEAST_SHARE = 0.18  # of the points that a floor has
-_LEAST_SPREAD = 0.15  # its standard deviation across, in the scene's longest side
-_LEAST_ABOVE = 0.65  # of the other points lie on one side of it, where that has to tell which way is up
-_SQUARES, _LEAST_OPEN = 16, 0.25  # a floor is looked at in squares; this share of them has nothing above
-_TILT = math.cos(math.radians(20))  # of a floor against the known upward direction
-_LEAST_HEIGHT = 0.1  # of what a floor carries, in the scene's longest side, where the floor alone tells which way is up
-_MUCH_LARGER = 1.5  # times the points of a floor across the expected direction has one that overrules it
-_LEAST_STANDING = 3  # points; fewer are noise
-_BESIDE, _AROUND = 4, 3  # feet are below what is so many thicknesses of the floor high, or so many beside it
+_DRAWN = 4000  # points used for RANSAC
+_PLANES = 1500  # candidate planes
+_TOLERANCE = 0.01  # thickness of a floor, relative to the scene's longest side
+_MIN_SHARE = 0.18  # minimum fraction of the points in a floor
+_MIN_SPREAD = 0.15  # minimum standard deviation across it, relative to the scene's longest side
+_MIN_ABOVE = 0.65  # minimum fraction of the other points on one side, if that determines the up direction
+_SQUARES, _MIN_OPEN = 16, 0.25  # squares per side of a floor; minimum fraction of them without anything above
+_TILT = math.cos(math.radians(20))  # maximum tilt of a floor against a known up direction
+_MIN_HEIGHT = 0.1  # of objects on a floor, relative to the longest side, if the floor alone determines the up direction
+_MUCH_LARGER = 1.5  # a floor with this many times the points overrules one perpendicular to the expected direction
+_MIN_STANDING = 3  # points; fewer are noise
+_BESIDE, _AROUND = 4, 3  # in thicknesses of the floor: minimum height of objects above feet, and distance of feet next to them
 _ROUGH = 4.5  # median deviations from the median, three standard deviations of a normal distribution
-_LEAST_BARE = 50  # points of a floor where nothing stands, which tell how rough it is
+_MIN_BARE = 50  # points of a bare floor needed to measure its roughness
 FACING = 0.7
-"""Cosine between normals of faces of a floor and its own, at least."""
+"""Minimum cosine between the normals of a floor's faces and its own."""
 
 
 @dataclass(frozen=True, eq=False)
 class Floor:
-    """A plane that carries the rest of a scene."""
+    """A plane that supports the rest of a scene."""
 
     normal: Float[Tensor, " 3"]
     """Unit, upwards."""
     height: float
     """Along the normal, in the scene's units."""
     thickness: float
-    """How far the points of the floor are from the plane, in the scene's units."""
+    """Distance of the floor's points from the plane, in the scene's units."""
     share: float = 1.0
-    """Of the points that are of it."""
+    """Fraction of the points that belong to it."""
 
     def contains(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """Which points are of the floor, or below it."""
+        """Mask of points in the floor, or below it."""
         return points.double() @ self.normal - self.height < self.thickness
 
 
 @dataclass(frozen=True, eq=False)
 class FloorPoints:
-    """Which of a scene's points are of its floor."""
+    """Masks of a scene's floor points."""
 
     lying: Bool[Tensor, " n"]
-    """Of the floor or below it."""
+    """In the floor or below it."""
     hidden: Bool[Tensor, " n"]
-    """Within the floor, but of what stands on it: its underside, that no photograph shows."""
+    """Within the floor, but part of an object on it: its underside, which no photo shows."""
     rough: float
-    """How far the floor rises above its plane, in the scene's units."""
+    """Height of the floor's roughness above its plane, in the scene's units."""
 
 
 def floor_points(
     floor: Floor, points: Float[Tensor, "n 3"], solid: Bool[Tensor, " n"], colors: Float[Tensor, "n 3"] | None = None
 ) -> FloorPoints:
-    """The points of a floor, without the feet of what stands on it.
+    """The points of a floor, without the feet of objects on it.
 
-    The thickness of a floor is that of the scene's noise at most. Where nothing stands it is measured how rough the floor is
-    and which colours it has, lit and in shadow. Below or beside something that stands there, what is higher or of another
-    colour belongs to that.
+    The thickness of a floor is at most that of the scene's noise. Its roughness and its colors, lit and in shadow, are measured
+    where it is bare. Below or next to an object, points that are higher or of another color belong to the object.
 
-    Args:
-        floor: Of the scene.
-        points: Centres.
-        solid: Those that are opaque enough to count.
-        colors: Of the points, linear or not.
+    floor: Floor of the scene.
+    points: Centers.
+    solid: Mask of points that are opaque enough.
+        colors: Colors of the points, linear or not.
     """
     low, heights = floor.contains(points), points.double() @ floor.normal - floor.height
     axes = torch.linalg.svd(floor.normal[None])[2][1:].T
@@ -89,30 +87,30 @@ def floor_points(
     standing, counts = torch.unique(keys[solid & ~low & (heights < _BESIDE * floor.thickness)], return_counts=True)
     rows, beside = low.nonzero()[:, 0], torch.zeros_like(low)
     if len(standing):
-        number = torch.zeros(len(rows), dtype=torch.int64)  # of what stands around each
+        number = torch.zeros(len(rows), dtype=torch.int64)  # of objects around each
         for i, j in torch.cartesian_prod(*[torch.arange(-_AROUND, _AROUND + 1)] * 2).tolist():
             wanted = keys[rows] + (i << 32) + j
             places = torch.searchsorted(standing, wanted).clamp(max=len(standing) - 1)
             number += torch.where(standing[places] == wanted, counts[places], 0)
-        beside[rows] = number >= _LEAST_STANDING
+        beside[rows] = number >= _MIN_STANDING
     near = heights.abs() < floor.thickness
     bare = low & solid & ~beside & near
     none = torch.zeros_like(low)
-    if int(bare.sum()) < _LEAST_BARE:
+    if int(bare.sum()) < _MIN_BARE:
         return FloorPoints(low, none, floor.thickness)
     rough = _usual(heights[bare])
     feet = low & beside & (heights > rough)
     if colors is None:
         return FloorPoints(low & ~feet, none, rough)
     base = colors[bare].double().median(0).values
-    share = (colors.double() @ base / base.square().sum().clamp(min=1e-12)).clamp(min=0)  # of the light of the floor
+    share = (colors.double() @ base / base.square().sum().clamp(min=1e-12)).clamp(min=0)  # fraction of the floor's light
     off = (colors.double() - share[:, None] * base).norm(dim=-1)
     hidden = low & beside & near & ~feet & (off > _usual(off[bare]))
     return FloorPoints(low & ~feet & ~hidden, hidden, rough)
 
 
 def _usual(values: Float[Tensor, " n"]) -> float:
-    """What few of the values are above, whatever else is among them."""
+    """A value that few are above, robust to outliers."""
     middle = values.median()
     return float(middle + _ROUGH * (values - middle).abs().median())
 
@@ -125,24 +123,24 @@ def find_floor(
     seed: int = 0,
     facing: Float[Tensor, "n 3"] | None = None,
 ) -> Floor | None:
-    """The plane that many of the points lie in, with most others on one side of it; None when there is none.
+    """The plane with many of the points and most others on one side; None when there is none.
 
-    A good part of it must have nothing above, or it is the bottom of a thing; but cameras may stand there, in a room.
-    Random sampling consensus (Fischler and Bolles 1981) among points drawn by their weights.
+    Much of it must have nothing above, or it is the bottom of an object; cameras may stand there, in a room. Random sample
+    consensus (Fischler and Bolles 1981) on points drawn by weight.
 
     Args:
-        points: Of the scene.
-        weights: How much each counts, at least 0.
-        up: The floor is within 20 degrees of being level. None: any plane, but then what stands on it must be as high as a
-            tenth of the scene: one with less on it is the large side of a flat thing.
-        eyes: Where photographs were taken from.
-        seed: Of the drawing.
-        facing: Normals of the surface at the points, where they are known: a floor faces upwards.
+        points: Points of the scene.
+        weights: Weight of each, at least 0.
+        up: Known up direction: the floor is within 20 degrees of being level. None: any plane, but objects on it must be as
+            high as a tenth of the scene; a plane with less on it is the large side of a flat object.
+        eyes: Camera positions.
+        seed: Seed of the draws.
+        facing: Surface normals at the points, if known: a floor faces upwards.
     """
     if len(points) < 50:
         return None
     generator = torch.Generator().manual_seed(seed)
-    # At most 2^24 categories can be drawn from.
+    # torch.multinomial is limited to 2^24 categories.
     some = torch.randperm(len(points), generator=generator)[: 1 << 20]
     share = weights[some].double().clamp(min=0)
     if not bool(share.sum() > 0):
@@ -156,7 +154,7 @@ def find_floor(
     chosen = torch.randint(len(drawn), (_PLANES, 3), generator=generator)
     corners = drawn[chosen]
     normals = unit(torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-    is_plane = normals.any(-1)  # the same point may be drawn twice
+    is_plane = normals.any(-1)  # not so if a point is drawn twice
     normals, corners, chosen = normals[is_plane], corners[is_plane], chosen[is_plane]
     if faced is not None:
         normals = torch.where((normals * faced[chosen].sum(1)).sum(-1, keepdim=True) < 0, -normals, normals)
@@ -167,7 +165,7 @@ def find_floor(
         normals = torch.where((normals @ up)[:, None] < 0, -normals, normals)
         normals = normals[is_level := normals @ up > _TILT]
         corners = corners[is_level]
-    if up is not None and eyes is not None and len(eyes) and len(normals):  # a ceiling is above them
+    if up is not None and eyes is not None and len(eyes) and len(normals):  # a ceiling is above the cameras
         is_below = (eyes.double() @ normals.T).median(0).values > (corners[:, 0] * normals).sum(-1)
         normals, corners = normals[is_below], corners[is_below]
     if not len(normals):
@@ -179,11 +177,11 @@ def find_floor(
         is_of &= faced @ normals.T > FACING
     best = int(is_of.sum(0).argmax())
     is_in = is_of[:, best]
-    if not bool(is_in.any()):  # no face of the plane faces as it does
+    if not bool(is_in.any()):  # none of its faces has its orientation
         return None
     best_row = int(is_in.nonzero()[0, 0])
     middle, normal, spreads = drawn[best_row], normals[best], drawn[0]
-    for _ in range(3):  # the least spread direction of what is in, and what is in then
+    for _ in range(3):  # refit: the inliers' direction of least variance, then new inliers
         middle = drawn[is_in].mean(0)
         spreads, axes = torch.linalg.eigh((drawn[is_in] - middle).mT @ (drawn[is_in] - middle) / int(is_in.sum()))
         normal = axes[:, 0]
@@ -198,12 +196,12 @@ def find_floor(
         normal, above, below = -normal, below, above
     one_sided = float(above) / max(float(above + below), 1.0)
     spread = float(spreads[1].clamp(min=0).sqrt()) / extent
-    is_unclear = up is None and one_sided < _LEAST_ABOVE
-    if is_in.double().mean() < _LEAST_SHARE or is_unclear or spread < _LEAST_SPREAD or not bool(above):
+    is_unclear = up is None and one_sided < _MIN_ABOVE
+    if is_in.double().mean() < _MIN_SHARE or is_unclear or spread < _MIN_SPREAD or not bool(above):
         return None
     heights = (drawn - middle) @ normal
     is_above = heights > 2 * tolerance
-    if up is None and float(torch.quantile(heights[is_above], 0.95)) < _LEAST_HEIGHT * extent:
+    if up is None and float(torch.quantile(heights[is_above], 0.95)) < _MIN_HEIGHT * extent:
         return None
     if not _is_open(drawn[is_in], drawn[is_above], normal, eyes):
         return None
@@ -227,7 +225,7 @@ def _is_open(floor: Tensor, above: Tensor, normal: Tensor, eyes: Tensor | None) 
         return torch.zeros(_SQUARES, _SQUARES, dtype=torch.bool).index_put_((cells[:, 0], cells[:, 1]), torch.tensor(True))
 
     bare, covered = squares(flat), squares(higher)
-    return float((bare & ~covered).sum()) > _LEAST_OPEN * float(bare.sum())
+    return float((bare & ~covered).sum()) > _MIN_OPEN * float(bare.sum())
 
 
 def stand_upright(
@@ -240,20 +238,20 @@ def stand_upright(
     facing: Float[Tensor, "n 3"] | None = None,
     up_from: UpFrom = "caller",
 ) -> tuple[Float[Tensor, " 3"], Floor | None]:
-    """The upward direction and the floor, as the options say; what was chosen is logged in one line.
+    """The up direction and the floor by the options; logs one line about the choice.
 
-    The direction is that of the options, else of the cameras (the mean of what is up in their images), else of a format that
-    defines it; a floor within 20 degrees of being level straightens it. Where none of these is there, it is that of a floor
-    across `default_up`, or of one with 1.5 times its points across any other direction, else `default_up` itself.
+    The direction is that of the options, else of the cameras (mean up direction of the images), else of a format that defines
+    one; a floor within 20 degrees of being level corrects it. Otherwise it is the normal of a floor perpendicular to
+    `default_up`, or of one with 1.5 times its points in any other orientation, else `default_up` itself.
 
     Args:
-        points: Of the scene.
-        weights: How much each counts, at least 0.
+        points: Points of the scene.
+        weights: Weight of each, at least 0.
         config: Options.
-        cameras: Of the photographs.
-        default_up: Upward direction where nothing else tells.
-        facing: Normals of the surface at the points, where they are known.
-        up_from: Where `default_up` comes from; a guess that nothing confirms is a warning.
+        cameras: Cameras of the photos.
+        default_up: Up direction if nothing else determines it.
+        facing: Surface normals at the points, if known.
+        up_from: Source of `default_up`; an unconfirmed guess is logged as a warning.
     """
     given, source = None, ""
     fallback = unit(torch.tensor(default_up, dtype=torch.float64))

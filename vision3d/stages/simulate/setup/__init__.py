@@ -1,1 +1,1 @@
-"""The whole simulation from a scene and options."""
+"""Sets up a simulation from a scene and options."""

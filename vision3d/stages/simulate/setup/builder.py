@@ -1,4 +1,4 @@
-"""From a scene to particles in a box of metres: one scale for all axes, masses from densities, floor and obstacles."""
+"""Converts a scene to particles in a box in meters: one scale for all axes, masses from densities, floor and obstacles."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -39,9 +39,9 @@ from vision3d.stages.simulate.world.world import DistanceField, World
 
 logger = logging.getLogger("vision3d.physics")
 
-_SMALL, _LARGE = 0.05, 20.0  # metres; what moves is never so small or large unless the options say so
-_MOST = 2_000_000  # particles
-_MOST_REFERENCE = 20_000
+_SMALL, _LARGE = 0.05, 20.0  # meters; limits of the default size of the moving part
+_MAX = 2_000_000  # maximum number of particles
+_MAX_REFERENCE = 20_000
 
 
 @torch.no_grad()
@@ -54,21 +54,21 @@ def set_up(
     default_up: Vector = (0.0, 0.0, 1.0),
     up_from: UpFrom = "caller",
 ) -> Setup:
-    """Particles and world of a scene.
+    """Creates particles and world of a scene.
 
     Args:
         scene: Gaussians of any mode, Gaussians on a mesh, or a mesh.
         config: Options.
-        select: The moving part, in place of `config.select`. The rest of the scene is static and not an obstacle.
-        cameras: Of the photographs, for the upward direction.
-        default_up: Upward direction where nothing else tells.
-        up_from: Where that comes from: a file format that defines it, or a guess (`stand_upright`).
+        select: Selection of the moving part instead of `config.select`. The rest is static and not an obstacle.
+        cameras: Cameras of the photos, for the up direction.
+        default_up: Up direction if nothing else determines it.
+        up_from: Source of `default_up`: a file format that defines it, or a guess (`stand_upright`).
 
     Raises:
-        InputError: The scene is empty or not finite, nothing is selected or opaque enough, a body begins in an obstacle, or a
+        InputError: The scene is empty or not finite, nothing is selected or opaque enough, a body starts in an obstacle, or a
             mesh cannot be used.
-        ConfigError: An option does not fit the scene, or the grid needs more memory than there is.
-        BackendError, MissingDependencyError: The engine does not run here.
+        ConfigError: An option does not suit the scene, or the grid needs more memory than available.
+        BackendError, MissingDependencyError: The engine is not available here.
     """
     builder = SceneBuilder(scene, config, select, cameras)
     ground = builder.find_ground(default_up, up_from)
@@ -80,60 +80,60 @@ def set_up(
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """Which way is up in a scene, and what of it lies on the floor."""
+    """Up direction of a scene, and its points on the floor."""
 
     up: Float[Tensor, " 3"]
     floor: Floor | None
-    """That is seen; None where there is none, or it is not wanted."""
+    """The detected floor; None if there is none or it is not wanted."""
     rough: float
-    """How far it rises above its plane, in the scene's units."""
+    """Height of its roughness above its plane, in the scene's units."""
     lying: Bool[Tensor, " n"] | None
-    """Points of the floor or below it."""
+    """Mask of points in the floor or below it."""
     selector: Selector
-    """Finds what is named among the points, whose `solid` are those that become particles."""
+    """Evaluates selections on the points; its `solid` points become particles."""
     bulk: tuple[Float[Tensor, " 3"], float]
-    """Middle and radius of the scene without its surroundings."""
+    """Center and radius of the scene without its surroundings."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where the scene is in the simulation, and the grid."""
+    """Placement of the scene in the simulation, and the grid."""
 
     placement: Placement
     longest: float
-    """Side of what moves, in the scene's units."""
+    """Longest side of the moving part, in the scene's units."""
     x: Float[Tensor, "n 3"]
-    """Points of the scene as they begin [m]."""
+    """Initial positions of the scene's points [m]."""
     moving: Bool[Tensor, " n"]
     base: float | None
     """Height of the floor along `up` [m]; None: no floor."""
     closing: tuple[Float[Tensor, " 3"], float] | None
     """Normal and height of the plane that closes bodies from below [m]."""
     ends: DistanceField | None
-    """Distances to the detected floor, which ends where it is seen to; None: endless, or no floor."""
+    """Distance field of the detected floor, which ends at its visible border; None: infinite, or no floor."""
     grid: Grid
     limit: int
     """Most particles."""
 
     @property
     def size(self) -> float:
-        """Longest side of what moves [m]."""
+        """Longest side of the moving part [m]."""
         return self.longest * self.placement.scale
 
 
 class SceneBuilder:
-    """Makes a `Setup` in steps: ground, parts, layout, particles, and all of it joined.
+    """Builds a `Setup` in steps: ground, parts, layout, particles, and their combination.
 
     Args:
         scene: Gaussians of any mode, Gaussians on a mesh, or a mesh.
         config: Options.
-        select: The moving part, in place of `config.select`.
-        cameras: Of the photographs.
+        select: Selection of the moving part instead of `config.select`.
+        cameras: Cameras of the photos.
 
     Raises:
         InputError: The scene is empty or not finite, or a mesh cannot be used.
-        ConfigError: An option does not fit the kind of scene.
-        BackendError: The engine does not run here.
+        ConfigError: An option does not suit the kind of scene.
+        BackendError: The engine is not available here.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class SceneBuilder:
             logger.info("flattened: %.3g %% of the trace of the covariances is lost", 100 * self.representation.lost)
 
     def find_ground(self, default_up: Vector = (0.0, 0.0, 1.0), up_from: UpFrom = "caller") -> Ground:
-        """Up and floor, see `set_up`."""
+        """Up direction and floor, see `set_up`."""
         config, representation = self.config, self.representation
         points, solid = representation.points, representation.opacities >= config.min_opacity
         samples, weights, facing, faces = points, representation.opacities, None, None
@@ -176,13 +176,13 @@ class SceneBuilder:
             apart, between = lying, (samples, lying[faces].all(1))  # a mesh has no surroundings
         elif floor is not None:
             found = floor_points(floor, points, solid, representation.colors)
-            lying, solid = found.lying, solid & ~found.hidden  # which go along with what they are under
+            lying, solid = found.lying, solid & ~found.hidden  # hidden points follow the object above them
             apart, rough = lying | ~near, min(found.rough, floor.thickness / 3)
         selector = Selector(points, representation.labels, solid, representation.noun, apart, representation.mask, between)
         return Ground(up, floor, rough, lying, selector, bulk)
 
     def find_parts(self, ground: Ground) -> list[Part]:
-        """The bodies that the options name.
+        """Selects the bodies of the options.
 
         Raises:
             InputError: Nothing is selected or opaque enough.
@@ -191,18 +191,18 @@ class SceneBuilder:
         return find_parts(self.representation, self.config, ground.selector, ground.lying, ground.bulk, given)
 
     def place(self, ground: Ground, parts: list[Part]) -> Layout:
-        """The scale, the floor and the grid.
+        """Chooses the scale, the floor and the grid.
 
         Raises:
-            InputError: What moves is too far away, too small or too large.
-            ConfigError: The grid needs more memory than there is, or does not hold what moves.
+            InputError: The moving part is too far away, too small or too large.
+            ConfigError: The grid needs more memory than available, or does not contain the moving part.
         """
         config, up, floor, points = self.config, ground.up, ground.floor, self.representation.points
         is_solid = torch.stack([part.solid for part in parts]).any(0)
         moving = torch.stack([part.members for part in parts]).any(0)
         low, high = points[is_solid].amin(0), points[is_solid].amax(0)
         center, longest = (low + high) / 2, float((high - low).max())
-        if isinstance(self.scene, GaussianScene):  # a single one, or many at one place, are as large as themselves
+        if isinstance(self.scene, GaussianScene):  # include their own size: points may coincide
             longest = max(longest, 2 * float(self.scene.scales[is_solid.to(self.scene.device)].median()))
         check_extent(self.scene, points[is_solid], longest)
         placement = Placement(center, _scale(config, longest))
@@ -210,7 +210,7 @@ class SceneBuilder:
         x = placement.to_metres(points)
         if floor is not None:
             x = torch.where(moving[:, None], x + config.drop * size * up, x)
-        limit = config.max_particles or (_MOST_REFERENCE if self.engine.name == "reference" else _MOST)
+        limit = config.max_particles or (_MAX_REFERENCE if self.engine.name == "reference" else _MAX)
         if isinstance(self.representation, Points3):
             limit = max(limit // (self.representation.rest.shape[-1] + 1), 1)
         cells = config.cells or automatic_cells([_some(x[part.solid], limit) for part in parts], size)
@@ -226,7 +226,7 @@ class SceneBuilder:
         return Layout(placement, longest, x, moving, base, closing, ends, grid, limit)
 
     def fill(self, layout: Layout, parts: list[Part]) -> list[BodyParticles]:
-        """The particles of each body."""
+        """Fills each body with particles."""
         spacing, share = layout.grid.spacing, layout.limit // len(parts)
         bodies = []
         for part in parts:
@@ -238,11 +238,11 @@ class SceneBuilder:
         return bodies
 
     def join(self, ground: Ground, layout: Layout, parts: list[Part], bodies: list[BodyParticles]) -> Setup:
-        """All bodies as one set of particles in their world.
+        """Combines all bodies to one set of particles in their world.
 
         Raises:
-            InputError: A body begins in an obstacle.
-            ConfigError: Speeds or stiffness want too many time steps.
+            InputError: A body starts in an obstacle.
+            ConfigError: Speeds or stiffness require too many time steps.
         """
         config, grid, placement = self.config, layout.grid, layout.placement
         x, counts = torch.cat([body.x for body in bodies]), [len(body.x) for body in bodies]
@@ -297,7 +297,7 @@ class SceneBuilder:
         return setup
 
     def _solids(self, ground: Ground, layout: Layout, x: Tensor) -> tuple[tuple[Boundary, ...], dict[str, DistanceField], int]:
-        """What stops the particles, the distance fields of that, and how many of the first are no collider."""
+        """Boundaries, their distance fields, and the number of leading boundaries that are not from the collider."""
         config, placement = self.config, layout.placement
         boundaries, fields = place_boundaries(config, placement, layout.grid.spacing, ground.up, layout.base, layout.ends)
         count = len(boundaries)
@@ -326,7 +326,7 @@ def _some(x: Tensor, count: int) -> Tensor:
 
 
 def _engine(name: str) -> type[Engine]:
-    """The engine of this name; where a package that it needs is missing, the fastest of the others."""
+    """The engine of this name; if a package it needs is missing, the fastest other one."""
     try:
         return choose_engine(name)
     except MissingDependencyError as error:
@@ -345,7 +345,7 @@ def _scale(config: SimulateConfig, longest: float) -> float:
 
 
 def _floor_height(config: SimulateConfig, ground: Ground, placement: Placement, x: Tensor, size: float) -> float | None:
-    """Of the floor along `up`, in the simulation [m]."""
+    """Height of the floor along `up`, in the simulation [m]."""
     if config.floor == "none":
         return None
     if ground.floor is not None:

@@ -1,4 +1,4 @@
-"""What of a scene and its options no simulation can be made of: lengths, memory, time steps and speeds beyond bounds."""
+"""Rejects scenes and options that cannot be simulated: limits of lengths, memory, time steps and speeds."""
 
 import logging
 import math
@@ -19,34 +19,34 @@ from vision3d.stages.simulate.world.time_step import SOUND_COURANT, VELOCITY_COU
 
 logger = logging.getLogger("vision3d.physics")
 
-_MOST_UNITS = 1e9  # of lengths
-_MOST_STEPS, _MANY_STEPS = 1e6, 5e3  # a frame
-_MOST_MACH, _MANY_MACH = 100.0, 10.0  # speeds over that of sound in the softest body
+_MAX_UNITS = 1e9  # maximum length; its inverse is the minimum
+_MAX_STEPS, _MANY_STEPS = 1e6, 5e3  # maximum per frame, and from where to warn
+_MAX_MACH, _MANY_MACH = 100.0, 10.0  # speed over the speed of sound in the softest body
 
 
 def check_extent(scene: Movable, points: Tensor, longest: float) -> None:
-    """Lengths whose squares float32 cannot hold end as numbers that are not finite, deep in some decomposition.
+    """Rejects lengths whose squares overflow float32, which would end as values that are not finite in some decomposition.
 
     Raises:
-        InputError: What moves is too far away, too small or too large.
+        InputError: The moving part is too far away, too small or too large.
     """
     reach = float(points.abs().max())
-    if reach > _MOST_UNITS or not longest >= 1 / _MOST_UNITS:
+    if reach > _MAX_UNITS or not longest >= 1 / _MAX_UNITS:
         raise InputError(
             f"scene: the moving part reaches {reach:.3g} units from the origin and is {longest:.3g} long; want at most "
-            f"{_MOST_UNITS:.0e} and at least {1 / _MOST_UNITS:.0e}: scale the scene"
+            f"{_MAX_UNITS:.0e} and at least {1 / _MAX_UNITS:.0e}: scale the scene"
         )
     if isinstance(scene, GaussianScene):
-        count = int((scene.log_scales > math.log(_MOST_UNITS)).any(-1).sum())
+        count = int((scene.log_scales > math.log(_MAX_UNITS)).any(-1).sum())
         if count:
             raise InputError(
-                f"scene: {count} of {len(scene)} Gaussians have a log scale above {math.log(_MOST_UNITS):.3g} "
+                f"scene: {count} of {len(scene)} Gaussians have a log scale above {math.log(_MAX_UNITS):.3g} "
                 f"(the largest {float(scene.log_scales.max()):.3g}, the moving part is {longest:.3g} units long); remove them"
             )
 
 
 def check_memory(config: SimulateConfig, engine: type[Engine], grid: Grid, num_particles: int, cells: int) -> None:
-    """Compare the memory of grid and particles with what there is.
+    """Compares the memory for grid and particles with what is available.
 
     Raises:
         ConfigError: They need more.
@@ -65,7 +65,7 @@ def check_memory(config: SimulateConfig, engine: type[Engine], grid: Grid, num_p
 
 
 def check_steps(config: SimulateConfig, parts: list[Part], spacing: float) -> None:
-    """Sound may cross part of a cell in a time step: a body as stiff as nothing is would never reach its next frame.
+    """Sound may cross part of a cell in a time step: an unrealistically stiff body would never reach its next frame.
 
     Raises:
         ConfigError: A frame would take more than a million steps.
@@ -73,22 +73,22 @@ def check_steps(config: SimulateConfig, parts: list[Part], spacing: float) -> No
     for part in parts:
         speed = part.body.material.wave_speed
         steps = speed / (SOUND_COURANT * spacing) / config.fps
-        text = f"{part.name}: sound of {speed:.3g} m/s crosses cells of {spacing:.3g} m: {steps:.3g} time steps a frame"
-        if steps > _MOST_STEPS:
-            raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MOST_STEPS:.0e}; use less, or fewer cells")
+        text = f"{part.name}: sound of {speed:.3g} m/s crosses cells of {spacing:.3g} m: {steps:.3g} time steps per frame"
+        if steps > _MAX_STEPS:
+            raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MAX_STEPS:.0e}; use less, or fewer cells")
         if steps > _MANY_STEPS:
             logger.warning("%s; a lower youngs_modulus or fewer cells are faster", text)
 
 
 def check_speeds(config: SimulateConfig, parts: list[Part], grid: Grid, spacing: float) -> None:
-    """What is far faster than sound in a body passes through itself, and crosses more cells than there are time steps for.
+    """At speeds far above that of sound, bodies pass through themselves and cross more cells than there are time steps for.
 
     Raises:
-        ConfigError: A speed is beyond 100 times that of sound, or too many cells a frame.
+        ConfigError: A speed is over 100 times that of sound, or crosses too many cells per frame.
     """
     room = spacing * max(grid.shape)
     fall = math.sqrt(2 * abs(config.gravity) * room)
-    speeds = {"gravity": (fall, f"got {config.gravity:g} m/s^2, with which a fall of {room:.3g} m ends at {fall:.3g} m/s")}
+    speeds = {"gravity": (fall, f"got {config.gravity:g} m/s^2, a fall of {room:.3g} m ends at {fall:.3g} m/s")}
     for index, part in enumerate(parts):
         prefix = f"bodies[{index}]." if config.bodies else ""
         given = math.hypot(*part.body.velocity)
@@ -106,24 +106,24 @@ def check_speeds(config: SimulateConfig, parts: list[Part], grid: Grid, spacing:
     sound = min(sounds, default=math.inf)
     for key, (speed, text) in speeds.items():
         cells, times = speed / spacing / config.fps, speed / sound
-        if times > _MOST_MACH or cells > _MOST_STEPS * VELOCITY_COURANT:
+        if times > _MAX_MACH or cells > _MAX_STEPS * VELOCITY_COURANT:
             raise ConfigError(
                 key,
-                f"{text}: {times:.3g} times the speed of sound ({sound:.3g} m/s) and {cells:.3g} cells a frame; "
-                f"want at most {_MOST_MACH:g} times and {_MOST_STEPS * VELOCITY_COURANT:.0e} cells",
+                f"{text}: {times:.3g} times the speed of sound ({sound:.3g} m/s) and {cells:.3g} cells per frame; "
+                f"want at most {_MAX_MACH:g} times and {_MAX_STEPS * VELOCITY_COURANT:.0e} cells",
             )
         if times > _MANY_MACH or cells > _MANY_STEPS * VELOCITY_COURANT:
             logger.warning(
-                "%s: %s: %.3g times the speed of sound (%.3g m/s), an impact that crushes it; %.3g cells a frame",
+                "%s: %s: %.3g times the speed of sound (%.3g m/s), an impact would crush it; %.3g cells per frame",
                 key, text, times, sound, cells,
             )  # fmt: skip
 
 
 def check_apart(setup: Setup, parts: list[Part], bodies: list[BodyParticles]) -> None:
-    """Bodies may touch obstacles, but not begin inside of them.
+    """Bodies may touch obstacles, but not start inside them.
 
     Raises:
-        InputError: More than half of one begins inside of an obstacle.
+        InputError: More than half of one starts inside an obstacle.
     """
     first = 0
     for part, body in zip(parts, bodies):
@@ -132,5 +132,5 @@ def check_apart(setup: Setup, parts: list[Part], bodies: list[BodyParticles]) ->
         buried = start_outside(setup.world, x)
         if buried is not None and buried[1] > 0.5 * len(x):
             raise InputError(
-                f"{part.name}: {buried[1]} of its {len(x)} particles start inside of obstacle {buried[0]}; move one of the two"
+                f"{part.name}: {buried[1]} of its {len(x)} particles start inside obstacle {buried[0]}; move one of the two"
             )

@@ -1,4 +1,4 @@
-"""Parts of a scene that are held, led along a way or pushed: which particles they are."""
+"""Parts of a scene that are held, moved (kinematic) or given an impulse: their particles."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Reach:
         others[self.core_particles] = False
         rows = others.nonzero()[:, 0]
         if len(rows):
-            # Of all points of the scene the nearest one says where a particle inside belongs.
+            # The nearest of all points of the scene determines the part of a particle inside.
             nearest = knn(self.points, self.x[rows])[1][:, 0]
             found[rows] = mask[nearest]
         return found
@@ -42,10 +42,10 @@ class Reach:
 def motions_of(
     config: SimulateConfig, selector: Selector, reach: Reach, placement: Placement
 ) -> tuple[tuple[Motion, ...], Int64[Tensor, " p"]]:
-    """What is held or led, and for each particle which of them leads it, -1 for none.
+    """Prescribed motions, and the index of each particle's motion, -1 for none.
 
     Raises:
-        InputError: A selection holds no particle.
+        InputError: A selection contains no particle.
     """
     motions: list[Motion] = []
     led = torch.full((len(reach.x),), -1, dtype=torch.int64)
@@ -69,11 +69,11 @@ def motions_of(
 
 def _check_any(is_in: Tensor, key: str) -> None:
     if not bool(is_in.any()):
-        raise InputError(f"{key}: holds no moving particle, want at least one")
+        raise InputError(f"{key}: contains no moving particle, want at least one")
 
 
 def pushes_of(impulses: Sequence[Impulse], selector: Selector, reach: Reach) -> tuple[Push, ...]:
-    """The impulses by their times, each on the particles that it selects."""
+    """The impulses by time, each with its selected particles."""
     pushes = []
     for index, impulse in enumerate(sorted(impulses, key=lambda impulse: impulse.time)):
         is_in = torch.ones(len(reach.x), dtype=torch.bool)

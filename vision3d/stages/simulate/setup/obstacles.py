@@ -1,4 +1,4 @@
-"""Obstacles and air of the options in the simulation's metres."""
+"""Obstacles and winds of the options, converted to the simulation's meters."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -18,28 +18,28 @@ from vision3d.stages.simulate.world.world import DistanceField, World
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Where the simulation is in the scene."""
+    """Similarity transform between scene and simulation."""
 
     center: Float[Tensor, " 3"]
-    """What is 0 in the simulation."""
+    """Origin of the simulation, in the scene."""
     scale: float
-    """Metres in the unit of the scene."""
+    """Meters per unit of the scene."""
 
     def to_metres(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Points of the scene in the simulation."""
+        """Scene coordinates to simulation coordinates."""
         return (points.double() - self.center) * self.scale
 
     def to_scene(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Positions of the simulation in the scene."""
+        """Simulation coordinates to scene coordinates."""
         return x.double() / self.scale + self.center
 
     def boundary(self, boundary: Boundary) -> Boundary:
-        """A boundary of the scene in the simulation; velocities are in m/s already."""
+        """Converts a boundary to simulation coordinates; its velocities are in m/s already."""
         a, b, c = (self.scale * length for length in boundary.half_size)
         return replace(boundary, center=self.point(boundary.center), half_size=(a, b, c), radius=self.scale * boundary.radius)
 
     def point(self, point: Vector) -> Vector:
-        """One point of the scene in the simulation."""
+        """Converts one point to simulation coordinates."""
         x, y, z = self.to_metres(torch.tensor([point], dtype=torch.float64))[0].tolist()
         return x, y, z
 
@@ -52,15 +52,15 @@ def place_boundaries(
     base: float | None,
     floor: DistanceField | None = None,
 ) -> tuple[tuple[Boundary, ...], dict[str, DistanceField]]:
-    """All boundaries of the options, the floor last, and the distances of the meshes.
+    """All boundaries of the options, the floor last, and the distance fields of the meshes.
 
     Args:
         config: Options.
-        placement: Of the simulation.
-        spacing: Of the grid [m].
-        up: Unit.
-        base: Height of the floor along `up` [m]; None: there is none.
-        floor: Of one that ends, in its `floor_frame` at that height.
+        placement: Placement of the simulation.
+        spacing: Spacing of the grid [m].
+        up: Up direction, unit length.
+        base: Height of the floor along `up` [m]; None: no floor.
+        floor: Distance field of a floor that ends, in its `floor_frame` at that height.
 
     Raises:
         InputError: A mesh cannot be read, or encloses nothing.
@@ -83,7 +83,7 @@ def place_boundaries(
 
 
 def keyframed(mover: Mover, placement: Placement) -> list[Boundary]:
-    """One boundary a stretch of a mover's way, in the simulation: before, between and after its keyframes."""
+    """One boundary per segment of a mover's path, in simulation coordinates: before, between and after its keyframes."""
     solid, frames = placement.boundary(mover.solid), mover.keyframes
     still = {"velocity": (0.0, 0.0, 0.0), "angular_velocity": (0.0, 0.0, 0.0)}
 
@@ -105,12 +105,12 @@ def keyframed(mover: Mover, placement: Placement) -> list[Boundary]:
 
 
 def place_winds(config: SimulateConfig, placement: Placement) -> tuple[Wind, ...]:
-    """Winds in the simulation."""
+    """Winds in simulation coordinates."""
     return tuple(replace(w, low=placement.point(w.low), high=placement.point(w.high)) for w in config.winds)
 
 
 def start_outside(world: World, x: Float[Tensor, "n 3"]) -> tuple[int, int] | None:
-    """The boundary with the most particles over a cell inside of it at the start, and their number; None: none has any."""
+    """The boundary with the most particles over one cell inside it at the start, and their number; None if none."""
     worst = None
     for index, boundary in enumerate(world.boundaries):
         if boundary.start > 0:
@@ -123,7 +123,7 @@ def start_outside(world: World, x: Float[Tensor, "n 3"]) -> tuple[int, int] | No
 
 
 def _turn(before: tuple[float, ...], after: tuple[float, ...]) -> Float[Tensor, " 3"]:
-    """Rotation vector from one orientation to the other, the short way, along the axes of the world."""
+    """Rotation vector from one orientation to the other, at most 180 degrees, along world axes."""
     first, second = torch.tensor(before, dtype=torch.float64), torch.tensor(after, dtype=torch.float64)
     inverse = first * first.new_tensor([1.0, -1.0, -1.0, -1.0])
     return so3_log(quat_to_rotmat(multiply(second, inverse)))

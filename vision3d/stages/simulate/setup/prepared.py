@@ -1,4 +1,4 @@
-"""A scene ready to move, as `setup.set_up` makes it and `simulation.Simulation` takes it."""
+"""A scene ready to simulate: result of `setup.set_up`, input of `simulation.Simulation`."""
 
 from dataclasses import dataclass
 
@@ -29,36 +29,36 @@ class Push:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """A scene ready to move."""
+    """A scene ready to simulate."""
 
     particles: Particles
-    """In metres about the middle of what moves."""
+    """In meters about the center of the moving part."""
     world: World
     engine: type[Engine]
     representation: Representation
     core_rows: Int64[Tensor, " c"]
     """Rows of the scene that are particles."""
     core_particles: Int64[Tensor, " c"]
-    """Which particles they are; the others fill bodies, or are centres of clusters."""
+    """Their particles; the others fill bodies, or are centers of clusters."""
     followers: Followers
-    """Rows that go along."""
+    """Rows that follow particles."""
     pushes: tuple[Push, ...]
     """By time."""
     center: Float[Tensor, " 3"]
-    """What is 0 in the simulation, in the scene."""
+    """Origin of the simulation, in the scene."""
     scale: float
-    """Metres in the unit of the scene, the same along all axes."""
+    """Meters per unit of the scene, the same along all axes."""
     up: Float[Tensor, " 3"]
     floor_point: Float[Tensor, " 3"] | None
-    """Of a floor that is not seen in the scene but was put there, in the scene's units."""
+    """A point of a floor that was added rather than detected, in the scene's units."""
     num_inside: int
-    """Particles that fill bodies."""
+    """Number of particles that fill bodies."""
     cameras: Cameras | None = None
-    """Of the photographs."""
+    """Cameras of the photos."""
     num_boundaries: int = 0
-    """Of those of the world, the first ones: all but the collider. The floor is the last of these."""
+    """Number of leading boundaries in the world that are not from the collider. The floor is the last of these."""
     corners: Corners | None = None
-    """Of the simulated Gaussians, which are the first particles, where those are corners (`points3`)."""
+    """Corners of the simulated Gaussians, which are the first particles (`points3`)."""
 
     @property
     def cores(self) -> Int64[Tensor, " c"]:
@@ -69,5 +69,5 @@ class Setup:
         return Placement(self.center, self.scale)
 
     def to_scene(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Positions of the simulation in the scene."""
+        """Simulation coordinates to scene coordinates."""
         return x.double() / self.scale + self.center

@@ -1,1 +1,1 @@
-"""What particles live in: the grid, solids, distance fields, and how long a time step may be."""
+"""World of the particles: the grid, solids, distance fields, and the time step limit."""

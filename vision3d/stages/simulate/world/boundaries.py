@@ -1,7 +1,7 @@
-"""Obstacles and containers: planes, boxes, balls and meshes that stop the grid's velocities, with friction.
+"""Obstacles and containers: planes, boxes, spheres and meshes that constrain the grid's velocities, with friction.
 
-Kinds as in Taichi Elements; friction is Coulomb's on what the contact takes from the normal velocity (Stomakhin et al. 2013,
-eq. 11).
+Kinds as in Taichi Elements; Coulomb friction is proportional to the normal velocity that contact removes (Stomakhin et al.
+2013, eq. 11).
 """
 
 import torch
@@ -22,8 +22,8 @@ def distance(
     Args:
         boundary: The solid.
         points: Positions [m].
-        time: For solids that move [s].
-        field: Of boundaries of the shape mesh.
+        time: Time, for moving solids [s].
+        field: Distance field, for boundaries of shape mesh.
     """
     offsets = points - points.new_tensor(center_at(boundary, time))
     turn = rotation_by(boundary.angular_velocity, time - boundary.start).to(points)
@@ -47,7 +47,7 @@ def distance(
 
 
 def center_at(boundary: Boundary, time: float) -> tuple[float, float, float]:
-    """Where the centre is [m]."""
+    """Center at a time [m]."""
     x, y, z = (c + (time - boundary.start) * v for c, v in zip(boundary.center, boundary.velocity))
     return x, y, z
 
@@ -65,15 +65,15 @@ def after_contact(
     time: float = 0.0,
     friction_scale: Float[Tensor, " n"] | float = 1.0,
 ) -> Float[Tensor, "n 3"]:
-    """Velocities [m/s] of material at points of the surface after contact.
+    """Velocities [m/s] after contact of material at points on the surface.
 
     Args:
         boundary: The solid.
-        v: Before [m/s].
-        points: Where [m].
-        normals: Unit, towards the free side.
-        time: For solids that move [s].
-        friction_scale: Of the material there, at least 0.
+        v: Velocities before contact [m/s].
+        points: Positions [m].
+        normals: Unit normals, towards the free side.
+        time: Time, for moving solids [s].
+        friction_scale: Factor of friction for the material at each point, at least 0.
     """
     arms = points - points.new_tensor(center_at(boundary, time))
     own = v.new_tensor(boundary.velocity) + torch.linalg.cross(v.new_tensor(boundary.angular_velocity).expand_as(arms), arms)
@@ -94,9 +94,9 @@ def after_contact(
 
 
 def ways_out(normals: Float[Tensor, "n 3"]) -> Int64[Tensor, " n"]:
-    """Which way out of a solid is shortest along an axis of the grid: twice the axis, plus 1 towards its negative end.
+    """Grid direction of the shortest way out of a solid: twice the axis, plus 1 towards its negative end.
 
-    Where two are about equal the first counts, so that rounding does not decide.
+    Near ties go to the first, so that rounding does not decide.
     """
     size = normals.abs()
     axis = torch.where(size[:, 1] > size[:, 0] + _EQUAL, 1, 0)
@@ -114,22 +114,22 @@ def apply(
     field: DistanceField | None = None,
     friction_scale: Float[Tensor, " n"] | None = None,
 ) -> tuple[Float[Tensor, "n 3"], float]:
-    """Velocities of the grid's nodes after contact, and the work of the solid [J].
+    """Velocities of the grid's nodes after contact, and the work done by the solid [J].
 
-    Where the surface passes between a node inside and the next one on its way out, the velocity interpolated between the two is
-    that of the material at the surface. What the contact changes there is an impulse on both nodes by their shares, so the
-    height at rest depends on the surface and not on the nodes around it. Deeper nodes meet the solid by themselves. Solids of
-    the kind `separate` act where material has reached their surface (`touches`); the others hold what is within 1.5 cells.
+    Where the surface is between a node inside and its neighbor outwards, the velocity interpolated at the surface is
+    constrained. The change is an impulse on both nodes by their weights, so the resting height depends on the surface and not
+    on the nodes around it. Deeper nodes are constrained individually. Solids of kind `separate` act where material has reached
+    their surface (`touches`); the others act on material within 1.5 cells.
 
     Args:
         boundary: The solid.
-        v: Of nodes with mass [m/s].
-        mass: Of them [kg].
-        rows: Which nodes they are, ascending.
-        grid: Theirs.
-        time: For solids that move, and for its time window [s].
-        field: Of boundaries of the shape mesh.
-        friction_scale: Of the material at the nodes; 1 when None.
+        v: Velocities of nodes with mass [m/s].
+        mass: Masses of these nodes [kg].
+        rows: Their indices, ascending.
+        grid: The grid.
+        time: Time, for moving solids and time windows [s].
+        field: Distance field, for boundaries of shape mesh.
+        friction_scale: Factor of friction for the material at the nodes; 1 when None.
     """
     if not is_there(boundary, time) or not len(rows):
         return v, 0.0
@@ -138,7 +138,7 @@ def apply(
     ways = torch.where(distances < 0, ways_out(normals), -1)
     strides = torch.tensor([grid.shape[1] * grid.shape[2], grid.shape[2], 1], device=v.device)
     v, work = v.clone(), 0.0
-    for way in range(6):  # nodes of one way share none with each other
+    for way in range(6):  # pairs along one direction share no node
         inner = (ways == way).nonzero()[:, 0]
         if not len(inner):
             continue
@@ -168,22 +168,22 @@ def apply(
 
 
 def touches(mass: Float[Tensor, " n"], next_mass: Float[Tensor, " n"], height: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """Whether material has come as far as a surface above a node.
+    """Whether material has reached a surface above a node.
 
-    Nodes get mass from up to 1.5 cells away, before anything touches. When it does, the masses of the node and the next one
-    outwards are as those of a half space of material that ends at the surface, or more inwards; this ratio does not depend on
-    how wide or dense a foot is.
+    Nodes get mass from up to 1.5 cells away, before contact. At contact, the masses of the node and its neighbor outwards have
+    the ratio of a half-space of material that ends at the surface, or a larger one; it does not depend on the width or density
+    of the material.
 
     Args:
-        mass: Of nodes in the solid [kg].
-        next_mass: Of the next ones towards the outside [kg].
-        height: Of the surface above the first ones [cells].
+        mass: Masses of nodes in the solid [kg].
+        next_mass: Masses of their neighbors outwards [kg].
+        height: Height of the surface above the first nodes [cells].
     """
     return mass * _half_space(height - 1) >= next_mass * _half_space(height)
 
 
 def _half_space(height: Tensor) -> Tensor:
-    """Up to a factor, the mass that a node has of a half space of material `height` cells above it: of layers of particles half
+    """Mass, up to a factor, that a node has of a half-space of material up to `height` cells above it: layers of particles half
     a cell apart, the first a quarter of a cell inside."""
     layers = 0.25 + 0.5 * torch.arange(6, dtype=height.dtype, device=height.device)
     far = (height[..., None] + layers).abs()
@@ -198,7 +198,7 @@ def _box(offsets: Tensor, half_size: Tensor) -> tuple[Tensor, Tensor]:
     outside = beyond.clamp(min=0)
     far = torch.linalg.vector_norm(outside, dim=-1)
     depth, axis = beyond.max(-1)
-    # Inside, the nearest face; outside, the nearest point of the surface.
+    # Inside: the nearest face; outside: the nearest point of the surface.
     face = torch.nn.functional.one_hot(axis, 3).to(offsets)
     directions = torch.where((far > 0)[:, None], outside / torch.where(far == 0, 1, far)[:, None], face)
     signs = torch.where(offsets < 0, -1.0, 1.0).to(offsets)
@@ -206,7 +206,7 @@ def _box(offsets: Tensor, half_size: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sampled(points: Tensor, field: DistanceField) -> tuple[Tensor, Tensor]:
-    """Trilinear distances and their gradients' directions; beyond the box everything is free."""
+    """Trilinear distances and directions of their gradients; everything outside the box is free."""
     values = field.values.to(points)
     last = torch.tensor(values.shape, device=points.device) - 1
     scaled = (points - points.new_tensor(field.origin)) / field.spacing

@@ -1,4 +1,4 @@
-"""Cells of a grid that have points, and the volumes that these stand for."""
+"""Occupied cells of a grid, and the volumes that points represent."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -6,17 +6,17 @@ from torch import Tensor
 
 
 def cell_volumes(x: Float[Tensor, "n 3"], spacing: float) -> Float[Tensor, " n"]:
-    """Volumes [m^3]: the cells that points are in, shared by the points of each (as in PhysGaussian).
+    """Volumes [m^3] of points: those of their cells, shared by the points in each (as in PhysGaussian).
 
-    The sum is the volume of the cells with points, however many points there are; a side of length L counts as about L + h.
+    The sum is the volume of the occupied cells, independent of the number of points; a side of length L counts as about L + h.
     """
     which, counts = occupied_cells(x, spacing)
     return spacing**3 / counts[which].to(x)
 
 
 def occupied_cells(x: Float[Tensor, "n 3"], spacing: float) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " c"]]:
-    """The cell that each point is in, and how many points each of these cells has."""
-    low = x.amin(0) - spacing / 2  # no point is on the border of two cells by construction
+    """The cell of each point, and the number of points in each occupied cell."""
+    low = x.amin(0) - spacing / 2  # so that the extreme points are not on a border of cells
     cells = ((x - low) / spacing).floor().long()
     keys = (cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2]
     _, which, counts = torch.unique(keys, return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""Meshes as obstacles: their distances on a lattice."""
+"""Meshes as obstacles: sampled distance fields."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from vision3d.io.glb import in_scene_axes
 from vision3d.scene import Mesh
 from vision3d.stages.simulate.world.world import DistanceField
 
-_MOST_NODES = 96  # along the longest side
+_MAX_NODES = 96  # along the longest side
 
 
 def load_mesh(path: Path | str) -> Mesh:
-    """The mesh of an obstacle; that of a .glb of `vision3d mesh` has the axes of its scene.
+    """Reads the mesh of an obstacle; a .glb of `vision3d mesh` has the axes of its scene.
 
     Raises:
-        InputError: The file holds something else, cannot be read, or has no faces.
+        InputError: The file has other content, cannot be read, or has no faces.
     """
     mesh = in_scene_axes(path, Mesh.load(path).validate())
     if not mesh.num_faces:
@@ -29,26 +29,26 @@ def load_mesh(path: Path | str) -> Mesh:
 
 
 def mesh_field(mesh: Mesh, scale: float, spacing: float) -> DistanceField:
-    """Signed distances of a mesh, in its own frame times `scale`; inside is where its winding number is over 0.5.
+    """Signed distance field of a mesh, in its own frame times `scale`; inside is where the winding number is over 0.5.
 
     Args:
-        mesh: Closed, as far as its inside shall be solid; small holes do no harm.
-        scale: Metres in the unit of the mesh.
-        spacing: Of the grid [m]; the lattice has half of it, or 96 nodes along the longest side.
+        mesh: Closed where it should be solid; small holes do no harm.
+        scale: Meters per unit of the mesh.
+        spacing: Spacing of the grid [m]; the field has half of it, or 96 nodes along the longest side.
 
     Raises:
-        InputError: Nothing is inside: the mesh is open, or thinner than the lattice sees.
+        InputError: Nothing is inside: the mesh is open, or too thin for the field's spacing.
     """
     vertices = mesh.vertices.detach().cpu().double() * scale
     low, high = vertices.amin(0), vertices.amax(0)
-    step = max(spacing / 2, float((high - low).max()) / (_MOST_NODES - 5))
+    step = max(spacing / 2, float((high - low).max()) / (_MAX_NODES - 5))
     counts = (((high - low) / step).ceil().long() + 5).tolist()
     origin = low - 2 * step
     places = torch.cartesian_prod(*(torch.arange(count, dtype=torch.float64) for count in counts))
     points = origin + step * places
     distances = surface_distances(vertices, mesh.faces.cpu(), points, exact_within=4 * step)
     inside = _inside(vertices, mesh.faces.cpu(), points, distances, counts, step)
-    if not bool((inside & (distances > step / 2)).any()):  # beside a sheet the winding number is about a half
+    if not bool((inside & (distances > step / 2)).any()):  # next to a sheet the winding number is about a half
         raise InputError(f"{mesh!r}: encloses nothing at a spacing of {step:.3g} m; want a closed mesh, or a finer grid")
     values = torch.where(inside, -distances, distances).view(*counts)
     x, y, z = origin.tolist()
@@ -56,7 +56,7 @@ def mesh_field(mesh: Mesh, scale: float, spacing: float) -> DistanceField:
 
 
 def _inside(vertices: Tensor, faces: Tensor, points: Tensor, distances: Tensor, counts: list[int], step: float) -> Tensor:
-    """Winding numbers near the surface; away from it one for each connected part, whose sign is the same throughout."""
+    """Winding numbers, exact near the surface; elsewhere one per connected component of constant sign."""
     from scipy import ndimage
 
     far = (distances > step).view(*counts).numpy()

@@ -1,4 +1,4 @@
-"""What every engine moves: particles with masses, velocities and deformations, and the grid that they meet on."""
+"""State of every engine: particles with masses, velocities and deformations, and the grid they interact through."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,19 +24,19 @@ class Particles:
     C: Float[Tensor, "n 3 3"]
     """Gradients of the velocity [1/s]; the affine part of APIC."""
     F: Float[Tensor, "n 3 3"]
-    """Elastic deformation gradients, from the identity; of plastic materials not the whole deformation."""
+    """Elastic deformation gradients, initially the identity; for plastic materials not the total deformation."""
     F_total: Float[Tensor, "n 3 3"]
-    """Deformation gradients since rest, which no plastic flow takes back: what moves the shapes of Gaussians."""
+    """Total deformation gradients since the rest state, including plastic flow: they deform the shapes of Gaussians."""
     memory: Float[Tensor, " n"]
     """Internal variable of the material (`plasticity`)."""
     mass: Float[Tensor, " n"]
     """Masses [kg]."""
     volume: Float[Tensor, " n"]
-    """Volumes at rest [m^3]."""
+    """Volumes in the rest state [m^3]."""
     body: Int64[Tensor, " n"]
-    """Which material each particle is of."""
+    """Index of each particle's material."""
     motion: Int64[Tensor, " n"]
-    """Which of `World.motions` leads each particle; -1: none."""
+    """Index into `World.motions` of each kinematic particle; -1: free."""
 
     @classmethod
     def at_rest(
@@ -50,19 +50,19 @@ class Particles:
         C: Float[Tensor, "n 3 3"] | None = None,
         motion: Int64[Tensor, " n"] | None = None,
     ) -> "Particles":
-        """Particles that are not deformed; masses follow from volumes and densities.
+        """Creates undeformed particles; masses follow from volumes and densities.
 
         Args:
             x: Positions [m].
-            volume: Volumes [m^3]; 0 of tracers, which have no mass and go with the others.
-            materials: One for each body.
-            body: Index into `materials`; all of body 0 when None.
+            volume: Volumes [m^3]; 0 for tracers, which have no mass and follow the others.
+            materials: One per body.
+            body: Index into `materials`; all 0 when None.
             v: Velocities; 0 when None.
-            C: Velocity gradients; 0 when None. A body that turns at the start loses energy in its first step without them.
+            C: Velocity gradients; 0 when None. Without them, a body that starts rotating loses energy in its first step.
             motion: Index into `World.motions`; -1, none, when None.
 
         Raises:
-            ShapeError: Shapes don't fit.
+            ShapeError: Shapes do not match.
             InputError: There are no particles, a value is not finite, a volume is < 0, or a body has no material.
         """
         count = len(x)
@@ -96,11 +96,11 @@ class Particles:
 
     @property
     def center(self) -> Float[Tensor, " 3"]:
-        """Centre of mass [m]."""
+        """Center of mass [m]."""
         return (self.mass[:, None] * self.x).sum(0) / self.mass.sum()
 
     def angular_momentum(self, spacing: float) -> Float[Tensor, " 3"]:
-        """About the origin [kg m^2/s]: x cross v, and the part that APIC keeps in C, h^2/4 m (C - C^T)'s axis.
+        """About the origin [kg m^2/s]: x cross v, plus the part that APIC stores in C, the axis of h^2/4 m (C - C^T).
 
         Jiang et al. 2015, section 5.3; this sum is what the transfers conserve.
         """
@@ -109,12 +109,12 @@ class Particles:
         return (self.mass[:, None] * (torch.linalg.cross(self.x, self.v) + spacing**2 / 4 * inner)).sum(0)
 
     def kinetic_energy(self, spacing: float) -> Float[Tensor, ""]:
-        """Of velocities and of their gradients within a cell [J]."""
+        """Kinetic energy, including that of velocity gradients within a cell [J]."""
         inner = spacing**2 / 4 * self.C.square().sum((-2, -1))
         return (self.mass * (self.v.square().sum(-1) + inner)).sum() / 2
 
     def elastic_energy(self, materials: Sequence[Material]) -> Float[Tensor, ""]:
-        """Of deformations [J]."""
+        """Elastic energy [J]."""
         total = self.x.new_zeros(())
         for index, material in enumerate(materials):
             rows = self.body == index
@@ -122,7 +122,7 @@ class Particles:
         return total
 
     def replace(self, **values: Tensor) -> "Particles":
-        """These particles with other values."""
+        """A copy with other values."""
         return replace(self, **values)  # pyright: ignore[reportArgumentType]
 
     def __len__(self) -> int:
@@ -131,30 +131,30 @@ class Particles:
 
 @dataclass(frozen=True)
 class Grid:
-    """Nodes of a box at equal distances."""
+    """A box of equally spaced nodes."""
 
     origin: tuple[float, float, float]
     """Position of the first node [m]."""
     spacing: float
-    """Distance of neighbouring nodes [m]."""
+    """Distance of adjacent nodes [m]."""
     shape: tuple[int, int, int]
     """Nodes along x, y and z."""
     padding: int = 3
-    """Layers of nodes at the sides through which nothing goes outwards; 0: none."""
+    """Layers of nodes at the sides that block outward velocities; 0: none."""
 
     def __post_init__(self) -> None:
         if not 0 < self.spacing < float("inf"):
             raise ConfigError("spacing", f"got {self.spacing}, want a length > 0")
         if self.padding < 0 or min(self.shape) < max(2 * self.padding + 1, 4):
             want = max(2 * max(self.padding, 0) + 1, 4)
-            raise ConfigError("shape", f"got {self.shape} nodes with padding {self.padding}, want at least {want} a side")
+            raise ConfigError("shape", f"got {self.shape} nodes with padding {self.padding}, want at least {want} per side")
 
     @property
     def num_nodes(self) -> int:
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     def node_indices(self, rows: Int64[Tensor, " g"]) -> Int64[Tensor, "g 3"]:
-        """Place along x, y and z of nodes by number, z fastest."""
+        """Indices along x, y and z of nodes by number, z fastest."""
         _, width, depth = self.shape
         return torch.stack([rows // (width * depth), rows // depth % width, rows % depth], -1)
 
@@ -163,7 +163,7 @@ class Grid:
         return self.node_indices(rows).to(like) * self.spacing + like.new_tensor(self.origin)
 
     def bounds(self, like: Tensor) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
-        """Where particles may be [m], so that all 27 nodes around them exist, rounding included."""
+        """Bounds of particle positions [m] within which all 27 nodes around them exist, rounding included."""
         origin, sides = like.new_tensor(self.origin), like.new_tensor(self.shape) * self.spacing
         rounding = 8 * torch.finfo(like.dtype).eps * (origin.abs() + sides).amax()
         return origin + 0.5 * self.spacing + rounding, origin + sides - 1.5 * self.spacing - rounding

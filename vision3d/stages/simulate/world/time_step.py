@@ -1,4 +1,4 @@
-"""The longest time step that is stable: nothing crosses more than part of a cell, neither particles nor sound."""
+"""The longest stable time step: neither particles nor sound cross more than part of a cell."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ MAX_STRAIN = 0.5  # change of a deformation gradient in one step
 
 
 def fastest(particles: Particles) -> tuple[float, float]:
-    """Largest speed [m/s] and velocity gradient [1/s] of particles with mass; tracers limit no time step."""
+    """Largest speed [m/s] and velocity gradient [1/s] of particles with mass; tracers do not limit the time step."""
     heavy = particles.mass > 0
     if not bool(heavy.any()):
         return 0.0, 0.0
@@ -25,13 +25,13 @@ def fastest(particles: Particles) -> tuple[float, float]:
 def stable_dt(particles: Particles, materials: Sequence[Material], spacing: float, step: int = 0) -> float:
     """Longest stable time step [s]: 0.5 h / max |v|, 0.4 h / c and 0.5 / max |C| (Frobenius), whichever is shortest.
 
-    The speed of sound c is `Material.wave_speed` of the bodies that are there; infinite when nothing limits it.
+    The speed of sound c is `Material.wave_speed` of the bodies with particles; infinite when nothing limits it.
 
     Args:
-        particles: Their velocities and gradients count.
-        materials: One for each body.
-        spacing: Distance h of the grid's nodes [m].
-        step: For the error's text.
+        particles: Velocities and gradients of these.
+        materials: One per body.
+        spacing: Spacing h of the grid's nodes [m].
+        step: Step number for the error message.
 
     Raises:
         NumericalError: A velocity is not finite.

@@ -1,4 +1,4 @@
-"""All that does not change while particles move: grid, materials, gravity, boundaries, wind, and parts that are led."""
+"""Everything constant while particles move: grid, materials, gravity, boundaries, wind and prescribed motions."""
 
 import math
 from collections.abc import Mapping
@@ -18,39 +18,39 @@ STANDARD_GRAVITY = 9.81  # m/s^2
 
 @dataclass(frozen=True, eq=False)
 class DistanceField:
-    """Signed distances of a solid at the nodes of a box, in the solid's own frame; what lies outside the box is free."""
+    """Signed distances of a solid at the nodes of a box, in the solid's own frame; points outside the box are free."""
 
     values: Float[Tensor, "x y z"]
     """[m], negative inside the solid."""
     origin: Vector
     """Position of the first node [m]."""
     spacing: float
-    """Distance of neighbouring nodes [m]."""
+    """Distance of adjacent nodes [m]."""
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or min(self.values.shape) < 2:
-            raise ConfigError("values", f"got shape {tuple(self.values.shape)}, want (x, y, z) with at least 2 nodes a side")
+            raise ConfigError("values", f"got shape {tuple(self.values.shape)}, want (x, y, z) with at least 2 nodes per side")
         if not bool(self.values.isfinite().all()):
             raise ConfigError("values", "not all distances are finite")
 
 
 @dataclass(frozen=True)
 class World:
-    """What particles live in."""
+    """The environment of particles."""
 
     grid: Grid
     materials: tuple[Material, ...]
-    """One for each body."""
+    """One per body."""
     gravity: Vector = (0.0, 0.0, -STANDARD_GRAVITY)
     """[m/s^2]."""
     boundaries: tuple[Boundary, ...] = ()
     """Applied one after the other."""
     fields: Mapping[str, DistanceField] = field(default_factory=dict)
-    """Of boundaries of the shape `mesh`, by their `mesh`."""
+    """Distance fields of boundaries of shape `mesh`, by their `mesh`."""
     winds: tuple[Wind, ...] = ()
     """Applied before boundaries."""
     motions: tuple[Motion, ...] = ()
-    """`Particles.motion` says which of them leads a particle."""
+    """Indexed by `Particles.motion`."""
 
     def __post_init__(self) -> None:
         if len(self.gravity) != 3 or not all(map(math.isfinite, self.gravity)):
@@ -64,7 +64,7 @@ class World:
 
 @dataclass(frozen=True)
 class Advance:
-    """What an engine has done in one call."""
+    """Result of one engine call."""
 
     steps: int
     """Time steps taken."""
@@ -73,31 +73,31 @@ class Advance:
     last_dt: float
     """[s]."""
     num_kept: int
-    """How often a particle had to be kept inside the grid."""
+    """Number of times a particle was clamped to the grid."""
     work: float = 0.0
-    """Work of boundaries, the grid's sides, wind and motions on the particles [J]: impulses times the velocities left.
+    """Work of boundaries, grid sides, wind and motions on the particles [J]: impulses times the velocities after them.
 
-    Kinetic, elastic and potential energy less this work never rises but for the errors of finite time steps; what an impact
-    takes is not counted as work.
+    Kinetic, elastic and potential energy minus this work never rises, except for errors of finite time steps; losses of an
+    impact are not counted as work.
     """
 
 
 def next_dt(left: float, longest: float) -> float:
-    """Length of the next of equal steps of at most `longest` that end after `left`: there is no sliver of a step at the end."""
+    """Length of the next of equal steps of at most `longest` that end after `left`, which avoids a tiny last step."""
     return left / max(math.ceil(left / longest - 1e-9), 1)
 
 
 def check_finite(steps: int, *values: Tensor) -> None:
-    """Raise where something is no longer finite.
+    """Raises if a value is not finite.
 
     Raises:
-        NumericalError: A value is not.
+        NumericalError: A value is not finite.
     """
     if not all(bool(value.isfinite().all()) for value in values):
         raise NumericalError(steps, "position or deformation", "Check velocities and stiffness of the input")
 
 
 def rotation_by(angular_velocity: Vector, time: float) -> Float[Tensor, "3 3"]:
-    """Rotation after turning for `time` [s], float64."""
-    # Not so3_exp: its first call loads torch's compiler, 2 s.
+    """Rotation after time `time` [s], float64."""
+    # Not so3_exp: its first call imports torch's compiler, 2 s.
     return torch.linalg.matrix_exp(hat(torch.tensor(angular_velocity, dtype=torch.float64) * time))
