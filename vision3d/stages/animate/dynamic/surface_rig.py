@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BANDS = 6  # from the middle to the farthest end
 _SHARE, _FARTHER = 0.9, 1.45  # the farthest end counts up to so many times the distance within which this share of the area is
 _SAMPLES = 32  # points that distances are measured from
-_SMALLEST, _MOST = 0.004, 48  # share of the area of a ring, and how many rings there are at most
+_SMALLEST, _MAX = 0.004, 48  # minimum share of the area of a ring, and the maximum number of rings
 _REACH = 0.1  # squared widths of a band over which weights spread into the next ring
 _INFLUENCES = 4  # joints that a vertex follows at most
 _NEAREST = 8  # vertices among which parts that do not touch are joined; doubled until all are
