@@ -85,7 +85,7 @@ class MeshConfig:
     """Side of the texture [texels], doubled up to 4096 if the charts do not fit; 0 writes vertex colours instead."""
     padding: int = 4
     """Empty texels around each chart of the texture."""
-    refine: int = 400
+    refine: int = 600
     """Steps that optimize vertices and texture against the rendered views; 0: none."""
     max_memory: float = 4.0
     """Memory for voxels and cached views [GB]; voxels are enlarged if they would not fit."""
