@@ -232,20 +232,17 @@ def one() -> dict[str, Any]:
 # A walking rigged character, rendered by a different program
 
 
-def character(*kinds: str) -> dict[str, Any]:
-    """CesiumMan: four cameras with joints or the graph, or one camera, three seeds each; two held-out cameras, T rest pose."""
-    folder = data().parent / "clips" / "cesium_man"
-    mesh, footage = folder / "CesiumMan.glb", read_footage(folder)
+def character(*kinds: str, folder: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
+    """A clip of c0 to c3 with joints or the graph, or of c0 only; h0 and h1 are held out. None: CesiumMan, T rest pose."""
+    folder = folder or data().parent / "clips" / "cesium_man"
+    (mesh,), footage = folder.glob("*.glb"), read_footage(folder)
     truth = torch.from_numpy(np.load(folder / "truth.npz")["vertices"]).float()
     diagonal = (truth[0].amax(0) - truth[0].amin(0)).norm()
     four = AnimateConfig(hold_out_cameras=("h0", "h1"))
     single = AnimateConfig(hold_out_cameras=("c1", "c2", "c3", "h0", "h1"))
     options = {"auto": four, "graph": replace(four, fit="graph"), "one_camera": single}
     cases = {
-        f"{name}_seed{seed}": replace(config, seed=seed)
-        for seed in range(3)
-        for name, config in options.items()
-        if name in kinds
+        f"{name}_seed{seed}": replace(config, seed=seed) for seed in seeds for name, config in options.items() if name in kinds
     }
     results = {}
     for name, config in cases.items():
@@ -327,15 +324,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, in this process, by default")
+    parser.add_argument("--clip", type=Path, help="instead of parts: fits to the clip of a folder, as to CesiumMan, seed 0")
     options = parser.parse_args()
-    if unknown := set(options.parts) - set(PARTS):
-        sys.exit(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    parts = PARTS
+    if options.clip is not None:
+        parts = {options.clip.name: lambda: character("auto", "graph", folder=options.clip, seeds=(0,))}
+    if unknown := set(options.parts) - set(parts):
+        sys.exit(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     if not options.busy:
         refuse_foreign_load()
-    for name in options.parts or PARTS:
+    for name in options.parts or parts:
         torch.manual_seed(0)
         with ForeignLoad() as load:
-            results = PARTS[name]()
+            results = parts[name]()
         write(f"animation_{name}", {"threads": torch.get_num_threads(), **results}, load.share)
 
 

@@ -1,7 +1,8 @@
 """Install commands for each way in which vision3d may be installed."""
 
+import importlib.abc
+import importlib.machinery
 import importlib.metadata
-import importlib.util
 import json
 import re
 import shutil
@@ -110,10 +111,23 @@ def test_which_pip(monkeypatch):
     assert install.pip_command() == "pip"
     monkeypatch.setattr(shutil, "which", lambda name: f"/elsewhere/{name}")
     assert install.pip_command() == f"{sys.executable} -m pip"
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "pip" else find_spec(name, *rest))
+    finder = importlib.machinery.PathFinder
+    find_spec = finder.find_spec
+    monkeypatch.setattr(finder, "find_spec", lambda name, *rest: None if name == "pip" else find_spec(name, *rest))
     assert install.pip_command() == f"uv pip --python {sys.executable}"
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert install.pip_command() == f"{sys.executable} -m pip"
+
+
+def test_import_hooks_are_not_asked_for_pip(monkeypatch):
+    """That of setuptools would drop distutils, which torch 2.5 has loaded, and warn."""
+
+    class Hook(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            assert name != "pip"
+
+    monkeypatch.setattr(sys, "meta_path", [Hook(), *sys.meta_path])
+    monkeypatch.setattr(shutil, "which", lambda name: f"/elsewhere/{name}")
     assert install.pip_command() == f"{sys.executable} -m pip"
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.support.figures import posed, walking_figure
+from tests.support.figures import PARTS, figure, posed, walking_figure
 from tests.support.rigs import moving_worm, rigged_worm, shorten_searches
 from tests.support.stopping import interrupt_at
 from vision3d import animate
@@ -66,6 +66,19 @@ def test_disconnected_parts_share_one_skeleton():
     assert float(torch.minimum(of_ball, of_end).max()) < 1e-5
     one = surface_skin(Mesh(*shapes.box()))
     assert len(one) >= 1 and bool(one.weights.isfinite().all())
+
+
+def test_a_trunk_has_several_rings_with_a_long_pole_attached():
+    """A rigid trunk cannot be twisted, so hips and shoulders would be fitted by limbs in each other's positions."""
+    mesh, length, ((_, height, _), _, divisions) = figure().mesh, 1.6, PARTS[0]
+    count = len(shapes.box(divisions=divisions)[0])
+    pole, sides = shapes.box((0.04, 0.04, length), divisions=8)
+    vertices = torch.cat([mesh.vertices, pole + torch.tensor([0.33, 0.2, length / 2])])
+    skin = surface_skin(Mesh(vertices, torch.cat([mesh.faces, sides + mesh.num_vertices])))
+    shares = torch.zeros(len(vertices), len(skin)).scatter_add_(1, skin.indices, skin.weights)[:count]
+    joints, heights = shares.argmax(1), vertices[:count, 1]
+    rings = [heights[joints == joint] for joint in joints.unique()]
+    assert len(rings) >= 3 and max(float(ring.max() - ring.min()) for ring in rings) < 0.51 * height
 
 
 def test_exchanged_limbs_point_to_each_others_positions():

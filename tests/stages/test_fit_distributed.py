@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.support.clouds import write_clip, write_clouds
 from tests.support.digits import drawn_digits, write_idx
 from tests.support.photos import write_photos
 from vision3d import GaussianScene
@@ -15,6 +17,14 @@ from vision3d.core.progress import silent
 from vision3d.core.runs import read_metrics
 from vision3d.stages.fit import FitConfig, fit
 from vision3d.stages.fit.config import AdcConfig, McmcConfig
+from vision3d.stages.rotation import (
+    IkConfig,
+    PointCloudConfig,
+    SanityConfig,
+    reproduce_rotation_ik,
+    reproduce_rotation_pointcloud,
+    reproduce_rotation_sanity,
+)
 from vision3d.training.group import Group
 
 PAIR = FitConfig(
@@ -67,6 +77,8 @@ def test_batch_must_be_divisible():
     with pytest.raises(ConfigError, match="batch_size: got 3 for 2 processes, want a multiple of 2"):
         Group(rank=0, size=2).share(3)
     assert list(Group(rank=1, size=2).share(6)) == [3, 4, 5]
+    with pytest.raises(ConfigError, match="clouds: got 1 for 4 processes, want a multiple of 4"):
+        Group(size=4).share(1, "clouds")
 
 
 SCRIPT = """
@@ -114,3 +126,60 @@ def test_two_processes_train_a_classifier(tmp_path):
     done = torchrun(["reproduce", "affnist", digits, *options, "--test-digits", 20, "--copies", 1, "--out", tmp_path / "pair"])
     assert done.returncode == 0, done.stderr
     assert len(read_metrics(tmp_path / "pair" / "metrics.jsonl")) == 8 and done.stdout.count("upright digits:") == 1
+
+
+QUICK = {"steps": 12, "log_every": 1, "checkpoint_every": 5, "representations": ("6d",)}
+
+
+def rotations(part, folder):
+    """A short configuration, its function, and the inputs as options of the verb and as arguments."""
+    if part == "sanity":
+        return SanityConfig(**QUICK, batch_size=8, width=16, test_rotations=50), reproduce_rotation_sanity, [], []
+    if part == "pointcloud":
+        clouds = write_clouds(folder / "clouds.npz")
+        config = PointCloudConfig(**QUICK, clouds=2, rotations=3, points=16, test_rotations=2)
+        return config, reproduce_rotation_pointcloud, [clouds], [clouds]
+    train, test = write_clip(folder / "a.bvh"), write_clip(folder / "b.bvh", seed=1)
+    config = IkConfig(**QUICK, seeds=(0,), batch_size=8, width=16)
+    return config, reproduce_rotation_ik, [train, "--test", test], [[train], [test]]
+
+
+def results(folder):
+    return json.loads((folder / "summary.json").read_text())["results"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["sanity", "pointcloud", "ik"])
+def test_two_processes_train_rotations_like_one(tmp_path, part):
+    """Half of each batch a process: the same losses and errors for the same seed. Finished trainings are not repeated."""
+    config, reproduce, options, inputs = rotations(part, tmp_path)
+    (tmp_path / "pair.yaml").write_text(dump_yaml(config))
+    alone = reproduce(config, *inputs, run_folder=tmp_path / "alone", progress=silent)
+    start = ["reproduce", "rotation", part, *options, "--out", tmp_path / "pair", "--config", tmp_path / "pair.yaml"]
+    done = torchrun(start)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("differences from the publication") == 1
+    losses = [
+        [(line["step"], line["loss"]) for line in read_metrics(tmp_path / name / "trainings" / "6d_seed0" / "metrics.jsonl")]
+        for name in ("alone", "pair")
+    ]
+    assert len(losses[1]) == 12
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), atol=0, rtol=1e-5)
+    summary = results(tmp_path / "pair")
+    assert summary["mean_error_6d"] == pytest.approx(alone.summary["mean_error_6d"], rel=1e-5)
+    if part == "sanity":
+        (tmp_path / "pair.yaml").write_text(dump_yaml(replace(config, representations=("6d", "quat"))))
+        done = torchrun([*start, "--resume"])
+        assert done.returncode == 0, done.stderr
+        again = results(tmp_path / "pair")
+        assert again["mean_error_6d"] == summary["mean_error_6d"] and again["mean_error_quat"] > 0
+
+
+@pytest.mark.slow
+def test_clouds_must_be_divisible(tmp_path):
+    config, _, options, _ = rotations("pointcloud", tmp_path)
+    (tmp_path / "pair.yaml").write_text(dump_yaml(replace(config, clouds=3)))
+    start = ["reproduce", "rotation", "pointcloud", *options, "--out", tmp_path / "pair", "--config", tmp_path / "pair.yaml"]
+    done = torchrun(start)
+    assert done.returncode != 0 and "clouds: got 3 for 2 processes, want a multiple of 2" in done.stderr
+    assert not (tmp_path / "pair").exists()

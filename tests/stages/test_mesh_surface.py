@@ -21,7 +21,7 @@ from vision3d.render.baking.views import Maps, SceneViews, as_2dgs
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.mesh import MeshConfig, cleanup
 from vision3d.stages.mesh.background import background
-from vision3d.stages.mesh.bounds import Box, find_extent
+from vision3d.stages.mesh.bounds import Box, extended, find_extent
 from vision3d.stages.mesh.fusion import BLOCK_BYTES, Grid, fuse, plan
 from vision3d.stages.mesh.poisson import reconstruct
 from vision3d.stages.mesh.run import min_views_of
@@ -289,6 +289,20 @@ def test_the_box_ends_at_the_cameras():
     assert find_extent(views, True, ignore).box.high.max() > 15
 
 
+def test_the_box_holds_a_twig_above_it_but_no_floater():
+    generator = torch.Generator().manual_seed(0)
+    table = torch.rand(20_000, 3, generator=generator) * torch.tensor([2.0, 2.0, 0.2])
+    twig = torch.tensor([1.0, 1.0, 0.2]) + torch.linspace(0, 1, 60)[:, None] * torch.tensor([0.1, 0.0, 0.5])
+    floater = torch.tensor([[1.0, 1.5, 0.2 + 0.1 * k] for k in range(9)])
+    shown = torch.cat([table, twig, floater])
+    sources = torch.cat([torch.arange(20_000) % 10, torch.arange(60) % 10, torch.full((9,), 3)])
+    box = extended(Box(torch.zeros(3), torch.tensor([2.0, 2.0, 0.2])), shown, sources, 10)
+    assert 0.65 < box.high[2] < 0.8 and torch.equal(box.low, torch.zeros(3))
+    assert torch.equal(box.high[:2], torch.tensor([2.0, 2.0]))  # the longest side stays
+    high = extended(Box(torch.zeros(3), torch.tensor([0.2, 0.2, 0.2])), shown * torch.tensor([0.1, 0.1, 1.0]), sources, 10)
+    assert high.longest <= 0.2 + 1e-6
+
+
 def test_views_without_a_surface():
     views = exact_views(lambda points: points.norm(dim=-1) + 1, cameras_around(4, 32))
     with pytest.raises(InputError, match=r"scene: none of the 4 views has a surface \(opacity of at least 0.5\); want cameras"):
@@ -407,6 +421,74 @@ def test_decimation_keeps_closed_meshes_closed(shape, count):
     volumes = [float(geometry.volume(m.vertices.double(), m.faces)) for m in (mesh, Mesh(*shape))]
     assert abs(volumes[0] / volumes[1] - 1) < (0.02 if count == 2000 else 0.1)
     assert cleanup.decimate(mesh, 10_000) is mesh
+
+
+@pytest.mark.viewer
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_decimation_does_not_depend_on_the_unit(scale):
+    package("fast_simplification")
+    vertices, faces = shapes.torus(1.0, 0.4, 120, 60)
+    meshes = [cleanup.decimate(Mesh(factor * vertices, faces), 2000) for factor in (1.0, scale)]
+    # Rounding may change a few collapses, not how far the surface is off.
+    off = [torus_distance(mesh.vertices.double() / factor).abs().mean() for mesh, factor in zip(meshes, (1.0, scale))]
+    assert abs(float(off[1] / off[0]) - 1) < 0.05
+    assert abs(meshes[1].num_faces - meshes[0].num_faces) < 20
+
+
+def torus_distance(points):
+    """From the torus of `shapes.torus(1.0, 0.4)`."""
+    return ((points[:, :2].norm(dim=-1) - 1).square() + points[:, 2].square()).sqrt() - 0.4
+
+
+def ball_and_rod():
+    """A rough ball, and beside it a rod a hundredth as thick, of short edges; the number of the ball's vertices."""
+    generator = torch.Generator().manual_seed(0)
+    ball, ball_faces = shapes.icosphere(5)
+    ball = ball * (1 + 0.01 * torch.randn(len(ball), 1, generator=generator))
+    around = torch.arange(6) * math.pi / 3
+    along = torch.linspace(-1, 1, 101)
+    ring = 0.01 * torch.stack([around.cos(), around.sin()], -1)
+    rod = torch.stack([torch.cat([1.5 + ring, z.expand(6, 1)], -1) for z in along]).flatten(0, 1)
+    here = torch.arange(600).view(100, 6)
+    there = here.roll(-1, 1)
+    sides = torch.cat([torch.stack([here, there, there + 6], -1), torch.stack([here, there + 6, here + 6], -1)]).view(-1, 3)
+    caps = torch.tensor([[0, k + 1, k] for k in range(1, 5)]), torch.tensor([[600, 600 + k, 601 + k] for k in range(1, 5)])
+    faces = torch.cat([ball_faces, torch.cat([sides, *caps]) + len(ball)])
+    return Mesh(torch.cat([ball, rod]), faces), len(ball)
+
+
+@pytest.mark.viewer
+def test_the_thickness_of_a_surface():
+    package("open3d")
+    mesh, count = ball_and_rod()
+    thickness = cleanup.thickness_of(mesh)
+    assert (thickness[:count] > 1.5).all()
+    middle = thickness[count + 60 : -60]
+    assert (middle > 0.015).all() and (middle < 0.021).all()
+    flat = Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
+    assert cleanup.thickness_of(flat).isinf().all()
+
+
+@pytest.mark.viewer
+def test_decimation_and_smoothing_leave_rods_whole():
+    def off(points, mesh):
+        return float(torch.cdist(points.double(), mesh.vertices.double()).amin(1).max())
+
+    package("fast_simplification")
+    mesh, count = ball_and_rod()
+    rod = mesh.vertices[count:]
+    thickness = cleanup.thickness_of(mesh)
+    fewer = cleanup.decimate(mesh, 4000, thickness, 0.05)
+    assert fewer.num_faces <= 4000 and geometry.connected_faces(fewer.faces)[0] == 2
+    assert off(rod[12:-12], fewer) < 1e-5
+    plain = cleanup.decimate(mesh, 4000)
+    assert off(rod[12:-12], plain) > 0.02
+    smoothed = cleanup.smooth(fewer, 12, cleanup.thickness_of(fewer) < 0.05)
+    assert off(rod[12:-12], smoothed) < 1e-5
+    assert off(rod, smoothed) < 0.02
+    # More thin faces than half of what is asked for: the thinnest stay.
+    few = cleanup.decimate(mesh, 1000, thickness, 0.05)
+    assert few.num_faces <= 1500
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(4, 40), st.integers(1, 150))

@@ -26,11 +26,15 @@ from vision3d.stages.rotation import (
     reproduce_rotation_sanity,
     save_rotation_network,
 )
+from vision3d.stages.rotation.clouds import read_clouds
 from vision3d.stages.rotation.config import RESUMABLE
 from vision3d.stages.rotation.experiment import Errors, angles_deg, entries_loss
+from vision3d.stages.rotation.experiments import PointCloudExperiment, SanityExperiment
+from vision3d.stages.rotation.ik import IkExperiment, read_poses
 from vision3d.stages.rotation.networks import SanityNet
 from vision3d.stages.rotation.published import differences, published_mean
 from vision3d.stages.rotation.run import summarise, table
+from vision3d.training.group import Group
 
 QUICK = {"steps": 6, "log_every": 2, "checkpoint_every": 3, "representations": ("6d", "quat")}
 SANITY = SanityConfig(**QUICK, seeds=(0, 1), batch_size=8, width=16, test_rotations=50)
@@ -59,6 +63,25 @@ def reproduce(name, data, run_folder=None, **changes):
 
 def config_of(name):
     return {"sanity": SANITY, "pointcloud": CLOUDS, "ik": IK}[name]
+
+
+@pytest.mark.parametrize("name", ["sanity", "pointcloud", "ik"])
+def test_processes_share_a_batch(data, name):
+    """The mean of their losses is that of the whole batch, and each has different samples."""
+    config, device = config_of(name), torch.device("cpu")
+    given = {
+        "sanity": (SanityExperiment, ()),
+        "pointcloud": (PointCloudExperiment, (read_clouds(data / "clouds.npz", CLOUDS.points),)),
+        "ik": (IkExperiment, (read_poses([data / "a.bvh"], [data / "b.bvh"], IK),)),
+    }
+    kind, inputs = given[name]
+    network = kind(config, *inputs, device).network("6d")
+    whole, *parts = (
+        float(kind(config, *inputs, device, group).loss(network, torch.Generator().manual_seed(3)).detach())
+        for group in (Group(), Group(0, 2), Group(1, 2))
+    )
+    assert sum(parts) / 2 == pytest.approx(whole, rel=1e-6)
+    assert abs(parts[0] - parts[1]) > 1e-3 * whole
 
 
 @pytest.mark.parametrize("name", ["sanity", "pointcloud", "ik"])

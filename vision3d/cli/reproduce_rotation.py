@@ -54,19 +54,19 @@ class IkOptions(RunOptions):
     settings: Settings[IkConfig] = dataclasses.field(default_factory=IkConfig)
 
 
-def _sanity(options: SanityOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+def _sanity(options: SanityOptions, run_folder: "RunFolder | None", progress: ProgressCallback) -> Mapping[str, Any]:
     from vision3d.stages.rotation import reproduce_rotation_sanity
 
     return reproduce_rotation_sanity(options.settings, run_folder=run_folder, progress=progress).summary
 
 
-def _pointcloud(options: PointCloudOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+def _pointcloud(options: PointCloudOptions, run_folder: "RunFolder | None", progress: ProgressCallback) -> Mapping[str, Any]:
     from vision3d.stages.rotation import reproduce_rotation_pointcloud
 
     return reproduce_rotation_pointcloud(options.settings, options.data, run_folder=run_folder, progress=progress).summary
 
 
-def _ik(options: IkOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+def _ik(options: IkOptions, run_folder: "RunFolder | None", progress: ProgressCallback) -> Mapping[str, Any]:
     from vision3d.stages.rotation import reproduce_rotation_ik
 
     return reproduce_rotation_ik(
@@ -87,7 +87,9 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
 
 def _verb(name: str, options: type[Any], execute: Callable[..., Mapping[str, Any]]) -> Callable[[Sequence[str]], None]:
     verb = f"reproduce rotation {name}"
-    return stage_verb(verb, options, execute, stage=f"rotation_{name}", resumable=RESUMABLE, grows=GROWS, text_of=_text)
+    return stage_verb(
+        verb, options, execute, stage=f"rotation_{name}", resumable=RESUMABLE, grows=GROWS, text_of=_text, is_distributed=True
+    )
 
 
 PARTS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {

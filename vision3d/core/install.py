@@ -5,8 +5,8 @@ installed over it.
 """
 
 import functools
+import importlib.machinery
 import importlib.metadata
-import importlib.util
 import json
 import shlex
 import shutil
@@ -24,7 +24,8 @@ def pip_command() -> str:
     folder, found = Path(sys.executable).parent, shutil.which("pip")
     if found is not None and Path(found).parent == folder:
         return "pip"
-    if importlib.util.find_spec("pip") is None and shutil.which("uv"):
+    # Not by `importlib.util.find_spec`: when asked for pip, the import hook of setuptools drops distutils and warns.
+    if importlib.machinery.PathFinder.find_spec("pip") is None and shutil.which("uv"):
         return f"uv pip --python {shlex.quote(sys.executable)}"
     return f"{shlex.quote(sys.executable)} -m pip"
 

@@ -22,6 +22,14 @@ def autograd_kernel(name: str, op: Any) -> Callable[..., Any]:
     return make_autograd_impl(getattr(torch.ops.vision3d, name).default, op)
 
 
+def override_autograd(library: torch.library.Library, name: str, kernel: Callable[..., Any]) -> None:
+    """Let torch run `kernel`, called as (keyset, *arguments), for the Autograd key of an operation that has one already.
+
+    `Library.impl` of torch 2.5 refuses that, else it calls what this does.
+    """
+    library.m.impl(name, "Autograd", kernel, True)  # pyright: ignore[reportOptionalMemberAccess]
+
+
 def forward_mode_is_on() -> bool:
     """Whether a forward-mode level is active, so that tensors may be dual numbers."""
     return forward_ad._current_level >= 0

@@ -47,7 +47,7 @@ def _ssim(
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     pair = a.detach().contiguous(), b.detach().contiguous()
     scratch = _column_sums(a, 4, values.shape[1], a.shape[2])
-    native.require().ssim(*pair, weights, margin, c1, c2, values, by_means, *scratch, **native.where(a))
+    native.require().ssim(*pair, weights, margin, c1, c2, values, by_means, scratch, **native.where(a))
     return values, by_means
 
 
@@ -69,7 +69,7 @@ def _ssim_vjp(
     v_values = v_values.detach().contiguous()
     scratch = _column_sums(a, 3, a.shape[1], v_values.shape[2])
     derivatives = (v_values, by_mean, by_squares, by_product)
-    native.require().ssim_vjp(*pair, weights, margin, *derivatives, v_image, *scratch, **native.where(a))
+    native.require().ssim_vjp(*pair, weights, margin, *derivatives, v_image, scratch, **native.where(a))
     return v_image
 
 
@@ -81,9 +81,9 @@ def _check_window(a: Tensor, window: int, sigma: float) -> None:
         raise InputError(f"sigma: got {sigma}, want a number > 0")
 
 
-def _column_sums(a: Tensor, quantities: int, height: int, width: int) -> tuple[Tensor, ...]:
+def _column_sums(a: Tensor, quantities: int, height: int, width: int) -> Tensor | None:
     """Memory between the two passes of a GPU; the CPU has its own row buffers."""
-    return () if a.device.type == "cpu" else (a.new_empty((quantities, a.shape[0], height, width, a.shape[3])),)
+    return None if a.device.type == "cpu" else a.new_empty((quantities, a.shape[0], height, width, a.shape[3]))
 
 
 def _empty_maps(a: Tensor, window: int, same: bool, derivatives: bool) -> tuple[Tensor, Tensor]:

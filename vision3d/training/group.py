@@ -33,14 +33,18 @@ class Group:
         """Whether this process writes files."""
         return self.rank == 0
 
-    def share(self, batch: int) -> range:
+    def share(self, batch: int, name: str = "batch_size") -> range:
         """The indices of a batch that belong to this process.
+
+        Args:
+            batch: Size of the batch.
+            name: The option that sets it.
 
         Raises:
             ConfigError: The batch cannot be divided evenly.
         """
         if batch % self.size:
-            raise ConfigError("batch_size", f"got {batch} for {self.size} processes, want a multiple of {self.size}")
+            raise ConfigError(name, f"got {batch} for {self.size} processes, want a multiple of {self.size}")
         part = batch // self.size
         return range(self.rank * part, (self.rank + 1) * part)
 

@@ -5,8 +5,6 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.core.errors import InputError
-from vision3d.core.op_checks import check_image_size
 from vision3d.render.splats import backends, checks
 from vision3d.render.splats.calls import Call
 from vision3d.render.splats.records import Camera, Gaussians
@@ -116,17 +114,7 @@ def rasterize(
         >>> image.shape, alpha.shape
         (torch.Size([1, 16, 16, 3]), torch.Size([1, 16, 16, 1]))
     """
-    size = checks.check_gaussians(
-        means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, covars, sh_degree, render_mode
-    )
-    checks.check_numbers(width, height, tile_size, near_plane, far_plane, eps2d, alpha_max, channel_chunk)
-    check_image_size(size.num_images, width, height, tile_size)
-    checks.check_choice("rasterize_mode", rasterize_mode, ("classic", "antialiased"))
-    checks.check_pixels(masks, max_depths, size, height, width, tile_size, means)
-    if sparse_grad and (not packed or size.batch):
-        raise InputError("sparse_grad: needs packed=True and no batch dimensions")
     call = Call(
-        sizes=size,
         gaussians=Gaussians(means, quats, scales, covars, opacities),
         camera=Camera(viewmats, Ks, width, height, camera_model, near_plane, far_plane, radius_clip),
         colors=colors,
@@ -156,4 +144,6 @@ def rasterize(
             "viewmats_rs": viewmats_rs,
         },
     )
+    call.check(channel_chunk)
+    checks.check_choice("rasterize_mode", rasterize_mode, ("classic", "antialiased"))
     return backends.backend(backend, means.device).rasterize(call)

@@ -6,7 +6,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.core.errors import BackendError, InputError
-from vision3d.core.op_checks import check_image_size
 from vision3d.render.splats import backends, checks
 from vision3d.render.splats.calls import Call
 from vision3d.render.splats.records import Camera, Gaussians
@@ -87,21 +86,7 @@ def rasterize_2dgs(
     Raises:
         ShapeError, DeviceError, InputError, BackendError: As for `rasterize`.
     """
-    size = checks.check_gaussians(
-        means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, None, sh_degree, render_mode
-    )
-    checks.check_numbers(width, height, tile_size, near_plane, far_plane, eps2d, alpha_max, channel_chunk=1)
-    check_image_size(size.num_images, width, height, tile_size)
-    checks.check_choice("depth_mode", depth_mode, ("expected", "median"))
-    checks.check_pixels(masks, max_depths, size, height, width, tile_size, means)
-    if eps2d != 0.3:
-        raise InputError(f"eps2d: got {eps2d}; the low-pass filter of 2D Gaussians is fixed, leave the default 0.3")
-    if absgrad:
-        raise BackendError("absgrad: is for 3D Gaussians; read info['gradient_2dgs'].grad after backward")
-    if sparse_grad and (not packed or size.batch):
-        raise InputError("sparse_grad: needs packed=True and no batch dimensions")
     call = Call(
-        sizes=size,
         gaussians=Gaussians(means, quats, scales, None, opacities),
         camera=Camera(viewmats, Ks, width, height, "pinhole", near_plane, far_plane, radius_clip),
         colors=colors,
@@ -118,4 +103,10 @@ def rasterize_2dgs(
         max_depths=max_depths,
         options={"distloss": distloss, "depth_mode": depth_mode},
     )
+    call.check()
+    checks.check_choice("depth_mode", depth_mode, ("expected", "median"))
+    if eps2d != 0.3:
+        raise InputError(f"eps2d: got {eps2d}; the low-pass filter of 2D Gaussians is fixed, leave the default 0.3")
+    if absgrad:
+        raise BackendError("absgrad: is for 3D Gaussians; read info['gradient_2dgs'].grad after backward")
     return backends.backend(backend, means.device).rasterize_2dgs(call)

@@ -1,10 +1,12 @@
-"""Checked arguments of `rasterize` and `rasterize_2dgs`."""
+"""Arguments of `rasterize` and `rasterize_2dgs` as one record, and the checks of both functions."""
 
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vision3d.render.splats.checks import Sizes
+from vision3d.core.errors import InputError
+from vision3d.core.op_checks import check_image_size
+from vision3d.render.splats import checks
 from vision3d.render.splats.records import Camera, Gaussians
 
 Images = tuple[Tensor, Tensor, dict[str, Any]]
@@ -14,7 +16,6 @@ Maps = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, dict[str, An
 class Call(NamedTuple):
     """Arguments as given by the caller: tensors with batch dimensions, covariances as (3, 3)."""
 
-    sizes: Sizes
     gaussians: Gaussians
     camera: Camera
     colors: Tensor
@@ -31,6 +32,33 @@ class Call(NamedTuple):
     max_depths: Tensor | None
     options: dict[str, Any]
     """Arguments of only one of the two functions, by name."""
+
+    def check(self, channel_chunk: int = 1) -> None:
+        """Check all arguments that both functions have.
+
+        Raises:
+            ShapeError: A tensor has the wrong shape or dtype.
+            DeviceError: A tensor is on another device than the means.
+            InputError: A number or name is out of range.
+        """
+        means, quats, scales, covars, opacities = self.gaussians
+        camera, tile_size = self.camera, self.tile_size
+        checks.check_gaussians(
+            means, quats, scales, opacities, self.colors, camera.viewmats, camera.Ks, self.backgrounds, covars, self.sh_degree,
+            self.render_mode,
+        )  # fmt: skip
+        size, planes = self.sizes, (camera.near_plane, camera.far_plane)
+        checks.check_numbers(camera.width, camera.height, tile_size, *planes, self.eps2d, self.alpha_max, channel_chunk)
+        check_image_size(size.num_images, camera.width, camera.height, tile_size)
+        checks.check_pixels(self.masks, self.max_depths, size, camera.height, camera.width, tile_size, means)
+        if self.sparse_grad and (not self.packed or size.batch):
+            raise InputError("sparse_grad: needs packed=True and no batch dimensions")
+
+    @property
+    def sizes(self) -> checks.Sizes:
+        """Sizes of arguments that passed `check`."""
+        shape = self.gaussians.means.shape
+        return checks.Sizes(tuple(shape[:-2]), shape[:-2].numel(), self.camera.viewmats.shape[-3], shape[-2])
 
     @property
     def tiles(self) -> tuple[int, int]:

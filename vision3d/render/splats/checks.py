@@ -41,8 +41,8 @@ def check_gaussians(
     covars: object,
     sh_degree: object,
     render_mode: str,
-) -> Sizes:
-    """Check shapes, dtypes and devices of the tensors; returns the common sizes.
+) -> None:
+    """Check shapes, dtypes and devices of the tensors.
 
     Raises:
         ShapeError: A tensor has the wrong shape or dtype.
@@ -73,7 +73,6 @@ def check_gaussians(
     check_choice("render_mode", render_mode, RENDER_MODES)
     if backgrounds is not None and render_mode not in ("D", "ED"):
         check_tensor("backgrounds", backgrounds, (*batch, c, channels), means)
-    return Sizes(batch, torch.Size(batch).numel(), c, n)
 
 
 def check_colors(colors: object, sh_degree: object, batch: tuple[int, ...], c: int, n: int, means: Tensor) -> int:

@@ -66,7 +66,11 @@ def build_kernel(
     return _group_kernel(inverses, elements, out_factors, in_factors, parameters, *codes, *channels, size, extent)
 
 
-@native.custom_op("group_kernel")
+# Schemas are explicit because torch 2.5 infers none from list[Tensor].
+_INPUTS = "Tensor inverses, Tensor? elements, Tensor out_factors, Tensor in_factors, Tensor[] parameters, int sym, int mask"
+
+
+@native.custom_op("group_kernel", schema=f"({_INPUTS}, int wave, int c_out, int c_in, int size, float extent) -> Tensor")
 @checked("inverses: float n 2 2, elements: float? m 2 2, out_factors: float n, in_factors: float m")
 def _group_kernel(
     inverses: Tensor,
@@ -93,7 +97,7 @@ def _group_kernel(
     return values
 
 
-@native.custom_op("group_kernel_vjp")
+@native.custom_op("group_kernel_vjp", schema=f"(Tensor v_values, {_INPUTS}, int wave, int size, float extent) -> Tensor[]")
 @checked(
     "v_values: float q n p m k k, inverses: float n 2 2, elements: float? m 2 2, out_factors: float n, in_factors: float m"
 )

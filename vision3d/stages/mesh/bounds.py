@@ -16,13 +16,17 @@ from vision3d.scene import Cameras
 
 logger = logging.getLogger("vision3d.mesh")
 
-_PER_VIEW = 4096
-"""Points per view used to determine the box."""
+_PER_VIEW = 16_384
+"""Points per view that determine the box."""
 _LOST = 0.001
 """Fraction of the points beyond each side of the box, before the margin."""
 _LOST_TO_BACKGROUND = 0.01
 """The same if those points become the background."""
 _MARGIN = 0.03
+_CELLS = 64
+"""Cells along the longest side in which views are counted."""
+_OFTEN = 0.25
+"""Fraction of the views that see what may extend the box."""
 _BEHIND = 0.02
 """Minimum fraction of the surface behind the cameras' sphere for a background."""
 _CORE = 0.8
@@ -69,13 +73,14 @@ def find_extent(views: SceneViews, background: bool, step: Callable[[int], None]
     Raises:
         InputError: No view shows a surface, or all of it is one point or has no extent.
     """
-    points, certain = [], []
+    points, certain, sources = [], [], []
     for index in range(len(views)):
         maps = views[index]
         has_surface = maps.depth > 0
         step_of_points = max(1, int(has_surface.sum()) // _PER_VIEW)
         points.append(views.points(index, maps)[has_surface][::step_of_points])
         certain.append(maps.is_certain[has_surface][::step_of_points])
+        sources.append(torch.full_like(certain[-1], index, dtype=torch.long))
         step(index + 1)
     shown, is_certain = torch.cat(points), torch.cat(certain)
     if len(shown) < 3:
@@ -84,7 +89,6 @@ def find_extent(views: SceneViews, background: bool, step: Callable[[int], None]
             "want cameras that look at the scene, or a smaller --alpha-min"
         )
     ball = _ball_between(views.cameras)
-    center = None
     if ball is not None:
         middle, radius = ball
         distances = torch.linalg.vector_norm(shown - middle, dim=-1)
@@ -93,10 +97,10 @@ def find_extent(views: SceneViews, background: bool, step: Callable[[int], None]
         if is_near.float().mean() > 0.05:
             is_core = is_certain & (distances < _CORE * radius)
             if background and float((~is_near).float().mean()) > _BEHIND and float(is_core.float().mean()) > 0.05:
-                shown, center = shown[is_core], middle
-            else:
-                shown = shown[is_near]
-    return Extent(_box_of(shown, _LOST if center is None else _LOST_TO_BACKGROUND), center)
+                box = _box_of(shown[is_core], _LOST_TO_BACKGROUND)
+                return Extent(extended(box, shown[is_core], torch.cat(sources)[is_core], len(views)), middle)
+            shown = shown[is_near]
+    return Extent(_box_of(shown, _LOST))
 
 
 def _box_of(shown: Tensor, share: float) -> Box:
@@ -109,6 +113,39 @@ def _box_of(shown: Tensor, share: float) -> Box:
         place = " ".join(f"{x:.4g}" for x in low.tolist())
         raise InputError(f"scene: all {len(shown)} points of its surface are at {place}; want a scene with an extent")
     return Box(low - margin, high + margin)
+
+
+def extended(box: Box, shown: Tensor, sources: Tensor, num_views: int) -> Box:
+    """The box with what many views see beyond its sides, such as a twig above it, as far as its longest side stays.
+
+    Few pixels show such parts, so that the fraction of points beyond a side does not tell them from floaters; that many views
+    see a surface in the same place does.
+
+    Args:
+        box: Of most points.
+        shown: Points (N, 3).
+        sources: View of each point (N,).
+        num_views: Number of views.
+    """
+    cells = ((shown - box.low) / (box.longest / _CELLS)).floor().long()
+    _, cell_of = cells.unique(dim=0, return_inverse=True)
+    pairs = torch.stack([cell_of, sources], 1).unique(dim=0)
+    often = shown[torch.bincount(pairs[:, 0])[cell_of] >= max(_OFTEN * num_views, 2)]
+    low, high = box.low.clone(), box.high.clone()
+    for axis in range(3):
+        # A corner beyond two sides belongs to neither.
+        others = [other for other in range(3) if other != axis]
+        beside = often[((often >= box.low) & (often <= box.high))[:, others].all(1), axis]
+        if not len(beside):
+            continue
+        below, above = (box.low[axis] - beside.min()).clamp(min=0), (beside.max() - box.high[axis]).clamp(min=0)
+        margin = _MARGIN * box.longest
+        below, above = (side + margin * (side > 0) for side in (below, above))
+        free = box.longest - (box.high - box.low)[axis]
+        share = float((free / (below + above).clamp(min=1e-30)).clamp(0, 1))
+        low[axis] -= share * below
+        high[axis] += share * above
+    return Box(low, high)
 
 
 def _ball_between(cameras: Cameras) -> tuple[Tensor, float] | None:

@@ -5,19 +5,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.core.errors import InputError, MissingDependencyError
 from vision3d.geometry import mesh as geometry
+from vision3d.render.baking.normals import normals_of
 from vision3d.render.meshes import rasterize, screen_positions
 from vision3d.scene import Cameras, Mesh
+from vision3d.stages.mesh.fusion import open3d
 
 logger = logging.getLogger("vision3d.mesh")
 
 _TAUBIN = (0.5, -0.53)
 """Smoothing steps forward and backward: a pass band of 0.1."""
 _AGGRESSIVENESS = 5.0
-"""Growth of the decimation threshold."""
+"""Of the decimation: how fast its threshold grows."""
+_SIZE = 2.0
+"""Longest side of a mesh in the decimation."""
 
 
 def main_parts(mesh: Mesh, min_share: float, max_parts: int = 0, times: Tensor | None = None) -> tuple[Mesh, int]:
@@ -111,11 +116,15 @@ def fill_holes(mesh: Mesh, max_edges: int) -> tuple[Mesh, int]:
     return Mesh(torch.cat(vertices), torch.cat(faces)), filled
 
 
-def smooth(mesh: Mesh, rounds: int) -> Mesh:
+def smooth(mesh: Mesh, rounds: int, fixed: Tensor | None = None) -> Mesh:
     """The mesh with its vertices moved towards the means of their neighbors and back (Taubin 1995).
 
-    Noise with a wavelength of a few edges is removed, the volume is preserved. Borders of open meshes are smoothed along
-    themselves.
+    Noise of the length of a few edges goes, the volume stays. Borders of open meshes are smoothed along themselves.
+
+    Args:
+        mesh: Without texture and colors.
+        rounds: Number of iterations.
+        fixed: Mask (V,) of vertices that stay where they are.
     """
     if not rounds:
         return mesh
@@ -124,6 +133,8 @@ def smooth(mesh: Mesh, rounds: int) -> Mesh:
     border = torch.zeros(mesh.num_vertices, dtype=torch.bool)
     border[geometry.boundary_edges(mesh.faces).flatten()] = True
     counts = border[neighbors] | ~border[owners]
+    if fixed is not None:
+        counts &= ~fixed[owners]
     owners, neighbors = owners[counts], neighbors[counts]
     number = torch.bincount(owners, minlength=mesh.num_vertices)[:, None]
     places = mesh.vertices.double()
@@ -134,8 +145,32 @@ def smooth(mesh: Mesh, rounds: int) -> Mesh:
     return Mesh(places.float(), mesh.faces)
 
 
-def decimate(mesh: Mesh, max_faces: int) -> Mesh:
-    """The mesh with approximately `max_faces` faces or fewer; closed if it was closed.
+def thickness_of(mesh: Mesh) -> Float[Tensor, " v"]:
+    """Distance along the inward normal from each vertex to the next face [m]; infinity where there is none.
+
+    Args:
+        mesh: Without equal vertices; faces are counterclockwise from outside.
+    """
+    o3d = open3d()
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(o3d.core.Tensor(mesh.vertices.numpy()), o3d.core.Tensor(mesh.faces.numpy().astype(np.uint32)))
+    inward = -normals_of(mesh)
+    ends = mesh.vertices[geometry.unique_edges(mesh.faces)[0]]
+    # From a little inside, so that the ray misses the faces at its own vertex.
+    start = 0.05 * float(torch.linalg.vector_norm(ends[:, 0] - ends[:, 1], dim=-1).median())
+    rays = torch.cat([mesh.vertices + start * inward, inward], -1).contiguous()
+    return start + torch.from_numpy(scene.cast_rays(o3d.core.Tensor(rays.numpy()))["t_hit"].numpy())
+
+
+def decimate(mesh: Mesh, max_faces: int, thickness: Tensor | None = None, thin: float = 0.0) -> Mesh:
+    """The mesh with about `max_faces` faces or fewer; closed where it was closed.
+
+    Args:
+        mesh: Without texture and colors.
+        max_faces: Maximum number of faces.
+        thickness: Of the surface at each vertex (V,) [m] (`thickness_of`). None: unknown.
+        thin: Where it is below this [m], edges stay, since a rod of few voxels falls apart where its edges collapse; with many
+            such faces only the thinnest half of `max_faces`.
 
     Raises:
         InputError: Nothing would remain.
@@ -148,17 +183,30 @@ def decimate(mesh: Mesh, max_faces: int) -> Mesh:
     except ImportError as error:
         raise MissingDependencyError("fast-simplification", "mesh", "fewer faces (--faces 0 keeps all)") from error
 
-    points, faces = mesh.vertices.float().numpy(), mesh.faces.numpy().astype(np.int32)
-    out: Any = fast_simplification.simplify(points, faces, target_count=max_faces, agg=_AGGRESSIVENESS)
-    found = _tidied(torch.from_numpy(out[0]).float(), torch.from_numpy(out[1].astype(np.int64)))
+    # Its thresholds are absolute errors, chosen for meshes of this size.
+    scale = _SIZE / max(float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max()), 1e-30)
+    points, faces = (scale * mesh.vertices).float().numpy(), mesh.faces.numpy().astype(np.int32)
+    fixed = torch.zeros(mesh.num_vertices, dtype=torch.bool)
+    if thickness is not None:
+        of_faces = thickness[mesh.faces].amin(1)
+        thinnest = of_faces.sort().values[min(max_faces // 2, mesh.num_faces - 1)]
+        fixed = thickness < min(thin, float(thinnest))
+    target = max(4, max_faces - int(fixed[mesh.faces].any(1).sum()))
+    out: Any = fast_simplification.simplify(points, faces, target_count=target, agg=_AGGRESSIVENESS, return_collapses=True)
+    vertices, fewer, collapses = out
+    if bool(fixed.any()):
+        collapses = collapses[~fixed.numpy()[collapses].any(1)]
+        vertices, fewer, _ = fast_simplification.replay_simplification(points, faces, collapses)
+    found = _tidied(
+        torch.from_numpy(np.asarray(vertices) / scale).float(), torch.from_numpy(np.asarray(fewer).astype(np.int64))
+    )
     if geometry.is_closed(mesh.faces) and (found is None or not geometry.is_closed(found.faces)):
         # Ten times slower, but every edge keeps two faces.
-        import open3d
-
-        vector3d, vector3i = open3d.utility.Vector3dVector, open3d.utility.Vector3iVector
-        slow = open3d.geometry.TriangleMesh(vector3d(points.astype(np.float64)), vector3i(faces))
+        o3d = open3d()
+        vector3d, vector3i = o3d.utility.Vector3dVector, o3d.utility.Vector3iVector
+        slow = o3d.geometry.TriangleMesh(vector3d(points.astype(np.float64)), vector3i(faces))
         slow = slow.simplify_quadric_decimation(max_faces)
-        vertices = torch.from_numpy(np.asarray(slow.vertices).astype(np.float32))
+        vertices = torch.from_numpy((np.asarray(slow.vertices) / scale).astype(np.float32))
         closed = _tidied(vertices, torch.from_numpy(np.asarray(slow.triangles).astype(np.int64)))
         found = closed if found is None or (closed is not None and geometry.is_closed(closed.faces)) else found
     if found is None:

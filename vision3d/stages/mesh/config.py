@@ -79,9 +79,9 @@ class MeshConfig:
     """Close holes with at most this many edges; 0: none."""
     smooth: int = 5
     """Iterations of volume-preserving smoothing before simplification; 0: none."""
-    faces: int = 50_000
+    faces: int = 80_000
     """Maximum number of faces; 0 keeps all."""
-    texture_size: int = 1024
+    texture_size: int = 2048
     """Side of the texture [texels], doubled up to 4096 if the charts do not fit; 0 writes vertex colors instead."""
     padding: int = 4
     """Empty texels around each chart of the texture."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vision3d.core.errors import ConfigError, InputError, MissingDependencyError
 from vision3d.geometry.mesh import drop_unused_vertices
+from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.render.baking.views import Maps, SceneViews
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.mesh.bounds import Box
@@ -36,6 +37,8 @@ _STEEP = 12
 """Depth difference of adjacent pixels, in pixels, above which they belong to two surfaces."""
 _CARVED = 0.5
 """Distance from the surface above which a thin Gaussian is not part of it [voxels]."""
+_LEVEL = 0.3
+"""Opacity at the surface of thin Gaussians."""
 _STEEPNESS = 0.4
 """Truncation distances per opacity, for thin Gaussians."""
 _KEY = 1 << 20
@@ -129,6 +132,25 @@ def fuse(
     return Mesh(vertices, faces)
 
 
+def with_blocks_at(grid: Grid, thin: GaussianScene, max_bytes: float) -> Grid:
+    """The grid with blocks around thin Gaussians added (`plan` adds only those near visible surfaces); unchanged if too many.
+
+    Args:
+        grid: Result of `plan`.
+        thin: Result of `thin_gaussians`.
+        max_bytes: Memory for the voxels.
+    """
+    reach = 3 * thin.log_scales.exp().amax(-1, keepdim=True).double().clamp(min=grid.voxel)
+    axis = quat_to_rotmat(thin.quats).gather(2, thin.log_scales.argmax(-1)[:, None, None].expand(-1, 3, 1))[..., 0].double()
+    ends = [thin.means.double() + share * reach * axis for share in torch.linspace(-1, 1, 9).tolist()]
+    found = torch.unique(torch.cat([torch.floor(end / (SIDE * grid.voxel)).long() for end in ends]), dim=0)
+    more = found[~torch.isin(_block_keys(found), _block_keys(grid.blocks))]
+    if (len(grid.blocks) + len(more)) * BLOCK_BYTES > max_bytes:
+        logger.info("no memory for %d blocks of thin Gaussians (--max-memory)", len(more))
+        return grid
+    return grid._replace(blocks=torch.cat([grid.blocks, more]))
+
+
 def _add_thin(distances: Tensor, weights: Tensor, rows: Tensor, grid: Grid, thin: GaussianScene, surface: Mesh) -> None:
     """Adds thin Gaussians that are not at the surface, as free space has carved them away, to the voxels, in place."""
     o3d = open3d()
@@ -149,7 +171,7 @@ def _add_thin(distances: Tensor, weights: Tensor, rows: Tensor, grid: Grid, thin
     x, y, z = (places - SIDE * blocks)[is_there].unbind(1)
     at = rows[order[found[is_there]]], (z * SIDE + y) * SIDE + x
     own = torch.where(weights[at] > _LEAST_WEIGHT, distances[at], 1)
-    distances[at] = torch.minimum(own, _STEEPNESS * (0.5 - opacity[is_there]))
+    distances[at] = torch.minimum(own, _STEEPNESS * (_LEVEL - opacity[is_there]))
     weights[at] = weights[at].clamp(min=2 * _LEAST_WEIGHT)
 
 

@@ -22,7 +22,7 @@ from vision3d.render.baking.views import Maps, SceneViews
 from vision3d.render.meshes import antialias, edge_neighbors, interpolate, rasterize, screen_positions, texture, texture_lods
 from vision3d.scene import Cameras, Mesh
 
-SMOOTHNESS = 4.0
+SMOOTHNESS = 2.0
 """Weight of the graph Laplacian: moves are smooth over about its square root in edges."""
 _STEP = 4.0
 """Initial step of the vertex that moves most, before smoothing [pixels]."""

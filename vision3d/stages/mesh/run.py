@@ -28,7 +28,7 @@ from vision3d.stages.mesh import cleanup
 from vision3d.stages.mesh.background import background
 from vision3d.stages.mesh.bounds import Box, Extent, find_extent
 from vision3d.stages.mesh.config import MIN_RESOLUTION, MeshConfig
-from vision3d.stages.mesh.fusion import fuse, open3d, plan
+from vision3d.stages.mesh.fusion import fuse, open3d, plan, with_blocks_at
 from vision3d.stages.mesh.poisson import reconstruct
 from vision3d.stages.mesh.refining import refine
 from vision3d.stages.mesh.thin import thin_gaussians
@@ -38,8 +38,10 @@ logger = logging.getLogger("vision3d.mesh")
 _MOST_VOXELS = 1 << 15
 _FOR_BACKGROUND = 0.2
 """Fraction of the faces for the background."""
-_BEFORE_REFINING = 20
+_BEFORE_REFINING = 12
 """Smoothing iterations."""
+_THIN = 2.0
+"""Thickness up to which surfaces are not smoothed or decimated [voxels]."""
 _SLIVER = 1e-3
 """Wavelength removed by it [voxels]."""
 _MANY_VIEWS = 24
@@ -115,14 +117,15 @@ def run(
         want = f"{MIN_RESOLUTION} to {_MOST_VOXELS} along it"
         raise ConfigError("voxel", f"got {voxel:g} m for a box of {longest:.4g} m, want {want}")
     raw, figures = _surface(config, views, extent.box, voxel, (1 - _FOR_VIEWS) * max_bytes, progress)
-    surface, left_out, filled = _cleaned(config, raw, views)
+    thin = _THIN * figures["voxel"] if config.thin else 0.0
+    surface, left_out, filled = _cleaned(config, raw, views, thin)
     if extent.center is not None:
         with Progress(len(views), "background", progress) as bar:
             behind = background(views, extent.box, extent.center, surface, min_views_of(config, len(views)), bar.update)
-        surface = surface if behind is None else _joined(config, surface, behind)
+        surface = surface if behind is None else _joined(config, surface, behind, thin)
     if config.refine and config.texture_size:
         # Bumps of a few edges are below the resolution of the views, so fitting cannot remove them.
-        surface = cleanup.smooth(surface, _BEFORE_REFINING)
+        surface = cleanup.smooth(surface, _BEFORE_REFINING, cleanup.thickness_of(surface) < thin)
         # Slivers have become shorter than float32 resolves, and other programs would merge their ends.
         surface = cleanup.manifold(surface, _SLIVER * figures["voxel"])
         surface, _ = cleanup.main_parts(surface, 0, config.max_components)
@@ -187,6 +190,8 @@ def _surface(
             )  # fmt: skip
         with Progress(len(views), "fuse", progress) as bar:
             thin = thin_gaussians(views, box, grid.voxel, min_views) if config.thin else None
+            if thin is not None and len(thin):
+                grid = with_blocks_at(grid, thin, max_bytes)
             raw = fuse(views, grid, truncation=config.truncation, min_views=min_views, step=bar.update, thin=thin)
         voxel, blocks = grid.voxel, {"blocks": len(grid.blocks)}
     corners = [round(value, 5) for value in (*box.low.tolist(), *box.high.tolist())]
@@ -195,7 +200,7 @@ def _surface(
     return raw, figures
 
 
-def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews) -> tuple[Mesh, int, int]:
+def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews, thin: float) -> tuple[Mesh, int, int]:
     """The cleaned surface, and the numbers of removed parts and of filled holes."""
     surface = cleanup.manifold(raw)
     times = cleanup.times_seen(surface, views.cameras)
@@ -205,17 +210,17 @@ def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews) -> tuple[Mesh, in
         surface, filled = cleanup.fill_holes(surface, config.fill_holes)
     surface = cleanup.smooth(surface, config.smooth)
     if config.faces:
-        surface = cleanup.decimate(surface, config.faces)
+        surface = cleanup.decimate(surface, config.faces, cleanup.thickness_of(surface), thin)
     # Removing faces to leave two at each edge may have detached small pieces.
     surface, crumbs = cleanup.main_parts(cleanup.manifold(surface), config.min_component, config.max_components)
     return surface, left_out + crumbs, filled
 
 
-def _joined(config: MeshConfig, surface: Mesh, behind: Mesh) -> Mesh:
+def _joined(config: MeshConfig, surface: Mesh, behind: Mesh, thin: float) -> Mesh:
     """The surface joined with its background, which gets a fraction of the faces and replaces the smallest part."""
     if config.faces:
         behind = cleanup.decimate(behind, max(4, round(_FOR_BACKGROUND * config.faces)))
-        surface = cleanup.decimate(surface, max(4, config.faces - behind.num_faces))
+        surface = cleanup.decimate(surface, max(4, config.faces - behind.num_faces), cleanup.thickness_of(surface), thin)
     surface, _ = cleanup.main_parts(cleanup.manifold(surface), 0, max(1, config.max_components - 1))
     behind, _ = cleanup.main_parts(cleanup.manifold(behind), 0, 1)
     return surface.merge(behind)

@@ -14,6 +14,7 @@ from vision3d.stages.rotation.clouds import Clouds
 from vision3d.stages.rotation.config import PointCloudConfig, SanityConfig
 from vision3d.stages.rotation.experiment import angles_deg, entries_loss
 from vision3d.stages.rotation.networks import SanityNet, SiamesePointNet
+from vision3d.training.group import Group
 
 _TEST_SEED = 20_190  # seed of the test data, never used in training: those seeds are multiplied
 _CHUNK = 10_000
@@ -25,8 +26,9 @@ class SanityExperiment:
     name, unit = "sanity", "deg"
     source = "uniform rotations"
 
-    def __init__(self, config: SanityConfig, device: torch.device) -> None:
+    def __init__(self, config: SanityConfig, device: torch.device, group: Group | None = None) -> None:
         self.config, self.device = config, device
+        self.share = (group or Group()).share(config.batch_size)
         generator = torch.Generator().manual_seed(_TEST_SEED)
         self.test = haar_rotmats(3, config.test_rotations, generator=generator)
 
@@ -37,7 +39,8 @@ class SanityExperiment:
         return {"rep": rep, "width": self.config.width}
 
     def loss(self, network: nn.Module, generator: torch.Generator) -> Float[Tensor, ""]:
-        rotmats = haar_rotmats(3, self.config.batch_size, generator=generator).to(self.device)
+        drawn = haar_rotmats(3, self.config.batch_size, generator=generator)
+        rotmats = drawn[self.share.start : self.share.stop].to(self.device)
         told = network(rotmats)
         return entries_loss(told, rotmats) if self.config.loss == "entries" else geodesic_distance(told, rotmats).mean()
 
@@ -57,8 +60,9 @@ class PointCloudExperiment:
 
     name, unit = "pointcloud", "deg"
 
-    def __init__(self, config: PointCloudConfig, clouds: Clouds, device: torch.device) -> None:
+    def __init__(self, config: PointCloudConfig, clouds: Clouds, device: torch.device, group: Group | None = None) -> None:
         self.config, self.clouds, self.device = config, clouds, device
+        self.share = (group or Group()).share(config.clouds, "clouds")
         self.source = clouds.source
         generator = torch.Generator().manual_seed(_TEST_SEED)
         shape = (len(clouds.test), config.test_rotations)
@@ -74,8 +78,9 @@ class PointCloudExperiment:
     def loss(self, network: nn.Module, generator: torch.Generator) -> Float[Tensor, ""]:
         config, train = self.config, self.clouds.train
         chosen = torch.randint(len(train), (config.clouds,), generator=generator)
-        clouds = pick_points(train[chosen], config.points, generator).to(self.device)
-        rotmats = draw_rotmats(config.sampling, config.clouds, config.rotations, generator=generator).to(self.device)
+        clouds = pick_points(train[chosen], config.points, generator)
+        rotmats = draw_rotmats(config.sampling, config.clouds, config.rotations, generator=generator)
+        clouds, rotmats = (values[self.share.start : self.share.stop].to(self.device) for values in (clouds, rotmats))
         return entries_loss(network(clouds, turn(clouds, rotmats)), rotmats)
 
     def errors(self, network: nn.Module) -> Float[Tensor, " n"]:

@@ -20,6 +20,7 @@ from vision3d.io.bvh import read_motion
 from vision3d.scene.motion import Motion, Skeleton
 from vision3d.stages.rotation.config import IkConfig
 from vision3d.stages.rotation.networks import PoseNet
+from vision3d.training.group import Group
 
 MIN_POSES = 16  # per clip, after resampling
 _AXES = {"x": 0, "y": 1, "z": 2}
@@ -114,8 +115,9 @@ class IkExperiment:
 
     name, unit = "ik", "cm"
 
-    def __init__(self, config: IkConfig, poses: Poses, device: torch.device) -> None:
+    def __init__(self, config: IkConfig, poses: Poses, device: torch.device, group: Group | None = None) -> None:
         self.config, self.poses, self.device = config, poses, device
+        self.share = (group or Group()).share(config.batch_size)
         self.source = poses.source
         skeleton = poses.skeleton
         self.parents = skeleton.parents
@@ -148,7 +150,7 @@ class IkExperiment:
         places = self._yawed(self.places(rotmats, torch.zeros(len(rows), 3, device=self.device)), generator)
         shift = config.shift * (2 * torch.rand(len(places), 1, 3, generator=generator) - 1)
         shift[..., self.poses.up] = 0
-        places = places + shift.to(self.device)
+        places = (places + shift.to(self.device))[self.share.start : self.share.stop]
         apart = (self.places(network(places), places[:, 0]) - places).square()
         return apart.mean() + config.hip_weight * apart[:, self.weighted].mean()
 

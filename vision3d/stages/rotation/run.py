@@ -20,6 +20,7 @@ from vision3d.stages.rotation.ik import IkExperiment, read_poses
 from vision3d.stages.rotation.pictures import percentile_sheet
 from vision3d.stages.rotation.published import differences, published_mean
 from vision3d.stages.rotation.training import Training, train
+from vision3d.training.group import Group
 
 TRAININGS = "trainings"
 
@@ -58,7 +59,7 @@ def reproduce_rotation_sanity(
         >>> from vision3d.stages.rotation import SanityConfig, reproduce_rotation_sanity
         >>> reproduce_rotation_sanity(SanityConfig(representations=("6d", "quat"))).summary["by_representation"][0]["mean"]
     """
-    experiment = SanityExperiment(config, resolve_device(config.device))
+    experiment = SanityExperiment(config, resolve_device(config.device), Group.current())
     return _reproduce(experiment, config, run_folder, progress)
 
 
@@ -85,7 +86,7 @@ def reproduce_rotation_pointcloud(
         Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
     """
     clouds = read_clouds(inputs, config.points)
-    experiment = PointCloudExperiment(config, clouds, resolve_device(config.device))
+    experiment = PointCloudExperiment(config, clouds, resolve_device(config.device), Group.current())
     return _reproduce(experiment, config, run_folder, progress)
 
 
@@ -113,7 +114,7 @@ def reproduce_rotation_ik(
         NumericalError: A loss is not finite.
         Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
     """
-    experiment = IkExperiment(config, read_poses(train, test, config), resolve_device(config.device))
+    experiment = IkExperiment(config, read_poses(train, test, config), resolve_device(config.device), Group.current())
     return _reproduce(experiment, config, run_folder, progress)
 
 

@@ -21,6 +21,7 @@ from vision3d.optim.schedules import one_cycle
 from vision3d.stages.rotation.config import GROWS, RESUMABLE, TrainingConfig
 from vision3d.stages.rotation.experiment import QUANTILES, Errors, Experiment
 from vision3d.stages.rotation.network_files import RotationNetwork, load_rotation_network, save_rotation_network
+from vision3d.training.group import Group
 from vision3d.training.loop import Loop
 from vision3d.training.network import NetworkTrainer
 
@@ -36,7 +37,7 @@ class Training:
     network: RotationNetwork
     errors: Errors
     cpu_s: float
-    """CPU-seconds of the training, without the evaluation."""
+    """CPU-seconds of the training, without the evaluation; with several processes, of this one."""
     loss: float
     """Mean loss over the last tenth of the steps."""
 
@@ -45,27 +46,33 @@ def train(
     experiment: Experiment, config: TrainingConfig, rep: str, seed: int, *, device: torch.device, folder: Path | None,
     stop: StopSignal, progress: ProgressCallback | None,
 ) -> Training:  # fmt: skip
-    """Train and evaluate one network, or load the result of an earlier session of the run."""
-    own = dataclasses.replace(config, representations=(rep,), seeds=(seed,))
-    if folder is None:
-        return _trained(experiment, own, rep, seed, device, None, stop, progress)
-    run = RunFolder.create(folder, own, resume=True, ignore=RESUMABLE, grows=GROWS, keep=config.keep)
+    """Train and evaluate one network, or load the result of an earlier session of the run.
+
+    With several processes (`Group`), the first one has the folder, and all return the same.
+    """
+    own, run = dataclasses.replace(config, representations=(rep,), seeds=(seed,)), None
+    if folder is not None:
+        run = RunFolder.create(folder, own, resume=True, ignore=RESUMABLE, grows=GROWS, keep=config.keep)
     try:
-        found = _finished(experiment, folder, own, rep, seed)
+        found = None if folder is None else _finished(experiment, folder, own, rep, seed)
+        found = _from_first(experiment, found, rep, seed)
         return found or _trained(experiment, own, rep, seed, device, run, stop, progress)
     finally:
-        run.unlock()
+        if run is not None:
+            run.unlock()
 
 
 class _Trainer(NetworkTrainer):
     """Also records the losses of the last tenth of the steps, whose mean is reported."""
 
-    def __init__(self, experiment: Experiment, config: TrainingConfig, rep: str, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, experiment: Experiment, config: TrainingConfig, rep: str, seed: int, device: torch.device, group: Group
+    ) -> None:
         self.experiment, self.config, self.seed = experiment, config, seed
         seed_everything(seed)
         network = experiment.network(rep).to(device)
         optimizer = torch.optim.Adam(network.parameters(), config.lr, fused=True)
-        super().__init__(network, optimizer, self._loss, self._rate, what=f"loss of {rep}")
+        super().__init__(network, optimizer, self._loss, self._rate, group=group, what=f"loss of {rep}")
         self.generator = torch.Generator()
         self.tail: list[float] = []
 
@@ -100,11 +107,12 @@ def _trained(
     experiment: Experiment, config: TrainingConfig, rep: str, seed: int, device: torch.device, run: RunFolder | None,
     stop: StopSignal, progress: ProgressCallback | None,
 ) -> Training:  # fmt: skip
+    group = Group.current()
     loop = Loop(
         f"{rep}, seed {seed}", source=experiment.source, steps=config.steps, folder=run, log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every, latest=("lr",), callback=progress, stop=stop,
+        checkpoint_every=config.checkpoint_every, latest=("lr",), group=group, callback=progress, stop=stop,
     )  # fmt: skip
-    trainer = _Trainer(experiment, config, rep, seed, device)
+    trainer = _Trainer(experiment, config, rep, seed, device, group)
     if loop.saved is not None:
         trainer.load_state_dict(loop.saved, loop.step)
     loop.run(trainer)
@@ -155,3 +163,22 @@ def _finished(experiment: Experiment, folder: Path, config: TrainingConfig, rep:
         raise ConfigError("DATA", f"cannot resume {folder}, which is a run on {source}, with {experiment.source}")
     network = load_rotation_network(folder / NETWORK_FILE)
     return None if network.about.get("steps") != config.steps else Training(rep, seed, network, found, cpu_s, loss)
+
+
+def _from_first(experiment: Experiment, found: Training | None, rep: str, seed: int) -> Training | None:
+    """What process 0 has found, in every process."""
+    group = Group.current()
+    if group.size == 1:
+        return found
+    sent = None
+    if found is not None:
+        tensors = dict(found.network.network.state_dict())
+        sent = {"errors": dataclasses.asdict(found.errors), "about": found.network.about, "network": tensors}
+        sent |= {"cpu_s": found.cpu_s, "loss": found.loss}
+    got = group.from_first(sent)
+    if found is not None or got is None:
+        return found
+    network = experiment.network(rep)
+    network.load_state_dict(got["network"])
+    network = RotationNetwork(network.eval(), experiment.name, experiment.shape(rep), got["about"])
+    return Training(rep, seed, network, Errors(**got["errors"]), got["cpu_s"], got["loss"])

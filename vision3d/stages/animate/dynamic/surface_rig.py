@@ -1,5 +1,6 @@
 """Joints for a mesh without any, at the borders of rings of its surface, from its middle to the ends of its limbs."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +18,13 @@ from vision3d.scene import Mesh, SkinnedMesh
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_BANDS = 6  # number of bands from the middle to the farthest end
-_SAMPLES = 32  # source points of distances
+_BANDS = 6  # from the center to the farthest end
+_SHARE, _FARTHER = 0.9, 1.45  # the farthest end is clamped to this multiple of the quantile of distances by area
+_SAMPLES = 32  # points from which distances are measured
 _SMALLEST, _MAX = 0.004, 48  # minimum area fraction of a ring, maximum number of rings
-_REACH = 0.1  # diffusion of weights into the next ring, in squared band widths
+_REACH = 0.1  # squared widths of a band over which weights spread into the next ring
 _INFLUENCES = 4  # maximum number of joints per vertex
-_NEAREST = 8  # nearest vertices considered for bridges between disconnected parts; doubled until all are connected
+_NEAREST = 8  # neighbors considered to bridge disconnected parts; doubled until all are connected
 
 
 def surface_skin(mesh: Mesh) -> SkinnedMesh:
@@ -39,8 +41,7 @@ def surface_skin(mesh: Mesh) -> SkinnedMesh:
     graph = _joined(places, edge_graph(places, faces))
     areas = _vertex_areas(places, faces)
     distances = _mean_distances(graph, len(places))
-    width = float(distances.max() - distances.min()) / _BANDS
-    bands = np.minimum(((distances - distances.min()) / max(width, 1e-300)).astype(np.int64), _BANDS - 1)
+    bands, width = _bands(distances - distances.min(), areas)
     rings, parents = _tree(_rings(graph, bands, areas), graph, int(distances.argmin()))
     pivots = torch.from_numpy(_pivots(places.numpy(), rings, parents, graph))
     heat = _heat(places, faces, rings, areas, _REACH * width**2)
@@ -99,6 +100,16 @@ def _mean_distances(graph: "csr_array", count: int) -> np.ndarray:
         nearest, total = np.minimum(nearest, found), total + found
         row = int(nearest.argmax())
     return total / _SAMPLES
+
+
+def _bands(distances: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, float]:
+    """The band of each vertex, and the width of a band, which thin attached objects, such as a pole, do not increase."""
+    order = np.argsort(distances, kind="stable")
+    shares = np.cumsum(areas[order]) / areas.sum()
+    usual = float(distances[order][np.searchsorted(shares, _SHARE)])
+    farthest = float(distances.max())
+    width = max(min(farthest, _FARTHER * usual) / _BANDS, 1e-300)
+    return np.minimum((distances / width).astype(np.int64), max(math.ceil(farthest / width - 1e-6), 1) - 1), width
 
 
 def _rings(graph: "csr_array", bands: np.ndarray, areas: np.ndarray) -> np.ndarray:
