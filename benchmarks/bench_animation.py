@@ -233,7 +233,7 @@ def one() -> dict[str, Any]:
 
 
 def character(*kinds: str, folder: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
-    """A clip of c0 to c3, by joints or by the graph, or of c0 alone; h0 and h1 are unseen. None: CesiumMan, rest pose a T."""
+    """A clip of c0 to c3 with joints or the graph, or of c0 only; h0 and h1 are held out. None: CesiumMan, T rest pose."""
     folder = folder or data().parent / "clips" / "cesium_man"
     (mesh,), footage = folder.glob("*.glb"), read_footage(folder)
     truth = torch.from_numpy(np.load(folder / "truth.npz")["vertices"]).float()
@@ -323,7 +323,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, each in this process, where none is named")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, in this process, by default")
     parser.add_argument("--clip", type=Path, help="instead of parts: fits to the clip of a folder, as to CesiumMan, seed 0")
     options = parser.parse_args()
     parts = PARTS

@@ -68,8 +68,8 @@ def test_disconnected_parts_share_one_skeleton():
     assert len(one) >= 1 and bool(one.weights.isfinite().all())
 
 
-def test_a_trunk_has_several_rings_although_a_long_pole_is_carried():
-    """A rigid trunk cannot be twisted, so hips and shoulders would be fitted by limbs in each other's places."""
+def test_a_trunk_has_several_rings_with_a_long_pole_attached():
+    """A rigid trunk cannot be twisted, so hips and shoulders would be fitted by limbs in each other's positions."""
     mesh, length, ((_, height, _), _, divisions) = figure().mesh, 1.6, PARTS[0]
     count = len(shapes.box(divisions=divisions)[0])
     pole, sides = shapes.box((0.04, 0.04, length), divisions=8)
@@ -81,7 +81,7 @@ def test_a_trunk_has_several_rings_although_a_long_pole_is_carried():
     assert len(rings) >= 3 and max(float(ring.max() - ring.min()) for ring in rings) < 0.51 * height
 
 
-def test_limbs_that_change_places_point_to_each_others():
+def test_exchanged_limbs_point_to_each_others_positions():
     tree = JointTree.of(rigged_worm())
     joints = JointField(tree, torch.arange(2, dtype=torch.float64), -1.0, 1.0)
     torch.manual_seed(0)

@@ -85,7 +85,7 @@ def test_processes_share_a_batch(data, name):
 
 
 @pytest.mark.parametrize("name", ["sanity", "pointcloud", "ik"])
-def test_every_experiment_runs_and_leaves_its_files(tmp_path, data, name):
+def test_every_experiment_runs_and_writes_its_files(tmp_path, data, name):
     result = reproduce(name, data, tmp_path / "run")
     seeds = config_of(name).seeds
     assert [(t.rep, t.seed) for t in result.trainings] == [(rep, seed) for rep in ("6d", "quat") for seed in seeds]

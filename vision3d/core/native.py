@@ -103,7 +103,7 @@ def custom_op(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
 
         # Below this key torch.func.jvp has already removed the tangents, so `guarded` alone would not see them.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an override is what is meant
+            warnings.simplefilter("ignore")  # the override is intended
             torch_private.override_autograd(_library, name, guarded_autograd)
         _plain[op] = name, guarded
         return op

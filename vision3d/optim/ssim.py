@@ -82,7 +82,7 @@ def _check_window(a: Tensor, window: int, sigma: float) -> None:
 
 
 def _column_sums(a: Tensor, quantities: int, height: int, width: int) -> Tensor | None:
-    """Memory between the two passes of a GPU; the CPU keeps rows of its own."""
+    """Memory between the two passes of a GPU; the CPU has its own row buffers."""
     return None if a.device.type == "cpu" else a.new_empty((quantities, a.shape[0], height, width, a.shape[3]))
 
 

@@ -34,7 +34,7 @@ class Group:
         return self.rank == 0
 
     def share(self, batch: int, name: str = "batch_size") -> range:
-        """Which places of a batch belong to this process.
+        """The indices of a batch that belong to this process.
 
         Args:
             batch: Size of the batch.

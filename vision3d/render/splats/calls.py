@@ -1,4 +1,4 @@
-"""The arguments of `rasterize` and `rasterize_2dgs` as one record, and the checks that both functions need."""
+"""Arguments of `rasterize` and `rasterize_2dgs` as one record, and the checks of both functions."""
 
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ class Call(NamedTuple):
 
     @property
     def sizes(self) -> checks.Sizes:
-        """Those of arguments that passed `check`."""
+        """Sizes of arguments that passed `check`."""
         shape = self.gaussians.means.shape
         return checks.Sizes(tuple(shape[:-2]), shape[:-2].numel(), self.camera.viewmats.shape[-3], shape[-2])
 

@@ -201,7 +201,7 @@ def decimate(mesh: Mesh, max_faces: int, thickness: Tensor | None = None, thin: 
         torch.from_numpy(np.asarray(vertices) / scale).float(), torch.from_numpy(np.asarray(fewer).astype(np.int64))
     )
     if geometry.is_closed(mesh.faces) and (found is None or not geometry.is_closed(found.faces)):
-        # Ten times slower, and keeps every edge at two faces.
+        # Ten times slower, but every edge keeps two faces.
         o3d = open3d()
         vector3d, vector3i = o3d.utility.Vector3dVector, o3d.utility.Vector3iVector
         slow = o3d.geometry.TriangleMesh(vector3d(points.astype(np.float64)), vector3i(faces))

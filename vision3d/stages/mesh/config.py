@@ -82,7 +82,7 @@ class MeshConfig:
     faces: int = 80_000
     """Maximum number of faces; 0 keeps all."""
     texture_size: int = 2048
-    """Side of the texture [texels], doubled up to 4096 if the charts do not fit; 0 writes vertex colours instead."""
+    """Side of the texture [texels], doubled up to 4096 if the charts do not fit; 0 writes vertex colors instead."""
     padding: int = 4
     """Empty texels around each chart of the texture."""
     refine: int = 600

@@ -36,7 +36,7 @@ _LEAST_WEIGHT = 1e-6
 _STEEP = 12
 """Depth difference of adjacent pixels, in pixels, above which they belong to two surfaces."""
 _CARVED = 0.5
-"""Distance from the surface from which on a thin Gaussian is not part of it [voxels]."""
+"""Distance from the surface above which a thin Gaussian is not part of it [voxels]."""
 _LEVEL = 0.3
 """Opacity at the surface of thin Gaussians."""
 _STEEPNESS = 0.4
@@ -133,11 +133,11 @@ def fuse(
 
 
 def with_blocks_at(grid: Grid, thin: GaussianScene, max_bytes: float) -> Grid:
-    """The grid with the blocks around Gaussians, which exist only near surfaces that the views show; without, if too many.
+    """The grid with blocks around thin Gaussians added (`plan` adds only those near visible surfaces); unchanged if too many.
 
     Args:
-        grid: Of `plan`.
-        thin: Of `thin_gaussians`.
+        grid: Result of `plan`.
+        thin: Result of `thin_gaussians`.
         max_bytes: Memory for the voxels.
     """
     reach = 3 * thin.log_scales.exp().amax(-1, keepdim=True).double().clamp(min=grid.voxel)

@@ -37,9 +37,9 @@ logger = logging.getLogger("vision3d.mesh")
 
 _MOST_VOXELS = 1 << 15
 _FOR_BACKGROUND = 0.2
-"""Share of the faces."""
+"""Fraction of the faces for the background."""
 _BEFORE_REFINING = 12
-"""Rounds of smoothing."""
+"""Smoothing iterations."""
 _THIN = 2.0
 """Thickness up to which surfaces are not smoothed or decimated [voxels]."""
 _SLIVER = 1e-3
@@ -124,9 +124,9 @@ def run(
             behind = background(views, extent.box, extent.center, surface, min_views_of(config, len(views)), bar.update)
         surface = surface if behind is None else _joined(config, surface, behind, thin)
     if config.refine and config.texture_size:
-        # Lumps of a few edges are below what the views resolve, so fitting cannot remove them.
+        # Bumps of a few edges are below the resolution of the views, so fitting cannot remove them.
         surface = cleanup.smooth(surface, _BEFORE_REFINING, cleanup.thickness_of(surface) < thin)
-        # Slivers have become shorter than float32 resolves, and other programs would join their ends.
+        # Slivers have become shorter than float32 resolves, and other programs would merge their ends.
         surface = cleanup.manifold(surface, _SLIVER * figures["voxel"])
         surface, _ = cleanup.main_parts(surface, 0, config.max_components)
     mesh, texture_size, seen = _colored(config, surface, views, progress)
@@ -201,7 +201,7 @@ def _surface(
 
 
 def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews, thin: float) -> tuple[Mesh, int, int]:
-    """The surface that is left, and the numbers of parts that went and of holes that were filled."""
+    """The cleaned surface, and the numbers of removed parts and of filled holes."""
     surface = cleanup.manifold(raw)
     times = cleanup.times_seen(surface, views.cameras)
     surface, left_out = cleanup.main_parts(surface, config.min_component, config.max_components, times)
@@ -211,13 +211,13 @@ def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews, thin: float) -> t
     surface = cleanup.smooth(surface, config.smooth)
     if config.faces:
         surface = cleanup.decimate(surface, config.faces, cleanup.thickness_of(surface), thin)
-    # Where faces went to leave two at each edge, crumbs may have come off.
+    # Removing faces to leave two at each edge may have detached small pieces.
     surface, crumbs = cleanup.main_parts(cleanup.manifold(surface), config.min_component, config.max_components)
     return surface, left_out + crumbs, filled
 
 
 def _joined(config: MeshConfig, surface: Mesh, behind: Mesh, thin: float) -> Mesh:
-    """The surface and its background, which takes a share of the faces and the place of the smallest part."""
+    """The surface joined with its background, which gets a fraction of the faces and replaces the smallest part."""
     if config.faces:
         behind = cleanup.decimate(behind, max(4, round(_FOR_BACKGROUND * config.faces)))
         surface = cleanup.decimate(surface, max(4, config.faces - behind.num_faces), cleanup.thickness_of(surface), thin)

@@ -26,7 +26,7 @@ class Experiment(Protocol):
         ...
 
     def loss(self, network: nn.Module, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Loss of a batch that `generator` draws; of several processes (`Group`) each takes the mean over its share."""
+        """Loss of a batch drawn with `generator`; with several processes (`Group`), the mean over its share."""
         ...
 
     def errors(self, network: nn.Module) -> Float[Tensor, " n"]:

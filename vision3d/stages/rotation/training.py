@@ -37,7 +37,7 @@ class Training:
     network: RotationNetwork
     errors: Errors
     cpu_s: float
-    """CPU-seconds of the training, without the measurement; of several processes those of this one."""
+    """CPU-seconds of the training, without the evaluation; with several processes, of this one."""
     loss: float
     """Mean loss over the last tenth of the steps."""
 
@@ -46,9 +46,9 @@ def train(
     experiment: Experiment, config: TrainingConfig, rep: str, seed: int, *, device: torch.device, folder: Path | None,
     stop: StopSignal, progress: ProgressCallback | None,
 ) -> Training:  # fmt: skip
-    """Train and measure one network; or read what an earlier session of the run has left.
+    """Train and evaluate one network, or load the result of an earlier session of the run.
 
-    Of several processes (`Group`) the first has the folder, and all return the same.
+    With several processes (`Group`), the first one has the folder, and all return the same.
     """
     own, run = dataclasses.replace(config, representations=(rep,), seeds=(seed,)), None
     if folder is not None:

@@ -18,13 +18,13 @@ from vision3d.scene import Mesh, SkinnedMesh
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_BANDS = 6  # from the middle to the farthest end
-_SHARE, _FARTHER = 0.9, 1.45  # the farthest end counts up to so many times the distance within which this share of the area is
-_SAMPLES = 32  # points that distances are measured from
-_SMALLEST, _MAX = 0.004, 48  # minimum share of the area of a ring, and the maximum number of rings
+_BANDS = 6  # from the center to the farthest end
+_SHARE, _FARTHER = 0.9, 1.45  # the farthest end is clamped to this multiple of the quantile of distances by area
+_SAMPLES = 32  # points from which distances are measured
+_SMALLEST, _MAX = 0.004, 48  # minimum area fraction of a ring, maximum number of rings
 _REACH = 0.1  # squared widths of a band over which weights spread into the next ring
-_INFLUENCES = 4  # joints that a vertex follows at most
-_NEAREST = 8  # vertices among which parts that do not touch are joined; doubled until all are
+_INFLUENCES = 4  # maximum number of joints per vertex
+_NEAREST = 8  # neighbors considered to bridge disconnected parts; doubled until all are connected
 
 
 def surface_skin(mesh: Mesh) -> SkinnedMesh:
@@ -103,7 +103,7 @@ def _mean_distances(graph: "csr_array", count: int) -> np.ndarray:
 
 
 def _bands(distances: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, float]:
-    """The band of each place, and how wide a band is: a thin thing that is carried, such as a pole, does not widen them."""
+    """The band of each vertex, and the width of a band, which thin attached objects, such as a pole, do not increase."""
     order = np.argsort(distances, kind="stable")
     shares = np.cumsum(areas[order]) / areas.sum()
     usual = float(distances[order][np.searchsorted(shares, _SHARE)])
