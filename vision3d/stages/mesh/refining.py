@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vision3d.core.errors import InputError
 from vision3d.geometry import mesh as geometry
+from vision3d.optim.adam import SplatAdam
 from vision3d.render.baking.normals import normals_of
 from vision3d.render.baking.texels import is_own
 from vision3d.render.baking.views import Maps, SceneViews
@@ -56,8 +57,8 @@ def refine(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, float
     scene = _Drawing(faces, mesh.uvs, mesh.faces[kept], edge_neighbors(faces), mesh.texture.shape[0])
     solve = _smoothing(faces, len(start))
     pixel = _pixel(start, views.cameras.to("cpu"))
-    texels = mesh.texture.clone().requires_grad_()
-    optimizer = torch.optim.Adam([texels], lr=_RATE, betas=_BETAS)
+    colors = {"texels": mesh.texture.clone().requires_grad_()}
+    optimizer = SplatAdam(colors, {"texels": _RATE}, betas=_BETAS, eps=1e-8)
     moved, mean, square = torch.zeros_like(start), torch.zeros_like(start), 0.0
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
@@ -68,10 +69,10 @@ def refine(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, float
         index = order.pop()
         maps, background = views[index], torch.rand(3, generator=generator)
         vertices = places.clone().requires_grad_()
-        shown = scene.draw(vertices, texels, views.cameras[index : index + 1].to("cpu"), background, maps)
+        shown = scene.draw(vertices, colors["texels"], views.cameras[index : index + 1].to("cpu"), background, maps)
         wanted = torch.lerp(background.expand_as(maps.color), maps.color, maps.alpha[..., None])
         loss = (shown[..., :3] - wanted).square().sum(-1).mean() + (shown[..., 3] - maps.alpha).square().mean()
-        optimizer.param_groups[0]["lr"] = _RATE * 0.1 ** (number / steps)
+        optimizer.learning_rates["texels"] = _RATE * 0.1 ** (number / steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -85,7 +86,7 @@ def refine(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, float
         places = start + solve(moved)
         step(number + 1, float(loss.detach()))
     normals = normals_of(Mesh(places, faces))
-    return replace(mesh, vertices=places[copies], normals=normals[copies], texture=texels.detach().clamp(0, 1))
+    return replace(mesh, vertices=places[copies], normals=normals[copies], texture=colors["texels"].detach().clamp(0, 1))
 
 
 def _pixel(vertices: Tensor, cameras: Cameras) -> float:
