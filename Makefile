@@ -30,20 +30,20 @@ help:  ## list these commands
 	@touch $@
 
 .PHONY: setup
-setup: .venv/installed-dev  ## make .venv with all that development needs (PYTHON=python3.12 picks the interpreter)
+setup: .venv/installed-dev  ## create .venv for development (PYTHON=python3.12 selects the interpreter)
 
 .PHONY: build
 build: .venv/installed-dev  ## build the wheel and the source package into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist
 
 .PHONY: lint
-lint: .venv/installed-dev  ## look for mistakes in the text of the code
+lint: .venv/installed-dev  ## run the linters
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(CPP_SOURCES) | xargs $(BIN)/clang-format --dry-run -Werror
 
 .PHONY: format
-format: .venv/installed-dev  ## bring the code into the one layout
+format: .venv/installed-dev  ## format the code
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 	@$(CPP_SOURCES) | xargs $(BIN)/clang-format -i
@@ -53,7 +53,7 @@ type: .venv/installed-dev  ## check the types
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 .PHONY: imports
-imports: .venv/installed-dev  ## check which packages import which
+imports: .venv/installed-dev  ## check the import order of packages
 	@$(BIN)/python -m pytest -q tests/test_imports.py
 
 .PHONY: test
@@ -61,11 +61,11 @@ test: .venv/installed-dev  ## run the quick tests (TESTS=tests/io narrows them)
 	@$(PYTEST) -m "not slow and not gpu and not viewer" $(TESTS)
 
 .PHONY: test-slow
-test-slow: .venv/installed-dev  ## run all tests, those that take longer than 5 s included (CI does)
+test-slow: .venv/installed-dev  ## run all tests, including those above 5 s (as CI does)
 	@$(PYTEST) -m "not gpu and not viewer" $(TESTS)
 
 .PHONY: test-torch
-test-torch:  ## run the tests of what depends on torch's version with the oldest and the newest (downloads both, before a release)
+test-torch:  ## run the tests that depend on torch with the oldest and newest version (downloads both)
 	@.ci/test-torch
 
 .PHONY: test-gpu
@@ -81,7 +81,7 @@ check-native:  ## stress the thread pool of the kernels under sanitizers
 	@.ci/check-native
 
 .PHONY: fuzz-native
-fuzz-native: .venv/installed-dev  ## call every operation with random arguments under AddressSanitizer (compiles for minutes)
+fuzz-native: .venv/installed-dev  ## call every operation with random arguments under AddressSanitizer (minutes to compile)
 	@.ci/fuzz-native
 
 .PHONY: check-cuda
@@ -93,20 +93,20 @@ check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
 	@$(BIN)/cmake --build build/cuda --target _native
 
 .PHONY: bench
-bench: .venv/installed-dev  ## run the benchmarks on a machine that does nothing else (PEERS=FOLDER adds other programs)
+bench: .venv/installed-dev  ## run the benchmarks on an idle machine (PEERS=FOLDER adds other programs)
 	@for name in raster rotations step scaling physics install fit formats; do \
 	  echo "$$name"; $(BIN)/python "benchmarks/bench_$$name.py" $(if $(PEERS),--peers $(PEERS)); \
 	done
 
 .PHONY: demo
-demo: .venv/installed  ## fit the photo set that comes along and show how well it went
+demo: .venv/installed  ## train on the bundled photos and report held-out quality
 	@$(BIN)/vision3d demo --overwrite
 
 .PHONY: check
-check:  ## what CI runs
+check:  ## run what CI runs
 	@.ci/run
 
 .PHONY: clean
-clean:  ## remove what was built, .venv included
+clean:  ## remove all build output and .venv
 	@rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,7 +14,7 @@ from vision3d.viewer.rigs import LEGENDS, Rig
 from vision3d.viewer.session import Session
 from vision3d.viewer.widgets import Widgets
 
-BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "grey": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
+BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "gray": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
 _PICK_LINES = 4
 _MAX_ROWS = 10  # maximum layers without scrolling
 
@@ -176,7 +176,7 @@ class Panel:
             tell(kinds[text])
 
         colors = self._make.choice(list(kinds), list(kinds.values()).index(rig.colors), recolor)
-        self._make.row(box, self._gui.Label("colours"), colors)
+        self._make.row(box, self._gui.Label("colors"), colors)
         box.add_child(legend)
         tell(rig.colors)
 

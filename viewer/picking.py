@@ -125,10 +125,10 @@ def _values(value: Drawable, index: int) -> list[str]:
     if isinstance(value, PointCloud):
         lines = []
         if value.colors is not None:
-            lines.append("colour " + " ".join(f"{number:.2f}" for number in value.colors[index].tolist()))
+            lines.append("color " + " ".join(f"{number:.2f}" for number in value.colors[index].tolist()))
         if value.intensity is not None:
             lines.append(f"intensity {float(value.intensity[index]):.3g}")
         return lines + [f"{name} {float(numbers[index]):.4g}" for name, numbers in list(value.attributes.items())[:4]]
     if isinstance(value, Mesh) and value.vertex_colors is not None:
-        return ["colour " + " ".join(f"{number:.2f}" for number in value.vertex_colors[index].tolist())]
+        return ["color " + " ".join(f"{number:.2f}" for number in value.vertex_colors[index].tolist())]
     return []

@@ -118,7 +118,7 @@ class Panel:
         with gui.add_folder(f"Joints of {name}", order=2.5):
             clip = gui.add_dropdown("Clip", rig.clips, initial_value=rig.clip)
             shown = rig.colorings[rig.colors]
-            colors = gui.add_dropdown("Colours", tuple(kinds), initial_value=shown, visible=len(kinds) > 1)
+            colors = gui.add_dropdown("Colors", tuple(kinds), initial_value=shown, visible=len(kinds) > 1)
             legend = gui.add_markdown("")
 
         def tell(kind: str) -> None:

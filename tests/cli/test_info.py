@@ -61,7 +61,7 @@ def test_gaussian_scene(info, tmp_path):
 def test_point_cloud(info, tmp_path):
     write_points(tmp_path / "p.ply", torch.rand(5, 3), torch.rand(5, 3))
     values, _ = info(tmp_path / "p.ply")
-    assert (values["kind"], values["points"]) == ("point cloud with colours", 5)
+    assert (values["kind"], values["points"]) == ("point cloud with colors", 5)
 
 
 def test_mesh(info, tmp_path):

@@ -60,7 +60,7 @@ class TestSplat:
             scene.save(tmp_path / "a.splat")
         (record,) = caplog.records
         text = record.getMessage()
-        for part in ("harmonics above degree 0", "labels", "mode 2dgs", "antialiased", "1 values of colour beyond 0 to 1"):
+        for part in ("harmonics above degree 0", "labels", "mode 2dgs", "antialiased", "1 values of color beyond 0 to 1"):
             assert part in text
         caplog.clear()
         with caplog.at_level(logging.WARNING):

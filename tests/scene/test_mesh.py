@@ -96,7 +96,7 @@ def test_save_and_load_go_by_suffix(mesh, gaussians, tmp_path):
 
 
 def test_reprs_summarize_the_content(mesh):
-    assert repr(mesh) == "Mesh(6 vertices, 4 faces, texture 7x5, coloured, cpu)"
+    assert repr(mesh) == "Mesh(6 vertices, 4 faces, texture 7x5, colored, cpu)"
     assert "<td>7x5</td>" in mesh._repr_html_() and "<img" in mesh._repr_html_()
     Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))._repr_html_()
     assert mesh.to("meta").texture.device.type == "meta"

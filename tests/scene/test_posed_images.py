@@ -115,7 +115,7 @@ def test_wrong_shapes_are_rejected_on_construction(cameras, tmp_path):
         replace(images, image_paths=images.image_paths[:1])
     with pytest.raises(ShapeError, match=r"is_test: got dtype torch.float32, want dtype torch.bool"):
         replace(images, is_test=torch.zeros(3))
-    with pytest.raises(InputError, match="colours without points"):
+    with pytest.raises(InputError, match="colors without points"):
         replace(images, point_colors=torch.rand(3, 3))
     with pytest.raises(ShapeError, match=r"point_colors: got shape \(3, 3\), want shape \(4, 3\)"):
         replace(images, points=torch.rand(4, 3), point_colors=torch.rand(3, 3))

@@ -281,7 +281,7 @@ def test_the_moving_part_is_lifted_from_a_detected_floor():
 def test_implausible_sizes_are_scaled_to_one_meter(edge, want, caplog):
     caplog.set_level(logging.INFO, "vision3d.physics")
     assert set_up(cube(side=6, edge=edge), PLAIN).scale == pytest.approx(want, rel=1e-4)
-    assert ("scaled to 1 m (change it with --size METRES)" in caplog.text) == (want != 1)
+    assert ("scaled to 1 m (change it with --size METERS)" in caplog.text) == (want != 1)
 
 
 # Bodies

@@ -65,7 +65,7 @@ def test_the_vertex_nearest_to_the_mouse():
     models = [("triangle", Surface.of(mesh))]
     found = pick(models, lens(), 64 + 28, 48 - 30)
     assert (found.kind, found.index) == ("vertex", 1)
-    assert found.lines(mesh)[-1] == "colour 0.00 1.00 0.00"
+    assert found.lines(mesh)[-1] == "color 0.00 1.00 0.00"
     assert pick(models, lens(), 64, 48 + 28).index == 2
     assert pick(models, lens(), 3, 3) is None
 

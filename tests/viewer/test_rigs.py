@@ -278,7 +278,7 @@ def test_the_page_shows_the_legend_of_a_coloring(tmp_path, monkeypatch):
     hybrid().save(tmp_path / "ball.glb")
     layers = Layers.open([tmp_path / "ball.glb"])
     with WebViewer(layers, port=0) as viewer:
-        colors = next(handle for handle in added if getattr(handle, "label", "") == "Colours")
+        colors = next(handle for handle in added if getattr(handle, "label", "") == "Colors")
         legend = added[added.index(colors) + 1]
         assert colors.options == ("own colors", "eta of hybrid skinning") and not legend.visible
         colors.value = "eta of hybrid skinning"

@@ -79,7 +79,7 @@ def _of_skin(skin: "SkinnedMesh") -> Values:
 def _of_points(cloud: "PointCloud") -> Values:
     names = [name for name in ("colors", "normals", "intensity") if getattr(cloud, name) is not None]
     return {
-        "kind": "point cloud" if cloud.colors is None else "point cloud with colours",
+        "kind": "point cloud" if cloud.colors is None else "point cloud with colors",
         "points": cloud.num_points,
         **_bounds(cloud.points),
         "attributes": [*names, *cloud.attributes],

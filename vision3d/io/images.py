@@ -154,7 +154,7 @@ def write_image(path: Path | str, image: Tensor, *, bits: int = 8) -> None:
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (3, 4))) or not image.numel():
         raise ShapeError("image", tuple(image.shape), "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not empty")
     if bits not in (8, 16) or (bits == 16 and (image.ndim != 2 or suffix not in (".png", ".tif", ".tiff"))):
-        raise InputError(f"{path}: bits={bits} is not supported; 16 is for grey .png and .tif")
+        raise InputError(f"{path}: bits={bits} is not supported; 16 is for gray .png and .tif")
     values = image.detach().cpu()
     if values.dtype != torch.uint8:
         values = values.float()

@@ -69,7 +69,7 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     opacities = opacities_of(arrays.opacity_logits)
     order = np.argsort(-np.log(np.maximum(opacities, 1e-30)) - arrays.log_scales.sum(1), kind="stable")
     colors = arrays.sh[:, 0] * SH0 + 0.5
-    losses.clipped("colour", colors, 0, 1)
+    losses.clipped("color", colors, 0, 1)
     losses.clipped("log scale", arrays.log_scales, -87.0, 88.0, " log m")
     rows = np.empty(len(arrays), _ROW)
     rows["means"] = arrays.means[order]

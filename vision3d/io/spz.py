@@ -228,7 +228,7 @@ def _encoded(arrays: SplatArrays, version: int, fraction_bits: int, losses: Loss
     losses.clipped("position", arrays.means, -(2**23) / scale, (2**23 - 1) / scale, " m")
     losses.clipped("log scale", arrays.log_scales, -10, 255 / 16 - 10, " log m")
     limit = 0.5 / _COLOR_SCALE
-    losses.clipped("colour coefficient", arrays.sh[:, 0], -limit, limit)
+    losses.clipped("color coefficient", arrays.sh[:, 0], -limit, limit)
     parts = [
         np.ascontiguousarray(fixed[..., None].view(np.uint8)[..., :3]),
         to_bytes(opacities_of(arrays.opacity_logits) * 255),

@@ -290,7 +290,7 @@ class Cameras:
             ("model", self.model),
             ("image size [px]", self._sizes()),
             ("focal length x [px]", span(self.Ks[:, 0, 0])),
-            *((f"centre {axis} [m]", span(self.centers[:, i])) for i, axis in enumerate("xyz")),
+            *((f"center {axis} [m]", span(self.centers[:, i])) for i, axis in enumerate("xyz")),
             ("distortion", "none" if self.distortion is None else f"{self.distortion.shape[1]} coefficients"),
             ("device", self.device),
         ]

@@ -60,7 +60,7 @@ class PosedImages:
             check_shape("PosedImages.points", self.points, ("P", 3))
         if self.point_colors is not None:
             if self.points is None:
-                raise InputError("PosedImages.point_colors: got colours without points")
+                raise InputError("PosedImages.point_colors: got colors without points")
             check_shape("PosedImages.point_colors", self.point_colors, (len(self.points), 3))
         tensors = {"is_test": self.is_test, "points": self.points, "point_colors": self.point_colors}
         check_device("PosedImages", {"cameras": self.cameras.viewmats, **tensors})

@@ -230,7 +230,7 @@ class Mesh:
 
     def __repr__(self) -> str:
         texture = "" if self.texture is None else f", texture {self.texture.shape[1]}x{self.texture.shape[0]}"
-        colors = "" if self.vertex_colors is None else ", coloured"
+        colors = "" if self.vertex_colors is None else ", colored"
         return f"Mesh({self.num_vertices} vertices, {self.num_faces} faces{texture}{colors}, {self.device})"
 
     def _repr_html_(self) -> str:
@@ -241,7 +241,7 @@ class Mesh:
             ("normals", "no" if self.normals is None else "yes"),
             ("uvs", "no" if self.uvs is None else "by corner" if self.uvs.ndim == 3 else "by vertex"),
             ("texture", "no" if self.texture is None else f"{self.texture.shape[1]}x{self.texture.shape[0]}"),
-            ("vertex colours", "no" if self.vertex_colors is None else "yes"),
+            ("vertex colors", "no" if self.vertex_colors is None else "yes"),
             ("device", self.device),
         ]
         return html_table("Mesh", rows, "" if self.texture is None else html_picture(_thumbnail(self.texture)))

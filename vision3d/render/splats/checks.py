@@ -90,7 +90,7 @@ def check_colors(colors: object, sh_degree: object, batch: tuple[int, ...], c: i
         raise ShapeError("colors", shape, want + hint)
     if sh_degree is not None:
         if not isinstance(sh_degree, int) or not 0 <= sh_degree <= 4:
-            raise InputError(f"sh_degree: got {sh_degree!r}, want 0 to 4, or None for plain colours")
+            raise InputError(f"sh_degree: got {sh_degree!r}, want 0 to 4, or None for plain colors")
         if shape[-1] != 3 or shape[-2] < (sh_degree + 1) ** 2:
             want = f"at least {(sh_degree + 1) ** 2} coefficients of 3 channels for degree {sh_degree}"
             raise ShapeError("colors", shape, want)

@@ -340,7 +340,7 @@ def _scale(config: SimulateConfig, longest: float) -> float:
         return config.size / longest
     if _SMALL <= longest <= _LARGE:
         return 1.0
-    logger.info("the moving part is %.3g units long: scaled to 1 m (change it with --size METRES)", longest)
+    logger.info("the moving part is %.3g units long: scaled to 1 m (change it with --size METERS)", longest)
     return 1 / longest
 
 
