@@ -22,7 +22,7 @@ from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.mesh import MeshConfig, cleanup
 from vision3d.stages.mesh.background import background
 from vision3d.stages.mesh.bounds import Box, extended, find_extent
-from vision3d.stages.mesh.fusion import BLOCK_BYTES, Grid, fuse, plan
+from vision3d.stages.mesh.fusion import BLOCK_BYTES, Grid, fuse, plan, with_blocks_at
 from vision3d.stages.mesh.poisson import reconstruct
 from vision3d.stages.mesh.run import min_views_of
 from vision3d.stages.mesh.thin import opacity_in_voxels, thin_gaussians
@@ -207,6 +207,18 @@ def test_transparent_or_invisible_gaussians_are_not_thin_parts():
         thin = thin_gaussians(views, BOX, 0.01, 3)
         assert len(thin) == count
         assert (thin.scales > 0.01).all()  # at least as wide as pixels
+
+
+def test_thin_gaussians_have_blocks():
+    grid = Grid(0.1, torch.tensor([[0, 0, 0], [1, 0, 0]]), BOX)
+    rod = replace(
+        GaussianScene.from_points(torch.tensor([[0.8, 0.8, 4.0], [0.8, 0.8, 0.8]]), opacity=0.9),
+        log_scales=torch.tensor([[0.01, 0.01, 1.0], [0.01, 0.01, 0.01]]).log(),
+    )
+    found = with_blocks_at(grid, rod, 1e9).blocks  # blocks of 1.6 m; three standard deviations are 1 to 7 m
+    assert torch.equal(found[:2], grid.blocks)
+    assert {tuple(block) for block in found[2:].tolist()} == {(0, 0, 1), (0, 0, 2), (0, 0, 3), (0, 0, 4)}
+    assert with_blocks_at(grid, rod, 4 * BLOCK_BYTES) is grid
 
 
 def test_opacities_in_voxels_have_their_closed_form():

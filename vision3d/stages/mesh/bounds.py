@@ -26,7 +26,7 @@ _MARGIN = 0.03
 _CELLS = 64
 """Cells along the longest side in which views are counted."""
 _OFTEN = 0.25
-"""Fraction of the views that see what may extend the box."""
+"""Minimum fraction of the views that see what extends the box."""
 _BEHIND = 0.02
 """Minimum fraction of the surface behind the cameras' sphere for a background."""
 _CORE = 0.8
@@ -116,10 +116,10 @@ def _box_of(shown: Tensor, share: float) -> Box:
 
 
 def extended(box: Box, shown: Tensor, sources: Tensor, num_views: int) -> Box:
-    """The box with what many views see beyond its sides, such as a twig above it, as far as its longest side stays.
+    """Extend the box to what many views see outside it, such as a twig above a table, without making its longest side longer.
 
-    Few pixels show such parts, so that the fraction of points beyond a side does not tell them from floaters; that many views
-    see a surface in the same place does.
+    Such parts cover few pixels, so the fraction of points outside does not distinguish them from floaters. The number of views
+    with a surface in the same place does.
 
     Args:
         box: Of most points.
@@ -133,7 +133,7 @@ def extended(box: Box, shown: Tensor, sources: Tensor, num_views: int) -> Box:
     often = shown[torch.bincount(pairs[:, 0])[cell_of] >= max(_OFTEN * num_views, 2)]
     low, high = box.low.clone(), box.high.clone()
     for axis in range(3):
-        # A corner beyond two sides belongs to neither.
+        # Points outside along another axis are ignored.
         others = [other for other in range(3) if other != axis]
         beside = often[((often >= box.low) & (often <= box.high))[:, others].all(1), axis]
         if not len(beside):
