@@ -205,7 +205,7 @@ def test_the_page_of_another_machines_address_works_with_its_token(tmp_path):
     with WebViewer(Layers.open([tmp_path / "ring.ply"]), host="0.0.0.0", port=0, folder=tmp_path) as viewer:
         url = viewer.url.replace(socket.gethostname(), "127.0.0.1")
         browser = Browser(
-            url, [["see", "Save image"], ["settle"], ["download", "Save picture", str(tmp_path / "a.png")]], tmp_path
+            url, [["see", "Save image"], ["settle"], ["download", "Save image", str(tmp_path / "a.png")]], tmp_path
         )
         viewer.run(until=browser.has_ended)
         visit = browser.visit()
