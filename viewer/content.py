@@ -110,7 +110,7 @@ class Content:
         return models
 
     def model(self, layer: Layer, time: float, chosen: tuple[str, int] | None = None) -> Model | None:
-        """The model of one layer, visible or not; None if there is nothing to draw."""
+        """The model of one layer, visible or not; None if it draws nothing."""
         value = self.layers.frame(layer.name, time)
         mine = chosen[1] if chosen is not None and chosen[0] == layer.name else None
         key = (value, layer.transform, mine, self.dot_size)

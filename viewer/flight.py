@@ -88,7 +88,7 @@ class Flight:
         """Writes the keys as a cameras.json, for images of a size.
 
         Raises:
-            InputError: There are no keys.
+            InputError: No keys.
         """
         if not self.keys:
             raise InputError("the camera path has no keys; add views")

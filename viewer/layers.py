@@ -149,7 +149,7 @@ class Layers:
             colors: See `Rig.colors`; unchanged when None.
 
         Raises:
-            InputError: There is no such layer, clip, coloring or joint, or the layer is not skinned.
+            InputError: The layer, clip, coloring or joint does not exist, or the layer is not skinned.
         """
         before = self[name].rig
         if before is None:
@@ -215,7 +215,7 @@ class Layers:
         return any(source.is_followed for source in self._sources)
 
     def note(self) -> str:
-        """Progress of the followed sources, as a status line; empty if there is nothing to report."""
+        """Progress of the followed sources, as a status line; empty if no source reports any."""
         return "; ".join(source.opened.note for source in self._sources if source.opened.note)
 
     def _put(self, number: int, opened: Opened) -> list[str]:

@@ -28,7 +28,7 @@ def write_picture(
     background: Color = (0.0, 0.0, 0.0),
     time: float | None = None,
 ) -> None:
-    """Writes the image that a window of this size would show first. Cameras are drawn only if there is nothing else.
+    """Writes the image that a window of this size would show first. Cameras are drawn only if the scene is empty otherwise.
 
     Args:
         layers: The layers.
@@ -39,7 +39,7 @@ def write_picture(
         time: Time of the animation [s]; its start when None.
 
     Raises:
-        InputError: There is nothing to draw yet.
+        InputError: Nothing to draw yet.
     """
     if not len(layers):
         raise InputError(f"there is nothing to draw yet ({layers.note()})")

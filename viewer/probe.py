@@ -60,7 +60,7 @@ class Probe:
 
     Raises:
         MissingDependencyError: Open3D is not installed.
-        BackendError: There is no display.
+        BackendError: No display.
     """
 
     def __init__(self, timeout: float = TIMEOUT_S) -> None:
@@ -109,7 +109,7 @@ class Probe:
 
 
 def is_without_display() -> bool:
-    """Whether this system's windows need a display server and there is none."""
+    """Whether this system's windows need a display server and none is set."""
     return sys.platform.startswith("linux") and not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 

@@ -66,7 +66,7 @@ class Recorder:
             self._last = torch.from_numpy(np.ascontiguousarray(pixels))
 
     def close(self) -> int:
-        """Finishes the file and returns the number of frames. Without an image, there is no file."""
+        """Finishes the file and returns the number of frames. Without images, no file is written."""
         with self._lock:
             if self._last is not None:
                 self._fill()

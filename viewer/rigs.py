@@ -56,7 +56,7 @@ class Rig:
         """The same skinned mesh with other choices.
 
         Raises:
-            InputError: There is no such clip, or this mesh has no such coloring.
+            InputError: This mesh does not have this clip or coloring.
         """
         if clip is not None and clip not in self.clips:
             self.skin.clip(clip)  # raises with the available names

@@ -147,7 +147,7 @@ class Session:
         """Jumps to a camera and blends its photo over the image.
 
         Raises:
-            InputError: There is no such layer or camera.
+            InputError: The layer or camera does not exist.
         """
         cameras = self.layers[layer].cameras
         if cameras is None or not 0 <= index < len(cameras):
@@ -251,7 +251,7 @@ class Session:
         """Writes the regions as a selection.
 
         Raises:
-            InputError: There are no regions.
+            InputError: No regions.
         """
         if not self.regions:
             raise InputError("nothing is selected; choose sphere or box and click into the image")
@@ -284,7 +284,7 @@ class Session:
         """Writes the keys of the camera path as a cameras.json.
 
         Raises:
-            InputError: There are no keys.
+            InputError: No keys.
         """
         self.flight.save(path := next_path(self.out, "path", ".cameras.json"), self.size)
         return path
@@ -323,12 +323,12 @@ class Session:
             self.request()
 
     def render_path(self) -> Path | None:
-        """Writes a video along the camera path, or of the time line if there are no keys, in full quality.
+        """Writes a video along the camera path, or of the time line without keys, in full quality.
 
         It runs in the background; a second call cancels it and returns None.
 
         Raises:
-            InputError: There is neither a path nor an animation.
+            InputError: Neither a path nor an animation.
         """
         if self._video is not None and self._video.is_alive():
             self._video = None

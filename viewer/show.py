@@ -49,7 +49,7 @@ def view(
         The page if it is still served, to `close()` it; otherwise None.
 
     Raises:
-        InputError: An object cannot be shown, or there are none.
+        InputError: An object cannot be shown, or none are given.
         ConfigError: `up` is not an axis.
         MissingDependencyError: viser is not installed, which a page needs.
 

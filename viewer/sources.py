@@ -70,7 +70,7 @@ def sources_of(paths: Iterable[Path | str]) -> list[Source]:
 
     Raises:
         MissingFileError: A path does not exist.
-        InputError: A path contains nothing to show, is damaged, or is given twice; or there are none.
+        InputError: A path contains nothing to show, is damaged, or is given twice; or no paths are given.
         MissingDependencyError: A format needs a package that is not installed.
     """
     paths = [Path(path) for path in paths]

@@ -85,7 +85,7 @@ class SelectionTool:
         """Writes the selection into the folder.
 
         Raises:
-            InputError: There is no region, or the name is not a plain file name.
+            InputError: No region is selected, or the name is not a plain file name.
             OutputExistsError: A file of this name exists that this viewer did not write.
         """
         if not self._regions:

@@ -99,7 +99,7 @@ class _Window:
         )
         mouse = guarded(self._on_mouse, gui.Widget.EventCallbackResult.CONSUMED, lambda text: self.panel.say(text))
         self._image = gui.ImageWidget()
-        self._image.visible = False  # without an image it shows a red placeholder
+        self._image.visible = False  # Open3D draws an empty image widget red
         self._view: Any = self._image
         self.window.add_child(self._image)
         if use_open3d:

@@ -489,17 +489,16 @@ def test_decimation_and_smoothing_leave_rods_whole():
     package("fast_simplification")
     mesh, count = ball_and_rod()
     rod = mesh.vertices[count:]
-    thickness = cleanup.thickness_of(mesh)
-    fewer = cleanup.decimate(mesh, 4000, thickness, 0.05)
+    fewer = cleanup.decimate(mesh, 4000, 0.05)
     assert fewer.num_faces <= 4000 and geometry.connected_faces(fewer.faces)[0] == 2
     assert off(rod[12:-12], fewer) < 1e-5
     plain = cleanup.decimate(mesh, 4000)
     assert off(rod[12:-12], plain) > 0.02
-    smoothed = cleanup.smooth(fewer, 12, cleanup.thickness_of(fewer) < 0.05)
+    smoothed = cleanup.smooth(fewer, 12, 0.05)
     assert off(rod[12:-12], smoothed) < 1e-5
     assert off(rod, smoothed) < 0.02
     # More thin faces than half of what is asked for: the thinnest stay.
-    few = cleanup.decimate(mesh, 1000, thickness, 0.05)
+    few = cleanup.decimate(mesh, 1000, 0.05)
     assert few.num_faces <= 1500
 
 

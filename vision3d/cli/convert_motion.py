@@ -61,7 +61,7 @@ def is_sequence(path: Path) -> bool:
 
 
 def read_moving(source: Path, target: Path, options: MotionOptions, *, is_still: bool) -> "FrameSequence | SkinnedMesh | None":
-    """The animated object in a file or folder; None if there is none, or if motion is not requested.
+    """The animated object in a file or folder; None for static input, or if motion is not requested.
 
     Args:
         source: The input.

@@ -161,7 +161,7 @@ def _right(words: str, value: Any, own: Any, marks: tuple[Any, ...], is_position
 
 
 def _shown(value: Any) -> str:
-    """A default as it would be typed; empty if there is none to show."""
+    """A default as it would be typed; empty for a default that is not shown."""
     if value is None or value is False or value is dataclasses.MISSING:
         return ""
     if value is True:

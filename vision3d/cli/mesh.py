@@ -36,7 +36,7 @@ class MeshOptions(ConfigOptions):
     scene, else cameras all around it]."""
     up: Literal["auto", "x", "-x", "y", "-y", "z", "-z"] = "auto"
     """Up axis of the scene. A .glb is rotated so that it becomes y; other files keep the axes of the scene
-    [auto: the axis nearest to up in the images of the cameras; y, without rotation, if there are no cameras]."""
+    [auto: the axis nearest to up in the images of the cameras; y, without rotation, for a scene without cameras]."""
     overwrite: Flag = False
     """Replace an existing file."""
     settings: Settings[MeshConfig] = dataclasses.field(default_factory=MeshConfig)

@@ -159,7 +159,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _timeline(scene: Any, options: RenderVerbOptions, kind: str) -> "Timeline | None":
-    """The frames of animated objects; None if there are none."""
+    """The frames of animated objects; None if nothing is animated."""
     from vision3d.render.timeline import Timeline
 
     timeline = Timeline.of(scene)

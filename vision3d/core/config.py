@@ -61,7 +61,7 @@ def load_yaml(cls: type[T], source: Path | str, *, stage: str | None = None, bas
         base: Values used instead of the defaults for keys that are not in the file.
 
     Raises:
-        MissingFileError: There is neither a file nor a preset of that name.
+        MissingFileError: Neither a file nor a preset of that name.
         FileFormatError: The file is not YAML, or not a mapping of keys to values.
         ConfigError: As for `from_dict`.
     """

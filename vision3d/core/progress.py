@@ -28,7 +28,7 @@ class Progress:
         total: Number of steps of the loop.
         task: What it does, in one word.
         callback: Called at every step; None shows progress on standard error.
-        quiet: Show nothing if there is no callback.
+        quiet: Without a callback, show nothing.
 
     Example:
         >>> with Progress(3, "fit", quiet=True) as bar:

@@ -167,7 +167,7 @@ class RunFolder:
         """Load the newest checkpoint that loads, and restore the random generators and metrics.jsonl to its step.
 
         Returns:
-            None if there is no checkpoint: the run starts at step 0, and earlier metrics are removed.
+            None without a checkpoint: the run starts at step 0, and earlier metrics are removed.
 
         Raises:
             ConfigError: It belongs to a run with a different configuration; the message lists the keys.

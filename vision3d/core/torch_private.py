@@ -1,4 +1,4 @@
-"""All uses of torch's private names, where there is no public alternative; `tests/test_torch_private.py` pins each.
+"""All uses of private names of torch that have no public alternative; `tests/test_torch_private.py` pins each.
 
 No other module of the package may use a name of torch that begins with an underscore.
 """

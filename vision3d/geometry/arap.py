@@ -108,7 +108,7 @@ class Arap:
             limit: Strain at which a quarter of the weight remains, above 0.
 
         Raises:
-            ShapeError: There is not one strain per edge.
+            ShapeError: Not one strain per edge.
         """
         check_trailing("strains", strains, len(self.weights))
         strains = strains.view(2, -1).mean(0).repeat(2)

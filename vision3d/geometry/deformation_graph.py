@@ -59,7 +59,7 @@ class DeformationGraph:
 
         Raises:
             ShapeError: A tensor has the wrong shape or dtype.
-            InputError: There are no faces, or `num_nodes` or `neighbors` is below 1.
+            InputError: No faces, or `num_nodes` or `neighbors` is below 1.
         """
         check_mesh(vertices, faces)
         if not len(faces) or num_nodes < 1 or neighbors < 1:

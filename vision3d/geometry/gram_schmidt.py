@@ -26,7 +26,7 @@ def gram_schmidt(vectors: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch 
     gradient: the result is always a rotation.
 
     Raises:
-        ShapeError: There are not n - 1 columns.
+        ShapeError: Not n - 1 columns.
     """
     n, m = vectors.shape[-2:]
     if m != n - 1 or n < 2:

@@ -73,7 +73,7 @@ def fit_rigid_joints(
         indices: The joints of the fixed weights.
 
     Raises:
-        InputError: There are no vertices or frames, a value is not finite, a count is below 1, or only one of weights and
+        InputError: No vertices or frames, a value is not finite, a count is below 1, or only one of weights and
             indices is given.
         ShapeError: The shapes do not match.
     """

@@ -24,7 +24,7 @@ def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor
     """Values of the (degree + 1)^2 functions in directions of any length > 0 (the north pole for zero).
 
     Y(l, m) = K(l, m) Q(l, |m|)(z) times Re or Im of (x + i y)^|m|, with Q the Legendre functions without their
-    power of sin; there is no division, so nothing is singular at the poles.
+    power of sin. No division is needed, so nothing is singular at the poles.
 
     Example:
         >>> sh_basis(torch.tensor([0.0, 0.0, 2.0]), 1)

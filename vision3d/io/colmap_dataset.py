@@ -50,7 +50,7 @@ def read_frames(folder: Path | str, images: Path | str | None = None) -> FrameLi
         images: Folder of the photos; by default `images` next to the model or above it.
 
     Raises:
-        MissingFileError: There is no model.
+        MissingFileError: No model.
         FileFormatError: A file is damaged, a camera model is not supported, or a pose is wrong.
     """
     folder = Path(folder)

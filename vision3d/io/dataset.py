@@ -49,7 +49,7 @@ def load_dataset(
         background: Background color in [0, 1] for images with an alpha channel.
         normalize: Translate and scale the world so that the cameras' look-at point is the origin and their median distance
             to it is 1; `PosedImages.normalization` has the transform.
-        sfm: Estimate the cameras of a plain folder of photos or of a video with pycolmap if there are none.
+        sfm: Estimate the cameras of a plain folder of photos or of a video with pycolmap if the folder has none.
         sfm_folder: Where these cameras are stored and reused; a folder in the user's cache when None.
         progress: Callback for the steps of `sfm`; None shows progress on standard error.
 
@@ -128,7 +128,7 @@ def save(path: Path, value: object) -> None:
 
 
 def _listed(path: Path, format: str) -> FrameList | None:
-    """The views, or None if there are no cameras."""
+    """The views, or None for a folder without cameras."""
     if path.is_file():
         if path.suffix.lower() == ".json":
             return transforms_json.read_frames(path)

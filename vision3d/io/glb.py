@@ -220,7 +220,7 @@ def mesh_of(gltf: Gltf, primitive: dict[str, Any], textures: dict[Any, Tensor], 
     material = gltf.item("materials", primitive["material"]) if "material" in primitive else {}
     texture, factor, (uv_set, moved), alpha = _surface(gltf, material, textures)
     if texture is not None and f"TEXCOORD_{uv_set}" not in attributes:
-        texture = None  # glTF: without texture coordinates there is no texture
+        texture = None  # a glTF texture needs texture coordinates
     if f"TEXCOORD_{uv_set}" in attributes:
         uvs = gltf.array(attributes[f"TEXCOORD_{uv_set}"], (2,)).astype(np.float32)
         if moved is not None:

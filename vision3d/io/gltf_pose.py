@@ -87,7 +87,7 @@ def inverse_binds(gltf: Gltf, number: Any) -> tuple[list[Any], np.ndarray]:
     """The nodes that are the joints of a skin, and its inverse bind matrices (J, 4, 4), float64.
 
     Raises:
-        FileFormatError: There are no joints, or fewer matrices.
+        FileFormatError: No joints, or fewer matrices.
     """
     where, skin = f"skins[{number}]", gltf.item("skins", number)
     nodes = skin.get("joints")

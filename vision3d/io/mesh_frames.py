@@ -37,7 +37,7 @@ def write_frames(path: Path | str, sequence: FrameSequence, suffix: str = ".obj"
         suffix: .obj, .ply or .stl for meshes; .ply or .sog for Gaussians, which SuperSplat can play; .ply for points.
 
     Raises:
-        InputError: There are no frames, files with this suffix cannot store them, or `path` looks like a file name.
+        InputError: No frames, files with this suffix cannot store them, or `path` looks like a file name.
         OutputExistsError: `path` exists and does not contain frames.
         MissingDependencyError: trimesh is required for meshes and not installed.
     """
@@ -72,12 +72,12 @@ def read_frames(path: Path | str, rate: float | None = None) -> FrameSequence:
 
     Args:
         path: A folder of .obj, .ply or .stl files of one mesh: the same faces in all.
-        rate: Frames per second; required if there is no frames.json with the times.
+        rate: Frames per second; required without a frames.json with the times.
 
     Raises:
         MissingFileError: The folder does not exist, or has fewer files than frames.json lists.
         FileFormatError: A file is damaged, has different faces than the first, or contains no mesh.
-        InputError: There is neither a frames.json nor a rate, or there are no meshes.
+        InputError: Neither a frames.json nor a rate, or the folder has no meshes.
     """
     path = Path(path)
     if not path.is_dir():

@@ -9,7 +9,7 @@ from vision3d.io.frames import Frame, FrameList
 
 
 def read_frames(folder: Path | str) -> FrameList:
-    """The training views, and the test views as held-out views (the validation views if there are no test views).
+    """The training views, and the test views as held-out views (without test views, the validation views).
 
     Raises:
         MissingFileError: transforms_train.json does not exist.

@@ -36,7 +36,7 @@ def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
     """Write the frames of a mesh, or of the mesh under Gaussians, atomically.
 
     Raises:
-        InputError: There are no frames, or the base is not a mesh.
+        InputError: No frames, or the base is not a mesh.
     """
     base = sequence.base.mesh if isinstance(sequence.base, MeshGaussians) else sequence.base
     vertices = sequence.vertices().to("cpu", torch.float32)

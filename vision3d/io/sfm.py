@@ -104,7 +104,7 @@ def find_cameras(
 
 
 def read_summary(folder: Path | str) -> dict[str, Any]:
-    """Summary of `find_cameras`: photos, registered, points, error_px; empty if there is none."""
+    """Summary of `find_cameras`: photos, registered, points, error_px; empty if it has not run."""
     index = _read_index(Path(folder))
     return {key: index[key] for key in ("photos", "registered", "points", "error_px") if key in index}
 

@@ -75,7 +75,7 @@ class SplatArrays:
         """The scene, or an error for the first row that is not finite or has a rotation of length zero.
 
         Raises:
-            FileFormatError: There are no rows, or invalid rows without `drop_nan`.
+            FileFormatError: No rows, or invalid rows without `drop_nan`.
         """
         if len(self) == 0:
             raise FileFormatError(path, "holds 0 Gaussians, want at least one")

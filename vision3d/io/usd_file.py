@@ -26,7 +26,7 @@ def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
     """Write a mesh, or the mesh under Gaussians, with its points (and normals) in every frame, atomically.
 
     Raises:
-        InputError: There are no frames, the base is not a mesh, or the suffix is not supported.
+        InputError: No frames, the base is not a mesh, or the suffix is not supported.
         MissingDependencyError: usd-core is not installed.
     """
     path, usd = Path(path), _usd()

@@ -68,7 +68,7 @@ def render_scene(
         those of meshes and of Gaussians, weighted like colors; None if there are 3D Gaussians and the mode is not an ED one.
 
     Raises:
-        InputError: There is nothing to render, Gaussians have different modes, or the cameras are not supported.
+        InputError: Nothing to render, Gaussians have different modes, or the cameras are not supported.
         DeviceError: Objects are on different devices than the cameras.
 
     Example:
@@ -135,7 +135,7 @@ def split_objects(
     Animated objects must be resolved to a frame first (`Timeline.at`).
 
     Raises:
-        InputError: There is nothing to render, a sequence of an unsupported type, or Gaussians have different modes.
+        InputError: Nothing to render, a sequence of an unsupported type, or Gaussians have different modes.
     """
     if isinstance(objects, Scene):
         placed = [

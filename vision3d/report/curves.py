@@ -53,7 +53,7 @@ def draw_curves(curves: Sequence[Curve]) -> Float[Tensor, "h w 3"]:
     """Charts side by side, time on the horizontal axis.
 
     Raises:
-        InputError: There are none.
+        InputError: No curves are given.
     """
     if not curves:
         raise InputError("curves: got none, want at least one with two points")

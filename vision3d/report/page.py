@@ -59,7 +59,7 @@ def write_report(run_folder: Path | str) -> Path:
         The page.
 
     Raises:
-        MissingFileError: There is no summary.json.
+        MissingFileError: No summary.json.
         FileFormatError: A file of the folder is damaged or unexpected.
 
     Example:

@@ -53,7 +53,7 @@ def write_renders(
     """Render a scene from each camera to files, written atomically.
 
     - A folder gets NAME.png, named like the cameras or numbered, and cameras.json; depth goes to depth/NAME.npy
-      (expected depth along z [m], float32, 0 where there is nothing) and, as colors, depth/NAME.png; normals in camera
+      (expected depth along z [m], float32, 0 in empty pixels) and, as colors, depth/NAME.png; normals in camera
       axes to normals/NAME.png.
     - FILE.mp4 (.mkv, .mov) is a video; depth and normals go to FILE_depth.mp4 and FILE_normals.mp4.
     - FILE.png (.jpg, ...) is a single image of one camera; depth and normals likewise, depth also to FILE_depth.npy.
@@ -80,7 +80,7 @@ def write_renders(
 
     Raises:
         OutputExistsError: The file exists, or the folder is not empty, and `overwrite` is off.
-        InputError: There are no cameras, more than one for a single image, or sizes differ in a video.
+        InputError: No cameras, more than one for a single image, or sizes differ in a video.
 
     Example:
         >>> from vision3d.render.camera_paths import path_cameras

@@ -73,7 +73,7 @@ def contact_sheet(
         most: Maximum number of views; of more, every N-th is shown.
 
     Raises:
-        InputError: There are no pairs.
+        InputError: No pairs.
 
     Example:
         >>> write_image("sheet.png", contact_sheet([Pair(photo, render, "003.jpg  28.1 dB")], title="Fox"))
@@ -114,7 +114,7 @@ def frame_sheet(pictures: Sequence[Float[Tensor, "h w 3"]], captions: Sequence[s
     """Images of the same size in rows of up to four, each with a caption below.
 
     Raises:
-        InputError: There are no images.
+        InputError: No images.
     """
     if not pictures:
         raise InputError("frame_sheet: got no images, want at least one")
@@ -136,7 +136,7 @@ def read_pairs(folder: Path | str, captions: Mapping[str, str] | None = None) ->
         captions: Caption of each file to read; None: all .png, with their names.
 
     Raises:
-        InputError: There are no images, or one is missing.
+        InputError: No images, or one is missing.
     """
     if captions is None:
         captions = {path.name: path.stem for path in sorted(Path(folder).glob("*.png"))}

@@ -141,7 +141,7 @@ class Cameras:
         """The former name of `merge`; it will be removed in the next version.
 
         Raises:
-            InputError: There are no parts, or as for `merge`.
+            InputError: No parts, or as for `merge`.
         """
         warnings.warn("Cameras.cat(parts) is now parts[0].merge(*parts[1:])", DeprecationWarning, stacklevel=2)
         if not parts:
@@ -264,7 +264,7 @@ class Cameras:
 
         Raises:
             IndexError: An index is out of range.
-            InputError: There is no camera of that name.
+            InputError: No camera of that name.
         """
         index = self._index(which)
         picked = {name: None if value is None else value[index] for name, value in self._tensors().items()}

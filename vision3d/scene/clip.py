@@ -46,7 +46,7 @@ class Channel:
         """Check the values.
 
         Raises:
-            InputError: There are no keys, times do not ascend, or a value is not finite.
+            InputError: No keys, times do not ascend, or a value is not finite.
         """
         if not len(self.times):
             raise InputError(f"Channel: {self.path} of joint {self.joint} has no keys")

@@ -117,7 +117,7 @@ def module_for(path: Path | str, reads: str | None = None) -> ModuleType:
         reads: Name of the type that the file should contain.
 
     Raises:
-        InputError: There is no codec for the suffix, or its files never contain that type.
+        InputError: No codec for the suffix, or its files never contain that type.
     """
     codec = _codec(Path(path))
     if reads is not None and reads not in codec.reads:
@@ -189,7 +189,7 @@ def save(path: Path | str, value: object) -> None:
     """Write `value` in the format of the suffix of `path`, atomically.
 
     Raises:
-        InputError: There is no codec for the suffix, or its files cannot contain this type.
+        InputError: No codec for the suffix, or its files cannot contain this type.
     """
     path = Path(path)
     codec = _codec(path)
@@ -231,7 +231,7 @@ def suffix_of(value: object) -> str:
     """The default suffix for a value of `vision3d.scene`.
 
     Raises:
-        InputError: There is none for its type.
+        InputError: No codec for its type.
     """
     suffix = _SUFFIXES.get(type(value).__name__)
     if suffix is None:

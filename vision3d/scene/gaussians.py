@@ -96,7 +96,7 @@ class GaussianScene:
 
         Raises:
             ShapeError: Points or colors are not (N, 3).
-            InputError: There are no points, some are not finite, or an argument is out of range.
+            InputError: No points, some are not finite, or an argument is out of range.
         """
         check_shape("points", points, ("N", 3))
         count = len(points)
@@ -143,7 +143,7 @@ class GaussianScene:
         """Check the values (shapes and dtypes are checked at construction).
 
         Raises:
-            InputError: There are no Gaussians, a value is not finite, or a quaternion has length zero.
+            InputError: No Gaussians, a value is not finite, or a quaternion has length zero.
         """
         if self.num_gaussians == 0:
             raise InputError("GaussianScene: got 0 Gaussians, want at least one")

@@ -85,7 +85,7 @@ class Mesh:
         Some faces of zero area, open borders and edges of more than two faces are allowed: see `geometry.mesh`.
 
         Raises:
-            InputError: There are no faces, all have zero area, one has an invalid vertex index, or a value is not
+            InputError: No faces, all have zero area, one has an invalid vertex index, or a value is not
                 finite.
         """
         if not len(self.faces):

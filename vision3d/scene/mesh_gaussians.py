@@ -95,7 +95,7 @@ class MeshGaussians:
         extends over silhouettes. On equilateral faces both are the same.
 
         Args:
-            mesh: Each Gaussian gets the mean texture and vertex color around it; gray if there is none.
+            mesh: Each Gaussian gets the mean texture and vertex color around it; gray for a mesh without colors.
             per_face: 1, 3, 4 or 6.
             opacity: In (0, 1), the same for all.
             shape: round or stretched.
@@ -137,7 +137,7 @@ class MeshGaussians:
         """Check the values and the mesh.
 
         Raises:
-            InputError: There are no Gaussians, a value is not finite, a face index is out of range, barycentric coordinates do
+            InputError: No Gaussians, a value is not finite, a face index is out of range, barycentric coordinates do
                 not sum to 1 (within 1e-3), or a complex number is zero.
         """
         self.mesh.validate()

@@ -118,7 +118,7 @@ class Motion:
         """The same motion with `rate` poses per second from the first time on: slerp of rotations, linear translations.
 
         Raises:
-            InputError: There are no poses, or the rate is not positive.
+            InputError: No poses, or the rate is not positive.
         """
         if not len(self) or not rate > 0:
             raise InputError(f"Motion: cannot resample {len(self)} poses at {rate} per second")

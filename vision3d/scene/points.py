@@ -75,7 +75,7 @@ class PointCloud:
         """Check the values (shapes and dtypes are checked at construction).
 
         Raises:
-            InputError: There are no points, or a value is not finite.
+            InputError: No points, or a value is not finite.
         """
         if not len(self.points):
             raise InputError("PointCloud: got 0 points, want at least one")

@@ -69,7 +69,7 @@ def baked_clip(
         name: Name of the new clip.
 
     Raises:
-        InputError: There is no joint of that name; the message lists the names.
+        InputError: No joint of that name; the message lists the names.
     """
     times = times.to(skin.device)
     translations, quats, scales, weights = skin.locals_at(clip, times)

@@ -92,7 +92,7 @@ class Scene:
         """All Gaussian objects merged, in world coordinates.
 
         Raises:
-            InputError: There are none, or their modes differ.
+            InputError: The scene has no Gaussians, or their modes differ.
         """
         parts = [
             value.transform(self.transforms[name]) if name in self.transforms else value

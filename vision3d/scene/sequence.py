@@ -138,7 +138,7 @@ class FrameSequence:
             loop: Repeat after the last frame, which is shown for the mean frame time.
 
         Raises:
-            InputError: There are no frames, or values are not finite.
+            InputError: No frames, or values are not finite.
         """
         if not len(self):
             raise InputError("FrameSequence: has 0 frames, want at least one")
@@ -169,7 +169,7 @@ class FrameSequence:
         """Vertices of the mesh (or the mesh under Gaussians) in every frame [m]; all frames are read.
 
         Raises:
-            InputError: As for `mesh_at`, or there are no frames.
+            InputError: As for `mesh_at`, or the sequence is empty.
         """
         if not len(self):
             raise InputError("FrameSequence: has 0 frames, want at least one")

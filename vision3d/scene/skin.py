@@ -198,7 +198,7 @@ class SkinnedMesh:
         """The clip with this name.
 
         Raises:
-            InputError: There is none; the message lists the names.
+            InputError: Unknown name; the message lists the known ones.
         """
         for clip in self.clips:
             if clip.name == name:
@@ -291,7 +291,7 @@ class SkinnedMesh:
         return (self.clips[0].start, self.clips[0].end) if self.clips else (0.0, 0.0)
 
     def at(self, time: float, *, clip: str | None = None, loop: bool = False) -> Mesh:
-        """The mesh at any time of a clip [s], as glTF viewers show it; the rest pose if there are no clips.
+        """The mesh at any time of a clip [s], as glTF viewers show it; the rest pose without clips.
 
         Args:
             time: Clamped to the first and last key.
@@ -299,7 +299,7 @@ class SkinnedMesh:
             loop: Repeat after the end.
 
         Raises:
-            InputError: There is no clip of this name.
+            InputError: No clip of this name.
         """
         if clip is None and not self.clips:
             return self.at_rest()

@@ -102,7 +102,7 @@ def find_weights(source: Path | str) -> Path:
     """The file for a path or a name.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
     """
     path = Path(source)
     if path.is_file():

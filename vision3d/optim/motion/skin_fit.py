@@ -64,7 +64,7 @@ def fit_morphs(
         max_morphs: The maximum number of targets; the error may then be larger.
 
     Raises:
-        InputError: A value is not finite, or there are no frames.
+        InputError: A value is not finite, or no frames are given.
     """
     mesh, vertices, times = _checked(mesh, vertices, times)
     shift = (vertices - mesh.vertices).double()
@@ -107,7 +107,7 @@ def fit_joints(
         indices: The joints of the fixed weights.
 
     Raises:
-        InputError: A value is not finite, or there are no frames.
+        InputError: A value is not finite, or no frames are given.
     """
     mesh, vertices, times = _checked(mesh, vertices, times)
     options = {"influences": influences, "rounds": rounds, "weights": weights, "indices": indices}

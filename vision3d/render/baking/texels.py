@@ -44,7 +44,7 @@ def colors_of(
         weight, grid = _weights(points, normals, mesh, camera, maps)
         seen = weight > 0
         if bool(seen.any()):
-            # Where nothing is visible, there is no color to blend with.
+            # The color of a transparent pixel is undefined and must not be blended in.
             shown = _sampled(torch.cat([maps.color * maps.alpha[..., None], maps.alpha[..., None]], -1), grid[seen])
             total[seen] += weight[seen, None] * shown[:, :3] / shown[:, 3:]
             weights[seen] += weight[seen]

@@ -16,9 +16,9 @@ class Fragments(NamedTuple):
     face_ids: Int32[Tensor, "i h w"]
     """The nearest face, -1 for none."""
     barycentrics: Float[Tensor, "i h w 3"]
-    """Perspective-correct barycentric coordinates, which sum to 1; zero where there is no face."""
+    """Perspective-correct barycentric coordinates, which sum to 1; zero outside the mesh."""
     depths: Float[Tensor, "i h w"]
-    """Depth of the surface [m]; zero where there is no face."""
+    """Depth of the surface [m]; zero outside the mesh."""
 
 
 def rasterize(
@@ -86,7 +86,7 @@ def interpolate(
         backend: auto, native or reference.
 
     Returns:
-        Values; zero where there is no face.
+        Values; zero outside the mesh.
 
     Raises:
         ShapeError: A tensor has the wrong shape or dtype; the message has its name, got and want.

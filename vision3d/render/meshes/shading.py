@@ -32,7 +32,7 @@ class Surface:
     pyramid: list[Float[Tensor, "1 _ _ 3"]] | None
     """The texture in linear light, and its mipmap levels."""
     color: tuple[float, float, float]
-    """sRGB color if there are neither a texture nor vertex colors."""
+    """sRGB color of a mesh with neither texture nor vertex colors."""
 
     @classmethod
     def of(cls, mesh: Mesh, color: Sequence[float] = GRAY) -> "Surface":
@@ -66,7 +66,7 @@ def first_of_each(group: Tensor) -> Tensor:
 def base_colors(
     surface: Surface, positions: Float[Tensor, "i v 4"], fragments: Fragments, *, backend: str = "auto"
 ) -> Float[Tensor, "i h w 3"]:
-    """Colors of the surface in linear light: texture times vertex colors, or whichever exists; zero where there is no face.
+    """Colors of the surface in linear light: texture times vertex colors, or whichever exists; zero outside the mesh.
 
     The texture is sampled with the level of detail of each pixel, also across seams of the coordinates. Differentiable.
 
@@ -101,7 +101,7 @@ def surface_normals(
     is_smooth: bool = True,
     backend: str = "auto",
 ) -> Float[Tensor, "i h w 3"]:
-    """Unit normals in the world of the side of the face towards the camera; zero where there is no face. Differentiable.
+    """Unit normals in the world of the side of the face towards the camera; zero outside the mesh. Differentiable.
 
     Args:
         surface: Surface of the mesh.
@@ -143,7 +143,7 @@ def shade(
     camera_model: str = "pinhole",
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w 3"]]:
-    """Image of a mesh, sRGB and not clamped, and its normals in the world; both zero where there is no face. Differentiable.
+    """Image of a mesh, sRGB and not clamped, and its normals in the world; both zero outside the mesh. Differentiable.
 
     Args:
         surface: Surface of the mesh.

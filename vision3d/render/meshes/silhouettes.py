@@ -22,8 +22,8 @@ def antialias(
 
     If a silhouette edge of the nearer face passes between two pixel centers, the pixel that it cuts takes a fraction of the
     other's color: up to half at the center, none at the border of the pixels. Steep edges blend along rows, flat ones along
-    columns. An edge is a silhouette if the face behind it does not cover the other side: there is none, it folds back, or it is
-    seen edge-on. The surface is followed over up to 16 faces between the centers, so faces may be smaller than pixels.
+    columns. An edge is a silhouette if no face behind it covers the other side: it is a border, it folds back, or it is seen
+    edge-on. The surface is followed over up to 16 faces between the centers, so faces may be smaller than pixels.
     Gradients flow to `colors` and `positions`; on a CPU they are bit-identical for any number of threads.
 
     Args:
@@ -56,7 +56,7 @@ def antialias(
 
 
 def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int32[Tensor, "f 3"]:
-    """The face on the other side of the edge opposite to each corner; -1 if there is not exactly one.
+    """The face on the other side of the edge opposite to each corner; -1 unless exactly one exists.
 
     Example:
         >>> edge_neighbors(torch.tensor([[0, 1, 2], [2, 1, 3]]))

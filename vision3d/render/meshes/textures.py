@@ -101,7 +101,7 @@ def texture_lods(
         texture_size: Height and width of the texture [texels].
 
     Returns:
-        Levels, below 0 where the texture is magnified; zero where there is no face.
+        Levels, below 0 where the texture is magnified; zero outside the mesh.
     """
     checks.check_positions(positions)
     triangles = checks.check_faces(faces, positions.shape[1], positions).long()

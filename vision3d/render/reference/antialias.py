@@ -96,7 +96,7 @@ def _silhouettes(
 def _ends_at(
     positions: Tensor, triangles: Tensor, neighbors: Tensor, image: Tensor, face: Tensor, edge: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Whether the surface ends at an edge of each face, and the edge as a line: there is nothing behind it, the face behind
+    """Whether the surface ends at an edge of each face, and the edge as a line: nothing is behind it, the face behind
     it folds back to the same side, or is seen edge-on and covers nothing."""
     corners = positions[image[:, None], triangles[face]]
     n = torch.arange(len(face), device=face.device)

@@ -46,7 +46,7 @@ def record_sums(like: Tensor, count: int, records: int, width: int) -> Tensor:
 
 
 def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
-    """Gradient of the (b, c, 4, 4) matrices from (b c, chunks, 12) sums for R and t; zero if there are none."""
+    """Gradient of the (b, c, 4, 4) matrices from (b c, chunks, 12) sums for R and t; zero without chunks."""
     v_viewmats = zeros(viewmats)
     if v_views is not None:
         total = v_views.sum(1).unflatten(0, viewmats.shape[:2])

@@ -63,7 +63,7 @@ class ModelConfig:
     """Pad the features of every layer with black (full and separable); published: not before the first and last layer."""
     margin: int = 8
     """Black margin around evaluated images for padded networks of full and separable [px], a multiple of 4, so that digits at
-    the border are not cut off. In training, where digits are centered, there is none."""
+    the border are not cut off. Not used in training, where digits are centered."""
     norm: Literal["scale", "layer"] = "scale"
     """Normalization (full and separable). scale: the features of an image are divided by their root mean square and black stays
     0. layer: their mean is subtracted first, as published; black then differs from the padding, and features depend on

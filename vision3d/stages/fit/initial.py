@@ -31,7 +31,7 @@ def initial_scene(
         progress: Progress callback for `init` sfm.
 
     Raises:
-        InputError: Points were requested and there are none.
+        InputError: Points were requested, but the data set has none.
         MissingDependencyError: `init` is sfm and pycolmap is not installed.
     """
     generator = torch.Generator().manual_seed(config.seed)
@@ -90,7 +90,7 @@ def random_points(
 
 
 def _pixels(view: TrainingView) -> Int64[Tensor, "m 2"]:
-    """Row and column of the valid, opaque pixels; all pixels if there are none."""
+    """Row and column of the valid, opaque pixels; all pixels if none are."""
     counts = torch.ones(view.image.shape[:2], dtype=torch.bool)
     if view.mask is not None:
         counts &= view.mask.cpu()

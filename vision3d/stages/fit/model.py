@@ -30,7 +30,7 @@ class Leaves:
         return self.means, self.quats, self.scales, self.opacities, self.sh
 
     def gradients(self) -> list[Tensor]:
-        """Accumulated gradients, in the same order; zeros if there are none."""
+        """Accumulated gradients, in the same order; zeros before the first step."""
         for leaf in self.all():
             if leaf.grad is None:
                 leaf.grad = torch.zeros_like(leaf)

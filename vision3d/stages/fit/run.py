@@ -48,7 +48,7 @@ class FitResult:
     exposures: Float[Tensor, "m 3 4"] | None
     """Color transform of each training view, photo = A render + b, if requested."""
     evaluation: Measured | None
-    """Metrics on the held-out views; None if there are none."""
+    """Metrics on the held-out views; None without held-out views."""
     summary: dict[str, Any]
     """Results as plain values: mean psnr, ssim, ... of the held-out views, Gaussians, steps, times."""
     run_folder: Path | None = None

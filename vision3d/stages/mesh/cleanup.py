@@ -116,7 +116,7 @@ def fill_holes(mesh: Mesh, max_edges: int) -> tuple[Mesh, int]:
     return Mesh(torch.cat(vertices), torch.cat(faces)), filled
 
 
-def smooth(mesh: Mesh, rounds: int, fixed: Tensor | None = None) -> Mesh:
+def smooth(mesh: Mesh, rounds: int, thin: float = 0.0) -> Mesh:
     """The mesh with its vertices moved towards the means of their neighbors and back (Taubin 1995).
 
     Noise of the length of a few edges goes, the volume stays. Borders of open meshes are smoothed along themselves.
@@ -124,7 +124,7 @@ def smooth(mesh: Mesh, rounds: int, fixed: Tensor | None = None) -> Mesh:
     Args:
         mesh: Without texture and colors.
         rounds: Number of iterations.
-        fixed: Mask (V,) of vertices that stay where they are.
+        thin: Surfaces thinner than this [m] stay as they are.
     """
     if not rounds:
         return mesh
@@ -133,8 +133,8 @@ def smooth(mesh: Mesh, rounds: int, fixed: Tensor | None = None) -> Mesh:
     border = torch.zeros(mesh.num_vertices, dtype=torch.bool)
     border[geometry.boundary_edges(mesh.faces).flatten()] = True
     counts = border[neighbors] | ~border[owners]
-    if fixed is not None:
-        counts &= ~fixed[owners]
+    if thin:
+        counts &= (thickness_of(mesh) >= thin)[owners]
     owners, neighbors = owners[counts], neighbors[counts]
     number = torch.bincount(owners, minlength=mesh.num_vertices)[:, None]
     places = mesh.vertices.double()
@@ -146,7 +146,7 @@ def smooth(mesh: Mesh, rounds: int, fixed: Tensor | None = None) -> Mesh:
 
 
 def thickness_of(mesh: Mesh) -> Float[Tensor, " v"]:
-    """Distance along the inward normal from each vertex to the next face [m]; infinity where there is none.
+    """Distance along the inward normal from each vertex to the next face [m]; infinity if the ray hits no face.
 
     Args:
         mesh: Without equal vertices; faces are counterclockwise from outside.
@@ -162,15 +162,14 @@ def thickness_of(mesh: Mesh) -> Float[Tensor, " v"]:
     return start + torch.from_numpy(scene.cast_rays(o3d.core.Tensor(rays.numpy()))["t_hit"].numpy())
 
 
-def decimate(mesh: Mesh, max_faces: int, thickness: Tensor | None = None, thin: float = 0.0) -> Mesh:
+def decimate(mesh: Mesh, max_faces: int, thin: float = 0.0) -> Mesh:
     """The mesh with about `max_faces` faces or fewer; closed where it was closed.
 
     Args:
         mesh: Without texture and colors.
         max_faces: Maximum number of faces.
-        thickness: Of the surface at each vertex (V,) [m] (`thickness_of`). None: unknown.
-        thin: Where it is below this [m], edges stay, since a rod of few voxels falls apart where its edges collapse; with many
-            such faces only the thinnest half of `max_faces`.
+        thin: Edges of surfaces thinner than this [m] are not collapsed, since rods would fall apart; of many such faces, only
+            the thinnest ones, up to half of `max_faces`.
 
     Raises:
         InputError: Nothing would remain.
@@ -187,7 +186,8 @@ def decimate(mesh: Mesh, max_faces: int, thickness: Tensor | None = None, thin: 
     scale = _SIZE / max(float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max()), 1e-30)
     points, faces = (scale * mesh.vertices).float().numpy(), mesh.faces.numpy().astype(np.int32)
     fixed = torch.zeros(mesh.num_vertices, dtype=torch.bool)
-    if thickness is not None:
+    if thin:
+        thickness = thickness_of(mesh)
         of_faces = thickness[mesh.faces].amin(1)
         thinnest = of_faces.sort().values[min(max_faces // 2, mesh.num_faces - 1)]
         fixed = thickness < min(thin, float(thinnest))

@@ -74,7 +74,7 @@ class MeshConfig:
     max_components: int = 20
     """Maximum number of parts, the largest ones; 0 keeps all."""
     thin: bool = True
-    """Add rods and stems that are thinner than the voxels, from the Gaussians themselves (tsdf only)."""
+    """Add rods and stems thinner than the voxels from the Gaussians (tsdf only); do not smooth or decimate thin surfaces."""
     fill_holes: int = 16
     """Close holes with at most this many edges; 0: none."""
     smooth: int = 5

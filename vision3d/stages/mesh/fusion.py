@@ -91,7 +91,7 @@ def fuse(
         thin: Result of `thin_gaussians`: missing ones are added.
 
     Raises:
-        InputError: There is no such surface.
+        InputError: No such surface.
         MissingDependencyError: Open3D is not installed.
     """
     o3d = open3d()
@@ -142,7 +142,7 @@ def with_blocks_at(grid: Grid, thin: GaussianScene, max_bytes: float) -> Grid:
     """
     reach = 3 * thin.log_scales.exp().amax(-1, keepdim=True).double().clamp(min=grid.voxel)
     axis = quat_to_rotmat(thin.quats).gather(2, thin.log_scales.argmax(-1)[:, None, None].expand(-1, 3, 1))[..., 0].double()
-    ends = [thin.means.double() + share * reach * axis for share in torch.linspace(-1, 1, 9).tolist()]
+    ends = [thin.means.double() + share * reach * axis for share in torch.linspace(-1, 1, 17).tolist()]
     found = torch.unique(torch.cat([torch.floor(end / (SIDE * grid.voxel)).long() for end in ends]), dim=0)
     more = found[~torch.isin(_block_keys(found), _block_keys(grid.blocks))]
     if (len(grid.blocks) + len(more)) * BLOCK_BYTES > max_bytes:

@@ -43,7 +43,7 @@ _BEFORE_REFINING = 12
 _THIN = 2.0
 """Thickness up to which surfaces are not smoothed or decimated [voxels]."""
 _SLIVER = 1e-3
-"""Wavelength removed by it [voxels]."""
+"""Edges up to this length are collapsed after that smoothing [voxels]."""
 _MANY_VIEWS = 24
 """Number of views from which at least three must see a surface by default."""
 _FOR_VIEWS = 0.4
@@ -125,7 +125,7 @@ def run(
         surface = surface if behind is None else _joined(config, surface, behind, thin)
     if config.refine and config.texture_size:
         # Bumps of a few edges are below the resolution of the views, so fitting cannot remove them.
-        surface = cleanup.smooth(surface, _BEFORE_REFINING, cleanup.thickness_of(surface) < thin)
+        surface = cleanup.smooth(surface, _BEFORE_REFINING, thin)
         # Slivers have become shorter than float32 resolves, and other programs would merge their ends.
         surface = cleanup.manifold(surface, _SLIVER * figures["voxel"])
         surface, _ = cleanup.main_parts(surface, 0, config.max_components)
@@ -210,7 +210,7 @@ def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews, thin: float) -> t
         surface, filled = cleanup.fill_holes(surface, config.fill_holes)
     surface = cleanup.smooth(surface, config.smooth)
     if config.faces:
-        surface = cleanup.decimate(surface, config.faces, cleanup.thickness_of(surface), thin)
+        surface = cleanup.decimate(surface, config.faces, thin)
     # Removing faces to leave two at each edge may have detached small pieces.
     surface, crumbs = cleanup.main_parts(cleanup.manifold(surface), config.min_component, config.max_components)
     return surface, left_out + crumbs, filled
@@ -220,7 +220,7 @@ def _joined(config: MeshConfig, surface: Mesh, behind: Mesh, thin: float) -> Mes
     """The surface joined with its background, which gets a fraction of the faces and replaces the smallest part."""
     if config.faces:
         behind = cleanup.decimate(behind, max(4, round(_FOR_BACKGROUND * config.faces)))
-        surface = cleanup.decimate(surface, max(4, config.faces - behind.num_faces), cleanup.thickness_of(surface), thin)
+        surface = cleanup.decimate(surface, max(4, config.faces - behind.num_faces), thin)
     surface, _ = cleanup.main_parts(cleanup.manifold(surface), 0, max(1, config.max_components - 1))
     behind, _ = cleanup.main_parts(cleanup.manifold(behind), 0, 1)
     return surface.merge(behind)

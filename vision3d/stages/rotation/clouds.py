@@ -39,7 +39,7 @@ def read_clouds(path: Path | str, points: int = 0) -> Clouds:
     Raises:
         MissingFileError: The file or folder does not exist.
         FileFormatError: Arrays or numbers are invalid.
-        InputError: A cloud has too few points, there are no clouds, or a cloud is in both parts.
+        InputError: A cloud has too few points, no clouds are given, or a cloud is in both parts.
     """
     path = Path(path)
     if not path.exists():

@@ -200,7 +200,7 @@ def weighted_joints(skeleton: Skeleton, names: Sequence[str] = ()) -> list[int]:
     """Joints with these names; without names those next to the root.
 
     Raises:
-        ConfigError: There is no joint with that name.
+        ConfigError: No joint with that name.
     """
     if not names:
         return [joint for joint, parent in enumerate(skeleton.parents) if parent == 0]

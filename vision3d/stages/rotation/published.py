@@ -18,7 +18,7 @@ _ALIASES = {"6d_columns": "6d"}
 
 
 def published_mean(experiment: str, rep: str, config: TrainingConfig) -> float | None:
-    """The mean error in the paper, or None if there is no confirmed value."""
+    """The mean error in the paper, or None without a confirmed value."""
     name = _ALIASES.get(rep, rep)
     if isinstance(config, SanityConfig) and config.loss == "geodesic":
         return _GEODESIC_6D if name == "6d" else None

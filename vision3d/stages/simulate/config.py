@@ -226,7 +226,7 @@ class SimulateConfig:
             self._check_bodies()
 
     def all_bodies(self) -> tuple[Body, ...]:
-        """The bodies; a single one from the options above if there is no list of them."""
+        """The bodies; without a list, a single one from the options above."""
         one = Body(self.material, tuple(self.select), self.velocity, self.angular_velocity, self.fill)
         return self.bodies or (one,)
 

@@ -193,7 +193,7 @@ class JointField(nn.Module):
 
 
 def _above(joint: int, parents: tuple[int, ...], place: dict[int, int]) -> int:
-    """The nearest joint, this one or an ancestor, that is in `place`; the first if there is none."""
+    """The nearest joint, this one or an ancestor, that is in `place`; else the first."""
     while joint >= 0 and joint not in place:
         joint = parents[joint]
     return place.get(joint, 0)

@@ -156,7 +156,7 @@ def _like_limbs(
 
 
 def _common(parents: tuple[int, ...], first: int, second: int) -> int:
-    """The nearest common ancestor of two joints; -1 if there is none."""
+    """The nearest common ancestor of two joints; -1 in separate trees."""
     above = set()
     while first >= 0:
         first = parents[first]

@@ -93,8 +93,8 @@ class Motion:
 def moving_skin(motion: Motion, vertices: Float[Tensor, "t v 3"], times: Float64[Tensor, " t"]) -> SkinnedMesh:
     """The mesh with a clip of its joints' rotations and one morph target per frame for the deformation by the nodes.
 
-    Without joints the morph targets are the frames; with joints only there are none. Also the blend factors of hybrid skinning:
-    their mean, and the offset of each target.
+    Without joints the morph targets are the frames; with joints only, it has no morph targets. Also stores the blend factors of
+    hybrid skinning: their mean, and the offset of each target.
     """
     etas = motion.etas(times)
     if motion.joints is None:

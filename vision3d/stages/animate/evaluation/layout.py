@@ -36,7 +36,7 @@ def find_clips(folder: Path, *, skip_missing: bool = False) -> tuple[list[ClipPa
 
     Raises:
         MissingFileError: The folder, or gt or pred in it, does not exist.
-        InputError: Something exists on one side only, there are no clips, a file has no number, or frame sizes differ.
+        InputError: Something exists on one side only, no clips were found, a file has no number, or frame sizes differ.
     """
     if not folder.is_dir():
         raise MissingFileError(folder, f"a folder with {_LAYOUT}")

@@ -4,6 +4,6 @@ Papers: DreamMesh4D, Li et al. 2024; SuGaR, Guedon and Lepetit 2024 (arXiv 2311.
 
 Differences from DreamMesh4D: colors come from the texture; images of many cameras can be used as well as one, with masks and
 held-out views; colors are compared as in Gaussian splatting (mean absolute difference and SSIM) instead of mean squares;
-the Laplacian is that of displacements, so the given mesh has zero loss; vertices at seams move together; there is no total
+the Laplacian is that of displacements, so the given mesh has zero loss; vertices at seams move together; no total
 variation of colors, depths and normals; learning rates decay to a tenth; training starts on images of half the size.
 """

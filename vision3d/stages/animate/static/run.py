@@ -49,7 +49,7 @@ class StaticResult:
     gaussians: MeshGaussians
     """In the world of the mesh."""
     evaluation: Evaluation | None
-    """Metrics on the held-out views; None if there are none."""
+    """Metrics on the held-out views; None without held-out views."""
     summary: dict[str, Any]
     """Results as plain values: psnr and ssim of held-out views, before and after, Gaussians, steps, times, guidance."""
     run_folder: Path | None = None
@@ -92,7 +92,7 @@ def bind_gaussians(
 
     Raises:
         InputError: The mesh has no faces, an image or mask is invalid, or no camera sees the mesh.
-        ConfigError: There are no images or both kinds, or the run folder belongs to a run with other options or input.
+        ConfigError: No images or both kinds, or the run folder belongs to a run with other options or input.
         BackendError: A guidance would take long on a CPU; the message has the estimate.
         MissingDependencyError: A guidance needs diffusers or transformers.
         NumericalError: The loss or a gradient is not finite; a checkpoint of the previous step was written.

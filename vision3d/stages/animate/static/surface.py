@@ -57,7 +57,7 @@ def checked_mesh(mesh: Mesh, parts: str = "all", name: str = "mesh") -> tuple[Me
         The mesh, and the numbers of its parts, border edges, edges of more than two faces, and faces of zero area.
 
     Raises:
-        InputError: There are no faces, all have zero area, or a value is not finite.
+        InputError: No faces, all have zero area, or a value is not finite.
     """
     try:
         mesh.validate()

@@ -87,7 +87,7 @@ def choose_engine(name: str) -> type[Engine]:
     `auto` is the first of `ENGINES` that runs here.
 
     Raises:
-        ConfigError: There is no engine with this name.
+        ConfigError: No engine with this name.
         BackendError, MissingDependencyError: It does not run here.
     """
     if name == "auto":

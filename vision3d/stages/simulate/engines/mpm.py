@@ -97,7 +97,7 @@ def grid_step(
     dt: float,
     friction_scale: Float[Tensor, " g"] | None = None,
 ) -> tuple[Float[Tensor, "g 3"], float]:
-    """Velocities [m/s] of the nodes after gravity, wind and boundaries, 0 where there is no mass.
+    """Velocities [m/s] of the nodes after gravity, wind and boundaries, 0 at nodes without mass.
 
     Also the work [J] of wind, boundaries and sides (`Advance.work`). `friction_scale` is that of `node_friction`.
     """

@@ -24,7 +24,7 @@ def load_material(source: Path | str) -> Material:
     """The material of a preset (jelly, rubber, metal, sand, snow, water, foam) or of a YAML file.
 
     Raises:
-        MissingFileError: There is neither a file nor a preset; the message lists the presets.
+        MissingFileError: Neither a file nor a preset; the message lists the presets.
         ConfigError: A key is unknown or has an invalid value.
     """
     return load_yaml(Material, source, stage="materials")

@@ -124,7 +124,7 @@ def _spread(
 def scene_field(
     surface: Surface, moving: Float[Tensor, "m 3"], grid: Grid, spacing: float
 ) -> tuple[DistanceField, float] | None:
-    """Signed distances of what static splats cover or enclose, except where something is moving; None if there is none.
+    """Signed distances of what static splats cover or enclose, except where something is moving; None if it is empty.
 
     Also the solid volume [m^3].
     """

@@ -2,7 +2,7 @@
 
 Splats are on surfaces; a shell of particles collapses, and a stem of a few long splats is torn between their centers.
 PhysGaussian fills by rays along the axes with density thresholds; here the inside is what a flood fill from outside does not
-reach, so there are no directions and no thresholds to tune.
+reach, so no directions or thresholds need tuning.
 """
 
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ def occupied_space(surface: Surface, spacing: float) -> tuple[np.ndarray, Float[
 def fill_surface(
     surface: Surface, spacing: float, floor: tuple[Float[Tensor, " 3"], float] | None = None, seed: int = 0
 ) -> Filling | None:
-    """Particles in and inside splats, 8 per cell; None if there is no such space.
+    """Particles in and inside splats, 8 per cell; None if the space is empty.
 
     Uses a lattice of half the grid's spacing (coarser beyond 12 million cells): cells whose optical depth (sum of opacity times
     area over the face of a cell) exceeds 0.25 are walls; cells not reached from outside through gaps of more than two cells are

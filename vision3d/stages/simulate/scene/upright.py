@@ -123,7 +123,7 @@ def find_floor(
     seed: int = 0,
     facing: Float[Tensor, "n 3"] | None = None,
 ) -> Floor | None:
-    """The plane with many of the points and most others on one side; None when there is none.
+    """The plane with many of the points and most others on one side; None if no plane qualifies.
 
     Much of it must have nothing above, or it is the bottom of an object; cameras may stand there, in a room. Random sample
     consensus (Fischler and Bolles 1981) on points drawn by weight.

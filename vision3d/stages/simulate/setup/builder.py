@@ -84,7 +84,7 @@ class Ground:
 
     up: Float[Tensor, " 3"]
     floor: Floor | None
-    """The detected floor; None if there is none or it is not wanted."""
+    """The detected floor; None if no floor was found or requested."""
     rough: float
     """Height of its roughness above its plane, in the scene's units."""
     lying: Bool[Tensor, " n"] | None

@@ -63,7 +63,7 @@ class Particles:
 
         Raises:
             ShapeError: Shapes do not match.
-            InputError: There are no particles, a value is not finite, a volume is < 0, or a body has no material.
+            InputError: No particles, a value is not finite, a volume is < 0, or a body has no material.
         """
         count = len(x)
         for name, value, shape in (("x", x, (count, 3)), ("volume", volume, (count,))):
