@@ -214,7 +214,7 @@ def test_refining_moves_vertices_to_the_surface():
 
 def test_occluders_are_not_painted_on_a_mesh():
     big = exact_views(lambda points: points.norm(dim=-1) - 1, cameras_around(8, 64))
-    mesh = unwrap(Mesh(*(part if part.dtype == torch.int64 else 0.5 * part for part in shapes.icosphere(2))), 64, 4)
+    mesh = unwrap(Mesh(*(part if part.dtype == torch.int64 else 0.3 * part for part in shapes.icosphere(2))), 64, 4)
     mesh = replace(mesh, texture=torch.full((64, 64, 3), 0.5))
     assert torch.equal(refine(mesh, big, 8, ignore).texture, mesh.texture)
 

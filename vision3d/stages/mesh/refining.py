@@ -25,7 +25,7 @@ from vision3d.scene import Cameras, Mesh
 
 SMOOTHNESS = 1.5
 """Weight of the graph Laplacian: moves are smooth over about its square root in edges."""
-_STEP = 4.0
+_STEP = 6.0
 """Initial step of the vertex that moves most, before smoothing [pixels]."""
 _LAST_STEP = 0.05
 """Final factor of the step size."""
