@@ -1,7 +1,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import example, given, strategies as st
@@ -75,6 +75,20 @@ def test_values(tmp_path, text, want):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     assert config.load_yaml(Run, path) == want
+
+
+def test_keys_of_earlier_versions_warn():
+    @dataclass(frozen=True)
+    class Outer:
+        RENAMED: ClassVar[dict[str, str]] = {"rate": "lr"}
+
+        lr: float = 0.1
+        optim: Optim = field(default_factory=Optim)
+
+    with pytest.warns(DeprecationWarning, match="rate is now lr"):
+        assert config.from_dict(Outer, {"rate": 0.5}) == Outer(lr=0.5)
+    with pytest.raises(ConfigError, match="rate: is the earlier name of lr, which is set as well"):
+        config.from_dict(Outer, {"rate": 0.5, "lr": 0.5})
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ UP_AXES = {
     "z": (0.0, 0.0, 1.0), "-z": (0.0, 0.0, -1.0),
 }  # fmt: skip
 HELP = """Mouse
-  left drag             orbit
-  right or Shift drag   pan
-  Ctrl drag             look around
-  wheel                 zoom
-  click                 pick a Gaussian, vertex, point or camera
-  double click          set the orbit center
+  left drag                  orbit
+  right, middle, Shift drag  pan
+  Ctrl drag                  look around
+  wheel                      zoom
+  click                      pick a Gaussian, vertex, point or camera
+  double click               set the orbit center
 
 Keys
   W A S D, Q E    fly; down, up

@@ -61,7 +61,9 @@ def prepare(folder: Path) -> Path:
     scene, cameras = ring_scene(400), ring_cameras(6, 32, 24)
     ball = torch.nn.functional.normalize(scene.means[:100] - torch.tensor([0.0, 0.0, 0.6]), dim=-1)
     scene.means[:100] = torch.tensor([0.0, 0.0, 0.5]) + 0.3 * ball  # selected in docs/simulate.md
-    for name in ("scene.ply", "scene.spz", "room.ply"):
+    labels = (torch.arange(len(scene)) < 100).long()
+    dataclasses.replace(scene, labels=labels).save(folder / "scene.ply")
+    for name in ("scene.spz", "room.ply"):
         scene.save(folder / name)
     cameras.save(folder / "cameras.json")
     cameras[:1].save(folder / "camera.json")

@@ -1,5 +1,6 @@
 """The code blocks of README.md and docs/ run, page by page and in order; their commands exist."""
 
+import shlex
 import shutil
 
 import pytest
@@ -151,6 +152,18 @@ def is_run(command: list[str]) -> bool:
     if verb_of(command) == "view" and "--offscreen" not in command:  # it would open a window
         return False
     return verb_of(command) in FEWER
+
+
+CONFIGS = [block for page in PAGES for block in blocks(page) if block.language == "yaml"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", CONFIGS, ids=lambda block: f"{block.page}:{block.line}")
+def test_config_files_run(block, folder, cli):
+    command = shlex.split(block.text.partition("\n")[0].removeprefix("# vision3d "))
+    (folder / command[command.index("--config") + 1]).write_text(block.text, "utf-8")
+    code, _, err = cli(*smaller(verb_of(command), command), "--quiet")
+    assert code == 0, err
 
 
 RUN = [param for param in COMMANDS if is_run(param.values[0])]

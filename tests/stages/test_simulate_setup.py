@@ -21,7 +21,7 @@ from vision3d.stages.simulate import (
     Boundary,
     Impulse,
     Keyframe,
-    Lead,
+    KinematicPart,
     Material,
     Mover,
     SimulateConfig,
@@ -352,8 +352,8 @@ def test_fixed_parts_stay_until_they_are_released():
 def test_kinematic_parts_follow_their_motion():
     """Rotated by 90 degrees about a vertical axis through their center."""
     scene = cube(side=7)
-    lead = Lead(("all",), angular_velocity=(0.0, 0.0, math.pi), end=0.5)
-    frame = frames_of(scene, replace(PLAIN, leads=(lead,), frames=11, fps=20.0, cells=6, gravity=0.0))[-1]
+    part = KinematicPart(("all",), angular_velocity=(0.0, 0.0, math.pi), end=0.5)
+    frame = frames_of(scene, replace(PLAIN, kinematic=(part,), frames=11, fps=20.0, cells=6, gravity=0.0))[-1]
     x, y, z = scene.means.unbind(-1)
     torch.testing.assert_close(frame.channels["means"], torch.stack([-y, x, z], -1), atol=1e-3, rtol=0)
 
@@ -636,7 +636,7 @@ def test_whole_scenes_round_trip_through_yaml(tmp_path):
     config = SimulateConfig(
         bodies=(Body(Material("sand"), ("all",), name="heap"), Body(fill="none")),
         movers=(Mover(Boundary("sphere", radius=0.2), (Keyframe(0.0, (0.0, 0.0, 1.0)),)),),
-        leads=(Lead(("box:0,0,0,1,1,1",), end=2.0),),
+        kinematic=(KinematicPart(("box:0,0,0,1,1,1",), end=2.0),),
         impulses=(Impulse((1.0, 0.0, 0.0)),),
         winds=(Wind((1.0, 0.0, 0.0)),),
     )

@@ -7,6 +7,7 @@ import re
 import reprlib
 import types
 import typing
+import warnings
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -31,7 +32,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, base: T | None = None)
     Args:
         cls: A dataclass whose fields are int, float, bool, str, Path, Literal, Optional, list, tuple or dataclasses. If it has
             a class variable PRESETS, the name of a stage, a preset name of that stage may be given instead of a mapping, and
-            a key `preset` in its values selects the preset that replaces the defaults.
+            a key `preset` in its values selects the preset that replaces the defaults. A class variable RENAMED maps keys of
+            earlier versions to their names of today.
         values: Keys may be left out where the field has a default; an unknown key is an error.
         base: Values used instead of the defaults.
 
@@ -129,6 +131,7 @@ def _build(cls: type[T], values: Any, prefix: str, base: T | None) -> T:
     if not isinstance(values, Mapping):
         raise ConfigError(prefix.rstrip(".") or "(file)", f"got {_show(values)}, want keys with values")
     kinds = _fields(cls)
+    values = _renamed(cls, values, prefix)
     for key in values:
         if key not in kinds:
             raise ConfigError(f"{prefix}{key}", f"unknown; {nearest_names(str(key), kinds)}")
@@ -147,6 +150,18 @@ def _build(cls: type[T], values: Any, prefix: str, base: T | None) -> T:
         return cls(**arguments)
     except ConfigError as error:  # a dataclass checks its values without knowing its own key
         raise ConfigError(prefix + error.key, error.problem) from None
+
+
+def _renamed(cls: type, values: Mapping[Any, Any], prefix: str) -> Mapping[Any, Any]:
+    """The values with keys of earlier versions (class variable RENAMED: old -> new) replaced."""
+    renamed: Mapping[str, str] = getattr(cls, "RENAMED", {})
+    for old, new in renamed.items():
+        if old in values:
+            if new in values:
+                raise ConfigError(f"{prefix}{old}", f"is the earlier name of {new}, which is set as well")
+            warnings.warn(f"{prefix}{old} is now {prefix}{new}", DeprecationWarning, stacklevel=2)
+            values = {new if key == old else key: value for key, value in values.items()}
+    return values
 
 
 def _preset(cls: type[T], name: str, stage: str, prefix: str) -> T:

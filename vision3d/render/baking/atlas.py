@@ -17,7 +17,7 @@ logger = logging.getLogger("vision3d.mesh")
 
 MAX_SIZE = 4096
 """Maximum side of an automatically enlarged texture [texels]."""
-_LEAST_FILL = 0.04
+_MIN_FILL = 0.04
 """Minimum coverage of a texture by charts for a given padding; below it, the texture is enlarged instead."""
 _VOTES = 12
 """Iterations in which faces adopt the direction of most of their neighbors."""
@@ -25,7 +25,7 @@ _LAYERS = 3
 """Iterations in which faces that overlap others of their piece are removed from it."""
 _PIXELS = 16
 """Pixels per face in the images used to find such faces."""
-_MOST_PIXELS = 2048
+_MAX_PIXELS = 2048
 """Side of these images."""
 _HALVINGS = 24
 
@@ -70,7 +70,7 @@ def unwrap_growing(
         except ChartsError as error:
             logger.info("%s", error)
             continue
-        if fill >= _LEAST_FILL or side == sizes[-1]:
+        if fill >= _MIN_FILL or side == sizes[-1]:
             return charts.mesh(), side
     return None
 
@@ -190,7 +190,7 @@ def _hidden(mesh: Mesh, direction: int, piece: Tensor) -> Tensor:
     # Several pixels per face; overlaps below a pixel are not found, and affect at most a texel.
     low, span = flat.amin(0), flat.amax(0) - flat.amin(0)
     scale = (_PIXELS * count / max(float(_flat_areas(flat[corners]).abs().sum()), 1e-30)) ** 0.5
-    width, height = (min(_MOST_PIXELS, int(scale * float(side)) + 2) for side in span)
+    width, height = (min(_MAX_PIXELS, int(scale * float(side)) + 2) for side in span)
     pixels = (flat - low) * torch.tensor([width, height]) / span.clamp(min=1e-30)
     toward = points[:, direction % 3] * (1 if direction < 3 else -1)
     depth = 1 + (toward.max() - toward) / (toward.max() - toward.min()).clamp(min=1e-30)  # 1 is in front

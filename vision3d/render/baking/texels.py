@@ -18,7 +18,7 @@ logger = logging.getLogger("vision3d.mesh")
 
 _SHARPNESS = 4
 """Power of the cosine between normal and view in the weights."""
-_LEAST_COSINE = 0.1
+_MIN_COSINE = 0.1
 """Minimum cosine for coloring a point from a view."""
 _BIAS = 1.5
 """Maximum depth of a point behind the nearest surface of its pixel [pixels at that depth]."""
@@ -98,8 +98,8 @@ def _weights(points: Tensor, normals: Tensor, mesh: Mesh, camera: Cameras, maps:
     column, row = pixels.nan_to_num().long().clamp(min=0).unbind(-1)
     column, row = column.clamp(max=width - 1), row.clamp(max=height - 1)
     # Within a pixel and its neighbors, the depth of a slanted surface changes by some pixels over the cosine.
-    slack = _BIAS * depth / K[0, 0] * (1 + 2 * (1 - cosines.clamp(0, 1) ** 2).sqrt() / cosines.clamp(min=_LEAST_COSINE))
-    is_seen = is_inside & (cosines > _LEAST_COSINE) & (depth <= nearest[row, column] + slack)
+    slack = _BIAS * depth / K[0, 0] * (1 + 2 * (1 - cosines.clamp(0, 1) ** 2).sqrt() / cosines.clamp(min=_MIN_COSINE))
+    is_seen = is_inside & (cosines > _MIN_COSINE) & (depth <= nearest[row, column] + slack)
     is_seen &= _shown_depth(maps)[row, column] >= _NEARER * depth
     alpha = _sampled(maps.alpha[..., None], pixels)[:, 0]
     weight = torch.where(is_seen & (alpha > 0.5), alpha * cosines.clamp(min=0) ** _SHARPNESS / depth.clamp(min=1e-6) ** 2, 0)

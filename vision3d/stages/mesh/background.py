@@ -26,7 +26,7 @@ _LEVEL = 6
 """Subdivisions of the icosphere: edges of about 1 degree."""
 _PER_VIEW = 16_384
 """Number of pixels used per view."""
-_LEAST_SPREAD = 0.01
+_MIN_SPREAD = 0.01
 """Standard deviation of a pixel, relative to distance."""
 _SMOOTH = 6.0
 """Length over which reliable data is smoothed [edges]."""
@@ -86,7 +86,7 @@ def background(
         spread = maps.spread[is_behind][::stride].double().numpy()
         rows.append(row[kept])
         inverse.append(1 / distance[kept])
-        widths.append((np.maximum(spread, _LEAST_SPREAD * distance) / distance**2)[kept])
+        widths.append((np.maximum(spread, _MIN_SPREAD * distance) / distance**2)[kept])
         step(index + 1)
     told, values, width = np.concatenate(rows), np.concatenate(inverse), np.concatenate(widths)
     if len(told) < 100:

@@ -29,9 +29,9 @@ BLOCK_BYTES = SIDE**3 * (9 + 16) + 40_000
 """Bytes per block: distance, weight and count, four indices of marching cubes per voxel, and its share of the surface."""
 _AT_ONCE = 64
 """Number of blocks processed together."""
-_LEAST_COSINE = 0.15
+_MIN_COSINE = 0.15
 """Minimum cosine; surfaces at a smaller one are ignored."""
-_LEAST_WEIGHT = 1e-6
+_MIN_WEIGHT = 1e-6
 """Minimum weight of known voxels."""
 _STEEP = 12
 """Depth difference of adjacent pixels, in pixels, above which they belong to two surfaces."""
@@ -170,14 +170,14 @@ def _add_thin(distances: Tensor, weights: Tensor, rows: Tensor, grid: Grid, thin
 
     x, y, z = (places - SIDE * blocks)[is_there].unbind(1)
     at = rows[order[found[is_there]]], (z * SIDE + y) * SIDE + x
-    own = torch.where(weights[at] > _LEAST_WEIGHT, distances[at], 1)
+    own = torch.where(weights[at] > _MIN_WEIGHT, distances[at], 1)
     distances[at] = torch.minimum(own, _STEEPNESS * (_LEVEL - opacity[is_there]))
-    weights[at] = weights[at].clamp(min=2 * _LEAST_WEIGHT)
+    weights[at] = weights[at].clamp(min=2 * _MIN_WEIGHT)
 
 
 def _extracted(voxels: Any, box: Box) -> tuple[Tensor, Tensor]:
     """Vertices and faces of marching cubes inside the box."""
-    found = voxels.extract_triangle_mesh(_LEAST_WEIGHT)
+    found = voxels.extract_triangle_mesh(_MIN_WEIGHT)
     if "indices" not in found.triangle or not len(found.triangle.indices):
         return torch.empty(0, 3), torch.empty(0, 3, dtype=torch.int64)
     vertices = torch.from_numpy(found.vertex.positions.numpy().copy())
@@ -216,7 +216,7 @@ class _Rays(NamedTuple):
         # Haze occludes nothing in front of it.
         depth = torch.where(maps.is_certain, maps.depth, (maps.depth - maps.spread).clamp(min=0))
         inverse = torch.where(depth > 0, 1 / depth, torch.nan)
-        inverse[cosine < _LEAST_COSINE] = torch.nan
+        inverse[cosine < _MIN_COSINE] = torch.nan
         # Next to an edge, the farther surface is visible through the transparent rim of the nearer one.
         near = -torch.nn.functional.max_pool2d(-torch.where(maps.depth > 0, maps.depth, torch.inf)[None], 3, 1, 1)[0]
         inverse[maps.depth - near > torch.clamp(_STEEP * maps.depth / float(K[0, 0]), min=truncation) + maps.spread] = torch.nan

@@ -35,7 +35,7 @@ from vision3d.stages.mesh.thin import thin_gaussians
 
 logger = logging.getLogger("vision3d.mesh")
 
-_MOST_VOXELS = 1 << 15
+_MAX_VOXELS = 1 << 15
 _FOR_BACKGROUND = 0.2
 """Fraction of the faces for the background."""
 _BEFORE_REFINING = 12
@@ -113,8 +113,8 @@ def run(
         extent = Extent(box)
     longest = extent.box.longest
     voxel = longest / config.resolution if config.voxel is None else config.voxel
-    if not MIN_RESOLUTION <= longest / voxel <= _MOST_VOXELS:
-        want = f"{MIN_RESOLUTION} to {_MOST_VOXELS} along it"
+    if not MIN_RESOLUTION <= longest / voxel <= _MAX_VOXELS:
+        want = f"{MIN_RESOLUTION} to {_MAX_VOXELS} along it"
         raise ConfigError("voxel", f"got {voxel:g} m for a box of {longest:.4g} m, want {want}")
     raw, figures = _surface(config, views, extent.box, voxel, (1 - _FOR_VIEWS) * max_bytes, progress)
     thin = _THIN * figures["voxel"] if config.thin else 0.0

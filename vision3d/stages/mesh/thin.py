@@ -30,7 +30,7 @@ _REACH = 2.5
 """Maximum extent of a Gaussian [standard deviations]."""
 _AT_ONCE = 1 << 20
 """Points whose distances from Gaussians are computed together."""
-_LEAST_WIDTH = 0.7
+_MIN_WIDTH = 0.7
 """Minimum standard deviation: narrower ones fall between voxels [voxels]."""
 
 
@@ -48,7 +48,7 @@ def thin_gaussians(views: SceneViews, box: Box, voxel: float, min_views: int) ->
     thin = scene[(sizes[:, 1] < _WIDEST) & (sizes[:, 2] < _LONGEST) & box.contains(scene.means)]
     thin = thin[_is_shown(thin.means, views, _SLACK * voxel, min_views)]
     widths = (2 * thin.log_scales).exp() + _pixel_variance(views, thin.means)[:, None]
-    return replace(thin, log_scales=0.5 * widths.clamp(min=(_LEAST_WIDTH * voxel) ** 2).log())
+    return replace(thin, log_scales=0.5 * widths.clamp(min=(_MIN_WIDTH * voxel) ** 2).log())
 
 
 def _is_shown(points: Float[Tensor, "n 3"], views: SceneViews, slack: float, min_views: int) -> Bool[Tensor, " n"]:

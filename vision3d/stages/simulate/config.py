@@ -13,7 +13,7 @@ from vision3d.stages.simulate.scene_config import (
     Fill,
     Impulse,
     Keyframe,
-    Lead,
+    KinematicPart,
     Motion,
     Mover,
     Vector,
@@ -27,7 +27,7 @@ __all__ = [
     "Boundary",
     "Impulse",
     "Keyframe",
-    "Lead",
+    "KinematicPart",
     "Material",
     "Motion",
     "Mover",
@@ -65,6 +65,8 @@ class SimulateConfig:
         "output": ("fps", "video_size", "ply", "max_stretch", "max_length", "split_long", "flatten", "turn_colors"),
     }
 
+    RENAMED: ClassVar[dict[str, str]] = {"leads": "kinematic"}
+
     material: Material = field(default_factory=jelly)
     """Material of the body [default: the preset jelly]."""
     select: Repeated[tuple[str, ...]] = ()
@@ -85,7 +87,7 @@ class SimulateConfig:
     """Parts of the body that are held in place, as for --select."""
     release: float | None = None
     """Time at which the fixed parts are released [s]."""
-    leads: Annotated[tuple[Lead, ...], InFiles] = ()
+    kinematic: Annotated[tuple[KinematicPart, ...], InFiles] = ()
     """Parts with prescribed (kinematic) motion."""
     impulses: Annotated[tuple[Impulse, ...], InFiles] = ()
     """Impulses: velocity changes at given times."""

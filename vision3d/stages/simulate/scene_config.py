@@ -168,7 +168,7 @@ class Mover:
 
 
 @dataclass(frozen=True)
-class Lead:
+class KinematicPart:
     """A part that is held in place (all velocities 0) or moved rigidly within a time window; then it is released."""
 
     select: tuple[str, ...]

@@ -157,8 +157,8 @@ def substep(particles: Particles, world: World, dt: float, time: float = 0.0) ->
     particles, tau = deform(particles, world.materials, dt)
     mass, momentum = particle_to_grid(particles, tau, world.grid, dt)
     v, work = grid_step(mass, momentum, world, time, dt, node_friction(particles, world, mass))
-    particles, was_kept, led = grid_to_particle(particles, v, world, dt, time)
-    return particles, was_kept, work + led
+    particles, was_kept, work_of_parts = grid_to_particle(particles, v, world, dt, time)
+    return particles, was_kept, work + work_of_parts
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
             work[row, 0] += given
 
     @ti.func
-    def led(motions: any_array, m, x, v, c, mass, h, metrics: any_array, block):
+    def kinematic(motions: any_array, m, x, v, c, mass, h, metrics: any_array, block):
         """Position, velocity and gradient of a particle with prescribed motion."""
         arm = x - vector_at(motions, m, 4)
         turn = matrix_at(motions, m, 7)
@@ -344,7 +344,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 free = x + (dt / h) * v
                 motion = (which >> MOTION_SHIFT) - 1
                 if motion >= 0 and motions[motion, 0] > 0:
-                    free, v, c = led(motions, motion, x, v, c, state[p, MASS], h, metrics, block)
+                    free, v, c = kinematic(motions, motion, x, v, c, state[p, MASS], h, metrics, block)
                 at = ti.min(ti.max(free, bounds[0]), vec3(bounds[1], bounds[2], bounds[3]))
                 if (at != free).any():
                     kept += 1.0

@@ -250,7 +250,7 @@ class SceneBuilder:
         core_rows = torch.cat([body.cores for body in bodies])
         core_particles = torch.cat([start + torch.arange(len(body.cores)) for start, body in zip(starts, bodies)])
         reach = Reach(layout.x, core_rows, core_particles, x)
-        motions, led = motions_of(config, ground.selector, reach, placement)
+        motions, motion_of = motions_of(config, ground.selector, reach, placement)
         boundaries, fields, count = self._solids(ground, layout, x)
         materials = tuple(part.body.material for part in parts)
         gravity = (-config.gravity * ground.up).tolist()
@@ -262,7 +262,7 @@ class SceneBuilder:
         dtype = torch.float64 if self.engine.name == "reference" else torch.float32
         particles = Particles.at_rest(
             x.to(dtype), volume.to(dtype), materials, which.repeat_interleave(torch.tensor(counts)),
-            v=v.to(dtype), C=C.to(dtype), motion=led,
+            v=v.to(dtype), C=C.to(dtype), motion=motion_of,
         )  # fmt: skip
         put = None
         if layout.base is not None and ground.floor is None:

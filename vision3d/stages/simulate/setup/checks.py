@@ -95,7 +95,7 @@ def check_speeds(config: SimulateConfig, parts: list[Part], grid: Grid, spacing:
         speeds[f"{prefix}velocity"] = given, f"got {given:g} m/s"
         turning = math.hypot(*part.body.angular_velocity) * room / 2
         speeds[f"{prefix}angular_velocity"] = turning, f"got up to {turning:.3g} m/s at the rim"
-    for name in ("impulses", "leads"):
+    for name in ("impulses", "kinematic"):
         for index, one in enumerate(getattr(config, name)):
             given = math.hypot(*one.velocity)
             speeds[f"{name}[{index}].velocity"] = given, f"got {given:g} m/s"

@@ -48,23 +48,23 @@ def motions_of(
         InputError: A selection contains no particle.
     """
     motions: list[Motion] = []
-    led = torch.full((len(reach.x),), -1, dtype=torch.int64)
+    motion_of = torch.full((len(reach.x),), -1, dtype=torch.int64)
     if config.fixed:
         is_in = reach.particles(selector.mask(config.fixed, "fixed"))
         _check_any(is_in, "fixed")
-        led[is_in] = 0
+        motion_of[is_in] = 0
         motions.append(Motion(end=math.inf if config.release is None else config.release))
-    for index, lead in enumerate(config.leads):
-        key = f"leads[{index}].select"
-        is_in = reach.particles(selector.mask(lead.select, key))
+    for index, part in enumerate(config.kinematic):
+        key = f"kinematic[{index}].select"
+        is_in = reach.particles(selector.mask(part.select, key))
         _check_any(is_in, key)
-        led[is_in] = len(motions)
-        if lead.center is None:
+        motion_of[is_in] = len(motions)
+        if part.center is None:
             x, y, z = reach.x[is_in].mean(0).tolist()
         else:
-            x, y, z = placement.to_metres(torch.tensor([lead.center], dtype=torch.float64))[0].tolist()
-        motions.append(Motion(lead.velocity, lead.angular_velocity, (x, y, z), lead.start, lead.end))
-    return tuple(motions), led
+            x, y, z = placement.to_metres(torch.tensor([part.center], dtype=torch.float64))[0].tolist()
+        motions.append(Motion(part.velocity, part.angular_velocity, (x, y, z), part.start, part.end))
+    return tuple(motions), motion_of
 
 
 def _check_any(is_in: Tensor, key: str) -> None:
