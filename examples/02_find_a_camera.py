@@ -25,20 +25,20 @@ opacities, colors = torch.full((count,), 0.7), torch.rand(count, 3)
 K = intrinsics(size, size, size / 2, size / 2)[None]
 
 
-def picture(viewmat):
+def render(viewmat):
     return vision3d.rasterize(means, quats, scales, opacities, colors, viewmat[None], K, size, size)[0][0]
 
 
 up = torch.tensor([0.0, 0.0, 1.0])
 truth = se3.inverse(look_at(torch.tensor([0.0, -4.0, 1.0]), torch.zeros(3), up))
 guess = se3.inverse(look_at(torch.tensor([0.8, -3.7, 1.6]), torch.tensor([0.1, 0.2, 0.0]), up))
-target = picture(truth)
+target = render(truth)
 
 twist = torch.zeros(6, requires_grad=True)  # a small motion of the camera, as axis-angle and translation
 optimizer = torch.optim.Adam([twist], lr=0.1)
 for step in range(args.steps + 1):
     viewmat = se3.exp(twist) @ guess
-    loss = (picture(viewmat) - target).square().mean()
+    loss = (render(viewmat) - target).square().mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -25,7 +25,7 @@ poses = torch.cat([paths.orbit(torch.zeros(3), 3.5, elevation=angle, num=4) for 
 viewmats, Ks = se3.inverse(poses), cameras.intrinsics(*2 * [args.size], *2 * [args.size / 2]).expand(len(poses), 3, 3)
 
 
-def pictures(vertices):
+def renders(vertices):
     positions = meshes.screen_positions(vertices, viewmats, Ks)
     fragments = meshes.rasterize(positions, faces, args.size, args.size)
     return meshes.antialias(meshes.interpolate(colors, faces, fragments), positions, faces, fragments)
@@ -35,16 +35,16 @@ def pictures(vertices):
 links = torch.zeros(len(start), len(start)).index_put(mesh.unique_edges(faces)[0].unbind(1), torch.tensor(1.0))
 links = links + links.T
 smooth = torch.linalg.inv(torch.eye(len(start)) + 10 * (links.sum(1).diag() - links))
-target, change = pictures(truth), torch.zeros_like(start, requires_grad=True)
+target, change = renders(truth), torch.zeros_like(start, requires_grad=True)
 optimizer = torch.optim.Adam([change], lr=0.05)
 for step in range(args.steps + 1):
     optimizer.param_groups[0]["lr"] = 0.05 * 0.02 ** (step / args.steps)
     found = start + smooth @ change
-    loss = (pictures(found) - target).abs().mean()
+    loss = (renders(found) - target).abs().mean()
     change.grad = torch.autograd.grad(loss, change)[0]
     optimizer.step()
     if step % 50 == 0 or step == args.steps:
         print(f"step {step}: loss {loss.item():.5f}, vertices off by {(found - truth).norm(dim=1).mean():.4f} m")
 
 Mesh(found.detach(), faces, vertex_colors=colors).save(args.out / "mesh.glb")
-write_image(args.out / "pictures.png", torch.cat([torch.cat(list(pictures(x.detach())[:6]), 1) for x in (truth, start, found)]))
+write_image(args.out / "images.png", torch.cat([torch.cat(list(renders(x.detach())[:6]), 1) for x in (truth, start, found)]))

@@ -69,9 +69,9 @@ def _texture(mesh: Mesh) -> torch.Tensor:
     points = body.projected(texels.points.double().numpy(), 2)
     normals = body.gradient(points)
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
-    picture = torch.zeros(TEXTURE, TEXTURE, 3)
-    picture[texels.mask] = torch.from_numpy(paint.colors(points, normals)).float().clamp(0, 1)
-    return spread(picture, texels.mask)
+    texture = torch.zeros(TEXTURE, TEXTURE, 3)
+    texture[texels.mask] = torch.from_numpy(paint.colors(points, normals)).float().clamp(0, 1)
+    return spread(texture, texels.mask)
 
 
 def _clip(name: str, root: torch.Tensor) -> Clip:

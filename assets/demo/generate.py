@@ -103,9 +103,9 @@ def generate(out: Path, size: int = 256, samples: int = 36, seed: int = 0) -> No
     table = transforms(poses, size, focal)
     started, total = time.monotonic(), 0
     for number, pose in enumerate(poses):
-        picture = render(Camera(focal, size, pose), samples, textures, np.random.default_rng([seed, 2, number]))
+        image = render(Camera(focal, size, pose), samples, textures, np.random.default_rng([seed, 2, number]))
         path = out / "images" / f"{number:03d}.webp"
-        Image.fromarray(picture).save(path, "WEBP", lossless=True, quality=75, method=6)
+        Image.fromarray(image).save(path, "WEBP", lossless=True, quality=75, method=6)
         total += path.stat().st_size
         seconds = time.monotonic() - started
         print(f"{number + 1}/{len(poses)} views, {total / 2**20:.2f} MiB, {seconds:.0f} s", file=sys.stderr)

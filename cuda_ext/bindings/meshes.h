@@ -210,10 +210,11 @@ void bind_mesh_antialias(nb::module_& m) {
 }
 
 template <typename W>
-PictureArgs<typename W::Scalar> picture_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles,
-                                             const In<W, 2, int32_t>& neighbors, const In<W, 3>& attributes,
-                                             const Out<W, 3, int32_t>& face_ids, const Out<W, 3>& depths, const Out<W, 3, uint8_t>& pairs) {
-    PictureArgs<typename W::Scalar> a{};
+MeshImageArgs<typename W::Scalar> mesh_image_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles,
+                                                  const In<W, 2, int32_t>& neighbors, const In<W, 3>& attributes,
+                                                  const Out<W, 3, int32_t>& face_ids, const Out<W, 3>& depths,
+                                                  const Out<W, 3, uint8_t>& pairs) {
+    MeshImageArgs<typename W::Scalar> a{};
     const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
     auto& m = a.mesh = mesh_args<W>(positions, triangles, height, width);
     a.sets = attributes.shape(0);
@@ -230,31 +231,31 @@ PictureArgs<typename W::Scalar> picture_args(const In<W, 3>& positions, const In
 
 // CPU only.
 template <typename W>
-void bind_mesh_picture(nb::module_& m) {
+void bind_draw_mesh(nb::module_& m) {
     using T = typename W::Scalar;
-    define(m, "draw_mesh_picture", "positions triangles neighbors attributes near_plane far_plane face_ids depths pairs colors",
+    define(m, "draw_mesh", "positions triangles neighbors attributes near_plane far_plane face_ids depths pairs colors",
            [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes, double near_plane,
               double far_plane, Out<W, 3, int32_t> face_ids, Out<W, 3> depths, Out<W, 3, uint8_t> pairs, Out<W, 4> colors) {
-        PictureArgs<T> a = picture_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
+        MeshImageArgs<T> a = mesh_image_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
         a.mesh.near_plane = near_plane;
         a.mesh.far_plane = far_plane;
         a.colors = pointer("colors", colors, {a.mesh.images, a.mesh.height, a.mesh.width, a.channels});
         nb::gil_scoped_release release;
-        draw_picture(W(0, 0).where, a);
+        draw_mesh(W(0, 0).where, a);
     });
 
     define(
-        m, "draw_mesh_picture_vjp", "positions triangles neighbors attributes face_ids depths pairs v_colors v_positions v_attributes",
+        m, "draw_mesh_vjp", "positions triangles neighbors attributes face_ids depths pairs v_colors v_positions v_attributes",
         [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes, Out<W, 3, int32_t> face_ids,
            Out<W, 3> depths, Out<W, 3, uint8_t> pairs, In<W, 4> v_colors, Out<W, 3> v_positions, Out<W, 3> v_attributes) {
-        PictureArgs<T> a = picture_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
+        MeshImageArgs<T> a = mesh_image_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
         const MeshArgs<T>& f = a.mesh;
         check_range<W>("face_ids", face_ids, -1, f.faces);
         a.v_colors = pointer("v_colors", v_colors, {f.images, f.height, f.width, a.channels});
         a.v_positions = pointer("v_positions", v_positions, {f.images, f.vertices, 4});
         a.v_attributes = pointer("v_attributes", v_attributes, {a.sets, f.vertices, a.channels});
         nb::gil_scoped_release release;
-        draw_picture_vjp(W(0, 0).where, a);
+        draw_mesh_vjp(W(0, 0).where, a);
     });
 }
 

@@ -53,7 +53,7 @@ struct FaceSumsArgs {
     double* rows;  // (count, FaceRow::size); then the first three rows are gradients by X, Y, W of the corners
 };
 
-// Loops over pixels; see cpu/isa/meshes.cpp and picture.cpp. Bitwise equal on every instruction set.
+// Loops over pixels; see cpu/isa/meshes.cpp and mesh_image.cpp. Bitwise equal on every instruction set.
 struct MeshKernels {
     // Draws faces list[0..count), then `later` plain ones, which may be hidden, into a tile.
     void (*draw)(const MeshFaces& faces, const int32_t* list, int64_t count, int64_t later, MeshTile& tile);
@@ -61,11 +61,11 @@ struct MeshKernels {
     void (*finish)(const MeshTile& tile, const MeshArgs<float>& args);
     void (*finish64)(const MeshTile& tile, const MeshArgs<double>& args);
     // Writes face ids, depths and colors.
-    void (*shade)(const MeshTile& tile, const PictureArgs<float>& args);
-    void (*shade64)(const MeshTile& tile, const PictureArgs<double>& args);
+    void (*shade)(const MeshTile& tile, const MeshImageArgs<float>& args);
+    void (*shade64)(const MeshTile& tile, const MeshImageArgs<double>& args);
     // Sums the gradients of the colors over the pixels of each face.
-    void (*sum_faces)(const PictureArgs<float>& args, const FaceSumsArgs<float>& sums);
-    void (*sum_faces64)(const PictureArgs<double>& args, const FaceSumsArgs<double>& sums);
+    void (*sum_faces)(const MeshImageArgs<float>& args, const FaceSumsArgs<float>& sums);
+    void (*sum_faces64)(const MeshImageArgs<double>& args, const FaceSumsArgs<double>& sums);
 };
 
 }  // namespace vision3d

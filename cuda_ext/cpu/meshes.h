@@ -14,7 +14,7 @@ template <typename T> void texture(Loops, const TextureArgs<T>& args);
 template <typename T> void texture_vjp(Loops, const TextureArgs<T>& args);
 template <typename T> void antialias(Loops, const AntialiasArgs<T>& args);
 template <typename T> void antialias_vjp(Loops, const AntialiasArgs<T>& args);
-template <typename T> void draw_picture(Loops, const PictureArgs<T>& args);
-template <typename T> void draw_picture_vjp(Loops, const PictureArgs<T>& args);
+template <typename T> void draw_mesh(Loops, const MeshImageArgs<T>& args);
+template <typename T> void draw_mesh_vjp(Loops, const MeshImageArgs<T>& args);
 
 }  // namespace vision3d::cpu

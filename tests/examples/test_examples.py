@@ -90,7 +90,7 @@ def test_recover_a_mesh(run, tmp_path):
     assert len(meters) == 3
     assert meters[0] > 0.15 and meters[-1] < meters[0] / 3
     assert Mesh.load(tmp_path / "out" / "mesh.glb").num_faces == 1280
-    assert read_image(tmp_path / "out" / "pictures.png").shape == (3 * 48, 6 * 48, 3)
+    assert read_image(tmp_path / "out" / "images.png").shape == (3 * 48, 6 * 48, 3)
 
 
 def test_fit_and_simulate(run, tmp_path):

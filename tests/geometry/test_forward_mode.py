@@ -109,8 +109,8 @@ def ops():
     import vision3d.optim.adam
     import vision3d.render.meshes
     import vision3d.render.meshes.native_antialias
+    import vision3d.render.meshes.native_drawing
     import vision3d.render.meshes.native_fragments
-    import vision3d.render.meshes.native_picture
     import vision3d.render.meshes.native_textures
     import vision3d.stages.equivariant.kernels  # noqa: F401
 

@@ -228,11 +228,11 @@ def test_refining_needs_a_texture():
 def test_no_seams_where_charts_meet():
     mesh = unwrap(Mesh(*shapes.icosphere(3)), 128, 4)
     texels = baking.texels_of(mesh, 128)
-    picture = torch.zeros(128, 128, 3)
-    picture[texels.mask] = 1.0  # white charts on black
+    texture = torch.zeros(128, 128, 3)
+    texture[texels.mask] = 1.0  # white charts on black
     far = cameras_around(3, 24, 8.0)  # coarse mip levels mix charts with the space between them
-    white = replace(mesh, texture=baking.spread(picture, texels.mask))
-    dark = replace(mesh, texture=picture)
+    white = replace(mesh, texture=baking.spread(texture, texels.mask))
+    dark = replace(mesh, texture=texture)
     for by_level in (False, True):
         image, mask, _ = drawn(white, far[0], by_level=by_level)
         assert image[mask].min() > 0.9999

@@ -291,7 +291,7 @@ void finish(const MeshTile& tile, const MeshArgs<T>& a) {
 
 }  // namespace
 
-void fill_picture_table(MeshKernels& kernels);  // picture.cpp
+void fill_mesh_image_table(MeshKernels& kernels);  // mesh_image.cpp
 
 const MeshKernels& mesh_table() {
     static const MeshKernels kernels = [] {
@@ -299,7 +299,7 @@ const MeshKernels& mesh_table() {
         k.draw = draw;
         k.finish = finish<float>;
         k.finish64 = finish<double>;
-        fill_picture_table(k);
+        fill_mesh_image_table(k);
         return k;
     }();
     return kernels;

@@ -68,7 +68,7 @@ struct AntialiasArgs {
 
 // Fragments, attributes and silhouettes in one call, on a CPU.
 template <typename T>
-struct PictureArgs {
+struct MeshImageArgs {
     MeshArgs<T> mesh;          // barycentrics is not read; the backward pass reads the other outputs
     int64_t sets, channels;    // attributes are one set, or one per image
     const T* attributes;       // (sets,V,D)

@@ -61,11 +61,11 @@ def bake(mesh: Mesh, views: SceneViews, size: int, step: Callable[[int], None]) 
     """
     texels = texels_of(mesh, size)
     colors, is_seen = colors_of(texels.points, texels.normals, mesh, views, step)
-    picture = torch.zeros(size, size, 3)
-    picture[texels.mask] = colors
+    texture = torch.zeros(size, size, 3)
+    texture[texels.mask] = colors
     is_known = torch.zeros(size, size, dtype=torch.bool)
     is_known[texels.mask] = is_seen
-    return replace(mesh, texture=spread(picture, is_known)), float(is_seen.float().mean()) if len(is_seen) else 0.0
+    return replace(mesh, texture=spread(texture, is_known)), float(is_seen.float().mean()) if len(is_seen) else 0.0
 
 
 def color_vertices(mesh: Mesh, views: SceneViews, step: Callable[[int], None]) -> tuple[Mesh, float]:
@@ -121,11 +121,11 @@ def _least_around(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     return -torch.nn.functional.max_pool2d(-depth[None], 3, 1, 1)[0]
 
 
-def _sampled(picture: Float[Tensor, "h w c"], pixels: Float[Tensor, "n 2"]) -> Float[Tensor, "n c"]:
+def _sampled(image: Float[Tensor, "h w c"], pixels: Float[Tensor, "n 2"]) -> Float[Tensor, "n c"]:
     """Bilinear between pixel centers."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     grid = 2 * pixels / pixels.new_tensor([width, height]) - 1
     found = torch.nn.functional.grid_sample(
-        picture.permute(2, 0, 1)[None], grid[None, None], align_corners=False, padding_mode="border"
+        image.permute(2, 0, 1)[None], grid[None, None], align_corners=False, padding_mode="border"
     )
     return found[0, :, 0].T

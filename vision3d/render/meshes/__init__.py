@@ -10,7 +10,7 @@ _PUBLIC = {
     "Surface": "vision3d.render.meshes.shading",
     "antialias": "vision3d.render.meshes.silhouettes",
     "base_colors": "vision3d.render.meshes.shading",
-    "draw_attributes": "vision3d.render.meshes.pictures",
+    "draw_attributes": "vision3d.render.meshes.drawing",
     "edge_neighbors": "vision3d.render.meshes.silhouettes",
     "interpolate": "vision3d.render.meshes.api",
     "irradiance": "vision3d.render.meshes.lights",
@@ -48,8 +48,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from vision3d.render.meshes.api import Fragments, interpolate, rasterize
+    from vision3d.render.meshes.drawing import draw_attributes
     from vision3d.render.meshes.lights import Lights, irradiance, light, project_environment
-    from vision3d.render.meshes.pictures import draw_attributes
     from vision3d.render.meshes.positions import screen_positions
     from vision3d.render.meshes.shading import Surface, base_colors, shade, surface_normals
     from vision3d.render.meshes.silhouettes import antialias, edge_neighbors

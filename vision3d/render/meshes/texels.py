@@ -31,12 +31,12 @@ def texels_of(mesh: Mesh, size: int) -> Texels:
     return Texels(mask, values[:, :3], torch.nn.functional.normalize(values[:, 3:], dim=-1))
 
 
-def spread(picture: Float[Tensor, "h w c"], is_known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w c"]:
+def spread(image: Float[Tensor, "h w c"], is_known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w c"]:
     """The image with each unknown pixel taken from the nearest known one."""
     from scipy.ndimage import distance_transform_edt
 
     if bool(is_known.all()) or not bool(is_known.any()):
-        return picture
+        return image
     nearest: Any = distance_transform_edt(~is_known.numpy(), return_distances=False, return_indices=True)
     rows, columns = torch.from_numpy(nearest).long()
-    return picture[rows, columns]
+    return image[rows, columns]

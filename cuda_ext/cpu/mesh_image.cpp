@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t SUM_ROWS = 16;  // image rows per work item
 
 template <typename T>
-AntialiasArgs<T> antialias_args(const PictureArgs<T>& p) {
+AntialiasArgs<T> antialias_args(const MeshImageArgs<T>& p) {
     const MeshArgs<T>& m = p.mesh;
     AntialiasArgs<T> a{};
     a.images = m.images;
@@ -34,7 +34,7 @@ AntialiasArgs<T> antialias_args(const PictureArgs<T>& p) {
 
 // The color of a pixel before antialiasing, counted over all images.
 template <typename T>
-void color_of(const PictureArgs<T>& p, int64_t i, double* color) {
+void color_of(const MeshImageArgs<T>& p, int64_t i, double* color) {
     const MeshArgs<T>& m = p.mesh;
     std::fill(color, color + p.channels, 0.);
     const int32_t face = m.face_ids[i];
@@ -64,7 +64,7 @@ struct Part {
 };
 
 template <typename T>
-void find_shares(const PictureArgs<T>& p, const AntialiasArgs<T>& a, int64_t image, int64_t begin, int64_t end, Part& part) {
+void find_shares(const MeshImageArgs<T>& p, const AntialiasArgs<T>& a, int64_t image, int64_t begin, int64_t end, Part& part) {
     std::vector<double> colors(2 * p.channels);
     LinesMet<T> met(a, image);
     const auto lines = [&](int32_t face) -> const FaceLines& { return met(face); };
@@ -96,7 +96,7 @@ void find_shares(const PictureArgs<T>& p, const AntialiasArgs<T>& a, int64_t ima
 
 // The sums over rows [begin, end) of an image.
 template <typename T>
-void sum_part(const PictureArgs<T>& p, const AntialiasArgs<T>& a, int64_t image, int64_t begin, int64_t end, Part& part) {
+void sum_part(const MeshImageArgs<T>& p, const AntialiasArgs<T>& a, int64_t image, int64_t begin, int64_t end, Part& part) {
     const MeshArgs<T>& m = p.mesh;
     thread_local std::vector<int32_t> slots;  // index of each face in `part`; reset to -1 at the end
     if (int64_t(slots.size()) < m.faces) slots.assign(m.faces, -1);
@@ -143,7 +143,7 @@ void sum_part(const PictureArgs<T>& p, const AntialiasArgs<T>& a, int64_t image,
 }
 
 template <typename T>
-void add_part(const PictureArgs<T>& p, int64_t image, const Part& part) {
+void add_part(const MeshImageArgs<T>& p, int64_t image, const Part& part) {
     const MeshArgs<T>& m = p.mesh;
     const int64_t D = p.channels, size = FaceRow::size(D);
     T* v_positions = p.v_positions + 4 * image * m.vertices;
@@ -166,7 +166,7 @@ void add_part(const PictureArgs<T>& p, int64_t image, const Part& part) {
 }  // namespace
 
 template <typename T>
-void draw_picture(Loops, const PictureArgs<T>& p) {
+void draw_mesh(Loops, const MeshImageArgs<T>& p) {
     const MeshArgs<T>& m = p.mesh;
     const AntialiasArgs<T> a = antialias_args(p);
     const MeshKernels& loops = kernels().meshes;
@@ -207,7 +207,7 @@ void draw_picture(Loops, const PictureArgs<T>& p) {
 }
 
 template <typename T>
-void draw_picture_vjp(Loops, const PictureArgs<T>& p) {
+void draw_mesh_vjp(Loops, const MeshImageArgs<T>& p) {
     const MeshArgs<T>& m = p.mesh;
     const AntialiasArgs<T> a = antialias_args(p);
     // A few parts at a time, so that their sums stay in the cache until they are added.
@@ -224,9 +224,9 @@ void draw_picture_vjp(Loops, const PictureArgs<T>& p) {
     }
 }
 
-template void draw_picture(Loops, const PictureArgs<float>&);
-template void draw_picture(Loops, const PictureArgs<double>&);
-template void draw_picture_vjp(Loops, const PictureArgs<float>&);
-template void draw_picture_vjp(Loops, const PictureArgs<double>&);
+template void draw_mesh(Loops, const MeshImageArgs<float>&);
+template void draw_mesh(Loops, const MeshImageArgs<double>&);
+template void draw_mesh_vjp(Loops, const MeshImageArgs<float>&);
+template void draw_mesh_vjp(Loops, const MeshImageArgs<double>&);
 
 }  // namespace vision3d::cpu

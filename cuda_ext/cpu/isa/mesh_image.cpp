@@ -47,7 +47,7 @@ V3D_HD void with_few_channels(int64_t channels, Body body) {
 
 // The steps of `finish` and interpolate_pixel, bitwise equal.
 template <typename T, typename N>
-void shade_tile(const MeshTile& tile, const PictureArgs<T>& a, N channels) {
+void shade_tile(const MeshTile& tile, const MeshImageArgs<T>& a, N channels) {
     const MeshArgs<T>& m = a.mesh;
     const T* set = a.attributes + (a.sets == 1 ? 0 : tile.image) * m.vertices * channels;
     for (int y = tile.top; y < tile.bottom; ++y) {
@@ -85,7 +85,7 @@ void shade_tile(const MeshTile& tile, const PictureArgs<T>& a, N channels) {
 }
 
 template <typename T>
-void shade(const MeshTile& tile, const PictureArgs<T>& a) {
+void shade(const MeshTile& tile, const MeshImageArgs<T>& a) {
     with_few_channels(a.channels, [&](auto channels) { shade_tile(tile, a, channels); });
 }
 
@@ -112,7 +112,7 @@ V3D_HD void add_pixel(double* face, double x, double y, const T* v, Factor facto
 }
 
 template <typename T, typename N>
-void sum_rows(const PictureArgs<T>& a, const FaceSumsArgs<T>& s, N channels) {
+void sum_rows(const MeshImageArgs<T>& a, const FaceSumsArgs<T>& s, N channels) {
     const MeshArgs<T>& m = a.mesh;
     const int64_t size = FaceRow::size(channels);
     const T* positions = m.positions + 4 * s.image * m.vertices;
@@ -165,13 +165,13 @@ void sum_rows(const PictureArgs<T>& a, const FaceSumsArgs<T>& s, N channels) {
 }
 
 template <typename T>
-void sum_faces(const PictureArgs<T>& a, const FaceSumsArgs<T>& s) {
+void sum_faces(const MeshImageArgs<T>& a, const FaceSumsArgs<T>& s) {
     with_few_channels(a.channels, [&](auto channels) { sum_rows(a, s, channels); });
 }
 
 }  // namespace
 
-void fill_picture_table(MeshKernels& kernels) {
+void fill_mesh_image_table(MeshKernels& kernels) {
     kernels.shade = shade<float>;
     kernels.shade64 = shade<double>;
     kernels.sum_faces = sum_faces<float>;

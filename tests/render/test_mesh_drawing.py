@@ -174,10 +174,10 @@ def test_registered_ops():
     positions, faces = sphere(8, 6, torch.float64, 0)
     attributes = torch.rand(positions.shape[1], 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     inputs = (attributes[None], positions, faces.int(), edge_neighbors(faces), 8, 6, 0.1, 1e10)
-    image, *kept = torch.ops.vision3d.draw_mesh_picture(*inputs)
-    torch.library.opcheck(torch.ops.vision3d.draw_mesh_picture_vjp.default, (*inputs[:4], *kept, image))
+    image, *kept = torch.ops.vision3d.draw_mesh(*inputs)
+    torch.library.opcheck(torch.ops.vision3d.draw_mesh_vjp.default, (*inputs[:4], *kept, image))
     inputs[0].requires_grad_(), positions.requires_grad_()
-    torch.library.opcheck(torch.ops.vision3d.draw_mesh_picture.default, inputs)
+    torch.library.opcheck(torch.ops.vision3d.draw_mesh.default, inputs)
 
 
 @needs_native

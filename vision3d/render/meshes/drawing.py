@@ -68,6 +68,6 @@ def draw_attributes(
     checks.check_image(images, width, height, near_plane, far_plane)
     neighbors = edge_neighbors(faces) if neighbors is None else neighbors
     checks.check_neighbors(neighbors, faces, positions)
-    from vision3d.render.meshes.native_picture import picture
+    from vision3d.render.meshes.native_drawing import draw
 
-    return picture(sets, positions, triangles, neighbors, int(width), int(height), float(near_plane), float(far_plane))
+    return draw(sets, positions, triangles, neighbors, int(width), int(height), float(near_plane), float(far_plane))
