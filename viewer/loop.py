@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vision3d.scene import Cameras
+from vision3d.viewer.drawing import Color, Quality, Render, Stale, draw, resized_bytes, to_bytes
 from vision3d.viewer.models import Model
-from vision3d.viewer.picture import Color, Picture, Quality, Stale, draw, resized_bytes, to_bytes
 
 SMALLEST_SCALE = 0.25
 """Fraction of the window's width and height while the camera moves: 320x180 of 1280x720."""
@@ -86,13 +86,13 @@ class Shown:
     request: Request
     pixels: np.ndarray
     """Bytes (H, W, 3) at the size of the window, at any quality."""
-    picture: Picture
+    render: Render
     quality: Quality
     seconds: float
     is_whole: bool
 
 
-class PictureLoop:
+class RenderLoop:
     """Draws the newest request in a thread of its own and passes images to `show`, which is called in that thread."""
 
     def __init__(
@@ -118,7 +118,7 @@ class PictureLoop:
         self._is_open = True
         self._idle = threading.Event()
         self._idle.set()
-        self._thread = threading.Thread(target=self._run, name="pictures", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="rendering", daemon=True)
         self._thread.start()
 
     def request(self, request: Request) -> None:

@@ -11,15 +11,15 @@ from vision3d.geometry.cameras import look_at
 from vision3d.geometry.vectors import any_orthogonal, orthogonal_part, unit
 from vision3d.io.images import write_image
 from vision3d.viewer.content import Content
+from vision3d.viewer.drawing import Color, draw
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.navigation import FreeCamera
-from vision3d.viewer.picture import Color, draw
 from vision3d.viewer.viewpoint import Viewpoint, start_viewpoint
 
 _DEFAULT_ELEVATION, _STEEPEST = 20.0, 89.99  # degrees
 
 
-def write_picture(
+def write_view(
     layers: Layers,
     out: Path,
     *,

@@ -101,19 +101,19 @@ def _small(images: PosedImages, index: int) -> Float[Tensor, "h w 3"]:
     return images.read(index, downscale=max(1.0, float(max(sides)) / _THUMBNAIL))[0].cpu()
 
 
-def _surface(pictures: Sequence[Float[Tensor, "h w 3"]], corners: Float[Tensor, "c 4 3"]) -> Surface:
+def _surface(images: Sequence[Float[Tensor, "h w 3"]], corners: Float[Tensor, "c 4 3"]) -> Surface:
     """Images in a row of one texture, each on two triangles."""
-    height, width = (max(image.shape[axis] for image in pictures) for axis in (0, 1))
-    texture = torch.zeros(height, width * len(pictures), 3)
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    texture = torch.zeros(height, width * len(images), 3)
     uvs = []
-    for i, image in enumerate(pictures):
+    for i, image in enumerate(images):
         rows, columns = image.shape[:2]
         texture[:rows, i * width : i * width + columns] = image
         # Half a pixel inside, so that neighbors do not bleed in.
         u = (i * width + torch.tensor([0.5, columns - 0.5])) / texture.shape[1]
         v = torch.tensor([0.5, rows - 0.5]) / height
         uvs.append(torch.stack([u[[0, 1, 1, 0]], v[[0, 0, 1, 1]]], -1))
-    faces = (torch.tensor([[0, 2, 1], [0, 3, 2]])[None] + 4 * torch.arange(len(pictures))[:, None, None]).view(-1, 3)
+    faces = (torch.tensor([[0, 2, 1], [0, 3, 2]])[None] + 4 * torch.arange(len(images))[:, None, None]).view(-1, 3)
     flat = torch.cat(uvs).contiguous()
     return Surface.of(Mesh(corners.reshape(-1, 3).contiguous(), faces, uvs=flat, texture=texture), is_lit=False)
 

@@ -23,7 +23,7 @@ def next_path(folder: Path, stem: str, suffix: str) -> Path:
     return folder / f"{stem}_{max(numbers, default=0) + 1:03d}{suffix}"
 
 
-def save_picture(path: Path, pixels: np.ndarray) -> Path:
+def save_image(path: Path, pixels: np.ndarray) -> Path:
     """Writes an image of bytes (H, W, 3) atomically."""
     write_image(path, torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255)
     return path
@@ -84,13 +84,13 @@ class Recorder:
 
 
 def write_video(
-    path: Path, pictures: Iterable[np.ndarray], fps: float, is_wanted: Callable[[int], bool] = lambda number: True
+    path: Path, images: Iterable[np.ndarray], fps: float, is_wanted: Callable[[int], bool] = lambda number: True
 ) -> int:
     """Writes images (bytes) to a video atomically.
 
     Args:
         path: .mp4, .mkv or .mov.
-        pictures: Images of one size.
+        images: Images of one size.
         fps: Frames per second.
         is_wanted: Called with the number of images so far; if it returns False, nothing is written.
 
@@ -100,7 +100,7 @@ def write_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with VideoWriter(path, fps=fps) as video:
-            for pixels in pictures:
+            for pixels in images:
                 video.append(torch.from_numpy(np.ascontiguousarray(pixels)))
                 if not is_wanted(video.num_frames):
                     raise _GivenUp

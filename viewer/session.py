@@ -15,14 +15,14 @@ from vision3d.core.errors import InputError, Vision3DError
 from vision3d.scene import Cameras, PosedImages, Selection
 from vision3d.scene.selection import Region
 from vision3d.viewer.content import Content
+from vision3d.viewer.drawing import Color, draw, to_bytes
 from vision3d.viewer.flight import FPS, Flight
 from vision3d.viewer.layers import Layers
-from vision3d.viewer.loop import PictureLoop, Request, Shown
+from vision3d.viewer.loop import RenderLoop, Request, Shown
 from vision3d.viewer.navigation import FreeCamera
 from vision3d.viewer.photographs import Photograph, Thumbnails, blended
 from vision3d.viewer.picking import Pick, pick
-from vision3d.viewer.picture import Color, draw, to_bytes
-from vision3d.viewer.recording import Recorder, next_path, save_picture, write_video
+from vision3d.viewer.recording import Recorder, next_path, save_image, write_video
 from vision3d.viewer.viewpoint import Bounds, start_viewpoint
 
 _REFRESH_S = 1.0
@@ -85,7 +85,7 @@ class Session:
         self._refreshing: threading.Thread | None = None
         self._refreshed = self._ticked = time.perf_counter()
         self._thumbnails: list[Thumbnails] = []
-        self.loop = PictureLoop(self._on_picture, on_error=lambda error: say(f"rendering failed: {error}"))
+        self.loop = RenderLoop(self._on_image, on_error=lambda error: say(f"rendering failed: {error}"))
         if start is None and self.content.camera_layers:
             self.choose_camera(self.content.camera_layers[0].name, 0)
 
@@ -306,7 +306,7 @@ class Session:
         pixels = to_bytes(draw(request.models(), request.camera, request.background).image)
         if request.finish is not None:
             pixels = request.finish(pixels)
-        return save_picture(next_path(self.out, "view", ".png"), pixels)
+        return save_image(next_path(self.out, "view", ".png"), pixels)
 
     @property
     def is_recording(self) -> bool:
@@ -358,7 +358,7 @@ class Session:
             self._refreshing.join()
         self.loop.close()
 
-    def _on_picture(self, shown: Shown) -> None:
+    def _on_image(self, shown: Shown) -> None:
         self.last = shown
         recorder = self._recorder
         if recorder is not None:

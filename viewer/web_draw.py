@@ -27,7 +27,7 @@ MAX_FRUSTA = 300
 _THUMBNAIL = 200  # px
 _COLORS = [(31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (23, 190, 207), (227, 119, 194)]
 _CAMERA_COLOR, _HELD_OUT_COLOR, _SELECTION_COLOR = (60, 60, 60), (214, 39, 40), (255, 170, 0)
-_GREY = 110
+_GRAY = 110
 _HALF_MAX = float(np.finfo(np.float16).max)
 _ALPHA = 0.35  # for meshes with visible bones
 _POINT_SIZES = (0.002, 0.01)  # minimum and maximum, relative to the radius of the content
@@ -267,7 +267,7 @@ def _point_colors(cloud: PointCloud) -> np.ndarray:
     """Colors, or gray by intensity, or one gray."""
     if cloud.colors is not None:
         return (_array(cloud.colors.clamp(0, 1)) * 255).round().astype(np.uint8)
-    gray = torch.full_like(cloud.points[:, 0], _GREY)
+    gray = torch.full_like(cloud.points[:, 0], _GRAY)
     if cloud.intensity is not None:
         low, high = float(cloud.intensity.min()), float(cloud.intensity.max())
         gray = 30 + 190 * (cloud.intensity - low) / max(high - low, 1e-9)

@@ -44,11 +44,11 @@ class Panel:
             self._reset = gui.add_button("Reset view")
             self._cameras = gui.add_dropdown("Cameras of", ("-",), visible=False)
             self._camera = gui.add_slider("Camera", 0, 1, 1, 0, visible=False)
-            self._picture = gui.add_button("Save image")
+            self._save = gui.add_button("Save image")
         self._reset.on_click(lambda event: self.look(event.client, self.layers.start))
         self._cameras.on_update(lambda event: self._choose(event.client))
         self._camera.on_update(lambda event: self._jump(event.client))
-        self._picture.on_click(lambda event: self._save_picture(event.client))
+        self._save.on_click(lambda event: self._save_image(event.client))
         self.rebuild()
 
     @property
@@ -187,7 +187,7 @@ class Panel:
         if client is not None and self._cameras.value in self._checkboxes:
             self.look_through(client, self._cameras.value, int(self._camera.value))
 
-    def _save_picture(self, client: Any) -> None:
+    def _save_image(self, client: Any) -> None:
         """Saves the browser's rendering."""
         if client is None:
             return
@@ -210,13 +210,13 @@ def layer_text(layer: Layer) -> str:
     return f"{len(getattr(value, field)):,} {kind}{frames}"
 
 
-def png_of(picture: np.ndarray) -> bytes:
+def png_of(pixels: np.ndarray) -> bytes:
     """Encodes an image (H, W, 3 or 4) of bytes as a PNG, on white where it is transparent."""
     from PIL import Image
 
-    if picture.shape[2] == 4:
-        alpha = picture[..., 3:].astype(np.float32) / 255
-        picture = (picture[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    if pixels.shape[2] == 4:
+        alpha = pixels[..., 3:].astype(np.float32) / 255
+        pixels = (pixels[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()

@@ -17,15 +17,15 @@ const browser = await chromium.launch({ executablePath, args, chromiumSandbox: f
 const answer = { errors: [], requests: [], values: [] };
 
 async function settled(page, box) {
-  // Software WebGL takes its time: done when two pictures half a second apart are the same.
+  // Software WebGL is slow: done when two screenshots half a second apart are the same.
   let before = null;
   for (let i = 0; i < 60; i++) {
-    const picture = (await page.screenshot({ clip: box })).toString("base64");
-    if (picture === before) return;
-    before = picture;
+    const screenshot = (await page.screenshot({ clip: box })).toString("base64");
+    if (screenshot === before) return;
+    before = screenshot;
     await page.waitForTimeout(500);
   }
-  throw new Error("the picture does not come to rest");
+  throw new Error("the page keeps changing");
 }
 
 // The first input in the row of a label.

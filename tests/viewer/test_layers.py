@@ -284,7 +284,7 @@ def test_frames_of_a_run_are_seen_from_its_camera(run, tmp_path):
             "notes.xyz: no viewer for '.xyz'; want .bin, .bvh, .glb, .gltf, .json, .ksplat, .npz, .obj, .ply, ",
         ),
         ("README", "README: no viewer for a name without suffix; want .bin, "),
-        ("picture.png", "picture.png: no viewer for '.png'; want .bin, "),
+        ("image.png", "image.png: no viewer for '.png'; want .bin, "),
         ("empty", "empty: found 0 photos without cameras (searched for transforms.json, "),
         ("room", "room: is an empty scene; there is nothing to show"),
         ("ended", "ended: is a run folder with nothing to show; want scene.ply, a checkpoint, or .zarr, .glb, "),
@@ -292,7 +292,7 @@ def test_frames_of_a_run_are_seen_from_its_camera(run, tmp_path):
     ],
 )
 def test_wrong_paths_are_one_line(tmp_path, name, text):
-    for file in ("notes.xyz", "README", "picture.png"):
+    for file in ("notes.xyz", "README", "image.png"):
         (tmp_path / file).write_bytes(b"")
     (tmp_path / "empty").mkdir()
     Scene().save(tmp_path / "room")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.scenes import ring_cameras, ring_scene
-from vision3d.viewer.loop import LADDER, SMALLEST_SCALE, Pace, PictureLoop, Request
+from vision3d.viewer.loop import LADDER, SMALLEST_SCALE, Pace, RenderLoop, Request
 from vision3d.viewer.models import Splats
 
 WAIT = 60
@@ -21,7 +21,7 @@ def shown():
 
 @pytest.fixture
 def loop(shown):
-    made = PictureLoop(shown.append, rest=0.05)
+    made = RenderLoop(shown.append, rest=0.05)
     yield made
     made.close()
 
@@ -72,7 +72,7 @@ def test_images_are_coarse_while_moving_and_in_full_quality_at_rest(loop, shown)
     assert loop.wait(WAIT)
     assert [image.is_whole for image in shown] == [False, True]
     assert all(image.pixels.shape == (48, 64, 3) for image in shown)  # the window's size at any quality
-    assert shown[0].picture.image.shape[0] < 48
+    assert shown[0].render.image.shape[0] < 48
 
 
 def test_a_request_at_rest_is_drawn_in_full_quality_at_once(loop, shown):
@@ -127,7 +127,7 @@ def test_postprocessing_of_full_size_images(loop, shown):
 
 def test_an_error_is_reported_and_the_loop_continues(shown):
     errors = []
-    loop = PictureLoop(shown.append, on_error=errors.append)
+    loop = RenderLoop(shown.append, on_error=errors.append)
 
     def broken():
         raise ValueError("no such frame")
@@ -142,10 +142,10 @@ def test_an_error_is_reported_and_the_loop_continues(shown):
 
 
 def test_closing_ends_the_thread(shown):
-    loop = PictureLoop(shown.append)
+    loop = RenderLoop(shown.append)
     loop.request(request())
     loop.close()
-    assert not any(thread.name == "pictures" and thread.is_alive() for thread in threading.enumerate())
+    assert not any(thread.name == "rendering" and thread.is_alive() for thread in threading.enumerate())
 
 
 def test_images_are_those_of_the_camera(loop, shown):

@@ -55,7 +55,7 @@ def open_session(tmp_path):
         session.close()
 
 
-def picture(session):
+def image_of(session):
     """The full-quality image of the current state."""
     session.request(is_moving=False)
     assert session.loop.wait(WAIT)
@@ -109,7 +109,7 @@ def test_the_bounds_of_an_object_without_surroundings_contain_all_of_it(tmp_path
 def test_a_scene_is_visible_at_once(open_session, ring):
     session = open_session(ring)
     want = next(render_views(ring_scene(400), session.camera())).image.clamp(0, 1)
-    got = torch.from_numpy(picture(session).copy()).float() / 255
+    got = torch.from_numpy(image_of(session).copy()).float() / 255
     assert got.std() > 0.1  # something is in view
     assert psnr(got, want) > 50
 
@@ -117,7 +117,7 @@ def test_a_scene_is_visible_at_once(open_session, ring):
 def test_hiding_a_layer_and_another_background(open_session, ring):
     session = open_session(ring, background=(1.0, 0.0, 0.0))
     session.layers.show("ring", False)
-    assert np.unique(picture(session).reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
+    assert np.unique(image_of(session).reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
 
 
 def test_the_first_view_is_that_of_the_first_camera_with_its_photo(open_session, photographs, ring):
@@ -129,9 +129,9 @@ def test_the_first_view_is_that_of_the_first_camera_with_its_photo(open_session,
     while session._photograph.placed is None and time.monotonic() < end:
         time.sleep(0.01)
     session.photograph_weight = 0.0
-    without = picture(session).astype(float)
+    without = image_of(session).astype(float)
     session.photograph_weight = 1.0
-    over = picture(session)
+    over = image_of(session)
     photo = torch.nn.functional.interpolate(
         read_image(photographs / "images" / "000.png").permute(2, 0, 1)[None], size=(64, 85), mode="bilinear", antialias=True
     )[0].permute(1, 2, 0)
@@ -139,18 +139,18 @@ def test_the_first_view_is_that_of_the_first_camera_with_its_photo(open_session,
     assert psnr(middle, photo) > 22
     assert np.array_equal(over[:, :4], without[:, :4])  # outside the photo
     session.photograph_weight = 0.5
-    assert np.abs(picture(session) - (0.5 * without + 0.5 * over)).max() <= 1.01
+    assert np.abs(image_of(session) - (0.5 * without + 0.5 * over)).max() <= 1.01
 
 
 def test_leaving_a_camera_shows_the_frusta(open_session, photographs):
     session = open_session(photographs)
-    at_camera = picture(session)
+    at_camera = image_of(session)
     session.move(session.view.zoomed(2.5))
     assert not session.is_at_camera
-    away = picture(session)
+    away = image_of(session)
     assert (away != 0).any(), session.said
     session.with_cameras = False
-    assert not (picture(session) != 0).any()
+    assert not (image_of(session) != 0).any()
     assert at_camera.shape == away.shape
 
 
@@ -158,12 +158,12 @@ def test_thumbnails_fill_the_frusta(open_session, photographs):
     session = open_session(photographs)
     session.resize(480, 320)
     session.move(session.view.zoomed(1.5))
-    before = picture(session)
+    before = image_of(session)
     session.load_thumbnails()
     for thumbnails in session._thumbnails:
         thumbnails._thread.join(WAIT)
     assert sum(surface.shaded.mesh.num_faces for surface in session.content.photographs) == 2 * 8
-    after = picture(session)
+    after = image_of(session)
     assert not session.said, session.said[0]
     assert (after.astype(int).sum(-1) > 0).sum() > (before.astype(int).sum(-1) > 0).sum()
 
@@ -176,15 +176,15 @@ def test_missing_camera(open_session, photographs):
 
 def test_the_time_changes_the_image_and_plays(open_session, tmp_path):
     session = open_session(moving(tmp_path))
-    first = picture(session)
+    first = image_of(session)
     session.set_time(2.0)
-    last = picture(session)
+    last = image_of(session)
     assert (first != last).any()
     session.step_frame(-1)
     assert session.time == 1.5
     session.step_frame(-9)
     assert session.time == 0.0
-    assert np.array_equal(picture(session), first)
+    assert np.array_equal(image_of(session), first)
     session.is_playing = True
     session._ticked -= 0.6
     session.tick()
@@ -196,22 +196,22 @@ def test_the_time_changes_the_image_and_plays(open_session, tmp_path):
 
 def test_a_click_picks_and_is_marked(open_session, ring):
     session = open_session(ring)
-    before = picture(session)
+    before = image_of(session)
     found = session.click(SIZE[0] / 2, SIZE[1] / 2)
     assert found.layer == "ring" and 0 <= found.index < 600
     assert torch.equal(found.position, ring_scene(400).means[found.index])
-    assert (picture(session) != before).any()
+    assert (image_of(session) != before).any()
     assert session.click(0.5, 0.5) is None
 
 
 @pytest.mark.parametrize("kind", ["sphere", "box"])
 def test_a_click_selects_and_the_selection_is_written(open_session, ring, kind):
     session = open_session(ring)
-    before = picture(session)
+    before = image_of(session)
     session.region_kind = kind
     session.resize_region(0.4)
     found = session.click(SIZE[0] / 2, SIZE[1] / 2)
-    assert (picture(session) != before).any()
+    assert (image_of(session) != before).any()
     path = session.save_selection()
     assert path.name == "selection_001.json"
     loaded = Selection.load(path)
@@ -270,13 +270,13 @@ def test_a_screenshot_is_the_full_image(open_session, ring, tmp_path):
     session = open_session(ring)
     path = session.save_screenshot()
     assert path == tmp_path / "out" / "view_001.png"
-    assert np.array_equal((read_image(path).numpy() * 255).round().astype(np.uint8), picture(session))
+    assert np.array_equal((read_image(path).numpy() * 255).round().astype(np.uint8), image_of(session))
     assert session.save_screenshot().name == "view_002.png"
 
 
 def test_a_recording_is_a_video(open_session, ring, tmp_path):
     session = open_session(ring)
-    picture(session)
+    image_of(session)
     session.record(True)
     assert session.is_recording
     for _ in range(3):
@@ -347,7 +347,7 @@ def test_another_direction_up_and_another_size(open_session, ring):
     session.set_up(torch.tensor([1.0, 0.0, 0.0]))
     assert session.view.up.tolist() == [1.0, 0.0, 0.0] == session.home.up.tolist()
     session.resize(50, 70)
-    assert picture(session).shape == (70, 50, 3)
+    assert image_of(session).shape == (70, 50, 3)
 
 
 def test_saved_paths_are_readable_by_other_programs(open_session, ring):

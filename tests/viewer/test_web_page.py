@@ -35,7 +35,7 @@ def rise(folder):
     return folder
 
 
-def our_picture(layers, name, time=0.0):
+def our_image(layers, name, time=0.0):
     """Our render of a layer from the initial view, in the colors of the page."""
     scene = layers.frame(name, time)
     flat = replace(scene, sh=scene.sh[:, :1])
@@ -46,7 +46,7 @@ def psnr(a, b):
     return -10 * math.log10(float((a - b).square().mean()))
 
 
-def picture(path):
+def colors_of(path):
     return read_image(path)[..., :3]
 
 
@@ -62,13 +62,13 @@ def test_the_image_matches_ours(browse, tmp_path):
         ["tick", "rise ("], ["settle"], ["download", "Save image", str(hidden)],
     ])  # fmt: skip
     for path, time in ((first, 0.0), (last, 0.75)):
-        ours, theirs = our_picture(layers, "rise", time), picture(path)
+        ours, theirs = our_image(layers, "rise", time), colors_of(path)
         assert theirs.shape == ours.shape
         assert float(theirs.std()) > 0.1  # not empty
         assert torch.allclose(theirs.mean((0, 1)), ours.mean((0, 1)), atol=0.02)
         assert psnr(theirs, ours) > 28
-    assert psnr(picture(first), picture(last)) < 15  # the scene moved
-    assert float((picture(hidden) - 1).abs().max()) == 0  # only the background
+    assert psnr(colors_of(first), colors_of(last)) < 15  # the scene moved
+    assert float((colors_of(hidden) - 1).abs().max()) == 0  # only the background
 
 
 def test_playing_shows_all_frames(browse, tmp_path):
@@ -92,7 +92,7 @@ def test_a_box_and_a_sphere_are_written_as_a_selection(browse, tmp_path):
     assert (box.kind, sphere.kind, selection.combine) == ("box", "sphere", "any")
     assert torch.allclose(box.center, bounds.center, atol=1e-5)
     assert float(sphere.size[0]) == pytest.approx(bounds.radius / 3, rel=0.05)
-    drawn = picture(tmp_path / "page.png")
+    drawn = colors_of(tmp_path / "page.png")
     is_orange = (drawn[..., 0] > 0.85) & (drawn[..., 1] < 0.4) & (drawn[..., 2] < 0.1)
     assert int(is_orange.sum()) > 100  # the lines of the last region
 
@@ -116,7 +116,7 @@ def test_a_camera_is_looked_through(browse, tmp_path):
     camera = layers["photos"].cameras[5]
     scene = layers["ring"].value
     ours = next(iter(render_views(scene, camera, backgrounds=(1.0, 1.0, 1.0)))).image
-    crop = picture(path)[:, 50:850]  # the camera is 4 to 3, the window 3 to 2
+    crop = colors_of(path)[:, 50:850]  # the camera is 4 to 3, the window 3 to 2
     small = torch.nn.functional.interpolate(crop.permute(2, 0, 1)[None], size=(36, 48), mode="area")[0].permute(1, 2, 0)
     assert psnr(small[2:], ours[2:]) > 20
 
@@ -130,7 +130,7 @@ def test_a_textured_mesh_covers_the_right_pixels(browse, tmp_path):
     layers = Layers.open([tmp_path / "ball.glb"])
     path = tmp_path / "ball.png"
     browse(layers, [["wait", 1500], ["settle"], ["download", "Save image", str(path)]])
-    seen = picture(path)
+    seen = colors_of(path)
     covered = (seen - 1).abs().amax(-1) > 0.05
     camera = layers.start.camera(*SIZE)
     pixels = project((vertices @ camera.viewmats[0, :3, :3].mT) + camera.viewmats[0, :3, 3], camera.Ks[0])
@@ -148,7 +148,7 @@ def test_points_and_boxes_are_at_the_right_pixels(browse, tmp_path):
     layers = Layers.open([tmp_path / "cloud.ply", tmp_path / "around.boxes.json"])
     path = tmp_path / "points.png"
     browse(layers, [["settle"], ["download", "Save image", str(path)]])
-    seen = picture(path)
+    seen = colors_of(path)
     camera = layers.start.camera(*SIZE)
 
     def at(places):
@@ -191,7 +191,7 @@ def test_a_running_fit_is_updated(browse, tmp_path):
     assert [layer.name for layer in layers] == ["live", "live.cameras"]
     layers.show("live.cameras", False)
     # After ten steps, everything is a haze of transparent Gaussians, whose tails the page cuts off below an alpha of 0.01.
-    ours, theirs = our_picture(layers, "live"), picture(path)
+    ours, theirs = our_image(layers, "live"), colors_of(path)
     assert torch.allclose(theirs.mean((0, 1)), ours.mean((0, 1)), atol=0.1)
     assert float(torch.corrcoef(torch.stack([theirs.flatten(), ours.flatten()]))[0, 1]) > 0.9
 
@@ -210,4 +210,4 @@ def test_the_page_of_another_machines_address_works_with_its_token(tmp_path):
         viewer.run(until=browser.has_ended)
         visit = browser.visit()
     assert visit.errors == []
-    assert float(picture(tmp_path / "a.png").std()) > 0.05
+    assert float(colors_of(tmp_path / "a.png").std()) > 0.05

@@ -20,7 +20,7 @@ from vision3d.core.option_marks import HelpGroups
 if TYPE_CHECKING:
     from vision3d.viewer.layers import Layers
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,18 +94,18 @@ def run(arguments: Sequence[str]) -> int:
     background = parse_color("--background", options.background)
     if options.web:
         return _serve(options, _open(options))
-    return _picture(options, size, background) if options.offscreen is not None else _window(options, size, background)
+    return _offscreen(options, size, background) if options.offscreen is not None else _window(options, size, background)
 
 
-def _picture(options: ViewOptions, size: tuple[int, int], background: tuple[float, float, float]) -> int:
-    from vision3d.viewer.offscreen import write_picture
+def _offscreen(options: ViewOptions, size: tuple[int, int], background: tuple[float, float, float]) -> int:
+    from vision3d.viewer.offscreen import write_view
 
     out = options.offscreen
     assert out is not None
     if out.exists() and not options.overwrite:
         raise OutputExistsError(out, "give --overwrite or another --offscreen")
     layers = _open(options)
-    write_picture(layers, out, size=size, start=_start(options, layers, size), background=background, time=options.time)
+    write_view(layers, out, size=size, start=_start(options, layers, size), background=background, time=options.time)
     text = f"{out}: {size[0]}x{size[1]}, {', '.join(layer.name for layer in layers)}"
     print_summary(options, text, {"file": str(out), "layers": {layer.name: layer.kind for layer in layers}})
     return 0
@@ -215,8 +215,8 @@ def _check(options: ViewOptions) -> None:
             raise ConfigError(name, f"got {value}, want {want}")
     if options.web and options.offscreen is not None:
         raise ConfigError("--web", "shows a page and --offscreen writes an image; give one of them")
-    if options.offscreen is not None and options.offscreen.suffix.lower() not in _PICTURES:
-        raise ConfigError("--offscreen", f"got {options.offscreen}, want an image ({', '.join(_PICTURES)})")
+    if options.offscreen is not None and options.offscreen.suffix.lower() not in _SUFFIXES:
+        raise ConfigError("--offscreen", f"got {options.offscreen}, want an image ({', '.join(_SUFFIXES)})")
     if options.cameras is not None or options.camera is not None:
         for name, value in (("--azimuth", options.azimuth), ("--elevation", options.elevation)):
             if value is not None:

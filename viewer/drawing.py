@@ -37,7 +37,7 @@ class Quality(NamedTuple):
     """Maximum degree of the harmonics; None: all."""
 
 
-class Picture(NamedTuple):
+class Render(NamedTuple):
     """A rendered image with depth."""
 
     image: Float[Tensor, "h w 3"]
@@ -52,7 +52,7 @@ def draw(
     background: Color = (0.0, 0.0, 0.0),
     quality: Quality = Quality(),  # noqa: B008 - a tuple
     is_stale: Callable[[], bool] = lambda: False,
-) -> Picture:
+) -> Render:
     """Renders all models at `quality.scale` times the camera's size.
 
     Surfaces, points and lines occlude each other by depth and are seen through the Gaussians before them; lines that are on top
@@ -96,7 +96,7 @@ def draw(
         for model in models:
             if isinstance(model, Lines) and model.is_on_top:
                 draw_lines(image, above, model, camera)
-        return Picture(image, depth)
+        return Render(image, depth)
 
 
 def to_bytes(image: Float[Tensor, "h w 3"]) -> np.ndarray:

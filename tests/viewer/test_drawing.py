@@ -10,8 +10,8 @@ from vision3d.optim.metrics import psnr
 from vision3d.render import render_views
 from vision3d.render.composite import render_scene
 from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud
+from vision3d.viewer.drawing import Quality, Stale, draw, resized_bytes, scaled_camera, to_bytes
 from vision3d.viewer.models import Dots, Lines, Splats, Surface, sampling_order
-from vision3d.viewer.picture import Quality, Stale, draw, resized_bytes, scaled_camera, to_bytes
 
 
 def lens(size=64, focal=32.0):
