@@ -187,13 +187,13 @@ def test_wrong_options(cli, folder, options, text):
     "name, text",
     [
         ("none.ply", "does not exist; want a Gaussian scene (.ply) or a run folder with scene.ply"),
-        ("picture.png", "holds an image, want a Gaussian scene (.glb, .gltf, .json, .ksplat, .ply"),
+        ("image.png", "holds an image, want a Gaussian scene (.glb, .gltf, .json, .ksplat, .ply"),
         ("empty", "is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)"),
         ("no_rows.ply", "element 'vertex' has 0 rows"),
     ],
 )
 def test_files_that_are_not_scenes(cli, folder, tmp_path, name, text):
-    write_image(tmp_path / "picture.png", torch.zeros(12, 12, 3))
+    write_image(tmp_path / "image.png", torch.zeros(12, 12, 3))
     (tmp_path / "empty").mkdir()
     header = (folder / "scene.ply").read_bytes().split(b"end_header\n")[0]
     (tmp_path / "no_rows.ply").write_bytes(header.replace(b"vertex 2562", b"vertex 0") + b"end_header\n")

@@ -157,9 +157,9 @@ def test_wrong_input_leaves_no_folder(run, tmp_path, error, place):
 @pytest.mark.parametrize(
     "error, after",
     [
-        (InputError("a picture"), lambda folder: folder.save_checkpoint(1, {})),
-        (InputError("a picture"), lambda folder: folder.log(1, loss=0.5)),
-        (InputError("a picture"), lambda folder: (folder.path / "notes.txt").write_text("mine")),
+        (InputError("an image"), lambda folder: folder.save_checkpoint(1, {})),
+        (InputError("an image"), lambda folder: folder.log(1, loss=0.5)),
+        (InputError("an image"), lambda folder: (folder.path / "notes.txt").write_text("mine")),
         (NumericalError(1, "the loss"), None),
         (KeyboardInterrupt(), None),
     ],

@@ -100,7 +100,7 @@ def test_missing_folder(run, tmp_path):
     assert not run.out.exists()
 
 
-@pytest.mark.parametrize("damage", ["missing", "no picture", "cut off", "32 bits"])
+@pytest.mark.parametrize("damage", ["missing", "no image", "cut off", "32 bits"])
 @pytest.mark.parametrize("layout", ["transforms", "colmap"])
 def test_images_that_cannot_be_read(run, photos, damage, layout):
     if layout == "colmap":
@@ -108,15 +108,15 @@ def test_images_that_cannot_be_read(run, photos, damage, layout):
     path = photos / "images" / "003.png"
     if damage == "missing":
         path.unlink()
-    elif damage == "no picture":
-        path.write_text("no picture")
+    elif damage == "no image":
+        path.write_text("no image")
     elif damage == "cut off":
         path.write_bytes(path.read_bytes()[:-50])
     else:
         Image.fromarray(np.zeros((48, 48), np.float32)).save(path, format="TIFF")
     what = {
         "missing": "which does not exist (5 of 6 images found)",
-        "no picture": f"{path}: is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)",
+        "no image": f"{path}: is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)",
         "cut off": f"{path}: cannot be decoded (",
         "32 bits": f"{path}: holds F pixels of 32 bits; want 8 or 16 bits per channel",
     }[damage]
@@ -354,7 +354,7 @@ def test_scenes_in_other_encodings(run_scene, original, tmp_path, kind):
     "name, text",
     [
         ("none.ply", "does not exist; want a Gaussian scene (.ply) or a run folder with scene.ply"),
-        ("picture.png", "holds an image, want a Gaussian scene ("),
+        ("image.png", "holds an image, want a Gaussian scene ("),
         ("cameras.json", "holds cameras, want a Gaussian scene ("),
         ("bare", "no codec for a name without suffix; want .bin, .bmp, "),
         ("folder", "is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)"),
@@ -362,7 +362,7 @@ def test_scenes_in_other_encodings(run_scene, original, tmp_path, kind):
 )
 @pytest.mark.parametrize("verb", ["eval", "render"])
 def test_files_that_are_not_scenes(cli, original, tmp_path, verb, name, text):
-    write_image(tmp_path / "picture.png", torch.zeros(12, 12, 3))
+    write_image(tmp_path / "image.png", torch.zeros(12, 12, 3))
     ring(3).save(tmp_path / "cameras.json")
     (tmp_path / "bare").touch()
     (tmp_path / "folder").mkdir()

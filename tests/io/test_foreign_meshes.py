@@ -97,8 +97,8 @@ def test_a_ply_with_texture_coordinates_by_corner_and_colors(tmp_path, format, f
     assert mesh.faces.tolist() == want_faces
     np.testing.assert_allclose(mesh.uvs.numpy(), np.array(want_uvs), atol=1e-6)
     assert mesh.texture is None and "its texture none.png is missing; read without it" in caplog.text
-    write_image(tmp_path / "a picture.png", torch.rand(4, 6, 3))
-    write_ply(tmp_path / "a.ply", format, faces, "a picture.png")
+    write_image(tmp_path / "an image.png", torch.rand(4, 6, 3))
+    write_ply(tmp_path / "a.ply", format, faces, "an image.png")
     assert Mesh.load(tmp_path / "a.ply").texture.shape == (4, 6, 3)
 
 

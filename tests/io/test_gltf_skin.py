@@ -296,10 +296,10 @@ def test_several_textures_become_one(tmp_path):
     textured(16, 4).save(tmp_path / "second.glb")
     image = opened(tmp_path / "second.glb")
     view = image[0]["bufferViews"][image[0]["images"][0]["bufferView"]]
-    picture = image[1][view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+    encoded = image[1][view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
     binary += bytes(-len(binary) % 4)
-    content["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(picture)})
-    binary += picture
+    content["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(encoded)})
+    binary += encoded
     content["images"].append({"bufferView": len(content["bufferViews"]) - 1, "mimeType": "image/png"})
     content["textures"].append({"source": 1, "sampler": 0})
     content["materials"].append({"pbrMetallicRoughness": {"baseColorTexture": {"index": 1}}})

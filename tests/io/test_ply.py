@@ -295,7 +295,7 @@ class Bomb:
         return (open, ("exploded", "w"))
 
 
-@pytest.mark.parametrize("name", ["scene.ply", "cameras.json", "picture.png", "model.pt"])
+@pytest.mark.parametrize("name", ["scene.ply", "cameras.json", "image.png", "model.pt"])
 def test_a_pickle_in_disguise_is_not_executed(tmp_path, monkeypatch, name):
     from vision3d.scene import load
 

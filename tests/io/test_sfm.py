@@ -99,13 +99,13 @@ def test_rotated_and_larger_photos_without_order(pycolmap, cube, tmp_path):
     source, order = tmp_path / "mixed", [3, 0, 5, 1, 4, 2]
     source.mkdir()
     for place, i in enumerate(order):
-        picture = Image.open(cube.image_paths[i])
+        photo = Image.open(cube.image_paths[i])
         exif = Image.Exif()
         if i in (1, 4):
-            picture, exif[0x0112] = picture.transpose(Image.Transpose.ROTATE_90), 6
+            photo, exif[0x0112] = photo.transpose(Image.Transpose.ROTATE_90), 6
         if i == 5:
-            picture = picture.resize((160, 120), Image.Resampling.BOX)
-        picture.save(source / f"{place}.png", exif=exif)
+            photo = photo.resize((160, 120), Image.Resampling.BOX)
+        photo.save(source / f"{place}.png", exif=exif)
     (source / "notes.txt").write_text("no photo")
     images = load_dataset(source, sfm=True, sfm_folder=tmp_path / "found", split_every=0, progress=silent)
     assert len(images) == 6

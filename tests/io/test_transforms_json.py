@@ -164,7 +164,7 @@ def test_missing_images(ring):
     assert len(images) == 9 and "images/004.png" not in images.names
 
 
-@pytest.mark.parametrize("end", ["no picture", "cut off"])
+@pytest.mark.parametrize("end", ["no image", "cut off"])
 def test_unreadable_images(ring, end):
     folder = ring()
     path = folder / "images/004.png"

@@ -72,7 +72,7 @@ def describe(path: Path) -> Values:
     if (values := describe_more(value)) is not None:
         return {**values, "bytes": _size(path)}
     height, width, channels = value.shape  # pyright: ignore[reportAttributeAccessIssue]
-    return {"kind": "picture", "size": f"{width}x{height}", "channels": channels, "bytes": path.stat().st_size}
+    return {"kind": "image", "size": f"{width}x{height}", "channels": channels, "bytes": path.stat().st_size}
 
 
 def _size(path: Path) -> int:

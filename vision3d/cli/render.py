@@ -124,7 +124,7 @@ def run(arguments: Sequence[str]) -> None:
             path,
             photos,
             num=options.frames
-            or (1 if output_kind(out) == "picture" else 120 if timeline is None or options.at is not None else len(timeline)),
+            or (1 if output_kind(out) == "image" else 120 if timeline is None or options.at is not None else len(timeline)),
             size=size,
             fov_deg=options.fov,
             up=None if up is None else torch.tensor(_UP[up]),
@@ -169,7 +169,7 @@ def _timeline(scene: Any, options: RenderVerbOptions, kind: str) -> "Timeline | 
         return None
     if options.at is not None or (options.path is None and options.cameras is not None):
         return timeline
-    count = options.frames or (1 if kind == "picture" else len(timeline))
+    count = options.frames or (1 if kind == "image" else len(timeline))
     return timeline if count == len(timeline) else timeline.resampled(count)
 
 

@@ -58,9 +58,9 @@ def flipped(uvs: np.ndarray) -> np.ndarray:
     return result
 
 
-def picture(texture: Tensor) -> np.ndarray:
-    """A texture as bytes (H, W, C)."""
-    return array((texture.detach().clamp(0, 1) * 255).round(), np.uint8)
+def to_bytes(colors: Tensor) -> np.ndarray:
+    """Colors in [0, 1], such as a texture, as bytes."""
+    return array((colors.detach().clamp(0, 1) * 255).round(), np.uint8)
 
 
 def plain_pinhole(name: str, cameras: Cameras) -> Cameras:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vision3d.core.errors import InputError
-from vision3d.interop.shared import array, flipped, log_lost, picture, plain_pinhole, require, tensor, wrong_type
+from vision3d.interop.shared import array, flipped, log_lost, plain_pinhole, require, tensor, to_bytes, wrong_type
 from vision3d.io.splat_arrays import logs_of_scales
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.gaussians import GaussianScene
@@ -105,7 +105,7 @@ def _mesh_to_legacy(open3d: Any, mesh: Mesh) -> Any:
         result.triangle_uvs = open3d.utility.Vector2dVector(uvs)
         result.triangle_material_ids = open3d.utility.IntVector(np.zeros(len(mesh.faces), np.int32))
     if mesh.texture is not None:
-        result.textures = [open3d.geometry.Image(np.ascontiguousarray(picture(mesh.texture)[::-1]))]
+        result.textures = [open3d.geometry.Image(np.ascontiguousarray(to_bytes(mesh.texture)[::-1]))]
     return result
 
 
@@ -138,7 +138,7 @@ def _mesh_to_tensor(open3d: Any, mesh: Mesh) -> Any:
         result.triangle.texture_uvs = core.Tensor(flipped(array(mesh.corner_uvs)))
     if mesh.texture is not None:
         result.material.material_name = "defaultLit"
-        result.material.texture_maps["albedo"] = open3d.t.geometry.Image(core.Tensor(picture(mesh.texture)))
+        result.material.texture_maps["albedo"] = open3d.t.geometry.Image(core.Tensor(to_bytes(mesh.texture)))
     return result
 
 

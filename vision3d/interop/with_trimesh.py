@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vision3d.core.errors import InputError
-from vision3d.interop.shared import array, flipped, log_lost, picture, require, tensor, wrong_type
+from vision3d.interop.shared import array, flipped, log_lost, require, tensor, to_bytes, wrong_type
 from vision3d.io.guards import check_pixels
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.points import PointCloud
@@ -28,7 +28,7 @@ def to_trimesh(value: Mesh | PointCloud | Scene) -> Any:
         return _mesh_to(trimesh, value)
     if isinstance(value, PointCloud):
         log_lost("trimesh's PointCloud", value, ("normals", "intensity", "attributes"))
-        colors = None if value.colors is None else picture(value.colors)
+        colors = None if value.colors is None else to_bytes(value.colors)
         return trimesh.PointCloud(array(value.points, np.float64), colors)
     if isinstance(value, Scene):
         log_lost("trimesh's Scene", value, ("cameras",))
@@ -80,12 +80,12 @@ def _mesh_to(trimesh: Any, mesh: Mesh) -> Any:
 
         log_lost("trimesh's TextureVisuals", mesh, ("vertex_colors",))
         material = trimesh.visual.material.PBRMaterial(
-            baseColorTexture=Image.fromarray(picture(mesh.texture)), metallicFactor=0.0, roughnessFactor=1.0
+            baseColorTexture=Image.fromarray(to_bytes(mesh.texture)), metallicFactor=0.0, roughnessFactor=1.0
         )
         result.visual = trimesh.visual.TextureVisuals(uv=flipped(array(mesh.uvs, np.float64)), material=material)
     elif mesh.vertex_colors is not None:
         log_lost("trimesh's ColorVisuals", mesh, ("uvs",))
-        result.visual = trimesh.visual.ColorVisuals(result, vertex_colors=picture(mesh.vertex_colors))
+        result.visual = trimesh.visual.ColorVisuals(result, vertex_colors=to_bytes(mesh.vertex_colors))
     elif mesh.uvs is not None:
         plain = trimesh.visual.material.PBRMaterial()  # its default has a small gray image
         result.visual = trimesh.visual.TextureVisuals(uv=flipped(array(mesh.uvs, np.float64)), material=plain)

@@ -8,7 +8,7 @@ from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.colmap import ColmapCamera, read_model
 from vision3d.io.frames import Frame, FrameList, Lens, checked_viewmat
 from vision3d.io.images import is_image
-from vision3d.io.transforms_json import smaller_picture
+from vision3d.io.transforms_json import smaller_image
 
 _ONE_FOCAL = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 _TWO_FOCALS = ("PINHOLE", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV")
@@ -84,7 +84,7 @@ def read_frames(folder: Path | str, images: Path | str | None = None) -> FrameLi
         )
     if not frames:
         raise FileFormatError(place, "has no images")
-    return FrameList(folder, tuple(frames), model.points.xyz, model.points.rgb / 255.0, smaller_picture)
+    return FrameList(folder, tuple(frames), model.points.xyz, model.points.rgb / 255.0, smaller_image)
 
 
 def _photo_folder(folder: Path, place: Path) -> Path:

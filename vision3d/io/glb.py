@@ -269,7 +269,7 @@ class _Alpha:
             return factor * values
         return (factor * values >= self.cutoff) * np.float32(1)
 
-    def picture(self, texture: Tensor, factor: float) -> Tensor:
+    def of_texture(self, texture: Tensor, factor: float) -> Tensor:
         """A texture with the visible alpha."""
         if self.mode == "OPAQUE" or (texture.shape[2] == 3 and factor == 1 and (self.mode != "MASK" or self.cutoff <= 1)):
             return texture[..., :3].contiguous()
@@ -319,7 +319,7 @@ def _surface(
         textures[source] = torch.from_numpy(decode_image(gltf.path, data, what))
     key = (source, alpha, opacity)
     if key not in textures:
-        textures[key] = alpha.picture(textures[source], opacity)
+        textures[key] = alpha.of_texture(textures[source], opacity)
     transform = _extension(info, "KHR_texture_transform")
     uv_set = gltf.whole(transform if "texCoord" in transform else info, "texCoord", "baseColorTexture", 0)
     return textures[key], white, (uv_set, _uv_transform(gltf, transform) if transform else None), alpha

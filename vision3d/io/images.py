@@ -206,7 +206,7 @@ def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                picture = _eight_bits(path, image, reduced).resize(reduced, Image.Resampling.BICUBIC, reducing_gap=3.0)
+                photo = _eight_bits(path, image, reduced).resize(reduced, Image.Resampling.BICUBIC, reducing_gap=3.0)
                 exif = image.getexif()
                 lens = exif.get_ifd(_LENS_TABLE)
         except FileFormatError:
@@ -217,14 +217,14 @@ def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy
     ways = Image.Transpose
     way = {5: ways.TRANSPOSE, 6: ways.ROTATE_270, 7: ways.TRANSVERSE, 8: ways.ROTATE_90}.get(turn)
     if way is not None:
-        picture, size = picture.transpose(way), (size[1], size[0])
+        photo, size = photo.transpose(way), (size[1], size[0])
     kept = Image.Exif()
     kept.update({tag: exif[tag] for tag in _MAKER if tag in exif})
     kept.get_ifd(_LENS_TABLE).update({tag: lens[tag] for tag in _LENS if tag in lens})
     with atomic_write(Path(target)) as temporary:
-        picture.save(temporary, "JPEG", quality=95, subsampling=0, exif=kept)
+        photo.save(temporary, "JPEG", quality=95, subsampling=0, exif=kept)
     words = [*(str(exif.get(tag, "")) for tag in _MAKER), *(str(lens.get(tag, "")) for tag in _LENS)]
-    return PhotoCopy(size, picture.size, tuple(words))
+    return PhotoCopy(size, photo.size, tuple(words))
 
 
 def _eight_bits(path: Path, image, size: tuple[int, int]):
@@ -232,13 +232,13 @@ def _eight_bits(path: Path, image, size: tuple[int, int]):
     from PIL import Image
 
     if image.mode.startswith("I;16") or _is_deep_color(image):
-        picture = Image.fromarray((255 * _read_values(path)).round().astype(np.uint8))
+        result = Image.fromarray((255 * _read_values(path)).round().astype(np.uint8))
     else:
         image.draft("RGB", size)  # JPEG: decoded at a fraction of its size
-        picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if picture.mode == "RGBA":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
-    return picture.convert("RGB")
+        result = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if result.mode == "RGBA":
+        result = Image.alpha_composite(Image.new("RGBA", result.size, (255, 255, 255, 255)), result)
+    return result.convert("RGB")
 
 
 def load(path: Path) -> Float[Tensor, "h w c"]:
@@ -305,7 +305,7 @@ def _read_values(path: Path, data: bytes | None = None, where: object = None) ->
                 if data is None and _is_deep_color(image):
                     return _read_deep_color(path, *image.size, has_alpha=image.mode == "RGBA")
                 if image.mode.startswith("I;16"):
-                    return _grey(_scaled(np.asarray(image), 65535))
+                    return _gray(_scaled(np.asarray(image), 65535))
                 return _scaled(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")), 255)
         except FileFormatError:
             raise
@@ -324,7 +324,7 @@ def _check_bits(path: Path, image) -> None:
         raise FileFormatError(path, f"holds {image.mode} pixels of 32 bits; want 8 or 16 bits per channel")
 
 
-def _grey(values: np.ndarray) -> np.ndarray:
+def _gray(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., None], 3, -1)
 
 

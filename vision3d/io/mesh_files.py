@@ -165,7 +165,7 @@ def _bad_line(data: bytes) -> str | None:
     return None
 
 
-def _obj_mesh(path: Path, pictures: dict[str, Path], paints: dict[str, Color]) -> Mesh:
+def _obj_mesh(path: Path, images: dict[str, Path], paints: dict[str, Color]) -> Mesh:
     data = path.read_bytes()
     try:
         parsed = parse_obj(data.decode("utf-8", "replace"))
@@ -173,11 +173,11 @@ def _obj_mesh(path: Path, pictures: dict[str, Path], paints: dict[str, Color]) -
         raise FileFormatError(path, f"is damaged or not an .obj file ({str(error)[:200]!a})", _bad_line(data)) from error
     if not len(parsed.faces):
         raise FileFormatError(path, "has no faces", _bad_line(data))
-    if pictures and parsed.uvs is None:
+    if images and parsed.uvs is None:
         if parsed.has_uvs:
             raise FileFormatError(path, "has faces with and without a texture, a Mesh has one for all")
-        pictures = {}
-    files = sorted(set(pictures.values()))
+        images = {}
+    files = sorted(set(images.values()))
     texture = read_image(files[0]) if len(files) == 1 else None
     mesh = Mesh(
         _tensor(parsed.vertices),
@@ -188,13 +188,13 @@ def _obj_mesh(path: Path, pictures: dict[str, Path], paints: dict[str, Color]) -
         texture=texture,
     )
     used = [parsed.names[index] for index in np.unique(parsed.materials)]
-    is_painted = parsed.colors is None and any(name in paints and name not in pictures for name in used)
+    is_painted = parsed.colors is None and any(name in paints and name not in images for name in used)
     if not files and is_painted:
         return _painted(mesh, parsed.materials, np.array([paints.get(name, _PLAIN) for name in parsed.names]))
     if len(files) < 2 and not (files and is_painted):
         return mesh
     textures, parts = {file: read_image(file) for file in files}, []
-    of_faces = np.array([files.index(pictures[name]) if name in pictures else -1 for name in parsed.names])[parsed.materials]
+    of_faces = np.array([files.index(images[name]) if name in images else -1 for name in parsed.names])[parsed.materials]
     for number in sorted(set(of_faces[of_faces >= 0].tolist())):
         part = mesh.crop(torch.from_numpy(of_faces == number))
         parts.append(replace(part, texture=textures[files[number]]))

@@ -31,7 +31,7 @@ class _Files(abc.ABC):
 
     def __init__(self, path: Path, num_bytes: int) -> None:
         self.path, self.num_bytes = path, num_bytes
-        self.pictures: dict[str, tuple[bytes, tuple[int, int]]] = {}
+        self.images: dict[str, tuple[bytes, tuple[int, int]]] = {}
 
     @abc.abstractmethod
     def bytes_of(self, name: str, largest: int) -> bytes:
@@ -57,18 +57,18 @@ class _Files(abc.ABC):
                 raise FileFormatError(self.path, text, self.where(name))
             check_pixels(self.path, width, height, None, self.where(name))
             total += 4 * width * height
-            self.pictures[name] = content, (width, height)
+            self.images[name] = content, (width, height)
         check_size(self.path, total, self.num_bytes, "meta.json: count", "has images of")
 
     def size(self, name: str) -> tuple[int, int]:
         """Width and height of a checked image."""
-        return self.pictures[name][1]
+        return self.images[name][1]
 
     def pixels(self, name: str) -> np.ndarray:
         """The pixels (N, 4) of a checked image."""
         from PIL import Image
 
-        content, size = self.pictures[name]
+        content, size = self.images[name]
         try:
             with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
                 if image.size != size:
@@ -134,17 +134,17 @@ class Folder(_Files):
         return f"file {name!r}"
 
 
-def write_archive(path: Path, meta: dict[str, Any], pictures: dict[str, bytes]) -> None:
+def write_archive(path: Path, meta: dict[str, Any], images: dict[str, bytes]) -> None:
     """Write a .sog atomically; the same content gives the same bytes."""
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in {"meta.json": json.dumps(meta).encode(), **pictures}.items():
+        for name, content in {"meta.json": json.dumps(meta).encode(), **images}.items():
             archive.writestr(zipfile.ZipInfo(name), content)  # with a fixed date
 
 
-def write_folder(path: Path, meta: dict[str, Any], pictures: dict[str, bytes]) -> None:
+def write_folder(path: Path, meta: dict[str, Any], images: dict[str, bytes]) -> None:
     """Write images and then the meta.json `path`. An existing one is removed first, so that it never refers to new images."""
     path.unlink(missing_ok=True)
-    for name, content in pictures.items():
+    for name, content in images.items():
         with atomic_write(path.with_name(name)) as temporary:
             temporary.write_bytes(content)
     with atomic_write(path) as temporary:

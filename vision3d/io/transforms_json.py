@@ -60,7 +60,7 @@ def read_frames(path: Path | str) -> FrameList:
         cloud, cloud_colors = read_points(path.parent / str(content["ply_file_path"]))
         points = cloud.numpy()
         colors = None if cloud_colors is None else cloud_colors.numpy()
-    return FrameList(path, tuple(frames), points, colors, smaller_picture)
+    return FrameList(path, tuple(frames), points, colors, smaller_image)
 
 
 def read_cameras(path: Path | str) -> Cameras:
@@ -156,7 +156,7 @@ def write_cameras(
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def smaller_picture(path: Path, factor: int) -> Path | None:
+def smaller_image(path: Path, factor: int) -> Path | None:
     """The image of the same name in `images_2`, `images_4` or `images_8` next to the folder `images`, if it exists."""
     for i in range(len(path.parts) - 2, -1, -1):
         if path.parts[i] == "images":
@@ -224,10 +224,10 @@ def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame
     return Frame(
         label=label,
         name=name,
-        image_path=_picture(path.parent, name),
+        image_path=_image_file(path.parent, name),
         viewmat=checked_viewmat(path, f"{label} ({name})", matrix),
         lens=_lens(path, f"{label} ({name})", content, entry),
-        mask_path=_picture(path.parent, mask) if isinstance(mask, str) else None,
+        mask_path=_image_file(path.parent, mask) if isinstance(mask, str) else None,
         time=_number(path, label, "time", time) if time is not None else None,
     )
 
@@ -251,7 +251,7 @@ def _moved(source: Path, kind: str, paths: set[Path]) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
     for path in missing:
         parts = PurePosixPath(str(path).replace("\\", "/")).parts
-        places = (_picture(source.parent, "/".join(parts[start:])) for start in range(1, len(parts)))
+        places = (_image_file(source.parent, "/".join(parts[start:])) for start in range(1, len(parts)))
         place = next((place for place in places if place.is_file()), None)
         if place is not None:
             found[path] = place
@@ -267,7 +267,7 @@ def _moved(source: Path, kind: str, paths: set[Path]) -> dict[Path, Path]:
     return found
 
 
-def _picture(folder: Path, name: str) -> Path:
+def _image_file(folder: Path, name: str) -> Path:
     """The file of a name: as written, with the path separators of another system, or with the missing suffix added."""
     for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
         path = folder / spelled

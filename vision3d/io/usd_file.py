@@ -106,7 +106,7 @@ def _add_texture(usd: SimpleNamespace, stage: Any, prim: Any, file: str) -> None
     names = usd.Sdf.ValueTypeNames
     material = usd.UsdShade.Material.Define(stage, "/root/material")
     surface, image, reader = (
-        usd.UsdShade.Shader.Define(stage, f"/root/material/{name}") for name in ("surface", "picture", "reader")
+        usd.UsdShade.Shader.Define(stage, f"/root/material/{name}") for name in ("surface", "image", "reader")
     )
     surface.CreateIdAttr("UsdPreviewSurface")
     image.CreateIdAttr("UsdUVTexture")

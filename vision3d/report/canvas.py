@@ -26,15 +26,15 @@ class Canvas:
     def __init__(self, width: int, height: int) -> None:
         from PIL import Image, ImageDraw
 
-        self.picture = Image.new("RGB", (width, height), PAPER)
-        self.draw = ImageDraw.Draw(self.picture)
+        self.pil_image = Image.new("RGB", (width, height), PAPER)
+        self.draw = ImageDraw.Draw(self.pil_image)
 
     def paste(self, image: Float[Tensor, "h w 3"], x: int, y: int) -> None:
         """Paste an image with its upper left corner at (x, y)."""
         from PIL import Image
 
         values = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-        self.picture.paste(Image.fromarray(values.numpy()), (x, y))
+        self.pil_image.paste(Image.fromarray(values.numpy()), (x, y))
 
     def text(
         self, x: float, y: float, words: str, size: int = 13, color: Color = INK, anchor: str = "la", room: int = 0
@@ -48,7 +48,7 @@ class Canvas:
 
     def image(self) -> Float[Tensor, "h w 3"]:
         """The canvas as an image in [0, 1]."""
-        return torch.from_numpy(np.asarray(self.picture).astype(np.float32) / 255)
+        return torch.from_numpy(np.asarray(self.pil_image).astype(np.float32) / 255)
 
 
 def text_width(words: str, size: int = 13) -> float:

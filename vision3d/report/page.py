@@ -22,7 +22,7 @@ from vision3d.report.sheets import read_pairs, spread
 
 _SIDE = 640  # longest side of an image on the page [px]
 _MAX_VIDEO = 8 << 20  # bytes; larger videos are not embedded
-_MAX_PICTURE = 4 << 20
+_MAX_IMAGE = 4 << 20
 _UNITS = {
     "psnr": "dB",
     "psnr_nearest": "dB",
@@ -75,11 +75,11 @@ def write_report(run_folder: Path | str) -> Path:
         "title": html.escape(folder.resolve().name),
         "command": html.escape(" ".join(["vision3d", *map(str, command[1:])]) if isinstance(command, list) else str(command)),
         "status": html.escape(str(summary.get("status", ""))),
-        "figures": _figures(summary.get("results", {})),
+        "metrics": _metrics(summary.get("results", {})),
         "tables": _tables(summary.get("results", {})),
         "curves": _curves(folder),
         "views": _views(folder),
-        "pictures": _pictures(folder),
+        "images": _images(folder),
         "videos": _videos(folder),
         "config": _config(folder),
         "machine": _rows({name: summary[name] for name in _MACHINE if summary.get(name) is not None}),
@@ -91,7 +91,7 @@ def write_report(run_folder: Path | str) -> Path:
     return path
 
 
-def _figures(results: Mapping[str, Any]) -> str:
+def _metrics(results: Mapping[str, Any]) -> str:
     if not isinstance(results, Mapping):
         return ""
     tiles = []
@@ -147,23 +147,23 @@ def _views(folder: Path) -> str:
     if not isinstance(rows, list) or not all(isinstance(row, dict) and {"name", "file", "psnr"} <= row.keys() for row in rows):
         raise FileFormatError(folder / "eval.json", "lacks the names, files and metrics of its views")
     captions = {Path(str(row["file"])).name: f"{row['name']}   PSNR {row['psnr']:.2f} dB" for row in spread(rows)}
-    metrics = []
+    shown = []
     for pair in read_pairs(folder / "renders", captions):
         photo, render = (_data(fitted(image, _SIDE, _SIDE), "WEBP") for image in (pair.photo, pair.render))
         caption = html.escape(pair.caption)
-        metrics.append(
+        shown.append(
             f'<figure><div class="pair"><img alt="photo" src="{photo}"><img alt="render" src="{render}">'
             f'<input type="range" min="0" max="100" value="50" aria-label="render or photo, {caption}"></div>'
             f"<figcaption>{caption}</figcaption></figure>"
         )
-    return _section("Held-out views: photo on the left of the line, render on the right", "".join(metrics), "views")
+    return _section("Held-out views: photo on the left of the line, render on the right", "".join(shown), "views")
 
 
-def _pictures(folder: Path) -> str:
+def _images(folder: Path) -> str:
     """Images written by the run, figures/*.png."""
     shown = []
     for path in sorted((folder / "figures").glob("*.png")):
-        if path.stat().st_size <= _MAX_PICTURE:
+        if path.stat().st_size <= _MAX_IMAGE:
             data = base64.b64encode(path.read_bytes()).decode()
             shown.append(f'<img class="drawn" alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">')
     return _section("Images", "".join(shown))

@@ -5,7 +5,7 @@ import torch
 from vision3d.core.errors import Vision3DError
 from vision3d.render import path_cameras, render_views
 from vision3d.scene import GaussianScene
-from vision3d.scene.checks import html_picture
+from vision3d.scene.checks import html_image
 
 SIZE = (240, 180)
 MAX = 3_000_000  # Gaussians; more would block a notebook
@@ -22,4 +22,4 @@ def preview(scene: GaussianScene) -> str:
             view = next(render_views(scene, cameras, backgrounds=(1.0, 1.0, 1.0)))
     except Vision3DError:
         return ""
-    return "" if view.image is None else html_picture(view.image)
+    return "" if view.image is None else html_image(view.image)

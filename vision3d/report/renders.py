@@ -26,7 +26,7 @@ from vision3d.render.views import View
 from vision3d.scene import Cameras, FrameSequence, Scene
 from vision3d.scene.codecs import suffixes
 
-OutputKind = Literal["folder", "video", "picture"]
+OutputKind = Literal["folder", "video", "image"]
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 _OTHER_MEDIA = (".gif", ".avi", ".webm", ".m4v", ".exr", ".hdr", ".npy", ".ply", ".json")
@@ -105,7 +105,7 @@ def write_renders(
         mode = "RGB+ED" if depth or normals else "RGB"
         names = _file_names(cameras)
         for i, view in enumerate(render_scene(scene, cameras, backgrounds=background, render_mode=mode, **drawing)):
-            images = _pictures(view, cameras.viewmats[i], depth_range)
+            images = _images(view, cameras.viewmats[i], depth_range)
             for layer, target in targets.items():
                 image = images[layer]
                 if kind == "video":
@@ -133,13 +133,13 @@ def output_kind(out: Path) -> OutputKind:
         return "folder"
     if suffix in _OTHER_MEDIA or (suffix in suffixes() and suffix not in SUFFIXES):
         raise InputError(f"{out}: renders cannot be written as {suffix}; want .mp4, .mkv, .mov, .png, .jpg or a folder")
-    return "video" if suffix in VIDEO_SUFFIXES else "picture" if suffix in SUFFIXES else "folder"
+    return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in SUFFIXES else "folder"
 
 
 def _check_cameras(cameras: Cameras, out: Path, kind: OutputKind) -> None:
     if len(cameras) == 0:
         raise InputError("cameras: got none, want at least one")
-    if kind == "picture" and len(cameras) > 1:
+    if kind == "image" and len(cameras) > 1:
         raise InputError(f"{out}: got {len(cameras)} cameras for one image; want one camera, a folder or an .mp4")
     sizes = sorted(set(zip(cameras.width.tolist(), cameras.height.tolist())))
     if kind == "video" and len(sizes) > 1:
@@ -186,7 +186,7 @@ def _depth_range(
     return low, max(high, 1.001 * low)
 
 
-def _pictures(view: View, viewmat: Float[Tensor, "4 4"], depth_range: tuple[float | None, float | None]) -> dict[str, Tensor]:
+def _images(view: View, viewmat: Float[Tensor, "4 4"], depth_range: tuple[float | None, float | None]) -> dict[str, Tensor]:
     """The images of a view, one per layer."""
     images = {} if view.image is None else {"color": view.image}
     if view.depth is not None:

@@ -110,18 +110,18 @@ def contact_sheet(
     return canvas.image()
 
 
-def frame_sheet(pictures: Sequence[Float[Tensor, "h w 3"]], captions: Sequence[str]) -> Float[Tensor, "h2 w2 3"]:
+def frame_sheet(images: Sequence[Float[Tensor, "h w 3"]], captions: Sequence[str]) -> Float[Tensor, "h2 w2 3"]:
     """Images of the same size in rows of up to four, each with a caption below.
 
     Raises:
         InputError: No images.
     """
-    if not pictures:
+    if not images:
         raise InputError("frame_sheet: got no images, want at least one")
-    columns = min(4, len(pictures))
-    height, width = pictures[0].shape[:2]
-    canvas = Canvas(columns * (width + _GAP), -(-len(pictures) // columns) * (height + _TEXT))
-    for place, (image, caption) in enumerate(zip(pictures, captions)):
+    columns = min(4, len(images))
+    height, width = images[0].shape[:2]
+    canvas = Canvas(columns * (width + _GAP), -(-len(images) // columns) * (height + _TEXT))
+    for place, (image, caption) in enumerate(zip(images, captions)):
         x, y = place % columns * (width + _GAP), place // columns * (height + _TEXT)
         canvas.paste(image, x, y)
         canvas.text(x + 2, y + height + 3, caption, 13, FAINT, room=width)

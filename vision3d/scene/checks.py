@@ -56,7 +56,7 @@ def html_table(title: str, rows: Iterable[tuple[str, object]], extra: str = "") 
     return f"<div><b>{html.escape(title)}</b><table>{cells}</table>{extra}</div>"
 
 
-def html_picture(image: Tensor) -> str:
+def html_image(image: Tensor) -> str:
     """An image (H, W, 3) in [0, 1] as an HTML element, for `_repr_html_`."""
     from PIL import Image
 

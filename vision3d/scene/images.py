@@ -13,7 +13,7 @@ from vision3d.core.errors import FileFormatError, InputError, ShapeError
 from vision3d.geometry.distortion import Lens, undistort_map
 from vision3d.scene import codecs
 from vision3d.scene.cameras import Cameras
-from vision3d.scene.checks import check_device, check_finite, check_shape, html_picture, html_table, moved
+from vision3d.scene.checks import check_device, check_finite, check_shape, html_image, html_table, moved
 from vision3d.scene.resample import resize_area, sample, shrink_mask
 
 
@@ -193,7 +193,7 @@ class PosedImages:
 
     def _thumbnail(self, index: int, height: int = 96) -> str:
         try:
-            return html_picture(self.read(index, max(1.0, int(self.cameras.height[index]) / height))[0])
+            return html_image(self.read(index, max(1.0, int(self.cameras.height[index]) / height))[0])
         except InputError:
             return ""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import mesh as geometry
 from vision3d.scene import codecs
-from vision3d.scene.checks import check_device, check_finite, check_shape, html_picture, html_table, moved, span
+from vision3d.scene.checks import check_device, check_finite, check_shape, html_image, html_table, moved, span
 from vision3d.scene.selection import Rows, rows_of
 from vision3d.scene.similarity import Similarity
 
@@ -244,7 +244,7 @@ class Mesh:
             ("vertex colors", "no" if self.vertex_colors is None else "yes"),
             ("device", self.device),
         ]
-        return html_table("Mesh", rows, "" if self.texture is None else html_picture(_thumbnail(self.texture)))
+        return html_table("Mesh", rows, "" if self.texture is None else html_image(_thumbnail(self.texture)))
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
