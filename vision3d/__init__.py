@@ -20,7 +20,11 @@ move_modules(
     {f"vision3d.{name}": f"vision3d.core.{name}" for name in _CORE.split()}
     | {f"vision3d.scene.{name}": f"vision3d.optim.motion.{name}" for name in _MOTION}
     | {f"vision3d.stages.mesh.{old}": f"vision3d.render.baking.{new}" for old, new in _BAKING.items()}
-    | {"vision3d.optim.evaluation": "vision3d.training.evaluation"}
+    | {
+        "vision3d.optim.evaluation": "vision3d.training.evaluation",
+        "vision3d.render.meshes.pictures": "vision3d.render.meshes.drawing",
+        "vision3d.viewer.picture": "vision3d.viewer.drawing",
+    }
 )
 
 _PUBLIC = {

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 
 def lazy_names(package: str, modules: Mapping[str, str], *, moved: Mapping[str, str] | None = None) -> Callable[[str], object]:
@@ -57,6 +58,20 @@ def names_of_stub(package: str, file: str) -> dict[str, str]:
     return found
 
 
+def renamed_attribute(new: str) -> Any:
+    """An attribute of a class under its name of an earlier version, with a DeprecationWarning.
+
+    Args:
+        new: Name of the attribute now.
+
+    Example:
+        >>> class Frame:
+        ...     metrics = {"steps": 3}
+        ...     figures = renamed_attribute("metrics")
+    """
+    return _Renamed(new)
+
+
 def move_modules(places: Mapping[str, str]) -> None:
     """Keep modules importable by their old names, with a DeprecationWarning.
 
@@ -67,6 +82,20 @@ def move_modules(places: Mapping[str, str]) -> None:
         >>> move_modules({"vision3d.stages.fitting": "vision3d.stages.fit"})
     """
     sys.meta_path.insert(0, _Moved(places))  # before folders of an earlier checkout, which contain only __pycache__
+
+
+class _Renamed:
+    def __init__(self, new: str) -> None:
+        self._new = new
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._old = name
+
+    def __get__(self, instance: object, owner: type) -> object:
+        if instance is None:
+            return self
+        warnings.warn(f"{owner.__name__}.{self._old} is now {owner.__name__}.{self._new}", DeprecationWarning, stacklevel=2)
+        return getattr(instance, self._new)
 
 
 class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
