@@ -38,8 +38,8 @@ class Leaves:
 
 
 @dataclass
-class Picture:
-    """Rendered view of the Gaussians."""
+class RenderedView:
+    """An image of the Gaussians with its maps."""
 
     image: Float[Tensor, "h w 3"]
     info: dict[str, Any]
@@ -112,9 +112,9 @@ class Model:
         params["sh"].grad = v_sh
 
     @torch.no_grad()
-    def step(self, means_rate: float) -> None:
+    def step(self, means_lr: float) -> None:
         """One step of the optimizer, after `pull_back`."""
-        self.optimizer.learning_rates["means"] = means_rate
+        self.optimizer.learning_rates["means"] = means_lr
         sh = self.params["sh"].detach()
         before = sh[:, 0].clone()
         self.optimizer.step()
@@ -171,7 +171,7 @@ def render(
     *,
     with_distortion: bool = False,
     with_normals: bool = False,
-) -> Picture:
+) -> RenderedView:
     """The image of one pinhole view, differentiable.
 
     Args:
@@ -195,11 +195,11 @@ def render(
         )  # fmt: skip
         info = {**info, "means2d": info["gradient_2dgs"]}
         surface = surface_normals[0] if with_normals and surface_normals is not None else None
-        return Picture(image[0, ..., :3], info, alphas[0], normals[0], surface, distortions[0])
+        return RenderedView(image[0, ..., :3], info, alphas[0], normals[0], surface, distortions[0])
     image, alphas, info = rasterize(
         *leaves.all(), *cameras, sh_degree=sh_degree, backgrounds=behind,
         absgrad=config.strategy == "adc" and config.adc.absgrad,
         rasterize_mode="antialiased" if config.antialiased else "classic", alpha_max=config.alpha_max,
         backend=config.backend,
     )  # fmt: skip
-    return Picture(image[0], info, alphas[0])
+    return RenderedView(image[0], info, alphas[0])

@@ -17,7 +17,7 @@ from vision3d.optim.densification import ADC, MCMC
 from vision3d.optim.training_views import Order, TrainingView, TrainingViews
 from vision3d.scene import Cameras, GaussianScene
 from vision3d.stages.fit.config import FitConfig
-from vision3d.stages.fit.model import Leaves, Model, Picture, render
+from vision3d.stages.fit.model import Leaves, Model, RenderedView, render
 from vision3d.stages.fit.rows import ViewParameters
 from vision3d.training.group import Group
 
@@ -26,13 +26,13 @@ HINT = "the checkpoint of the previous step was written; lower the learning rate
 
 
 @dataclass(frozen=True)
-class Moment:
+class ScheduleState:
     """Values of the schedules at a step."""
 
     sh_degree: int
     factor: int
     """Downscale factor of the images."""
-    means_rate: float
+    means_lr: float
     with_distortion: bool
     with_normals: bool
 
@@ -83,56 +83,58 @@ class Trainer:
         Raises:
             NumericalError: The loss or a gradient is not finite; the state is that before the step.
         """
-        moment = self._moment(progress)
+        schedule = self._schedule(progress)
         places = self.order.take(self.config.batch_size)
         colors = torch.rand(len(places), 3, generator=self.random) if self.config.background == "random" else None
         leaves = self.model.leaves()
         total, infos = torch.zeros((), device=leaves.means.device), []
         for at in self.share:
             background = self.background if colors is None else colors[at].to(leaves.means.device)
-            loss, info = self._backward(leaves, places[at], background, moment)
+            loss, info = self._backward(leaves, places[at], background, schedule)
             total += loss
             infos.append(info)
         self._sum_over_group(total, leaves)
         self.model.pull_back(leaves)
         self._check(step, total)
-        counts = self._update(step, progress, moment, infos)
+        counts = self._update(step, progress, schedule, infos)
         return {"loss": total, "gaussians": len(self.model), "progress": round(progress, 6), **counts}
 
-    def _backward(self, leaves: Leaves, place: int, background: Tensor | None, moment: Moment) -> tuple[Tensor, dict[str, Any]]:
+    def _backward(
+        self, leaves: Leaves, place: int, background: Tensor | None, schedule: ScheduleState
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Add the gradients of one view's part of the loss."""
-        view = self.views.get(place, moment.factor)
+        view = self.views.get(place, schedule.factor)
         viewmat, pose, exposure = self.viewmats[place], None, None
         if self.poses is not None:
             pose = self.poses.leaf(place)
             viewmat = se3.exp(pose) @ viewmat
-        image = render(
-            leaves, viewmat, view.K, view.size, background, moment.sh_degree, self.config,
-            with_distortion=moment.with_distortion, with_normals=moment.with_normals,
+        rendered = render(
+            leaves, viewmat, view.K, view.size, background, schedule.sh_degree, self.config,
+            with_distortion=schedule.with_distortion, with_normals=schedule.with_normals,
         )  # fmt: skip
         if self.exposures is not None:
             exposure = self.exposures.leaf(place)
-            image.image = exposed(image.image, exposure.view(3, 4))
-        loss = self._loss(image, view, background) / self.config.batch_size
-        self.strategy.before_backward(image.info)
+            rendered.image = exposed(rendered.image, exposure.view(3, 4))
+        loss = self._loss(rendered, view, background) / self.config.batch_size
+        self.strategy.before_backward(rendered.info)
         loss.backward()
         for parameters, leaf in ((self.poses, pose), (self.exposures, exposure)):
             if parameters is not None and leaf is not None:
                 parameters.collect(place, leaf)
-        return loss.detach(), image.info
+        return loss.detach(), rendered.info
 
-    def _loss(self, picture: Picture, view: TrainingView, background: Tensor | None) -> Tensor:
+    def _loss(self, rendered: RenderedView, view: TrainingView, background: Tensor | None) -> Tensor:
         target, weights = view.image, self.config.loss
         if view.alpha is not None and background is not None:
             target = target + (1 - view.alpha) * background
-        loss = losses.photometric(picture.image, target, weights.ssim, view.mask)
-        if picture.distortions is not None and weights.distortion > 0:
-            loss = loss + weights.distortion * losses.distortion_loss(picture.distortions, view.mask)
-        if picture.normals is not None and picture.surface_normals is not None:
-            maps = (picture.normals, picture.surface_normals, picture.alphas)
+        loss = losses.photometric(rendered.image, target, weights.ssim, view.mask)
+        if rendered.distortions is not None and weights.distortion > 0:
+            loss = loss + weights.distortion * losses.distortion_loss(rendered.distortions, view.mask)
+        if rendered.normals is not None and rendered.surface_normals is not None:
+            maps = (rendered.normals, rendered.surface_normals, rendered.alphas)
             loss = loss + weights.normal * losses.normal_consistency_loss(*maps, view.mask)
         for extra, weight in self.extra:
-            loss = loss + weight * extra(picture.image, target, view.mask)
+            loss = loss + weight * extra(rendered.image, target, view.mask)
         return loss
 
     def _sum_over_group(self, total: Tensor, leaves: Leaves) -> None:
@@ -161,15 +163,15 @@ class Trainer:
             if parameters is not None:
                 parameters.drop()
 
-    def _update(self, step: int, progress: float, moment: Moment, infos: list[dict[str, Any]]) -> dict[str, int]:
+    def _update(self, step: int, progress: float, schedule: ScheduleState, infos: list[dict[str, Any]]) -> dict[str, int]:
         optimizer, rates = self.model.optimizer, self.config.rates
-        self.model.step(moment.means_rate)
+        self.model.step(schedule.means_lr)
         if self.poses is not None:
             self.poses.step(rates.poses * schedules.exponential_decay(progress, POSE_FINAL))
         if self.exposures is not None:
             self.exposures.step(rates.exposures)
         info = infos[0] if self.config.strategy == "mcmc" else _joined(infos, self.config)
-        counts = self.strategy.after_step(step, optimizer.params, optimizer, info, moment.means_rate, progress=progress)
+        counts = self.strategy.after_step(step, optimizer.params, optimizer, info, schedule.means_lr, progress=progress)
         self.model.flatten()
         return counts
 
@@ -208,10 +210,10 @@ class Trainer:
             if parameters is not None:
                 parameters.load_state_dict(state[name])
 
-    def _moment(self, progress: float) -> Moment:
+    def _schedule(self, progress: float) -> ScheduleState:
         config, loss = self.config, self.config.loss
         is_2dgs = config.mode == "2dgs"
-        return Moment(
+        return ScheduleState(
             schedules.sh_degree(progress, config.sh_degree, config.sh_every),
             schedules.downscale_factor(progress, config.resolution_start, config.resolution_doublings),
             config.rates.means * schedules.exponential_decay(progress, config.rates.means_final),
