@@ -255,9 +255,9 @@ def character(*kinds: str, folder: Path | None = None, seeds: tuple[int, ...] = 
         row["p95_percent"] = float(errors.flatten().quantile(0.95))
         row["frame_percent"] = errors.mean(1).tolist()
         for camera in ("h0", "h1"):
-            seen = [image for image in found.evaluation.pictures if image.camera == camera]
-            row[f"{camera}_iou"] = sum(image.iou for image in seen) / len(seen)
-            row[f"{camera}_psnr"] = sum(image.psnr for image in seen) / len(seen)
+            seen = [view for view in found.evaluation.views if view.camera == camera]
+            row[f"{camera}_iou"] = sum(view.iou for view in seen) / len(seen)
+            row[f"{camera}_psnr"] = sum(view.psnr for view in seen) / len(seen)
         results[name] = {**row, **found.summary}
         print(name, row, flush=True)
     return results
@@ -292,7 +292,7 @@ def colored(vertices: Tensor, faces: Tensor) -> Mesh:
 
 def step() -> dict[str, Any]:
     """A step at 128 px on a ring of 2000 faces: 4 frames in 2 cameras, with all losses."""
-    mesh, results = colored(*shapes.torus(1.0, 0.35, 50, 20)), {"faces": 2000, "pictures_a_step": 8}
+    mesh, results = colored(*shapes.torus(1.0, 0.35, 50, 20)), {"faces": 2000, "images_per_step": 8}
     for name, renderer, per_face in (("mesh", "mesh", 1), ("gaussians_k1", "gaussians", 1), ("gaussians_k6", "gaussians", 6)):
         config = AnimateConfig(renderer=renderer, per_face=per_face, coarse=1, grow=0.0)
         trainer = prepared(mesh, config)

@@ -1,6 +1,6 @@
 """Inverse rendering of a mesh from twelve images: its vertices with a known texture, and its texture with known vertices.
 
-python benchmarks/bench_inverse.py MESH.obj [--steps 300] [--size 256] [--picture OUT.png]
+python benchmarks/bench_inverse.py MESH.obj [--steps 300] [--size 256] [--image OUT.png]
 """
 
 import argparse
@@ -147,7 +147,7 @@ def recover_texture(stage: Stage, steps: int, texels: int = 256) -> tuple[dict[s
     return results, (target, *drawn, truth, shown)
 
 
-def picture(
+def comparison(
     stage: Stage, shapes: tuple[Tensor, ...], textures: tuple[Tensor, ...], views: tuple[int, ...] = (1, 5, 9)
 ) -> Tensor:
     """Rows: target, start and result of two views, on white; shapes on the left, textures on the right."""
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("mesh", type=Path, help=".obj with uvs")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--size", type=int, default=256, help="width and height of the images [px]")
-    parser.add_argument("--picture", type=Path, help=".png of target, start and result")
+    parser.add_argument("--image", type=Path, help=".png of target, start and result")
     add_options(parser)
     options = parser.parse_args()
     if not options.busy:
@@ -179,8 +179,8 @@ def main() -> None:
         print("vertices:", shape)
         board, textures = recover_texture(stage, options.steps)
         print("texture:", board)
-    if options.picture:
-        write_image(options.picture, picture(stage, shapes, textures))
+    if options.image:
+        write_image(options.image, comparison(stage, shapes, textures))
     results = {"mesh": options.mesh.name, "views": VIEWS, "size": options.size, "modes": MODES, "amplitude": AMPLITUDE}
     write("inverse", {**results, "vertices": shape, "texture": board}, load.share)
 

@@ -103,12 +103,12 @@ def speed(mesh: Mesh) -> dict[str, Any]:
     """Image and gradients at 256x256, and the image only."""
     ours = Ours(mesh, 256)
     target = ours.target[0].double().numpy()
-    calls: dict[str, Callable[[], Any]] = {"vision3d step": ours.step, "vision3d picture": ours.forward}
+    calls: dict[str, Callable[[], Any]] = {"vision3d step": ours.step, "vision3d image": ours.forward}
     calls["vision3d fragments"] = ours.fragments
     calls["vision3d step, separate operations"] = functools.partial(ours.step, in_steps=True)
     deodr = available(lambda: Deodr(mesh, ours.colors, ours.viewmat, ours.K, 256))
     if deodr:
-        calls |= {"deodr step": lambda: deodr.step(target), "deodr picture": deodr.forward}
+        calls |= {"deodr step": lambda: deodr.step(target), "deodr image": deodr.forward}
         calls["deodr step, compiled part"] = lambda: deodr.raster_step(target)
     rays = {"open3d": available(lambda: Open3d(mesh, ours.viewmat, ours.K, 256))}
     rays["mitsuba"] = available(lambda: Mitsuba(mesh, ours.viewmat, ours.K, 256))
@@ -120,7 +120,7 @@ def speed(mesh: Mesh) -> dict[str, Any]:
     }
     ratios = {}
     for name in times:
-        kind = {"step": "step", "picture": "picture"}.get(name.split(",")[0].split()[-1], "fragments")
+        kind = {"step": "step", "image": "image"}.get(name.split(",")[0].split()[-1], "fragments")
         if not name.startswith("vision3d"):
             ratios[name] = {key: times[name][key] / times[f"vision3d {kind}"][key] for key in ("min", "median")}
     return {
@@ -142,7 +142,7 @@ def many_faces() -> dict[str, Any]:
         torch.set_num_threads(threads)
         found[f"{threads} threads"] = {
             name: {"cpu_s": cpu_times(call, repeats=15), "wall_s": wall_times(call, repeats=15)}
-            for name, call in (("fragments", ours.fragments), ("picture", ours.forward))
+            for name, call in (("fragments", ours.fragments), ("image", ours.forward))
         }
     torch.set_num_threads(1)
     peers = {"open3d": available(lambda: Open3d(ours.mesh, ours.viewmat, ours.K, 512))}
@@ -194,7 +194,7 @@ def gradients(mesh: Mesh) -> dict[str, Any]:
         edge = torch.zeros(mesh.num_vertices, dtype=torch.bool)
         edge[mesh.faces[torch.from_numpy(deodr.scene.scene_2d.edgeflags).any(1)].flatten()] = True
         found["to deodr"] = {
-            "picture, mean absolute difference": float((torch.from_numpy(deodr.forward()) - image).abs().mean()),
+            "image, mean absolute difference": float((torch.from_numpy(deodr.forward()) - image).abs().mean()),
             "cosine by colors": cosine(leaves[1].grad, other_colors),
             "cosine by places, vertices off outlines": cosine(mine[~edge], other[~edge]),
             "cosine by places, vertices of outlines": cosine(mine[edge], other[edge]),

@@ -45,8 +45,8 @@ session.request()
 session.loop.wait()
 session.close()
 first, whole = seen[0], next(one for one in seen if one[2])
-after = {"first_picture_s": first[0] - imported[0], "first_picture_cpu_s": first[1] - imported[1],
-         "whole_picture_s": whole[0] - imported[0], "whole_picture_cpu_s": whole[1] - imported[1]}
+after = {"first_image_s": first[0] - imported[0], "first_image_cpu_s": first[1] - imported[1],
+         "full_image_s": whole[0] - imported[0], "full_image_cpu_s": whole[1] - imported[1]}
 print(json.dumps({"imports_s": imported[0] - started[0], "imports_cpu_s": imported[1] - started[1], "after_imports": after,
                   "process_s": whole[0] - started[0], "process_cpu_s": whole[1],
                   "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
@@ -113,7 +113,7 @@ def steady_hand(path: Path, start: FreeCamera) -> dict[str, Any]:
     }
 
 
-def first_picture(path: Path, threads: int) -> dict[str, Any]:
+def first_image(path: Path, threads: int) -> dict[str, Any]:
     """In a separate process: imports, the first (coarse) image and the full one of a file."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)}
     runs = []
@@ -137,8 +137,8 @@ def main() -> None:
     torch.set_num_threads(2)
     results: dict[str, Any] = {"window": f"{SIZE[0]}x{SIZE[1]}", "threads": 2}
     with ForeignLoad() as load, tempfile.TemporaryDirectory() as folder:
-        results["first_picture"] = first_picture(options.file, 2)
-        print(results["first_picture"])
+        results["first_image"] = first_image(options.file, 2)
+        print(results["first_image"])
         person = GaussianScene.load(options.file)
         person = person[torch.linspace(0, person.num_gaussians - 1, COUNT).long()]
         up, middle = torch.tensor([0.0, -1.0, 0.0]), person.means.median(0).values

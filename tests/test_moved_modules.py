@@ -5,6 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from vision3d.stages.animate import Footage
+from vision3d.stages.animate.dynamic.evaluation import MotionEvaluation
+from vision3d.stages.simulate import Frame
 
 
 @pytest.mark.parametrize(
@@ -17,6 +22,9 @@ import pytest
         ("physics", "simulate"),
         ("physics.particles", "simulate.world.particles"),
         ("physics.reference.mpm", "simulate.engines.mpm"),
+        ("animate.static.pictures", "animate.static.images"),
+        ("animate.rig.pictures", "animate.rig.images"),
+        ("simulate.output.course", "simulate.output.plots"),
     ],
 )
 def test_old_names_of_stages_are_the_same_modules(old, new):
@@ -30,6 +38,8 @@ def test_old_names_of_stages_are_the_same_modules(old, new):
         ("scene.retarget", "optim.motion.retarget"),
         ("optim.evaluation", "training.evaluation"),
         ("stages.mesh.atlas", "render.baking.atlas"),
+        ("render.meshes.pictures", "render.meshes.drawing"),
+        ("viewer.picture", "viewer.drawing"),
     ],
 )
 def test_old_names_are_the_same_modules(old, new):
@@ -73,3 +83,16 @@ def test_old_names_of_types_are_the_same_types(package, old, new):
     module = importlib.import_module(package)
     with pytest.warns(DeprecationWarning, match=f"{old} is now {package}.{new}"):
         assert getattr(module, old) is getattr(module, new)
+
+
+def test_old_names_of_attributes_have_the_same_values():
+    frame = Frame(0, 0.0, {}, {"steps": 3.0})
+    with pytest.warns(DeprecationWarning, match="Frame.figures is now Frame.metrics"):
+        assert frame.figures is frame.metrics
+    images, times = torch.zeros(2, 4, 4, 4, dtype=torch.uint8), torch.arange(2, dtype=torch.float64)
+    footage = Footage(images, None, ("camera", "camera"), torch.arange(2), times)
+    with pytest.warns(DeprecationWarning, match="Footage.pictures is now Footage.images"):
+        assert footage.pictures is footage.images
+    evaluation = MotionEvaluation((), 0)
+    with pytest.warns(DeprecationWarning, match="MotionEvaluation.pictures is now MotionEvaluation.views"):
+        assert evaluation.pictures is evaluation.views

@@ -49,7 +49,7 @@ def test_a_pose(cli, glb, tmp_path):
     assert code == 0, err
     assert "a still pose of 642 vertices on 3 joints by dqs" in text and "now open" in text
     assert {path.name for path in out.iterdir()} == {
-        "config.yaml", "figures", "frames.zarr", "inputs.yaml", "picture.png", "report.html", "rig.glb", "summary.json",
+        "config.yaml", "figures", "frames.zarr", "inputs.yaml", "image.png", "report.html", "rig.glb", "summary.json",
         "video.mp4",
     }  # fmt: skip
     assert "data:image/png" in (out / "report.html").read_text()

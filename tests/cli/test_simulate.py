@@ -42,7 +42,7 @@ def test_a_scene_becomes_frames_a_video_and_a_report(cli, scene_file, tmp_path):
         torch.testing.assert_close(ply.covars, moving.frame(index).covars, atol=1e-7, rtol=1e-3)
     assert len(Cameras.load(out / "cameras.json")) == 1 and Cameras.load(out / "cameras.json").width == 96
     page = (out / "report.html").read_text("utf-8")
-    assert 'alt="course"' in page and 'alt="frames"' in page and "<video" in page
+    assert 'alt="energies"' in page and 'alt="frames"' in page and "<video" in page
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     wanted = {
         "kinetic_J",

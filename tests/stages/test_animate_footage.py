@@ -23,9 +23,9 @@ def test_one_folder_per_camera(tmp_path):
     assert found.size == (32, 32) and found.camera_names == want.camera_names
     assert torch.equal(found.frames, want.frames)
     torch.testing.assert_close(found.times, want.times)
-    opaque = want.pictures[..., 3] > 0
-    assert torch.equal(found.pictures[..., 3], want.pictures[..., 3])
-    assert int((found.pictures[opaque].int() - want.pictures[opaque].int()).abs().max()) <= 1
+    opaque = want.images[..., 3] > 0
+    assert torch.equal(found.images[..., 3], want.images[..., 3])
+    assert int((found.images[opaque].int() - want.images[opaque].int()).abs().max()) <= 1
     torch.testing.assert_close(found.cameras.viewmats, want.cameras.viewmats, atol=1e-6, rtol=0)
 
 
@@ -33,7 +33,7 @@ def test_one_folder_of_images_sorted_by_number(tmp_path):
     clip = worm(frames=12, cameras=1)
     found = read_footage(clip.write(tmp_path), fps=12)
     assert found.cameras is None and len(found) == 12
-    assert torch.equal(found.pictures[..., 3], clip.footage().pictures[..., 3])  # 10.png after 9.png
+    assert torch.equal(found.images[..., 3], clip.footage().images[..., 3])  # 10.png after 9.png
     assert float(found.times[-1]) == pytest.approx(11 / 12)
     clip.cameras.save(tmp_path / "one.json")
     with_camera = read_footage(tmp_path, cameras=tmp_path / "one.json")
@@ -64,9 +64,9 @@ def test_images_are_downscaled_without_transparent_colors(tmp_path):
         write_image(tmp_path / f"{i}.png", image)
     found = read_footage(tmp_path, resolution=4)
     assert found.size == (4, 4)
-    is_seen = found.pictures[..., 3] > 0
-    assert bool((found.pictures[is_seen][:, :3] == torch.tensor([255, 0, 0])).all())
-    assert found.pictures[0, 1, 1, 3] == 191  # three quarters
+    is_seen = found.images[..., 3] > 0
+    assert bool((found.images[is_seen][:, :3] == torch.tensor([255, 0, 0])).all())
+    assert found.images[0, 1, 1, 3] == 191  # three quarters
     smaller, alphas = found.read(torch.tensor([0, 1]), 2)
     assert smaller.shape == (2, 2, 2, 3) and float(alphas[0].mean()) == pytest.approx(15 / 64, abs=1e-2)
 
@@ -90,21 +90,21 @@ def test_a_video_with_masks(tmp_path):
 
 def test_masks_next_to_images(tmp_path):
     clip = worm(frames=2, cameras=2)
-    clip.write(tmp_path / "pictures", alpha=False)
+    clip.write(tmp_path / "images", alpha=False)
     alphas = clip.footage().read(torch.arange(4))[1]
     for i, alpha in enumerate(alphas):
         write_image(tmp_path / "masks" / f"cam{i // 2}" / f"{i % 2}.png", (alpha > 0.5).float())
-    found = read_footage(tmp_path / "pictures", masks=tmp_path / "masks")
-    assert torch.equal(found.pictures[..., 3] > 127, alphas > 0.5)
+    found = read_footage(tmp_path / "images", masks=tmp_path / "masks")
+    assert torch.equal(found.images[..., 3] > 127, alphas > 0.5)
     (tmp_path / "masks" / "cam1" / "1.png").unlink()
     with pytest.raises(InputError, match=r"got 1 masks for the 2 frames of .*cam1; want one each"):
-        read_footage(tmp_path / "pictures", masks=tmp_path / "masks")
+        read_footage(tmp_path / "images", masks=tmp_path / "masks")
 
 
 def test_masks_of_images_in_another_order(tmp_path):
     """They are matched by name, and each camera has its own."""
     clip = worm(frames=3, cameras=2)
-    folder = clip.write(tmp_path / "pictures")
+    folder = clip.write(tmp_path / "images")
     names = ["cam0/0.png", "cam1/1.png", "cam0/2.png", "cam1/0.png"]
     for name in names:
         alpha = torch.zeros(32, 32)
@@ -118,7 +118,7 @@ def test_masks_of_images_in_another_order(tmp_path):
     )  # fmt: skip
     views.save(folder / "cameras.json")
     found = read_footage(folder, masks=tmp_path / "masks")
-    assert (found.pictures[..., 0, 3] == 255).sum(1).tolist() == [2, 5, 8, 11]
+    assert (found.images[..., 0, 3] == 255).sum(1).tolist() == [2, 5, 8, 11]
 
 
 def test_masks_counted_for_each_camera(tmp_path):
@@ -126,7 +126,7 @@ def test_masks_counted_for_each_camera(tmp_path):
     for name in ("cam0/a.png", "cam0/b.png", "cam0/c.png", "cam1/a.png"):
         write_image(tmp_path / "masks" / name, torch.ones(32, 32))
     with pytest.raises(InputError, match=r"got 3 masks for the 2 frames of .*cam0; want one each"):
-        read_footage(clip.write(tmp_path / "pictures"), masks=tmp_path / "masks")
+        read_footage(clip.write(tmp_path / "images"), masks=tmp_path / "masks")
 
 
 def test_masks_from_a_plain_background(tmp_path, caplog):
@@ -134,9 +134,9 @@ def test_masks_from_a_plain_background(tmp_path, caplog):
     with caplog.at_level("INFO", "vision3d"):
         found = read_footage(clip.write(tmp_path, alpha=False))
     assert "masks from the background color #ffffff" in caplog.text
-    want = clip.footage().pictures[..., 3] > 8  # pixels with any of the object differ from white
-    overlap = (found.pictures[..., 3] > 127) & want
-    assert int(overlap.sum()) >= 0.98 * int(want.sum()) and int((found.pictures[..., 3] > 127).sum()) <= 1.02 * int(want.sum())
+    want = clip.footage().images[..., 3] > 8  # pixels with any of the object differ from white
+    overlap = (found.images[..., 3] > 127) & want
+    assert int(overlap.sum()) >= 0.98 * int(want.sum()) and int((found.images[..., 3] > 127).sum()) <= 1.02 * int(want.sum())
 
 
 def test_unsuitable_backgrounds():
@@ -260,11 +260,11 @@ def test_larger_images_are_cropped_to_the_object(tmp_path):
     far.cameras.Ks[:, :2, 2] = torch.tensor([30.0, 60.0])  # off-center
     footage = read_footage(far.write(tmp_path / "rig"), resolution=32)
     assert max(footage.size) == 32 and footage.cameras is not None
-    masks = footage.pictures[..., 3] > 127
+    masks = footage.images[..., 3] > 127
     _, alphas = MeshPainter.of(clip.mesh).paint(clip.vertices, footage.frames, replace(footage.cameras, names=None, times=None))
     assert mask_iou(alphas > 0.5, masks) > 0.9
     whole = read_footage(tmp_path / "rig")
     assert whole.size == (96, 96)
-    assert masks.float().mean() > 2 * (whole.pictures[..., 3] > 127).float().mean()
+    assert masks.float().mean() > 2 * (whole.images[..., 3] > 127).float().mean()
     # A mask that fills the image leaves nothing to crop.
     assert Crop.around([torch.ones(8, 8)], ["a"]) is None and Crop.around([torch.zeros(8, 8)], ["a"]) is None

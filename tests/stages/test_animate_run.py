@@ -163,7 +163,7 @@ def test_the_graph_of_a_checkpoint_is_used_on_resume(tmp_path, monkeypatch):
 def test_a_run_is_resumed_only_with_the_same_clip_and_mesh(tmp_path):
     clip = worm(frames=3, cameras=1)
     fitted(clip, FEW, run_folder=tmp_path)
-    with pytest.raises(ConfigError, match=r"cannot resume .*, which is a run on a Footage \(3 pictures\), with a Footage"):
+    with pytest.raises(ConfigError, match=r"cannot resume .*, which is a run on a Footage \(3 images\), with a Footage"):
         fitted(worm(frames=4, cameras=1), FEW, run_folder=RunFolder.create(tmp_path, FEW, resume=True))
     other = clip.mesh.crop(torch.arange(clip.mesh.num_faces) > 40)
     folder = RunFolder.create(tmp_path, FEW, resume=True)
@@ -198,7 +198,7 @@ def test_a_default_camera_is_placed():
     points = clip.mesh.vertices @ view.viewmats[0, :3, :3].mT + view.viewmats[0, :3, 3]
     pixels = points @ view.Ks[0].mT
     pixels = pixels[:, :2] / pixels[:, 2:]
-    rows = (footage.pictures[0, ..., 3] > 127).nonzero().float()
+    rows = (footage.images[0, ..., 3] > 127).nonzero().float()
     # It looks from the front, the true camera from slightly above.
     torch.testing.assert_close(pixels.amin(0).flip(0), rows.amin(0), atol=2.5, rtol=0)
     torch.testing.assert_close(pixels.amax(0).flip(0), rows.amax(0) + 1, atol=2.5, rtol=0)
@@ -270,7 +270,7 @@ def test_no_frame_needs_to_show_the_rest_pose(caplog):
     later = given.frames > 0
     names = tuple(name for name, keep in zip(given.camera_names, later.tolist()) if keep)
     cameras = replace(given.cameras[later], names=None)
-    footage = Footage(given.pictures[later], cameras, names, given.frames[later] - 1, clip.times[1:])
+    footage = Footage(given.images[later], cameras, names, given.frames[later] - 1, clip.times[1:])
     config = replace(FEW, steps=60)
     fixed = animate(replace(config, reference=0), footage, clip.mesh, progress=silent)
     assert "does not cover the mask of frame 0, which should be the rest pose (IoU 0." in caplog.text

@@ -197,9 +197,9 @@ def test_no_test_digit_is_used_for_training(tmp_path):
     data = load_data(tmp_path, config)
     assert len(data.train) == 40 and len(data.centred) == 20 and len(data.test) == 40
     rows = {row.numpy().tobytes() for row in data.train.images}
-    sources = data.test.pictures.padded[data.test.pictures.sources]
+    sources = data.test.digits.padded[data.test.digits.sources]
     assert not any(row.numpy().tobytes() in rows for row in sources)
-    assert torch.equal(data.test.pictures.padded, data.centred.images)
+    assert torch.equal(data.test.digits.padded, data.centred.images)
     assert data.test.is_generated
     with pytest.raises(InputError, match="training digits, fewer than a batch of 64"):
         load_data(tmp_path, AffnistConfig(test_digits=20))

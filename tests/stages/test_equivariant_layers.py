@@ -44,7 +44,7 @@ def gaussian(points, covariance):
 
 SIZE, EXTENT = 31, 4.0  # kernel grid: cells of 8/31
 KERNEL_COV = torch.tensor([[0.30, 0.05], [0.05, 0.20]], dtype=F64)
-PICTURE_COV = torch.tensor([[0.5, -0.1], [-0.1, 0.4]], dtype=F64)
+IMAGE_COV = torch.tensor([[0.5, -0.1], [-0.1, 0.4]], dtype=F64)
 MAPS = torch.tensor([[[2.0, 0], [0, 2]], [[1.2, 0.3], [-0.2, 0.9]], [[0.8, 0.0], [0.5, 1.3]]], dtype=F64)
 
 
@@ -71,7 +71,7 @@ def analytic_kernel(monkeypatch, swap_determinants=False):
     monkeypatch.setattr(layers, "build_kernel", build)
 
 
-def picture_grid(side=81):
+def image_grid(side=81):
     along = (torch.arange(side, dtype=F64) - (side - 1) / 2) * (2 * EXTENT / SIZE)
     y, x = torch.meshgrid(along, along, indexing="ij")
     return torch.stack([x, y], -1)
@@ -85,10 +85,10 @@ def worst(found, exact, margin=SIZE // 2):
 def test_lift_of_a_gaussian(monkeypatch):
     """A Gaussian image and kernel give N(x; 0, Sigma_f + h Sigma_k h^T) at every h."""
     analytic_kernel(monkeypatch)
-    grid, samples = picture_grid(), samples_of(MAPS)
+    grid, samples = image_grid(), samples_of(MAPS)
     layer = LiftConv("gl2", 1, 1, SIZE, extent=EXTENT, padding=SIZE // 2).double()
-    found = layer(gaussian(grid, PICTURE_COV[None])[None], samples)[0, 0]
-    exact = gaussian(grid, PICTURE_COV + MAPS @ KERNEL_COV @ MAPS.mT)
+    found = layer(gaussian(grid, IMAGE_COV[None])[None], samples)[0, 0]
+    exact = gaussian(grid, IMAGE_COV + MAPS @ KERNEL_COV @ MAPS.mT)
     assert worst(found, exact) < 1e-3
     plain = found * samples.determinants()[:, None, None]  # control: without the division by det h
     assert worst(plain, exact) > 0.1
@@ -100,12 +100,12 @@ def test_group_convolution_of_gaussians(monkeypatch, group):
     maps = MAPS if group == "gl2" else MAPS / torch.linalg.det(MAPS).sqrt()[:, None, None]
     inputs = samples_of(maps, group, torch.tensor([0.7, 1.1, 1.6], dtype=F64))
     outputs = samples_of(so2.exp(torch.tensor([0.3, -1.0, 2.0], dtype=F64)) @ maps.flip(0), group)
-    grid = picture_grid()
-    features = (gaussian(grid, PICTURE_COV[None]) * on_group(inputs.log_p)[:, None, None])[None, None]
+    grid = image_grid()
+    features = (gaussian(grid, IMAGE_COV[None]) * on_group(inputs.log_p)[:, None, None])[None, None]
     h, g = outputs.matrices(), inputs.matrices()
     relative = on_group(polar2(outputs.inverses()[:, None] @ g[None])[0])
     scale = (relative * inputs.weights * on_group(inputs.log_p) / torch.linalg.det(g)).mean(1)
-    exact = gaussian(grid, PICTURE_COV + h @ KERNEL_COV @ h.mT) * (torch.linalg.det(h) * scale)[:, None, None]
+    exact = gaussian(grid, IMAGE_COV + h @ KERNEL_COV @ h.mT) * (torch.linalg.det(h) * scale)[:, None, None]
     layer = GroupConv(group, 1, 1, SIZE, extent=EXTENT, padding=SIZE // 2).double()
 
     def error(swap):
@@ -119,11 +119,11 @@ def test_group_convolution_of_gaussians(monkeypatch, group):
 
 def test_projection_of_gaussians(monkeypatch):
     analytic_kernel(monkeypatch)
-    inputs, grid = samples_of(MAPS, weights=torch.tensor([0.7, 1.1, 1.6], dtype=F64)), picture_grid()
-    features = (gaussian(grid, PICTURE_COV[None]) * on_group(inputs.log_p)[:, None, None])[None, None]
+    inputs, grid = samples_of(MAPS, weights=torch.tensor([0.7, 1.1, 1.6], dtype=F64)), image_grid()
+    features = (gaussian(grid, IMAGE_COV[None]) * on_group(inputs.log_p)[:, None, None])[None, None]
     g = inputs.matrices()
     scale = inputs.weights * on_group(inputs.log_p) / 3
-    exact = (gaussian(grid, PICTURE_COV + g @ KERNEL_COV @ g.mT) * scale[:, None, None]).sum(0)
+    exact = (gaussian(grid, IMAGE_COV + g @ KERNEL_COV @ g.mT) * scale[:, None, None]).sum(0)
     layer = ProjectConv("gl2", 1, 1, SIZE, extent=EXTENT, padding=SIZE // 2).double()
     assert worst(layer(features, inputs)[0, 0], exact) < 1e-3
 

@@ -31,8 +31,8 @@ FEW = StaticConfig(
 )  # fmt: skip
 
 
-def reference(path, picture):
-    write_image(path, picture)
+def reference(path, image):
+    write_image(path, image)
     return reference_images(path, ReferenceView(), Orbit.unit("auto"), path.parent)
 
 

@@ -167,7 +167,7 @@ def test_only_selected_and_opaque_gaussians_move():
     moves = (frames[1].channels["means"] - scene.means)[:, 2]
     is_moving = half.mask(scene.means) & (torch.arange(300) >= 100)
     torch.testing.assert_close(moves, 3.0 * is_moving, atol=1e-6, rtol=0)
-    assert frames[1].figures == {"points": 4.0 * int(is_moving.sum()), "largest_move_m": pytest.approx(9.0)}
+    assert frames[1].metrics == {"points": 4.0 * int(is_moving.sum()), "largest_move_m": pytest.approx(9.0)}
     assert frames[0].time == 0.0 and torch.equal(frames[0].channels["means"], scene.means)
 
 

@@ -21,7 +21,7 @@ from vision3d.io.video import read_video
 from vision3d.render.camera_paths import path_cameras
 from vision3d.scene import FrameSequence, GaussianScene, Mesh, MeshGaussians, Motion, Skeleton, SkinnedMesh
 from vision3d.stages.animate import RigConfig, play_skin
-from vision3d.stages.animate.rig.pictures import orbit
+from vision3d.stages.animate.rig.images import orbit
 
 CREATURE = Path(str(resources.files("vision3d") / "assets" / "creature" / "creature.glb"))
 SMALL = {"video_size": (64, 48), "frames": 3}
@@ -83,7 +83,7 @@ def test_files_of_a_clip_reproduce_it(tmp_path):
         video = read_video(tmp_path / method / "video.mp4")
         assert (video.width, video.height, len(list(video))) == (64, 48, 9)
         assert (tmp_path / method / "figures" / "frames.png").is_file()
-        assert not (tmp_path / method / "picture.png").exists()
+        assert not (tmp_path / method / "image.png").exists()
     assert len(SkinnedMesh.load(tmp_path / "lbs" / "rig.glb")) == 3
 
 
@@ -108,7 +108,7 @@ def test_files_of_a_pose(tmp_path):
     new = SkinnedMesh.load(tmp_path / "rig.glb")
     torch.testing.assert_close(new.posed(None, [0.0])[0], result.skin.mesh.vertices, rtol=0, atol=1e-5)
     assert [clip.name for clip in new.clips] == ["wave", "still"]
-    image = torch.as_tensor(read_image(tmp_path / "picture.png"))
+    image = torch.as_tensor(read_image(tmp_path / "image.png"))
     assert image.shape == (48, 64, 3) and image.amin() < 0.9 < image.amax()
     assert len(list(read_video(tmp_path / "video.mp4"))) == 3
     assert isinstance(FrameSequence.load(tmp_path / "frames.zarr").base, MeshGaussians)
@@ -120,9 +120,9 @@ def test_one_video_per_given_camera(tmp_path):
     run(RigConfig(fps=4), skin, tmp_path / "clip", cameras=replace(cameras, names=("left.png", "right.png")))
     assert sorted(path.name for path in (tmp_path / "clip").glob("*.mp4")) == ["video_left.mp4", "video_right.mp4"]
     run(RigConfig(pose=("joint_1=0,0,1",)), skin, tmp_path / "still", cameras=cameras[:1])
-    assert (tmp_path / "still" / "picture.png").is_file() and not (tmp_path / "still" / "video.mp4").exists()
+    assert (tmp_path / "still" / "image.png").is_file() and not (tmp_path / "still" / "video.mp4").exists()
     run(RigConfig(pose=("joint_1=0,0,1",)), skin, tmp_path / "stills", cameras=cameras)
-    assert len(list((tmp_path / "stills").glob("picture_*.png"))) == 2
+    assert len(list((tmp_path / "stills").glob("image_*.png"))) == 2
 
 
 def test_the_camera_sees_all_of_every_frame():

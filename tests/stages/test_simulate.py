@@ -47,11 +47,11 @@ def test_a_scene_falls_according_to_its_size(up, size):
     for frame in frames_of(scene, config):
         shift = (frame.channels["means"] - scene.means).double() * meters
         direction = torch.tensor(up).double() / math.sqrt(sum(c * c for c in up))
-        late = 9.81 * frame.time * frame.figures["dt_s"] / 2  # symplectic Euler is half a step ahead
+        late = 9.81 * frame.time * frame.metrics["dt_s"] / 2  # symplectic Euler is half a step ahead
         assert (shift @ direction + 9.81 * frame.time**2 / 2).abs().max() < 1.01 * late + 1e-5
         assert (shift - (shift @ direction)[:, None] * direction).abs().max() < 1e-5
         torch.testing.assert_close(frame.channels["covar_factors"], rest.channels["covar_factors"], atol=1e-6, rtol=1e-4)
-        assert frame.figures["height_m"] == pytest.approx(float((shift @ direction).mean()), abs=1e-5)
+        assert frame.metrics["height_m"] == pytest.approx(float((shift @ direction).mean()), abs=1e-5)
 
 
 @pytest.mark.parametrize("floor_kind", ["separate", "sticky"])
@@ -62,13 +62,13 @@ def test_a_cube_of_jelly_bounces_without_gaining_energy(floor_kind):
     floor = -0.2 - 0.25 * 0.4
     lowest = torch.stack([frame.channels["means"][:, 2].min() for frame in frames])
     assert floor - 0.4 / 5 < lowest.min() < floor + 0.4 / 5  # within a cell of the floor
-    assert all(frame.figures["kept"] == 0 for frame in frames)
-    total = torch.tensor([sum(f.figures[name] for name in ("kinetic_J", "elastic_J", "potential_J")) for f in frames])
-    given = max(frame.figures["kinetic_J"] for frame in frames)
+    assert all(frame.metrics["kept"] == 0 for frame in frames)
+    total = torch.tensor([sum(f.metrics[name] for name in ("kinetic_J", "elastic_J", "potential_J")) for f in frames])
+    given = max(frame.metrics["kinetic_J"] for frame in frames)
     assert total.diff().max() < 1e-3 * given
     assert total[0] - total[-1] > 0.2 * given  # the affine transfers damp
-    assert max(frame.figures["elastic_J"] for frame in frames) > given  # gravity does work while it is compressed
-    heights = torch.tensor([frame.figures["height_m"] for frame in frames])
+    assert max(frame.metrics["elastic_J"] for frame in frames) > given  # gravity does work while it is compressed
+    heights = torch.tensor([frame.metrics["height_m"] for frame in frames])
     lowest = int(heights.argmin())
     assert heights[lowest:].max() - heights[lowest] > 0.4 * 0.25 * 0.4  # it rebounds by more than 0.4 of its drop
     shapes = [frame.channels["covar_factors"] for frame in frames]
@@ -152,7 +152,7 @@ def test_simulating_a_tenth_moves_all():
     config = replace(QUICK, cells=5, frames=8, fps=20.0, drop=0.2)
     whole = frames_of(scene, config)[-1]
     few = frames_of(scene, replace(config, max_particles=len(scene) // 10))[-1]
-    assert few.figures["particles"] == len(scene) // 10
+    assert few.metrics["particles"] == len(scene) // 10
     error = (few.channels["means"] - whole.channels["means"]).norm(dim=-1) * 5
     moved = (whole.channels["means"] - scene.means).norm(dim=-1) * 5
     assert moved.min() > 0.9
@@ -164,7 +164,7 @@ def test_transparent_gaussians_follow():
     logits = scene.opacity_logits.clone()
     logits[::3] = -6.0
     frame = frames_of(replace(scene, opacity_logits=logits), replace(QUICK, cells=3))[-1]
-    assert frame.figures["particles"] == 144
+    assert frame.metrics["particles"] == 144
     fall = (frame.channels["means"] - scene.means)[:, 2]
     assert fall.std() < 1e-4 and fall.mean() < -0.05
 

@@ -367,7 +367,7 @@ def test_impulses_act_at_their_time():
     for index in (3, 4):
         want = torch.tensor([2.0 * (index / 20 - 0.12), 0.0, 0.0])
         torch.testing.assert_close(shifts[index], want.expand_as(shifts[index]), atol=1e-4, rtol=0)
-    work = frames_of(scene, replace(config, cells=6))[-1].figures["work_J"]
+    work = frames_of(scene, replace(config, cells=6))[-1].metrics["work_J"]
     mass = float(set_up(scene, replace(config, cells=6)).particles.mass.sum())
     assert work == pytest.approx(mass * 2.0**2 / 2, rel=1e-4)
 
@@ -387,7 +387,7 @@ def test_wind_blows_in_its_box():
     speed = 5.0 * (1 - math.exp(-2.0 * frame.time))
     way = 5.0 * frame.time - speed / 2.0
     ahead = float(shift[:216].mean()) - way  # symplectic Euler is half a step ahead
-    assert ahead == pytest.approx(speed * frame.figures["dt_s"] / 2, rel=0.1) and shift[216:].abs().max() < 1e-5
+    assert ahead == pytest.approx(speed * frame.metrics["dt_s"] / 2, rel=0.1) and shift[216:].abs().max() < 1e-5
 
 
 def test_keyframes_become_continuous_boundaries():
@@ -531,7 +531,7 @@ def test_simulating_a_tenth_moves_all(grouping):
     scene = cube(side=16)
     config = replace(PLAIN, cells=5, frames=8, fps=20.0, drop=0.2, grouping=grouping)
     whole, few = frames_of(scene, config)[-1], frames_of(scene, replace(config, share=0.1))[-1]
-    assert few.figures["particles"] == pytest.approx(len(scene) / 10, rel=0.25 if grouping == "hierarchy" else 0.01)
+    assert few.metrics["particles"] == pytest.approx(len(scene) / 10, rel=0.25 if grouping == "hierarchy" else 0.01)
     error = (few.channels["means"] - whole.channels["means"]).norm(dim=-1) * 5
     moved = (whole.channels["means"] - scene.means).norm(dim=-1) * 5
     assert moved.min() > 0.9
@@ -658,7 +658,7 @@ def test_frames_of_a_mesh_are_drawn_at_any_scale(unit):
     ball = Mesh(unit * vertices, faces)
     config = SimulateConfig(frames=1, cells=8, up=(0.0, 0.0, 1.0), engine="native")
     moving, setup = simulate(config, ball).sequence, set_up(ball, config)
-    image = outputs._picture(moving, 0, setup, outputs._camera(moving, setup, (32, 24)))
+    image = outputs._render(moving, 0, setup, outputs._camera(moving, setup, (32, 24)))
     assert image[12, 16].max() < 0.95  # the sphere in front of the white background
 
 

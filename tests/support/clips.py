@@ -39,8 +39,8 @@ class Clip:
     def write(self, folder: Path, *, alpha: bool = True) -> Path:
         """Writes a folder of PNGs per camera and a cameras.json, for one camera only images; without alpha on white."""
         footage = self.footage()
-        for picture, name, frame in zip(footage.pictures, footage.camera_names, footage.frames.tolist()):
-            image = picture.float() / 255
+        for pixels, name, frame in zip(footage.images, footage.camera_names, footage.frames.tolist()):
+            image = pixels.float() / 255
             if not alpha:
                 image = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
             place = folder / name if len(self.cameras) > 1 else folder

@@ -33,9 +33,9 @@ def _eval(options: EvalClipsOptions, run_folder: "RunFolder", progress: Progress
 
 
 def _text(out: Path, results: Mapping[str, Any]) -> str:
-    from vision3d.stages.animate.evaluation.run import FIGURES
+    from vision3d.stages.animate.evaluation.run import METRICS
 
-    shown = [name for name in FIGURES if any(row[name] is not None for row in results["objects"])]
+    shown = [name for name in METRICS if any(row[name] is not None for row in results["objects"])]
     width = max(len("all objects"), *(len(row["object"]) for row in results["objects"]))
     lines = [" " * width + "".join(f"{name:>10}" for name in shown)]
     for row in (*results["objects"], {"object": "all objects", **results}):

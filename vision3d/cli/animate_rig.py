@@ -54,7 +54,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         line += f"; volume {results['smallest_volume']:.3f} to {results['largest_volume']:.3f} of the rest pose"
     names = {
         "video.mp4": "the video",
-        "picture.png": "the pose",
+        "image.png": "the pose",
         "rig.glb": "the pose as a new rest pose" if results["clip"] is None else "the clip, for any glTF viewer",
         "gaussians.ply": "the pose as splats",
         "frames.zarr": "the frames, for `vision3d view`",

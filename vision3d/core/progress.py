@@ -104,13 +104,13 @@ class TerminalProgress:
     def _show_bar(self, task: str, step: int, total: int, values: Mapping[str, SupportsFloat]) -> None:
         bars = self._bars = self._bars or self._new_bars()
         if task not in self._ids:
-            self._ids[task] = bars.add_task(task, total=total, figures="")
+            self._ids[task] = bars.add_task(task, total=total, metrics="")
             bars.start()
         now = time.monotonic()
         # Reading a value may wait for the device, so the display is updated only a few times per second.
         if step >= total or now - self._shown.get(task, -math.inf) >= 0.1:
             self._shown[task] = now
-            bars.update(self._ids[task], completed=step, total=total, figures="  ".join(_texts(values)))
+            bars.update(self._ids[task], completed=step, total=total, metrics="  ".join(_texts(values)))
 
     def _new_bars(self) -> "rich.progress.Progress":
         from rich import progress
@@ -120,7 +120,7 @@ class TerminalProgress:
             progress.TextColumn("{task.description}"),
             progress.BarColumn(bar_width=24),
             progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[figures]}"),
+            progress.TextColumn("{task.fields[metrics]}"),
             progress.TimeElapsedColumn(),
             progress.TextColumn("left"),
             progress.TimeRemainingColumn(),

@@ -14,8 +14,16 @@ _PHYSICS = {
     "setup": "setup.builder",
     "frame": "output.frame",
 }
+_IMAGES = {
+    "animate.rig.pictures": "animate.rig.images",
+    "animate.static.pictures": "animate.static.images",
+    "equivariant.pictures": "equivariant.images",
+    "rotation.pictures": "rotation.plots",
+    "simulate.output.course": "simulate.output.plots",
+}
 
 move_modules(
     {f"{__name__}.{old}": f"{__name__}.{new}" for old, new in _OLD.items()}
     | {f"{__name__}.physics.{old}": f"{__name__}.simulate.{new}" for old, new in _PHYSICS.items()}
+    | {f"{__name__}.{old}": f"{__name__}.{new}" for old, new in _IMAGES.items()}
 )

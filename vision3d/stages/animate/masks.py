@@ -14,7 +14,7 @@ _MAX_DOUBT = 0.05
 
 
 def mask_of_background(
-    pictures: Sequence[Float[Tensor, "h w 3"]],
+    images: Sequence[Float[Tensor, "h w 3"]],
 ) -> tuple[list[Float[Tensor, "h w 1"]] | None, str]:
     """Masks by the color at the border of all images.
 
@@ -25,12 +25,12 @@ def mask_of_background(
     """
     from scipy.ndimage import label
 
-    borders = torch.cat([torch.cat([p[0], p[-1], p[:, 0], p[:, -1]]) for p in pictures])
+    borders = torch.cat([torch.cat([p[0], p[-1], p[:, 0], p[:, -1]]) for p in images])
     color = borders.median(0).values
     if float((borders - color).abs().max()) > _SAME:
         return None, "the border has several colors"
     masks = []
-    for image in pictures:
+    for image in images:
         distance = (image - color).abs().amax(-1)
         groups = torch.from_numpy(cast(tuple[Any, int], label((distance <= _SAME).numpy()))[0])
         outer = torch.cat([groups[0], groups[-1], groups[:, 0], groups[:, -1]]).unique()

@@ -17,18 +17,18 @@ from vision3d.stages.equivariant.warps import FRAME, WarpedDigits, affnist_like,
 class TestSet:
     """Warped images for evaluation, generated or read."""
 
-    pictures: WarpedDigits | Digits
+    digits: WarpedDigits | Digits
     is_generated: bool
     description: str
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.digits)
 
     def batch(self, rows: slice) -> tuple[Float32[Tensor, "m h w"], Int64[Tensor, " m"]]:
         """Images and labels."""
-        if isinstance(self.pictures, WarpedDigits):
-            return self.pictures.batch(rows)
-        return self.pictures.images[rows], self.pictures.labels[rows]
+        if isinstance(self.digits, WarpedDigits):
+            return self.digits.batch(rows)
+        return self.digits.images[rows], self.digits.labels[rows]
 
 
 @dataclass(frozen=True)

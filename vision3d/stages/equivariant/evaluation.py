@@ -73,8 +73,8 @@ def evaluate(
     with Progress(total, "evaluate", progress) as bar:
         for i in range(total):
             images, labels = data.test.batch(slice(i * _CHUNK * step, (i + 1) * _CHUNK * step, step))
-            told = classifier.predict(images.to(device), draws).cpu()
-            confusion += torch.bincount(labels * CLASSES + told, minlength=CLASSES * CLASSES)
+            predicted = classifier.predict(images.to(device), draws).cpu()
+            confusion += torch.bincount(labels * CLASSES + predicted, minlength=CLASSES * CLASSES)
             right = confusion.view(CLASSES, CLASSES).diagonal().sum()
             bar.update(i + 1, accuracy=100 * right / confusion.sum())
     square = confusion.view(CLASSES, CLASSES)

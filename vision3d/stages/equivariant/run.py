@@ -24,9 +24,9 @@ from vision3d.stages.equivariant.data import DigitData, epoch_order, load_data
 from vision3d.stages.equivariant.equivariance import report
 from vision3d.stages.equivariant.evaluation import Evaluation, evaluate
 from vision3d.stages.equivariant.foreground import prepared, with_background
+from vision3d.stages.equivariant.images import write_images
 from vision3d.stages.equivariant.kernel_nets import KernelNet
 from vision3d.stages.equivariant.networks import PlanarNet, make_network
-from vision3d.stages.equivariant.pictures import write_pictures
 from vision3d.training.group import Group
 from vision3d.training.loop import Loop
 from vision3d.training.network import NetworkTrainer
@@ -179,5 +179,5 @@ def _measured(
         metrics = {name: summary[name] for name in ("accuracy_centred", "accuracy_warped", "test_set")}
         card = replace(classifier.card, figures=metrics) if training["trained_now"] else classifier.card
         save_classifier(path / CLASSIFIER_FILE, replace(classifier, card=card))
-        write_pictures(path / "figures", classifier, data, evaluation)
+        write_images(path / "figures", classifier, data, evaluation)
     return AffnistResult(classifier, evaluation, summary, path)

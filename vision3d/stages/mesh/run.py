@@ -116,8 +116,8 @@ def run(
     if not MIN_RESOLUTION <= longest / voxel <= _MAX_VOXELS:
         want = f"{MIN_RESOLUTION} to {_MAX_VOXELS} along it"
         raise ConfigError("voxel", f"got {voxel:g} m for a box of {longest:.4g} m, want {want}")
-    raw, figures = _surface(config, views, extent.box, voxel, (1 - _FOR_VIEWS) * max_bytes, progress)
-    thin = _THIN * figures["voxel"] if config.thin else 0.0
+    raw, details = _surface(config, views, extent.box, voxel, (1 - _FOR_VIEWS) * max_bytes, progress)
+    thin = _THIN * details["voxel"] if config.thin else 0.0
     surface, left_out, filled = _cleaned(config, raw, views, thin)
     if extent.center is not None:
         with Progress(len(views), "background", progress) as bar:
@@ -127,14 +127,14 @@ def run(
         # Bumps of a few edges are below the resolution of the views, so fitting cannot remove them.
         surface = cleanup.smooth(surface, _BEFORE_REFINING, thin)
         # Slivers have become shorter than float32 resolves, and other programs would merge their ends.
-        surface = cleanup.manifold(surface, _SLIVER * figures["voxel"])
+        surface = cleanup.manifold(surface, _SLIVER * details["voxel"])
         surface, _ = cleanup.main_parts(surface, 0, config.max_components)
     mesh, texture_size, seen = _colored(config, surface, views, progress)
     summary = {
         "vertices": mesh.num_vertices,
         "faces": mesh.num_faces,
         "is_closed": geometry.is_closed(surface.faces),
-        **figures,
+        **details,
         "raw_faces": raw.num_faces,
         "parts_left_out": left_out,
         "holes_filled": filled,
@@ -195,9 +195,9 @@ def _surface(
             raw = fuse(views, grid, truncation=config.truncation, min_views=min_views, step=bar.update, thin=thin)
         voxel, blocks = grid.voxel, {"blocks": len(grid.blocks)}
     corners = [round(value, 5) for value in (*box.low.tolist(), *box.high.tolist())]
-    figures = {"method": config.method, "voxel": voxel, "resolution": round(box.longest / voxel), "box": corners, **blocks}
+    details = {"method": config.method, "voxel": voxel, "resolution": round(box.longest / voxel), "box": corners, **blocks}
     logger.info("surface of %d faces, voxels of %.4g m", raw.num_faces, voxel)
-    return raw, figures
+    return raw, details
 
 
 def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews, thin: float) -> tuple[Mesh, int, int]:

@@ -17,7 +17,7 @@ from vision3d.stages.rotation.config import GROWS, RESUMABLE, IkConfig, PointClo
 from vision3d.stages.rotation.experiment import Experiment
 from vision3d.stages.rotation.experiments import PointCloudExperiment, SanityExperiment
 from vision3d.stages.rotation.ik import IkExperiment, read_poses
-from vision3d.stages.rotation.pictures import percentile_sheet
+from vision3d.stages.rotation.plots import percentile_sheet
 from vision3d.stages.rotation.published import differences, published_mean
 from vision3d.stages.rotation.training import Training, train
 from vision3d.training.group import Group

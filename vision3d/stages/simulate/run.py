@@ -15,7 +15,7 @@ from vision3d.io.zarr_store import SequenceWriter
 from vision3d.scene import Cameras, FrameSequence, Selection
 from vision3d.stage import check_config, stage
 from vision3d.stages.simulate.config import RESUMABLE, SimulateConfig, Vector
-from vision3d.stages.simulate.output.files import write_frame, write_pictures, write_video
+from vision3d.stages.simulate.output.files import write_frame, write_images, write_video
 from vision3d.stages.simulate.output.frame import Frame
 from vision3d.stages.simulate.scene.representations import Movable
 from vision3d.stages.simulate.scene.upright import UpFrom
@@ -103,7 +103,7 @@ def simulate(
         return SimulateResult(_in_memory(simulation, progress), simulation.summary())
     moving = _in_folder(simulation, run_folder, progress)
     summary = simulation.summary()
-    write_pictures(run_folder, moving, setup, config)
+    write_images(run_folder, moving, setup, config)
     if config.video:
         write_video(run_folder.path / VIDEO, moving, setup, config, progress)
         summary["video"] = str(run_folder.path / VIDEO)
@@ -115,7 +115,7 @@ def _in_memory(simulation: Simulation, progress: ProgressCallback | None) -> Fra
     with Progress(simulation.config.frames, "simulate", progress) as bar:
         for frame in simulation.frames():
             kept.append(frame)
-            bar.update(frame.index + 1, steps=frame.figures["steps"])
+            bar.update(frame.index + 1, steps=frame.metrics["steps"])
     times = torch.tensor([frame.time for frame in kept], dtype=torch.float64)
     channels = {name: torch.stack([frame.channels[name] for frame in kept]) for name in kept[0].channels}
     return FrameSequence(simulation.setup.representation.base, times, channels)
@@ -139,12 +139,12 @@ def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: Progress
                 run_folder.save_checkpoint(simulation.next - 1, simulation.state())
                 raise Interrupted(f"stopped after frame {simulation.next - 1}") from None
             writer.append(frame.time, **frame.channels)
-            run_folder.log(frame.index, time_s=frame.time, **frame.figures)
+            run_folder.log(frame.index, time_s=frame.time, **frame.metrics)
             if config.ply:
                 write_frame(run_folder.path / "frames", frame, simulation.setup, config)
             if frame.index % config.checkpoint_every == 0:
                 run_folder.save_checkpoint(frame.index, simulation.state())
-            bar.update(frame.index + 1, steps=frame.figures["steps"])
+            bar.update(frame.index + 1, steps=frame.metrics["steps"])
             if stop.requested and frame.index + 1 < config.frames:
                 run_folder.save_checkpoint(frame.index, simulation.state())
                 raise Interrupted(f"stopped after frame {frame.index}")

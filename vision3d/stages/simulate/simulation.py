@@ -78,7 +78,7 @@ class Simulation:
                 )
             self.kept += report.num_kept
         particles = self.particles
-        frame = Frame(index, index / fps, self._channels(particles), self._figures(particles, report))
+        frame = Frame(index, index / fps, self._channels(particles), self._metrics(particles, report))
         # A resumed run starts with particles in this order, so this one does, too.
         self.engine = self._new_engine(particles)
         self.next = index + 1
@@ -203,7 +203,7 @@ class Simulation:
         factors = setup.corners.read(particles.x[: len(setup.corners.means) * (setup.corners.factors.shape[-1] + 1)])[1]
         return setup.representation.channels_of(rows, setup.to_scene(x), F, factors / setup.scale)
 
-    def _figures(self, particles: Particles, report: Advance) -> dict[str, float]:
+    def _metrics(self, particles: Particles, report: Advance) -> dict[str, float]:
         energy = self.engine.energies(report.last_dt)
         up = self.setup.up.to(particles.x)
         return {

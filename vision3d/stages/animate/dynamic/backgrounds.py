@@ -20,7 +20,7 @@ def background_color(footage: Footage) -> Float[Tensor, " 3"]:
 
     With a background similar to the object, missing parts of the object would not be visible in an image.
     """
-    values = footage.pictures[:: max(1, len(footage) // _COLOR_VIEWS)].float() / 255
+    values = footage.images[:: max(1, len(footage) // _COLOR_VIEWS)].float() / 255
     colors = values[values[..., 3] > 0.5][:, :3]
     colors = colors[:: max(1, len(colors) // _COLOR_PIXELS)]
     known = colors.new_tensor(_BACKGROUNDS)

@@ -33,7 +33,7 @@ def stretched_edges(mesh: Mesh, vertices: Float[Tensor, "t v 3"]) -> tuple[Float
 def frame_ious(evaluation: MotionEvaluation) -> dict[int, float]:
     """Mean mask IoU over the fitted images of each frame."""
     found: dict[int, list[float]] = {}
-    for row in evaluation.pictures:
+    for row in evaluation.views:
         if row.split == "fitted":
             found.setdefault(row.frame, []).append(row.iou)
     return {frame: sum(values) / len(values) for frame, values in sorted(found.items())}

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.core.atomic import atomic_write
+from vision3d.core.lazy import renamed_attribute
 from vision3d.core.plain import to_json
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.io.images import write_image
@@ -20,7 +21,7 @@ _SSIM_SIDE = 11  # pixels
 
 
 @dataclass(frozen=True)
-class PictureMetrics:
+class ViewMetrics:
     """Metrics of one image, over `background_color`."""
 
     split: Split
@@ -39,9 +40,10 @@ class PictureMetrics:
 class MotionEvaluation:
     """Metrics of all images."""
 
-    pictures: tuple[PictureMetrics, ...]
+    views: tuple[ViewMetrics, ...]
     reference: int
     """The frame of the rest pose."""
+    pictures = renamed_attribute("views")
 
     def mean(self) -> dict[str, float]:
         """Mean of each metric over the images of each split, such as unseen_frames_psnr.
@@ -50,7 +52,7 @@ class MotionEvaluation:
         """
         means = {}
         for split in SPLITS:
-            rows = [asdict(row) for row in self.pictures if row.split == split and row.frame != self.reference]
+            rows = [asdict(row) for row in self.views if row.split == split and row.frame != self.reference]
             for name in ("psnr", "ssim", "iou"):
                 values = [row[name] for row in rows if row[name] is not None]
                 if values:
@@ -59,7 +61,7 @@ class MotionEvaluation:
 
     def save(self, path: Path) -> None:
         """Write the means, and as `views` the metrics of held-out images with their file names."""
-        views = [{"name": _name(row), "file": file_name(row), **asdict(row)} for row in self.pictures if row.split != "fitted"]
+        views = [{"name": _name(row), "file": file_name(row), **asdict(row)} for row in self.views if row.split != "fitted"]
         with atomic_write(path) as temporary:
             temporary.write_text(to_json({"mean": self.mean(), "views": views}, indent=2) + "\n", "utf-8")
 
@@ -94,7 +96,7 @@ def evaluate_motion(
     with Progress(total, "eval", progress) as bar:
         for split, views in splits.items():
             for view in views.tolist():
-                one = torch.tensor([view], device=footage.pictures.device)
+                one = torch.tensor([view], device=footage.images.device)
                 colors, alphas = painter.paint(vertices, footage.frames[one], with_views(cameras, one, 1))
                 given, masks = footage.read(one, 1, background)
                 image = over(colors, alphas, background).clamp(0, 1)[0]
@@ -114,19 +116,19 @@ def vertex_errors(
     return torch.linalg.vector_norm(vertices - truth.to(vertices), dim=-1).mean(-1) / diagonal
 
 
-def file_name(row: PictureMetrics) -> str:
+def file_name(row: ViewMetrics) -> str:
     """File name of the image in the folder of renders."""
     return f"{row.camera.replace('/', '_')}_{row.frame:04d}.png"
 
 
-def _name(row: PictureMetrics) -> str:
+def _name(row: ViewMetrics) -> str:
     return f"{row.camera}, frame {row.frame} ({row.split.replace('_', ' ')})"
 
 
 def _measure(
     split: Split, footage: Footage, view: int, image: Tensor, alpha: Tensor, given: Tensor, mask: Tensor
-) -> PictureMetrics:
+) -> ViewMetrics:
     iou = metrics.mask_iou(alpha > 0.5, mask > 0.5)
     ssim = metrics.ssim(image, given) if min(given.shape[:2]) >= _SSIM_SIDE else None
     psnr = min(metrics.psnr(image, given), 100.0)
-    return PictureMetrics(split, footage.camera_names[view], int(footage.frames[view]), psnr, ssim, iou)
+    return ViewMetrics(split, footage.camera_names[view], int(footage.frames[view]), psnr, ssim, iou)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError
+from vision3d.core.lazy import renamed_attribute
 from vision3d.io.dataset import VIDEO_SUFFIXES
 from vision3d.io.images import is_image, read_image, read_mask
 from vision3d.io.video import read_video
@@ -32,7 +33,7 @@ _MIN = 2
 class Footage:
     """M images of a moving object: T times, each with views from one or several cameras."""
 
-    pictures: UInt8[Tensor, "m h w 4"]
+    images: UInt8[Tensor, "m h w 4"]
     """Colors (sRGB, not multiplied by alpha) and alpha."""
     cameras: Cameras | None
     """One per image; None if the only camera is unknown."""
@@ -42,20 +43,21 @@ class Footage:
     """Time index of each image."""
     times: Float64[Tensor, " t"]
     """[s], ascending."""
+    pictures = renamed_attribute("images")
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height [px]."""
-        return self.pictures.shape[2], self.pictures.shape[1]
+        return self.images.shape[2], self.images.shape[1]
 
     def read(
         self, views: Int64[Tensor, " i"], factor: int = 1, background: Float[Tensor, " 3"] | None = None
     ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
         """Images over a background color (white when None) in [0, 1] and their alphas, downscaled by `factor`."""
-        values = self.pictures[views].float() / 255
+        values = self.images[views].float() / 255
         alphas = values[..., 3:]
         behind = alphas.new_ones(3) if background is None else background.to(alphas)
         layers = torch.cat([values[..., :3] * alphas + (1 - alphas) * behind, alphas], -1)
@@ -67,7 +69,7 @@ class Footage:
     def to(self, device: torch.device | str) -> "Footage":
         """The same images on another device; times stay."""
         cameras = None if self.cameras is None else self.cameras.to(device)
-        return replace(self, pictures=self.pictures.to(device), cameras=cameras, frames=self.frames.to(device))
+        return replace(self, images=self.images.to(device), cameras=cameras, frames=self.frames.to(device))
 
 
 def read_footage(
@@ -107,7 +109,7 @@ def read_footage(
     known = None if found is None else _load_cameras(found)
     folders = sorted(p for p in path.iterdir() if p.is_dir() and any(is_image(file) for file in p.iterdir()))
     if known is None or len(known) == 1:
-        files = _pictures(path)
+        files = _image_files(path)
         if not files and folders:
             raise InputError(f"{path}: has folders of images ({_listed(folders)}) but no cameras.json that names them")
         times = torch.arange(len(files), dtype=torch.float64) / fps
@@ -150,7 +152,7 @@ def hold_out(footage: Footage, reference: int, every: int, cameras: Sequence[str
 
 def _rig(path: Path, known: Cameras, names: tuple[str, ...], masks: Path | str | None, fps: float, resolution: int) -> Footage:
     """Several cameras with one folder each."""
-    lists = [_pictures(path / name) for name in names]
+    lists = [_image_files(path / name) for name in names]
     counts = {name: len(files) for name, files in zip(names, lists)}
     if len(set(counts.values())) > 1:
         low, high = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
@@ -175,7 +177,7 @@ def _video(path: Path, cameras: Path | str | None, masks: Path | str | None, res
     times = torch.arange(len(frames), dtype=torch.float64) / video.fps
     found = [None] * len(frames)
     if masks is not None:
-        files = _pictures(Path(masks))
+        files = _image_files(Path(masks))
         if len(files) != len(frames):
             raise InputError(f"{masks}: got {len(files)} masks for the {len(frames)} frames of {path}")
         found = [_shrunk(read_mask(f, size=(video.width, video.height))[..., None].float(), resolution) for f in files]
@@ -235,23 +237,23 @@ def _crop(files: Sequence[Path], masks: Sequence[Path] | None, names: Sequence[s
 def _checked(
     path: Path,
     labels: Sequence[str],
-    pictures: list[Tensor],
+    images: list[Tensor],
     masks: Sequence[Tensor | None],
     cameras: Cameras | None,
     camera_names: Sequence[str],
     times: Float64[Tensor, " m"],
 ) -> Footage:
-    first = pictures[0].shape[:2]
-    for label, image in zip(labels, pictures):
+    first = images[0].shape[:2]
+    for label, image in zip(labels, images):
         if image.shape[:2] != first:
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, first)]
             raise InputError(f"{path}: {label} has {sizes[0]} px, {labels[0]} {sizes[1]}; want frames of one size")
     moments, frames = torch.unique(times, return_inverse=True)
     if len(moments) < _MIN:
         raise InputError(f"{path}: got images of {len(moments)} time, want at least {_MIN} frames")
-    alphas = _alphas(path, labels, pictures, masks)
+    alphas = _alphas(path, labels, images, masks)
     layers = []
-    for label, image, alpha in zip(labels, pictures, alphas):
+    for label, image, alpha in zip(labels, images, alphas):
         if not bool((alpha > 0.5).any()):
             raise InputError(f"{path}: the mask of {label} is empty; want the object in every frame")
         # Colors were multiplied by the alpha of their file, so that averages do not include hidden colors.
@@ -267,20 +269,20 @@ def _checked(
 
 
 def _alphas(
-    path: Path, labels: Sequence[str], pictures: Sequence[Tensor], masks: Sequence[Tensor | None]
+    path: Path, labels: Sequence[str], images: Sequence[Tensor], masks: Sequence[Tensor | None]
 ) -> list[Float[Tensor, "h w 1"]]:
     """Opacity of every image: from masks, from alpha channels, or from a plain background."""
     given = [mask for mask in masks if mask is not None]
     if given:
         return given
-    found = [image[..., 3:] if image.shape[2] == 4 else None for image in pictures]
+    found = [image[..., 3:] if image.shape[2] == 4 else None for image in images]
     opaque = [i for i, alpha in enumerate(found) if alpha is None or bool((alpha >= 1).all())]
     if not opaque:
         return [alpha for alpha in found if alpha is not None]
-    if len(opaque) < len(pictures):
-        count = f"{len(opaque)} of {len(pictures)} frames"
+    if len(opaque) < len(images):
+        count = f"{len(opaque)} of {len(images)} frames"
         raise InputError(f"{path}: {labels[opaque[0]]} has no alpha ({count}); want RGBA frames, or --masks for all")
-    alphas, color = mask_of_background([image[..., :3] for image in pictures])
+    alphas, color = mask_of_background([image[..., :3] for image in images])
     if alphas is None:
         raise InputError(f"{path}: {labels[0]} has no alpha and no plain background ({color}); want RGBA frames or --masks")
     logger.info("masks from the background color %s", color)
@@ -297,7 +299,7 @@ def _load_cameras(path: Path) -> Cameras:
     return Cameras.load(path)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise MissingFileError(folder, "a folder of images")
     return sorted((file for file in folder.iterdir() if is_image(file)), key=_natural)
@@ -316,7 +318,7 @@ def _masks_for(path: Path, files: Sequence[Path], masks: Path | str | None) -> l
     found: dict[Path, Path] = {}
     for folder in dict.fromkeys(file.parent for file in files):
         own = sorted({file for file in files if file.parent == folder}, key=_natural)
-        there = _pictures(Path(masks) / os.path.relpath(folder, path))
+        there = _image_files(Path(masks) / os.path.relpath(folder, path))
         named = {mask.stem: mask for mask in there}
         if all(file.stem in named for file in own):
             found |= {file: named[file.stem] for file in own}

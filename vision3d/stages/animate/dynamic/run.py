@@ -120,7 +120,7 @@ def animate(
         footage = read_footage(clip, cameras=cameras, masks=masks, fps=config.fps, resolution=config.resolution)
         name = str(Path(clip).absolute())
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
-    name = f"{name} ({len(footage)} pictures)"
+    name = f"{name} ({len(footage)} images)"
     guided = None if guidance is None else (guidance, force)
     fit = _Fit(config, footage.to(device), source.to(device), truth, name, guided, run_folder, progress)
     fit.train()
@@ -348,7 +348,7 @@ def _guide(config: AnimateConfig, folder: Path | str, force: bool, footage: Foot
     if len(own) < len(views) or not torch.allclose(poses, poses[:1].expand_as(poses), atol=1e-5):
         text = f"camera {footage.camera_names[first]!r} of the reference frame"
         raise ConfigError("--guidance", f"needs one static camera that sees all frames; {text} does not")
-    device = footage.pictures.device
+    device = footage.images.device
     guidance = load_guidance(folder, footage.read(views.to(device))[0], config.sds, device)
     check_time(guidance, config.total_steps(len(footage.times)), config.sds.views, config.sds.size, device, force=force)
     return Guide(guidance, Orbit.about(mesh.vertices, config.camera.up).to(device), cameras[first : first + 1].to(device))
@@ -360,7 +360,7 @@ def _cameras(config: AnimateConfig, footage: Footage, mesh: Mesh) -> Cameras:
         return footage.cameras
     frame = max(config.reference or 0, 0)
     view = footage.frames.cpu().tolist().index(frame)
-    _, masks = footage.read(torch.tensor([view], device=footage.pictures.device))
+    _, masks = footage.read(torch.tensor([view], device=footage.images.device))
     camera = place_camera(config.camera, mesh, (masks[0] > 0.5).cpu())
     logger.info("no cameras given: placed one so that the mesh fills the mask of frame %d", frame)
     return camera.subset([0] * len(footage))

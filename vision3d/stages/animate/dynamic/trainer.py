@@ -207,7 +207,7 @@ class Trainer:
             deformed = self.motion.deformed(poses)
             terms |= self._stiffness(poses, deformed, len(chosen), since)
         vertices = self.motion.jointed(None if deformed is None else deformed[: len(chosen)], self.footage.times[chosen])
-        terms |= self._pictures(chosen, vertices, progress)
+        terms |= self._image_terms(chosen, vertices, progress)
         if self.guide is not None:
             terms["guidance"] = self.config.loss.guidance * self._guidance_loss(self.guide, chosen, vertices)
         if self.motion.joints is not None:
@@ -253,7 +253,7 @@ class Trainer:
         """Viewing direction of the first camera of a frame."""
         return self.cameras.viewmats[self.views[frame][0].to(self.cameras.viewmats.device), 2, :3]
 
-    def _pictures(self, chosen: list[int], vertices: Float[Tensor, "f v 3"], progress: float) -> dict[str, Tensor]:
+    def _image_terms(self, chosen: list[int], vertices: Float[Tensor, "f v 3"], progress: float) -> dict[str, Tensor]:
         config, weights = self.config, self.config.loss
         factor = self._factor(progress)
         picked, rows = [], []

@@ -21,7 +21,7 @@ from vision3d.stage import stage
 from vision3d.stages.animate.evaluation.config import EvalConfig
 from vision3d.stages.animate.evaluation.layout import ClipPair, find_clips
 
-FIGURES = ("psnr", "ssim", "lpips", "iou", "flicker")
+METRICS = ("psnr", "ssim", "lpips", "iou", "flicker")
 PROTOCOL = (
     "images on white by their soft alpha, then resized (bilinear, antialiased)",
     "PSNR and SSIM of values in [0, 1], data range 1",
@@ -121,7 +121,7 @@ def evaluate_clips(
     return evaluation
 
 
-_COLUMNS = ("object", "view", "frames", *FIGURES, "worst_frame")
+_COLUMNS = ("object", "view", "frames", *METRICS, "worst_frame")
 
 
 def _is_known(known: Mapping[str, Mapping[str, Any]], pair: ClipPair) -> bool:
@@ -131,7 +131,7 @@ def _is_known(known: Mapping[str, Mapping[str, Any]], pair: ClipPair) -> bool:
 
 def _measured(pair: ClipPair, config: EvalConfig, step: Any) -> dict[str, Any]:
     """The row of one object and view."""
-    found: dict[str, list[float]] = {name: [] for name in FIGURES}
+    found: dict[str, list[float]] = {name: [] for name in METRICS}
     before: tuple[Tensor, Tensor] | None = None
     for count, (truth_path, predicted_path) in enumerate(zip(pair.truth, pair.predicted), 1):
         (truth, mask), (predicted, other_mask) = (_read(path, config.size) for path in (truth_path, predicted_path))
@@ -169,7 +169,7 @@ def _read(path: Path, size: int) -> tuple[Float[Tensor, "s s 3"], Float[Tensor, 
 def _means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
     """Mean of each metric; None if a row lacks it."""
     found: dict[str, float | None] = {}
-    for name in FIGURES:
+    for name in METRICS:
         values = [row[name] for row in rows]
         found[name] = None if any(value is None for value in values) else round(math.fsum(values) / len(values), 6)
     return found

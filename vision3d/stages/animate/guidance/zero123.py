@@ -108,23 +108,23 @@ class Zero123:
         weight, bias = self.projection
         return torch.cat([self.embeddings[views.frame], camera], -1) @ weight.T + bias
 
-    def _pixels(self, pictures: Float[Tensor, "b 3 s s"]) -> Tensor:
+    def _pixels(self, images: Float[Tensor, "b 3 s s"]) -> Tensor:
         """Images in the format of the autoencoder."""
-        resized = torch.nn.functional.interpolate(pictures, (SIDE, SIDE), mode="bilinear", antialias=True)
+        resized = torch.nn.functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
         return (2 * resized - 1).to(self.vae.dtype)
 
 
-def square(pictures: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 s s"]:
+def square(images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 s s"]:
     """Channels first, with white on both sides of the shorter axis."""
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     side = max(height, width)
     left, top = (side - width) // 2, (side - height) // 2
     pads = (left, side - width - left, top, side - height - top)
-    return torch.nn.functional.pad(pictures.movedim(-1, 1), pads, value=1.0)
+    return torch.nn.functional.pad(images.movedim(-1, 1), pads, value=1.0)
 
 
-def clip_pixels(pictures: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 224 224"]:
+def clip_pixels(images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 224 224"]:
     """Images in the format of CLIP."""
-    resized = torch.nn.functional.interpolate(pictures, (_CLIP_SIDE, _CLIP_SIDE), mode="bicubic", antialias=True)
+    resized = torch.nn.functional.interpolate(images, (_CLIP_SIDE, _CLIP_SIDE), mode="bicubic", antialias=True)
     mean, std = (resized.new_tensor(values)[:, None, None] for values in (_CLIP_MEAN, _CLIP_STD))
     return (resized.clamp(0, 1) - mean) / std

@@ -45,7 +45,7 @@ class RigConfig:
     shading: Literal["smooth", "flat", "none"] = "smooth"
     """Shading of the mesh: with vertex normals (smooth), with face normals (flat), or unlit (none)."""
     video: bool = True
-    """Write video.mp4, and picture.png for a still pose."""
+    """Write video.mp4, and image.png for a still pose."""
     video_size: tuple[int, int] = (640, 480)
     """Width and height of the video [px]; cameras have their own."""
     frames: int = 72

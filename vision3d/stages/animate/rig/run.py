@@ -23,7 +23,7 @@ from vision3d.scene.clip import frame_rate
 from vision3d.scene.posing import baked_clip, parse_pose, rest_at
 from vision3d.stage import stage
 from vision3d.stages.animate.rig.config import RigConfig
-from vision3d.stages.animate.rig.pictures import write_pictures
+from vision3d.stages.animate.rig.images import write_images
 
 logger = logging.getLogger("vision3d.animate")
 
@@ -103,7 +103,7 @@ def play_skin(
     }
     if isinstance(run_folder, RunFolder):
         _write(run_folder.path, result, is_still=played is None)
-        write_pictures(run_folder.path, frames, config, cameras, fps=fps, is_still=played is None, progress=progress)
+        write_images(run_folder.path, frames, config, cameras, fps=fps, is_still=played is None, progress=progress)
     return replace(result, summary={**summary, "wall_s": round(time.monotonic() - started, 3)})
 
 

@@ -25,8 +25,8 @@ from vision3d.stages.animate.guidance import Guidance, check_time, load_guidance
 from vision3d.stages.animate.guidance.base import Guide
 from vision3d.stages.animate.orbits import Orbit
 from vision3d.stages.animate.static.config import GROWS, RESUMABLE, StaticConfig
+from vision3d.stages.animate.static.images import TargetImages, before_after, draw, load_images, shrunk
 from vision3d.stages.animate.static.inflate import inflated_mesh
-from vision3d.stages.animate.static.pictures import Pictures, before_after, draw, load_pictures, shrunk
 from vision3d.stages.animate.static.reference import opaque_pixels, reference_images
 from vision3d.stages.animate.static.surface import checked_mesh, load_surface
 from vision3d.stages.animate.static.trainer import StaticTrainer
@@ -144,17 +144,17 @@ class _Static:
         callback: ProgressCallback | None,
     ) -> None:
         self.config, self.bound, self.orbit, self.folder, self.callback = config, bound, orbit, folder, callback
-        self.pictures = self.trainer = None
+        self.targets = self.trainer = None
         self.label = "none" if guide is None else guide.guidance.label
         self.loop: Loop | None = None
         if images is None:
             return
-        self.pictures = Pictures.of(images, bound.mesh.to("cpu"), config)
-        views = self.pictures.views(config, bound.device)
+        self.targets = TargetImages.of(images, bound.mesh.to("cpu"), config)
+        views = self.targets.views(config, bound.device)
         with Progress(views.num_cached, "read", callback) as bar:
             views.read_all(bar.update)
-        check_held_out(self.pictures.images, masks=config.masks != "none")
-        self.trainer = StaticTrainer(config, bound, self.pictures, views, guide)
+        check_held_out(self.targets.images, masks=config.masks != "none")
+        self.trainer = StaticTrainer(config, bound, self.targets, views, guide)
         logger.info("guidance: %s", self.label)
 
     def restore(self, source: str) -> None:
@@ -204,21 +204,21 @@ class _Static:
             "guidance": self.label,
             "device": str(self.bound.device),
         }
-        if self.pictures is not None:
-            images = self.pictures.images
+        if self.targets is not None:
+            images = self.targets.images
             summary |= {"training_views": len(images.train), "held_out_views": len(images.test)}
             if len(images) == 1:
                 summary["psnr_of_the_fitted_view"] = self._fitted_psnr(gaussians)
             if path is not None:
-                self._write_pictures(path, gaussians, evaluation, summary)
+                self._write_images(path, gaussians, evaluation, summary)
         return StaticResult(gaussians, evaluation, summary, path)
 
     def _evaluate(self, gaussians: MeshGaussians, renders: Path | None) -> Evaluation | None:
         """Metrics on the held-out views."""
-        if self.pictures is None or len(self.pictures.images.test) == 0:
+        if self.targets is None or len(self.targets.images.test) == 0:
             return None
         return evaluate(
-            gaussians.to_gaussians(), self.pictures.images, background=self.pictures.background, valid=self.pictures.valid,
+            gaussians.to_gaussians(), self.targets.images, background=self.targets.background, valid=self.targets.valid,
             masks=self.config.masks != "none", renders=renders, device=str(self.bound.device), backend=self.config.backend,
             progress=self.callback,
         )  # fmt: skip
@@ -230,20 +230,20 @@ class _Static:
 
     def _fitted_psnr(self, gaussians: MeshGaussians) -> float:
         """PSNR on the single training image, which does not measure other views [dB]."""
-        assert self.pictures is not None
-        photo, _, camera = self.pictures.images.read(0)
+        assert self.targets is not None
+        photo, _, camera = self.targets.images.read(0)
         return metrics.psnr(self._draw(gaussians, camera)[0], photo)
 
     def _draw(self, gaussians: MeshGaussians, cameras: Cameras) -> list[torch.Tensor]:
-        assert self.pictures is not None
+        assert self.targets is not None
         scene = gaussians.to(self.bound.device).to_gaussians()
-        return draw(scene, cameras, self.pictures.background, self.config.backend)
+        return draw(scene, cameras, self.targets.background, self.config.backend)
 
-    def _write_pictures(
+    def _write_images(
         self, path: Path, gaussians: MeshGaussians, evaluation: Evaluation | None, summary: dict[str, Any]
     ) -> None:
-        assert self.pictures is not None
-        images = self.pictures.images
+        assert self.targets is not None
+        images = self.targets.images
         images.cameras.save(path / "cameras.json")
         if evaluation is not None:
             evaluation.save(path / "eval.json")
@@ -254,7 +254,7 @@ class _Static:
         cameras = images.cameras[shown[:_SHOWN]]
         photos = [images.read(i)[0] for i in shown[:_SHOWN]]
         columns = [photos, self._draw(self.bound, cameras), self._draw(gaussians, cameras)]
-        write_image(path / "figures" / "before_after.png", before_after(list(zip(*columns)), ("picture", "before", "after")))
+        write_image(path / "figures" / "before_after.png", before_after(list(zip(*columns)), ("image", "before", "after")))
         if len(images) == 1:
             around = self._draw(gaussians, self.orbit.around(images.cameras, _SIDE, len(_SIDES)))
             write_image(path / "figures" / "around.png", before_after([around], _SIDES))
@@ -283,7 +283,7 @@ def _inputs(
     elif data is None or isinstance(data, PosedImages):
         images = None if data is None else shrunk(data.validate(), config.max_size)
     else:
-        images = load_pictures(data, config)
+        images = load_images(data, config)
     return bound, said, images, orbit
 
 

@@ -15,8 +15,8 @@ from vision3d.render.splats import rasterize
 from vision3d.scene import GaussianScene, MeshGaussians
 from vision3d.stages.animate.guidance.base import Guide
 from vision3d.stages.animate.static.config import StaticConfig
+from vision3d.stages.animate.static.images import TargetImages
 from vision3d.stages.animate.static.model import StaticModel
-from vision3d.stages.animate.static.pictures import Pictures
 
 _HINT = "the checkpoint of the previous step was written; lower the learning rates or check the images"
 
@@ -27,15 +27,20 @@ class StaticTrainer:
     Args:
         config: Options.
         bound: The Gaussians at step 0.
-        pictures: The target images.
+        targets: The target images.
         views: The training views.
         guide: Optional guidance for random sides.
     """
 
     def __init__(
-        self, config: StaticConfig, bound: MeshGaussians, pictures: Pictures, views: TrainingViews, guide: Guide | None = None
+        self,
+        config: StaticConfig,
+        bound: MeshGaussians,
+        targets: TargetImages,
+        views: TrainingViews,
+        guide: Guide | None = None,
     ) -> None:
-        self.config, self.pictures, self.views, self.guide = config, pictures, views, guide
+        self.config, self.targets, self.views, self.guide = config, targets, views, guide
         self.random = torch.Generator().manual_seed(config.seed + 1)
         self.model = StaticModel(bound, config)
         self.shape = ShapeLosses(self.model.places.vertices, self.model.places.faces)
@@ -73,8 +78,8 @@ class StaticTrainer:
         terms: dict[str, list[Tensor]] = {"rgb": []}
         for place in self.order.take(batch):
             view = self.views.get(place, factor)
-            target, alpha, mask = self.pictures.target(view, self.config)
-            image, opacity = self._draw(scene, self.viewmats[place], view.K, view.size, self.pictures.background)
+            target, alpha, mask = self.targets.target(view, self.config)
+            image, opacity = self._draw(scene, self.viewmats[place], view.K, view.size, self.targets.background)
             terms["rgb"].append(losses.photometric(image, target, weights.ssim, mask) / batch)
             if alpha is not None and weights.mask:
                 counted = 1.0 if mask is None else mask[..., None]

@@ -168,10 +168,10 @@ class TaichiEngine(Engine):
             )  # fmt: skip
         self._kernels.close_sides(self._grid, self._work, self._box_row, grid.padding)
         self._kernels.gather(
-            state, kind, materials, self._motions(dt, time), self._starts, self._grid, self._figures, *self._size_yz, h, dt,
+            state, kind, materials, self._motions(dt, time), self._starts, self._grid, self._metrics, *self._size_yz, h, dt,
             self._bounds,
         )  # fmt: skip
-        metrics = self._figures
+        metrics = self._metrics
         largest = metrics[:, : columns.KEPT].amax(0).tolist()
         kept, work, check = metrics[:, columns.KEPT :].double().sum(0).tolist()
         is_finite = math.isfinite(check)  # a maximum may ignore NaN
@@ -200,7 +200,7 @@ class TaichiEngine(Engine):
         )
         self._box_row = torch.tensor([*self._box[0], *self._box[1], *shape], dtype=torch.int32, device=device)
         sides = [b - a for a, b in zip(*self._box)]
-        self._figures = torch.zeros(len(self._starts) - 1, columns.FIGURE_COLUMNS, device=device)
+        self._metrics = torch.zeros(len(self._starts) - 1, columns.METRIC_COLUMNS, device=device)
         self._work = torch.zeros(sides[0] * sides[1], 1, device=device)
         self._moved = 0.0
 

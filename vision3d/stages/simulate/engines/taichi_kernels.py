@@ -20,7 +20,7 @@ COLORS = 8
 BLOCK = 4
 # Columns of the statistics of a block: maximum |v|^2, |C|^2 and step [cells], number of clamped particles, work of motions,
 # and a sum that is finite if everything is.
-MAX_V2, MAX_C2, MAX_MOVE, KEPT, WORK, CHECK, FIGURE_COLUMNS = 0, 1, 2, 3, 4, 5, 6
+MAX_V2, MAX_C2, MAX_MOVE, KEPT, WORK, CHECK, METRIC_COLUMNS = 0, 1, 2, 3, 4, 5, 6
 MOTION_COLUMNS = 22  # active, displacement of the center [cells], center [cells], rotation - I, velocity, angular velocity
 
 

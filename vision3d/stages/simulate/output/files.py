@@ -19,9 +19,9 @@ from vision3d.render import path_cameras, render_scene
 from vision3d.report.sheets import frame_sheet
 from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh
 from vision3d.stages.simulate.config import SimulateConfig
-from vision3d.stages.simulate.output.course import course_picture
 from vision3d.stages.simulate.output.frame import Frame
 from vision3d.stages.simulate.output.obstacle_meshes import obstacle_meshes
+from vision3d.stages.simulate.output.plots import energy_plot
 from vision3d.stages.simulate.setup.prepared import Setup
 
 _BACKGROUND = (1.0, 1.0, 1.0)
@@ -57,18 +57,18 @@ def write_video(
     camera = _camera(moving, setup, config.video_size)
     with VideoWriter(path, fps=config.fps) as video, Progress(len(moving), "render", progress) as bar:
         for index in range(len(moving)):
-            video.append(_picture(moving, index, setup, camera))
+            video.append(_render(moving, index, setup, camera))
             bar.update(index + 1)
 
 
 @torch.no_grad()
-def write_pictures(run_folder: RunFolder, moving: FrameSequence, setup: Setup, config: SimulateConfig) -> None:
-    """Write figures/course.png (energies, momentum, time steps, particles) and figures/frames.png, which the report shows, and
+def write_images(run_folder: RunFolder, moving: FrameSequence, setup: Setup, config: SimulateConfig) -> None:
+    """Write figures/energies.png (also momentum, time steps and particles) and figures/frames.png, which the report shows, and
     cameras.json with the camera of the video, the initial view of `vision3d view` and `render`."""
     folder = run_folder.path / "figures"
     lines = [line for line in run_folder.metrics() if "time_s" in line]
     if len(lines) > 1:
-        write_image(folder / "course.png", course_picture(lines))
+        write_image(folder / "energies.png", energy_plot(lines))
     write_image(folder / "frames.png", _sheet(moving, setup))
     _camera(moving, setup, config.video_size).save(run_folder.path / "cameras.json")
 
@@ -78,11 +78,11 @@ def _sheet(moving: FrameSequence, setup: Setup) -> Float[Tensor, "h w 3"]:
     count = min(len(moving), _MAX)
     chosen = [round(i * (len(moving) - 1) / max(count - 1, 1)) for i in range(count)]
     camera = _camera(moving, setup, _SHEET)
-    shown = [_picture(moving, index, setup, camera) for index in chosen]
+    shown = [_render(moving, index, setup, camera) for index in chosen]
     return frame_sheet(shown, [f"{float(moving.times[index]):.3g} s" for index in chosen])
 
 
-def _picture(moving: FrameSequence, index: int, setup: Setup, camera: Cameras) -> Float[Tensor, "h w 3"]:
+def _render(moving: FrameSequence, index: int, setup: Setup, camera: Cameras) -> Float[Tensor, "h w 3"]:
     objects = [moving.frame(index), *obstacle_meshes(setup, float(moving.times[index]))]
     distance = float((camera.camtoworlds[0, :3, 3].double() - setup.center).norm())
     near = min(0.01, 0.01 * distance)  # millimeter-sized scenes are viewed from closer than the usual near plane

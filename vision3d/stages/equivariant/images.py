@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.io.images import write_image
-from vision3d.report.canvas import FAINT, INK, LINE, Canvas, text_width
+from vision3d.report.canvas import FAINT, INK, LINE, Canvas
 from vision3d.stages.equivariant.canonical import canonical_images, canonical_polar
 from vision3d.stages.equivariant.classifier import Classifier
 from vision3d.stages.equivariant.config import ModelConfig
@@ -23,7 +23,7 @@ _BLUE, _WHITE, _RED = (0.13, 0.32, 0.62), (1.0, 1.0, 1.0), (0.75, 0.18, 0.15)
 _SEED = 5  # seed of the warps that are shown
 
 
-def write_pictures(folder: Path, classifier: Classifier, data: DigitData, evaluation: Evaluation) -> None:
+def write_images(folder: Path, classifier: Classifier, data: DigitData, evaluation: Evaluation) -> None:
     """Write `features.png` and `confusion.png`."""
     write_image(folder / "features.png", features_sheet(classifier, data))
     write_image(folder / "confusion.png", confusion_sheet(evaluation))
@@ -37,14 +37,14 @@ def features_sheet(classifier: Classifier, data: DigitData) -> Float[Tensor, "h 
     network = classifier.network.cpu().eval()
     with torch.no_grad():
         rows = [_row(network, classifier.config, torch.stack(pair)) for pair in zip(digits.images, warped)]
-        told = classifier.predict(torch.cat([digits.images, warped])).view(2, -1).T
+        predicted = classifier.predict(torch.cat([digits.images, warped])).view(2, -1).T
     headings = rows[0][0]
     widths = [max(cell.shape[1] for _, pair in rows for cell in [pair[0][i]]) for i in range(len(headings))]
-    right = 110
+    right = 140
     width = 2 * _MARGIN + sum(widths) + _GAP * len(widths) + right
     pair_height = 2 * (_CELL + _GAP) + _GAP
     canvas = Canvas(width, _MARGIN + 34 + _LINE + len(rows) * pair_height + _MARGIN)
-    canvas.text(_MARGIN, _MARGIN, f"What the network ({classifier.config.method}) sees", 20)
+    canvas.text(_MARGIN, _MARGIN, f"Features of the network ({classifier.config.method})", 20)
     left = _MARGIN
     for heading, column in zip(headings, widths):
         canvas.text(left, _MARGIN + 34, heading, 13, FAINT, room=column)
@@ -56,14 +56,15 @@ def features_sheet(classifier: Classifier, data: DigitData) -> Float[Tensor, "h 
             for cell, column in zip(pair[j], widths):
                 canvas.paste(cell, left, top)
                 left += column + _GAP
-            words = f"told {int(told[i, j])}" + ("" if told[i, j] == digits.labels[i] else f", is {int(digits.labels[i])}")
+            label, truth = int(predicted[i, j]), int(digits.labels[i])
+            words = f"predicted {label}" + ("" if label == truth else f", is {truth}")
             canvas.text(left, top + _CELL / 2, words, 14, INK, "lm", room=right)
     return canvas.image()
 
 
 def confusion_sheet(evaluation: Evaluation) -> Float[Tensor, "h w 3"]:
     """Confusion matrix: true digits down, predicted digits across, in percent of the true ones."""
-    side, left, top = 46, 70, 84
+    side, left, top = 46, 46, 106
     canvas = Canvas(left + CLASSES * side + 24, top + CLASSES * side + 24)
     canvas.text(_MARGIN, 12, f"{evaluation.warped:.2f} % of {evaluation.images:,} warped digits", 18)
     kind = "generated set, not an affNIST result" if evaluation.is_generated else evaluation.test_set
@@ -82,7 +83,7 @@ def confusion_sheet(evaluation: Evaluation) -> Float[Tensor, "h w 3"]:
             if value >= 0.0005:
                 ink = (255, 255, 255) if strength > 0.6 else INK
                 canvas.text(box[0] + side / 2, box[1] + side / 2, f"{100 * value:.1f}", 12, ink, "mm")
-    canvas.text(left - 10, top - 8, "is / told", 12, FAINT, "rs", room=int(text_width("is / told", 12)) + 1)
+    canvas.text(_MARGIN, 58, "true digit down, predicted digit across", 12, FAINT)
     return canvas.image()
 
 
@@ -90,15 +91,15 @@ def _row(
     network: torch.nn.Module, config: ModelConfig, images: Float[Tensor, "2 h w"]
 ) -> tuple[list[str], list[list[Float[Tensor, "h w 3"]]]]:
     """Headings, and the cells of both images."""
-    headings, columns = ["picture"], [[_grey(image) for image in images]]
+    headings, columns = ["image"], [[_gray(image) for image in images]]
     images = prepared(images, config)
     if isinstance(network, RotationNet) or (isinstance(network, PlainNet) and network.canonical):
         headings.append("canonical position")
-        columns.append([_grey(image) for image in canonical_images(images)])
+        columns.append([_gray(image) for image in canonical_images(images)])
     if isinstance(network, RotationNet):
         polar = canonical_polar(images)
         headings += ["on circles (angle across)", "one feature over SO(2)", "logits over SO(2), digit down"]
-        columns.append([_grey(image, wide=True) for image in polar])
+        columns.append([_gray(image, wide=True) for image in polar])
         layer = network.features(polar)[1]
         channel = int(layer.var((0, 2, 3)).argmax())
         columns.append([_signed(feature[channel], wide=True) for feature in layer])
@@ -119,7 +120,7 @@ def _row(
     return headings, [[column[j] for column in columns] for j in range(2)]
 
 
-def _grey(image: Float[Tensor, "h w"], *, wide: bool = False) -> Float[Tensor, "h2 w2 3"]:
+def _gray(image: Float[Tensor, "h w"], *, wide: bool = False) -> Float[Tensor, "h2 w2 3"]:
     return _enlarged(image.clamp(0, 1)[..., None].expand(-1, -1, 3), 240 if wide else _CELL)
 
 

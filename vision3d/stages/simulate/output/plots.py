@@ -28,8 +28,8 @@ _WIDTH, _HEIGHT, _SCALE, _COLUMNS = 420, 260, 2, 3
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 52, 32
 
 
-def course_picture(lines: Sequence[Mapping[str, Any]]) -> Float[Tensor, "h w 3"]:
-    """Charts over the simulated time.
+def energy_plot(lines: Sequence[Mapping[str, Any]]) -> Float[Tensor, "h w 3"]:
+    """Energies, height, momentum, time steps and clamped particles over the simulated time.
 
     Args:
         lines: Lines of metrics.jsonl, each with time_s; at least two.

@@ -24,7 +24,7 @@ _LOOKS = 24  # cameras of an orbit used to determine its distance
 
 
 @torch.no_grad()
-def write_pictures(
+def write_images(
     folder: Path,
     frames: FrameSequence,
     config: RigConfig,
@@ -34,7 +34,7 @@ def write_pictures(
     is_still: bool,
     progress: ProgressCallback | None = None,
 ) -> None:
-    """Write figures/frames.png, and with `config.video` video.mp4 (video_NAME.mp4 for several cameras), and picture.png for a
+    """Write figures/frames.png, and with `config.video` video.mp4 (video_NAME.mp4 for several cameras), and image.png for a
     still pose.
 
     Args:
@@ -62,17 +62,17 @@ def write_pictures(
         for number, (file, views) in enumerate(shots.items()):
             path = folder / file
             if is_still:
-                still = path.with_suffix(".png").with_stem(path.stem.replace("video", "picture", 1))
-                write_image(still, picture(frames, 0, views[:1].to(device), config))
+                still = path.with_suffix(".png").with_stem(path.stem.replace("video", "image", 1))
+                write_image(still, render_frame(frames, 0, views[:1].to(device), config))
                 if len(views) == 1:
                     continue
             with VideoWriter(path, fps=fps) as video:
                 for index in range(num):
-                    video.append(picture(frames, min(index, len(frames) - 1), views[index : index + 1].to(device), config))
+                    video.append(render_frame(frames, min(index, len(frames) - 1), views[index : index + 1].to(device), config))
                     bar.update(number * num + index + 1)
 
 
-def picture(frames: FrameSequence, index: int, camera: Cameras, config: RigConfig) -> Float[Tensor, "h w 3"]:
+def render_frame(frames: FrameSequence, index: int, camera: Cameras, config: RigConfig) -> Float[Tensor, "h w 3"]:
     """One frame in one camera, in [0, 1]."""
     (view,) = render_scene(frames.frame(index), camera, backgrounds=config.background, shading=config.shading)  # pyright: ignore[reportArgumentType]
     assert view.image is not None
@@ -109,11 +109,11 @@ def _write_sheet(path: Path, frames: FrameSequence, config: RigConfig, *, is_sti
     """Some of the frames with their times; for a still pose views from all sides."""
     if is_still:
         views = orbit(frames, config, 8, _SHEET, turns=1.0)
-        shown = [picture(frames, 0, views[i], config) for i in range(8)]
+        shown = [render_frame(frames, 0, views[i], config) for i in range(8)]
         captions = [f"{45 * i} degrees" for i in range(8)]
     else:
         views = orbit(frames, config, 1, _SHEET, turns=0.0)
         chosen = spread(range(len(frames)), _MAX)
-        shown = [picture(frames, i, views, config) for i in chosen]
+        shown = [render_frame(frames, i, views, config) for i in chosen]
         captions = [f"{float(frames.times[i]):.3g} s" for i in chosen]
     write_image(path, frame_sheet(shown, captions))

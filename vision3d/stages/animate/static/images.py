@@ -24,7 +24,7 @@ _MAX = 4  # views per image
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class TargetImages:
     """A data set with masks and background."""
 
     images: PosedImages
@@ -36,7 +36,7 @@ class Pictures:
     """For images without object masks: the pixels covered by the mesh at the start, except its silhouette."""
 
     @classmethod
-    def of(cls, images: PosedImages, mesh: Mesh, config: StaticConfig) -> "Pictures":
+    def of(cls, images: PosedImages, mesh: Mesh, config: StaticConfig) -> "TargetImages":
         """Prepare a data set.
 
         Raises:
@@ -72,7 +72,7 @@ class Pictures:
         return view.image + (1 - view.alpha) * behind, view.alpha, view.mask
 
 
-def load_pictures(path: Path | str, config: StaticConfig) -> PosedImages:
+def load_images(path: Path | str, config: StaticConfig) -> PosedImages:
     """Load a data set like `fit`, with images downscaled to `max_size`.
 
     Raises:
