@@ -1,8 +1,8 @@
 """Meshes of Gaussians fitted to rendered views: distance from the true surface, and textures in held-out views.
 
 `shapes`: a sphere and a torus with analytic colors, rendered by our mesh rasterizer. `demo`: the bundled photo set, whose
-surfaces are known analytically, inside a box around the table. `default`: the same photos with default options. `objects`: textured
-meshes from files, rendered, fitted, meshed with default options, and compared with their ground truth.
+surfaces are known analytically, inside a box around the table. `default`: the same photos with default options.
+`objects`: textured meshes from files, rendered, fitted, meshed with default options, and compared with their ground truth.
 """
 
 import argparse
