@@ -22,7 +22,7 @@ from vision3d.stages.simulate.config import SimulateConfig
 from vision3d.stages.simulate.setup.builder import set_up
 from vision3d.stages.simulate.simulation import Simulation
 
-JIGGLE = ("--drop", "0.15", "--frames", "72", "--video")  # the README's command, with the default material
+JIGGLE = ("--preset", "rubber", "--drop", "0.15", "--frames", "72", "--video")  # the command of the README
 
 
 def whole_command(scene: Path, *options: str) -> dict[str, Any]:
