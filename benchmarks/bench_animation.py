@@ -1,4 +1,4 @@
-"""Mesh animation: vertices from nodes, few nodes, the fox from eight cameras and from one, time per step, memory.
+"""Mesh animation: nodes fitted to vertices, few nodes, the fox from eight cameras and from one, time per step, memory.
 
 Reads skinning/elephant* and skinning/fox.glb below VISION3D_DATA. Each part writes results/animation_PART.json.
 """
@@ -57,7 +57,7 @@ def read_dmat(path: Path) -> Tensor:
 
 
 def elephant() -> dict[str, Any]:
-    """128 nodes fitted to every n-th of 457 frames, splines in between; and the true bones with keys at these frames."""
+    """128 nodes fitted to every n-th of 457 frames, with splines in between, and the true bones keyed at the same frames."""
     from scipy.interpolate import CubicSpline
 
     mesh = Mesh.load(data() / "elephant.obj")
@@ -203,7 +203,7 @@ EIGHT = replace(load_yaml(AnimateConfig, "quality", stage="animate"), hold_out_e
 
 
 def eight() -> dict[str, Any]:
-    """Walk and Run, 8 cameras, 4 held-out ones, every third frame held out; and the frozen mesh."""
+    """Walk and Run from 8 cameras, 4 more and every third frame held out, and the frozen mesh."""
     results = {}
     for name in ("Walk", "Run"):
         given = fox(name)
@@ -214,7 +214,7 @@ def eight() -> dict[str, Any]:
 
 
 def one() -> dict[str, Any]:
-    """The same from one camera at the side with the preset `single`, with other seeds, and without ARAP."""
+    """The same from one camera at the side: the preset `single`, two more seeds, and without ARAP."""
     results = {}
     for name in ("Walk", "Run"):
         mesh, vertices, footage = fox(name)
@@ -233,7 +233,7 @@ def one() -> dict[str, Any]:
 
 
 def character(*kinds: str, folder: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
-    """A clip of c0 to c3 with joints or the graph, or of c0 only; h0 and h1 are held out. None: CesiumMan, T rest pose."""
+    """Fits to the cameras c0 to c3 or to c0 alone, h0 and h1 held out. Without a folder: CesiumMan, in T-pose at rest."""
     folder = folder or data().parent / "clips" / "cesium_man"
     (mesh,), footage = folder.glob("*.glb"), read_footage(folder)
     truth = torch.from_numpy(np.load(folder / "truth.npz")["vertices"]).float()
@@ -302,7 +302,7 @@ def step() -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """Peak memory of a process that fits a sphere of about 20 000 vertices for 20 steps."""
+    """Peak memory of a process that fits a torus of 20 000 vertices for 20 steps."""
     mesh = colored(*shapes.torus(1.0, 0.35, 200, 100))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     trainer = prepared(mesh, AnimateConfig(nodes=256, grow=0.0, coarse=1))
@@ -323,14 +323,14 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, in this process, by default")
-    parser.add_argument("--clip", type=Path, help="instead of parts: fits to the clip of a folder, as to CesiumMan, seed 0")
+    parser.add_argument("parts", nargs="*", help=f"parts to run: {', '.join(PARTS)} (default: all, in one process)")
+    parser.add_argument("--clip", type=Path, help="measure the clip in this folder instead, as CesiumMan is, with seed 0")
     options = parser.parse_args()
     parts = PARTS
     if options.clip is not None:
         parts = {options.clip.name: lambda: character("auto", "graph", folder=options.clip, seeds=(0,))}
     if unknown := set(options.parts) - set(parts):
-        sys.exit(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+        sys.exit(f"error: unknown part {', '.join(sorted(unknown))}, want any of {', '.join(parts)}")
     if not options.busy:
         refuse_foreign_load()
     for name in options.parts or parts:

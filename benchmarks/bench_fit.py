@@ -1,4 +1,4 @@
-"""Quality of a fit in a given time: a known scene recovered, the same with a wrong gradient, the bundled photo set."""
+"""Held-out quality of a fit in a given time: a known scene, the same scene with a wrong gradient, the bundled photo set."""
 
 import argparse
 import tempfile
@@ -71,13 +71,13 @@ def halved_conic_gradient() -> Iterator[None]:
 
 
 def recovery() -> dict[str, Any]:
-    """500 Gaussians from 32 views, two minutes from a random initialization."""
+    """Known scene of 500 Gaussians, 32 views, two minutes from a random initialization."""
     with tempfile.TemporaryDirectory() as folder:
         return fit(RECOVERY, photographs(Path(folder))).summary
 
 
 def ablation() -> dict[str, Any]:
-    """The same for some steps, with the correct gradient and with that of the conics' second entry halved."""
+    """The same scene, 3000 steps, with the correct gradient and with the gradient of the second entry of the conics halved."""
     config = FitConfig(**{**vars(RECOVERY), "minutes": None, "steps": ABLATION_STEPS})
     with tempfile.TemporaryDirectory() as folder:
         images = photographs(Path(folder))
@@ -98,7 +98,7 @@ PARTS = {"recovery": recovery, "ablation": ablation, "demo": demo}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which [default: all]")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="parts to run (default: all)")
     add_options(parser)
     options = parser.parse_args()
     if not options.busy:

@@ -1,4 +1,4 @@
-"""Costs of the formats of Gaussian scenes: size, quality and time, on the demo scene and on a million Gaussians."""
+"""File formats of Gaussian scenes: size and PSNR for the demo scene, read and write times for a million Gaussians."""
 
 import tempfile
 import time
@@ -19,7 +19,7 @@ MILLION = 1_000_000
 
 
 def costs(scene: GaussianScene, folder: Path, data: Path) -> dict[str, Any]:
-    """Bytes of the scene in each format, and its PSNR on the held-out views after reading it back."""
+    """Size of the scene in each format, and its PSNR on the held-out views after it is read back."""
     found = {}
     for name in (*NAMES, "v2.spz"):
         path = folder / name

@@ -1,4 +1,4 @@
-"""Corrupted files against every reader: number of rejected files, and maximum time and memory of one file."""
+"""Corrupted files for every reader: number of rejected files, and maximum CPU time and memory of one file."""
 
 import argparse
 import dataclasses
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20_000, help="files per reader")
     parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--add", action="store_true", help="keep the other readers of results/fuzz.json")
+    parser.add_argument("--add", action="store_true", help="keep the results of the other readers in results/fuzz.json")
     options = parser.parse_args()
     results = json.loads((RESULTS / "fuzz.json").read_text())["readers"] if options.add else {}
     warnings.simplefilter("error")

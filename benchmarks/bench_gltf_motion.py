@@ -1,8 +1,8 @@
-"""Clips from vertices as .glb: exact morphs, low-rank morphs, joints with corrective morphs; error, size and time of each.
+"""Vertex animations as .glb: exact morphs, principal morphs, joints with corrective morphs; error, size and time of each.
 
 DATA is a folder with the elephant of libigl and Khronos' fox (`elephant.obj`, `elephant-weights.dmat`, `elephant-anim.dmat`,
-`fox.glb`). Errors at the keys are those of an independent reader of the written file (`tests/support/gltf_reader.py`),
-relative to the diagonal of the rest pose.
+`fox.glb`). Errors at the keys are computed by an independent reader from the written file
+(`tests/support/gltf_reader.py`), relative to the diagonal of the rest pose.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def elephant(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
 
 
 def fox(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
-    """The walk at 30 frames per second with hybrid skinning, half of each kind."""
+    """The walk at 30 frames per second with hybrid skinning, half linear and half dual quaternions."""
     skin = SkinnedMesh.load(folder / "fox.glb")
     times = skin.clip("Walk").times(30)
     frames = skin.posed(skin.clip("Walk"), times, method="hybrid", blends=torch.full((len(skin),), 0.5))
@@ -67,7 +67,7 @@ def measured(make: Callable[[], SkinnedMesh | FittedSkin], mesh: Mesh, frames: T
 def between(
     make: Callable[[Tensor, list[float]], SkinnedMesh], mesh: Mesh, frames: Tensor, times: list[float]
 ) -> dict[str, float]:
-    """Errors at every second frame of a clip whose keys are the others."""
+    """Errors at every second frame of a clip that has keys at the other frames."""
     skin = make(frames[::2], times[::2])
     found = skin.posed(skin.clips[0], times[1:-1:2]) - frames[1:-1:2]
     errors = found.norm(dim=-1) / (mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm()

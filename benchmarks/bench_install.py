@@ -1,4 +1,4 @@
-"""Costs of an installation: a clean build, the wheel's size, `import vision3d` and `vision3d --help`."""
+"""Installation: time of a clean build, size of the wheel, time of `import vision3d` and `vision3d --help`."""
 
 import os
 import statistics
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def build(folder: Path) -> dict[str, Any]:
-    """Wall time of building the committed tree without CUDA, with tools installed; size of the wheel by part."""
+    """Wall time of building the committed tree without CUDA, build tools installed; wheel size with and without the demo."""
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True).stdout
     with tarfile.open(fileobj=BytesIO(archive)) as tar:
         tar.extractall(folder / "tree", filter="data")

@@ -113,7 +113,7 @@ def recover_vertices(stage: Stage, steps: int, smoothing: float = 20.0) -> tuple
 
 
 def recover_texture(stage: Stage, steps: int, texels: int = 256) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
-    """Gradient descent on the texels, starting from gray; texels that are visible in any image count."""
+    """Gradient descent on the texels, starting from gray; evaluated on the texels visible in any image."""
     assert stage.mesh.corner_uvs is not None
     uvs = stage.mesh.corner_uvs.flatten(0, 1)
     uv_faces = torch.arange(len(uvs)).view(-1, 3)
@@ -150,7 +150,7 @@ def recover_texture(stage: Stage, steps: int, texels: int = 256) -> tuple[dict[s
 def comparison(
     stage: Stage, shapes: tuple[Tensor, ...], textures: tuple[Tensor, ...], views: tuple[int, ...] = (1, 5, 9)
 ) -> Tensor:
-    """Rows: target, start and result of two views, on white; shapes on the left, textures on the right."""
+    """Rows: target, start and result in three views, on white; shapes on the left, textures on the right."""
 
     def row(images: Tensor) -> Tensor:
         return torch.cat([images[view] for view in views], 1)

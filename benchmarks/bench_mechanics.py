@@ -1,6 +1,6 @@
-"""The native engine in float32 against analytic solutions of mechanics.
+"""Accuracy of the native engine in float32 against closed forms of mechanics.
 
-Deterministic except for the CPU's rounding, so a busy machine does no harm: --busy only skips the check.
+Results depend on the rounding of the CPU but not on its load: --busy is safe here.
 """
 
 import math
@@ -38,7 +38,7 @@ def engine_of(world: World, x: Tensor, volume: Tensor, **values: Tensor) -> Engi
 
 
 def in_double(particles: Particles) -> Particles:
-    """For sums."""
+    """Fields in float64, for accurate sums."""
     names = ("x", "v", "C", "mass")
     return particles.replace(**{name: getattr(particles, name).double() for name in names})
 
@@ -76,7 +76,7 @@ def spin(steps: int = 3000) -> dict[str, float]:
 
 
 def bar(cells: int = 24) -> dict[str, float]:
-    """Period of a free bar over 2 L sqrt(rho / E), and remaining amplitude after two periods."""
+    """Period of a free bar divided by 2 L sqrt(rho / E), and remaining amplitude after two periods."""
     soft, length, speed, dt = Material("corotated", youngs_modulus=1e4, poisson_ratio=0.0), 0.5, 0.01, 2e-4
     h = length / cells
     x, volume = lattice((cells, 1, 1), (0.0, 0.0, 0.0), h)
@@ -122,9 +122,9 @@ def cantilever(layers: int, slenderness: int = 8) -> dict[str, float]:
 
 
 def hydrostatics(cells: int = 24, wide: int = 8, duration: float = 1.2) -> dict[str, float]:
-    """For a column of water: mean compression over rho g H / 2 K, and dp/dy over rho g in the middle 60 %, over time.
+    """For a column of water, averaged over time: mean compression / (rho g H / 2 K), and dp/dy / (rho g) in the middle 60 %.
 
-    K = 2e6 Pa: compressed by 0.2 % on average, so that rho is that of the rest state.
+    With K = 2e6 Pa the mean compression is 0.2 %, so the density is close to that at rest.
     """
     height, nu, bulk = 1.0, 0.45, 2e6
     h = height / cells
@@ -176,7 +176,7 @@ def _dropped(cells: int, shift: float) -> tuple[Engine, float, float]:
 
 
 def rebound() -> dict[str, float]:
-    """Maximum rebound of the cube over its drop, and energy gained in any step, over m g drop."""
+    """Maximum rebound of the cube relative to its drop, and maximum energy gain in one step relative to m g drop."""
     engine, floor, drop = _dropped(8, 3.2e-4)
     fallen = float(engine.particles.mass.sum()) * G * drop
     last, gain, lows, highest = engine.energies(0.0).total, 0.0, [], 0.0
@@ -192,7 +192,7 @@ def rebound() -> dict[str, float]:
 
 
 def rebound_by(cells: int, shift: float) -> float:
-    """Maximum rebound of the cube over its drop, with time steps chosen by the engine."""
+    """Maximum rebound of the cube relative to its drop, with time steps chosen by the engine."""
     engine, floor, drop = _dropped(cells, shift)
     heights = []
     for index in range(240):

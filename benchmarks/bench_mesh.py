@@ -1,8 +1,8 @@
 """Meshes of Gaussians fitted to rendered views: distance from the true surface, and textures in held-out views.
 
-`shapes`: a sphere and a torus with analytic colors, drawn by our mesh rasterizer. `demo`: the bundled photo set, whose
-surfaces are known analytically, inside a box around the table. `default`: the same with default options. `objects`: textured
-meshes from files, rendered, fitted, meshed with default options, and compared with their ground truth.
+`shapes`: a sphere and a torus with analytic colors, rendered by our mesh rasterizer. `demo`: the bundled photo set, whose
+surfaces are known analytically, inside a box around the table. `default`: the same photos with default options.
+`objects`: textured meshes from files, rendered, fitted, meshed with default options, and compared with their ground truth.
 """
 
 import argparse
@@ -45,7 +45,7 @@ DEMO_BOX = (-1.05, -1.05, -0.05, 1.05, 1.05, 1.25)
 
 
 def pattern(points: Tensor) -> Tensor:
-    """Colors by position, in waves of several lengths, as texture for a fit."""
+    """Colors from position: waves of several lengths, which give a fit some texture."""
     channels = []
     for k, (slow, fast) in enumerate([(3.0, 7.0), (4.0, 9.0), (5.0, 6.0)]):
         x, y, z = points.roll(k, -1).unbind(-1)
@@ -133,7 +133,7 @@ def to_mesh(points: Tensor, mesh: Mesh) -> Tensor:
 
 
 def to_points(points: Tensor, others: Tensor) -> Tensor:
-    """Distances of points from the nearest of others."""
+    """Distances of points from the nearest of `others`."""
     from scipy.spatial import KDTree
 
     return torch.from_numpy(KDTree(others.numpy()).query(points.numpy())[0])
@@ -203,7 +203,7 @@ def _psnr_in_held_out_views(mesh: Mesh, images: PosedImages) -> float:
 
 
 def of_demo(cache: Path | None) -> dict[str, Any]:
-    """The still life of the bundled photo set on its table."""
+    """The still life of the bundled photo set, inside a box around its table."""
     folder = Path(str(resources.files("vision3d") / "assets" / "demo"))
     sys.path.insert(0, str(folder))
     import scene as still_life
@@ -237,7 +237,7 @@ def of_demo(cache: Path | None) -> dict[str, Any]:
     there, back = to_points(samples_of(made.mesh), points), to_mesh(points[is_inside], made.mesh)
     diagonal = math.dist(DEMO_BOX[:3], DEMO_BOX[3:])
     results |= {
-        "truth": f"{int(is_inside.sum())} places in the box that the training views see, one a cell of 4 mm, in closed form",
+        "truth": f"{int(is_inside.sum())} analytic surface points in the box, visible in training views, one per cell of 4 mm",
         "diagonal_m": diagonal,
         "chamfer": round(50 * float(there.mean() + back.mean()) / diagonal, 4),
         "mesh_to_truth": round(100 * float(there.mean()) / diagonal, 4),
@@ -364,9 +364,9 @@ PARTS = {"shapes": of_shapes, "demo": of_demo, "default": of_default}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, "objects", []], help="which [default: all but objects]")
-    parser.add_argument("--objects", type=Path, nargs="*", default=[], help="textured meshes for the part objects")
-    parser.add_argument("--scenes", type=Path, help="folder that caches the fitted scenes")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, "objects", []], help="parts to run (default: all but objects)")
+    parser.add_argument("--objects", type=Path, nargs="*", default=[], help="textured mesh files for the part objects")
+    parser.add_argument("--scenes", type=Path, help="folder in which fitted scenes are cached")
     parser.add_argument("--threads", type=int, default=2)
     add_options(parser)
     options = parser.parse_args()

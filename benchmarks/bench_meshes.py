@@ -1,4 +1,4 @@
-"""The mesh rasterizer against other renderers, rays and finite differences: CPU-seconds, agreement, gradients.
+"""The mesh rasterizer against other renderers, ray casting and finite differences: CPU time, agreement, gradients.
 
 python benchmarks/bench_meshes.py MESHES, a folder with spot.obj, teapot.obj and suzanne.obj. Peers whose packages are missing
 are skipped.
@@ -65,7 +65,7 @@ class Ours:
         return self.draw(self.vertices, self.colors, backend)
 
     def step(self, backend: str = "native", *, in_steps: bool = False) -> tuple[Tensor, Tensor]:
-        """Gradients of the sum of squares by vertices and colors."""
+        """Gradients of the sum of squares with respect to vertices and colors."""
         leaves = [value.detach().requires_grad_() for value in (self.vertices, self.colors)]
         draw = self.draw_in_steps if in_steps else self.draw
         loss = torch.nn.functional.mse_loss(draw(*leaves, backend), self.target, reduction="sum")
@@ -88,7 +88,7 @@ def available(make: Callable[[], Any]) -> Any:
 
 
 def in_turns(calls: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, dict[str, float]]:
-    """CPU-seconds of each call, minimum and median over the rounds, alternating: load by others affects all equally."""
+    """CPU-seconds of each call, minimum and median; calls alternate, so load by other processes affects all equally."""
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -134,7 +134,7 @@ def speed(mesh: Mesh) -> dict[str, Any]:
 
 
 def many_faces() -> dict[str, Any]:
-    """100 000 faces at 512x512, forward."""
+    """100 000 faces at 512x512, forward only."""
     vertices, faces = shapes.torus(1.0, 0.45, 250, 200)
     ours = Ours(Mesh(vertices, faces), 512)
     found: dict[str, Any] = {"faces": len(faces), "covered": float((ours.fragments().face_ids >= 0).float().mean())}
@@ -157,8 +157,8 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def gradients(mesh: Mesh) -> dict[str, Any]:
-    """Against finite differences of whole images (64-bit, smooth loss), and against DEODR from far enough that its affine
-    colors are accurate."""
+    """Against finite differences of whole images (float64, smooth loss), and against DEODR from so far away that its
+    affine colors are accurate."""
     ours = Ours(mesh, 256, dtype=torch.float64)
     y, x = torch.meshgrid(torch.linspace(-1, 1, 256), torch.linspace(-1, 1, 256), indexing="ij")
     weights = torch.stack([(2 * x + y).sin(), (x - 2 * y).cos(), x * y], -1).double()
@@ -205,7 +205,7 @@ def gradients(mesh: Mesh) -> dict[str, Any]:
 
 
 def agreement(folder: Path) -> dict[str, Any]:
-    """Faces and depths against ray casting of Open3D."""
+    """Faces and depths against Open3D's ray casting."""
     import open3d
 
     found = {}

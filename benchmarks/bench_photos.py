@@ -1,7 +1,7 @@
-"""Quality against time on photos, compared to snapshots of another program on the same views and points.
+"""Held-out quality over training time on photos, compared to snapshots of another program on the same views and points.
 
-The snapshots are listed in a .csv with the columns step, seconds, gaussians, file (a .ply of INRIA's layout). Both are
-rendered by vision3d, each with the alpha_max of its own program, and evaluated on the views that `fit` holds out.
+The snapshots are listed in a .csv with the columns step, seconds, gaussians, file (a .ply in INRIA's layout). vision3d renders
+both, each with the alpha_max of its own program, and evaluates them on the views that `fit` holds out.
 """
 
 import argparse
@@ -23,7 +23,7 @@ BLACK = (0.0, 0.0, 0.0)
 
 
 def own_curve(images: PosedImages, minutes: float, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Held-out PSNR of a fit every 250 steps; the time of the evaluations is part of the fit's time."""
+    """Held-out PSNR of a fit every 250 steps; the evaluations count as training time."""
     config = FitConfig(minutes=minutes, eval_every=250, checkpoint_every=0, **overrides)
     with tempfile.TemporaryDirectory() as folder:
         summary = fit(config, images, run_folder=Path(folder) / "run").summary
@@ -38,7 +38,7 @@ def own_curve(images: PosedImages, minutes: float, overrides: dict[str, Any]) ->
 
 
 def snapshot_curve(images: PosedImages, table: Path, alpha_max: float, background: tuple[float, ...]) -> list[dict[str, Any]]:
-    """Held-out PSNR of each snapshot, on its own background or on black, whichever is better."""
+    """Held-out PSNR of each snapshot on its program's background or on black, whichever is better."""
     curve = []
     with table.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -63,11 +63,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="photos with cameras")
     parser.add_argument("--name", default="photos", help="name of the data set; the result is photos_NAME.json")
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--budgets", type=float, nargs="*", default=(), help="minutes of shorter runs with full schedules")
-    parser.add_argument("--max-gaussians", type=int, help="[default: that of fit]")
-    parser.add_argument("--keep", action="store_true", help="keep the previous result, and only add the snapshots to it")
+    parser.add_argument("--budgets", type=float, nargs="*", default=(), help="shorter runs with full schedules [minutes]")
+    parser.add_argument("--max-gaussians", type=int, help="maximum number of Gaussians (default: that of fit)")
+    parser.add_argument("--keep", action="store_true", help="keep the previous result and only add the snapshots")
     parser.add_argument("--snapshots", type=Path, help=".csv of another program's snapshots")
-    parser.add_argument("--snapshots-of", default="peer", help="program and how it ran, for the result")
+    parser.add_argument("--snapshots-of", default="peer", help="name and options of the other program, recorded in the result")
     parser.add_argument("--alpha-max", type=float, default=0.999, help="alpha_max of the snapshots' program")
     parser.add_argument("--background", type=float, nargs=3, default=BLACK, help="background of the snapshots' program")
     add_options(parser)

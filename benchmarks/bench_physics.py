@@ -1,4 +1,4 @@
-"""Engines of the material point method: CPU-seconds per step compared to plain Taichi and Warp, scaling, memory, threads.
+"""Engines of the material point method: CPU time per step against plain Taichi and Warp, scaling, memory, threads.
 
 python benchmarks/bench_physics.py [--only PART]. Engines and peers whose packages are missing are skipped.
 """
@@ -75,7 +75,7 @@ def contestants(count: int, nodes: int) -> dict[str, Callable[[], Peer]]:
 
 
 def in_turns(calls: dict[str, Callable[[int], None]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median CPU-seconds of the process per step, alternating: load by others affects all equally."""
+    """Median CPU-seconds of the process per step; calls alternate, so load by other processes affects all equally."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call(3)  # compiles and warms up the caches
@@ -99,7 +99,7 @@ def peers() -> dict[str, Any]:
     times = in_turns({name: peer.steps for name, peer in alive.items()})
     rates = {name: count / seconds / 1e6 for name, seconds in times.items()}
     if rates.get("plain taichi", MIN_RATE) < MIN_RATE:
-        sys.exit(f"error: plain taichi takes {rates['plain taichi']:.2f} million particle-steps a CPU-s, want {MIN_RATE}")
+        sys.exit(f"error: plain taichi reaches {rates['plain taichi']:.2f} million particle-steps per CPU-s, want {MIN_RATE}")
     found: dict[str, Any] = {"cpu_ms_a_step": {name: 1e3 * seconds for name, seconds in times.items()}}
     found["million_particle_steps_a_cpu_s"] = rates
     for base in ("plain taichi", "plain warp"):
@@ -111,7 +111,7 @@ def peers() -> dict[str, Any]:
 
 
 def same_motion() -> dict[str, Any]:
-    """4000 particles that settle on the floor, 1000 steps: distance from the reference in float64, in cells."""
+    """4000 particles that settle on the floor, 1000 steps: distance from the float64 reference [cells]."""
     count, nodes, steps = 4000, 32, 1000
     particles, world = scene(count, nodes)
     exact = Particles.at_rest(particles.x.double(), particles.volume.double(), world.materials)
@@ -125,7 +125,7 @@ def same_motion() -> dict[str, Any]:
             continue
         peer.steps(steps)
         error = float((peer.positions().double() - want.x).norm(dim=-1).max()) * nodes
-        assert error < 0.01 * moved, f"{name} moves otherwise: {error} cells of {moved}"
+        assert error < 0.01 * moved, f"{name} moves differently: off by {error} cells after moving {moved}"
         found[name] = error
     return found
 
@@ -175,7 +175,7 @@ def scaling() -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """Peak resident bytes per particle, and per node, of each engine in a separate process: slopes between two sizes."""
+    """Peak resident bytes per particle and per node of each engine, in separate processes: slopes between two sizes."""
     found: dict[str, Any] = {}
     for name in FAST:
         if not _runs(name):
@@ -272,7 +272,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Engines of the material point method")
+    parser = argparse.ArgumentParser(description="Benchmark the engines of the material point method.")
     add_options(parser)
     parser.add_argument("--only", choices=PARTS, help="run only this part, and write nothing")
     options = parser.parse_args()

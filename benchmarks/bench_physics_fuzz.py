@@ -1,4 +1,4 @@
-"""200 random scenes through an engine, 2000 time steps each: nothing may become infinite, be lost, or gain energy.
+"""200 random scenes in an engine, 2000 time steps each: non-finite values, lost particles, energy gain.
 
 python benchmarks/bench_physics_fuzz.py [--engine auto] [--scenes 200] [--steps 2000] [--busy]
 """
@@ -44,7 +44,7 @@ def scene(seed: int) -> tuple[Particles, World, bool]:
         vs.append((draw.uniform(0, 5) * torch.randn(3).double()).expand_as(x))
     materials += [
         Material(law, poisson_ratio=0.3) for law in LAWS
-    ]  # unused by bodies, so that engines that compile for the laws of a world do so once
+    ]  # no body uses these: an engine that compiles for the laws of a world then compiles only once
     body = torch.cat([torch.full((len(x),), index) for index, x in enumerate(xs)])
     x = torch.cat(xs).clamp(4.5 * h, 1 - 4.5 * h)
     boundaries: tuple[Boundary, ...] = ()
@@ -84,7 +84,7 @@ def run(engine: Engine, start: Particles, world: World, forced: bool, steps: int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Random scenes through an engine of the material point method")
+    parser = argparse.ArgumentParser(description="Run random scenes in an engine of the material point method.")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--steps", type=int, default=2000)

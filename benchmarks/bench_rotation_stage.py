@@ -1,7 +1,7 @@
-"""The rotation experiments at the sizes of the documentation: errors of every representation, and whether goals are met.
+"""The rotation experiments at the sizes of the documentation: errors of every representation, and which goals are met.
 
-Trainings that are complete in the folder --runs are not repeated; `--parts` and `--representations` select some. The
-point clouds take 25 minutes of one core per representation.
+Complete trainings in the folder --runs are not repeated; `--parts` and `--representations` select some. Point clouds take 25
+minutes of one core per representation.
 """
 
 import argparse
@@ -27,7 +27,7 @@ KEPT = (
 
 
 def run(part: str, data: Path, folder: Path, representations: list[str]) -> dict[str, Any]:
-    """Trains what is left of one experiment, and returns its summary."""
+    """Runs the remaining trainings of one experiment and returns its summary."""
     inputs: dict[str, list[str]] = {
         "sanity": [],
         "pointcloud": [str(data / "pointclouds" / "planes.npz")],
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with pointclouds/planes.npz and mocap/*.bvh")
     parser.add_argument("--runs", type=Path, default=Path("runs/rotations"), help="run folders of the experiments")
     parser.add_argument("--parts", nargs="+", default=list(SEEDS), choices=list(SEEDS))
-    parser.add_argument("--representations", nargs="+", help="instead of those of the documentation")
+    parser.add_argument("--representations", nargs="+", help="representations (default: those of the documentation)")
     options = parser.parse_args()
     if not options.busy:
         refuse_foreign_load()

@@ -44,7 +44,7 @@ def step(function: Callable[[Tensor], Tensor], values: Tensor, upstream: Tensor)
 
 
 def in_turns(functions: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """CPU-seconds of each function, alternating in each round: ratios are between adjacent timings."""
+    """CPU-seconds of each function; they alternate in each round, so ratios are between adjacent timings."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for k in range(rounds + 1):
         for name, function in functions.items():
@@ -59,7 +59,7 @@ def speed() -> dict[str, Any]:
     """Forward and backward of a million rotations (200 000 of `nearest_rotation`) in float32 on one core."""
     ops = {
         "gram_schmidt": (rotation._gram_schmidt, torch.randn(COUNT, 6)),
-        # A decomposition of a million takes torch seconds.
+        # torch needs seconds to decompose a million matrices
         "nearest_rotation": (rotation._nearest_rotation, torch.randn(COUNT // 5, 3, 3)),
         "so3_exp": (rotation._so3_exp, torch.randn(COUNT, 3)),
         "so3_log": (rotation._so3_log, haar_rotmats(3, COUNT)),

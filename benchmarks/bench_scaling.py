@@ -1,4 +1,4 @@
-"""Time of a rendered and differentiated view by number of Gaussians and pixels."""
+"""CPU time of `rasterize`, forward and backward, by number of Gaussians and by number of pixels."""
 
 from typing import Any
 

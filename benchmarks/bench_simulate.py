@@ -1,4 +1,4 @@
-"""The command simulate as run by a user: biker.spz with defaults, a tenth simulated against all, start-up times.
+"""The command `simulate` as a user runs it: biker.spz with defaults, a tenth simulated against all, start-up times.
 
 python benchmarks/bench_simulate.py DATA/splats/biker.spz --demo RUN_FOLDER_OF_THE_DEMO
 """
@@ -22,7 +22,7 @@ from vision3d.stages.simulate.config import SimulateConfig
 from vision3d.stages.simulate.setup.builder import set_up
 from vision3d.stages.simulate.simulation import Simulation
 
-JIGGLE = ("--drop", "0.15", "--frames", "72", "--video")  # the README's command
+JIGGLE = ("--preset", "rubber", "--drop", "0.15", "--frames", "72", "--video")  # the command of the README
 
 
 def whole_command(scene: Path, *options: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def whole_command(scene: Path, *options: str) -> dict[str, Any]:
 
 
 def followers(scene: GaussianScene, cells: int, frames: int = 25) -> dict[str, Any]:
-    """Distance of all Gaussians from their positions when all are simulated, with a tenth of them simulated [cells]."""
+    """Distances [cells] of all Gaussians, with a tenth of them simulated, from their positions when all are simulated."""
     torch.set_num_threads(1)  # waiting threads count as CPU time
     config = SimulateConfig(frames=frames, cells=cells, size=1.0)
     runs, found = {}, {}
@@ -63,7 +63,7 @@ def followers(scene: GaussianScene, cells: int, frames: int = 25) -> dict[str, A
 
 
 def start_up() -> dict[str, float]:
-    """Wall seconds until the first time step is done, after the imports; for Taichi with a warm cache."""
+    """Wall seconds from the end of the imports to the end of the first time step; for Taichi with a warm cache."""
     script = """
 import sys, time
 import torch
@@ -96,7 +96,7 @@ print(time.perf_counter() - start)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene", type=Path, help="biker.spz")
-    parser.add_argument("--demo", type=Path, help="output of `vision3d demo`, for the command of the README")
+    parser.add_argument("--demo", type=Path, help="run folder of `vision3d demo`, for the command of the README")
     add_options(parser)
     args = parser.parse_args()
     if not args.busy:

@@ -39,7 +39,7 @@ def with_roma(
     stretches: Tensor,
     blends: Tensor,
 ) -> Tensor:
-    """Hybrid skinning as one would write it with roma: its rotation matrices, its quaternion products, torch for the rest."""
+    """Hybrid skinning as written with roma: its rotation matrices and quaternion products, torch for the rest."""
     import roma
 
     unit = roma.quat_normalize(quats.roll(-1, -1))
@@ -75,13 +75,13 @@ def in_torch(
 
 
 def step(function: Callable[..., Tensor], given: dict[str, Tensor], upstream: Tensor) -> None:
-    """Forward and backward over all floats."""
+    """Forward and backward with respect to all float inputs."""
     leaves = {name: v.detach().requires_grad_() if v.is_floating_point() else v for name, v in given.items()}
     function(**leaves).backward(upstream)
 
 
 def measured(calls: dict[str, Callable[[], Any]]) -> dict[str, Any]:
-    """CPU and wall seconds of each, and the CPU time of the others relative to ours."""
+    """CPU and wall seconds of each call, and the CPU times of the peers relative to ours."""
     results = {name: {"cpu_s": cpu_times(call), "wall_s": wall_times(call)} for name, call in calls.items()}
     ours = results["native"]["cpu_s"]["median"]
     ratios = {name: found["cpu_s"]["median"] / ours for name, found in results.items() if name != "native"}

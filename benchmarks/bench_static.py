@@ -1,9 +1,9 @@
-"""Quality of `animate static`: held-out views of known meshes before and after, for 1, 3, 4 and 6 Gaussians per face.
+"""`animate static`: PSNR in held-out views of known meshes before and after, for 1, 3, 4 and 6 Gaussians per face.
 
 python benchmarks/bench_static.py DATA [--steps 300] [--size 256]
 
-DATA has skinning/fox.glb (with a texture) and meshes/spot.obj (colored here). 24 cameras evenly on a sphere, every sixth
-held out; the ground truth is the mesh rendered at three times the size without shading and downscaled.
+DATA contains skinning/fox.glb (with a texture) and meshes/spot.obj (colored here). 24 cameras are spread evenly on a sphere,
+every sixth is held out; the ground truth is the mesh rendered at three times the size without shading and downscaled.
 """
 
 import argparse
@@ -31,14 +31,14 @@ NOISE = 0.01  # standard deviation of vertex noise, relative to the longest side
 
 
 def painted(mesh: Mesh) -> Mesh:
-    """With wave-shaped colors as texture."""
+    """The mesh with wave-shaped vertex colors."""
     place = (mesh.vertices - mesh.vertices.amin(0)) / (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max()
     colors = [0.5 + 0.45 * torch.sin(24 * place[:, 1]), 0.2 + 0.7 * place[:, 2], 0.2 + 0.7 * place[:, 0]]
     return replace(mesh, vertex_colors=torch.stack(colors, -1), texture=None, uvs=None)
 
 
 def noisy(mesh: Mesh) -> Mesh:
-    """With noise on the vertices, equal for coinciding ones."""
+    """The mesh with noise on its vertices, the same for coinciding ones."""
     _, _, place = weld_vertices(mesh.vertices, mesh.faces)
     side = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max())
     moves = NOISE * side * torch.randn(int(place.max()) + 1, 3, generator=torch.Generator().manual_seed(0))
@@ -46,7 +46,7 @@ def noisy(mesh: Mesh) -> Mesh:
 
 
 def photographs(mesh: Mesh, folder: Path, size: int) -> Path:
-    """A data set of the mesh with an alpha channel."""
+    """Writes a data set of rendered views of the mesh with an alpha channel."""
     number = torch.arange(VIEWS) + 0.5
     elevations, azimuths = torch.arcsin(1 - 2 * number / VIEWS), number * math.pi * (3 - 5**0.5)
     cameras = Orbit.about(mesh.vertices, "y").cameras(elevations, azimuths, 2.2, math.radians(40), size, size)
@@ -61,7 +61,7 @@ def photographs(mesh: Mesh, folder: Path, size: int) -> Path:
 
 
 def refined(mesh: Mesh, data: Path, truth: Mesh | None = None, **options: Any) -> dict[str, Any]:
-    """Metrics of one run; with ground truth, including the distance of vertices from it."""
+    """Metrics of one run; with ground truth, also the distance of the vertices from it."""
     begin = time.process_time()
     result = bind_gaussians(StaticConfig(**options), mesh, data=data, progress=lambda *_: None)
     names = ("psnr_before", "psnr", "ssim_before", "ssim", "gaussians", "mean_vertex_shift", "training_s")

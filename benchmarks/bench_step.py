@@ -1,4 +1,4 @@
-"""A complete training step: 30 k Gaussians, 256x256, SH degree 3, on the bundled photo set."""
+"""A whole training step on the bundled photo set: 30 000 Gaussians, 256x256 px, SH degree 3."""
 
 import itertools
 import time
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def opensplat(peer_class: Any, result: Any) -> dict[str, Any]:
-    """Projection and raster of the peer, forward and backward, on the same Gaussians; excludes SSIM, Adam and SH."""
+    """Projection and rasterization by the peer on the same Gaussians, forward and backward; no SH, SSIM or Adam."""
     scene, camera = result.scene, result.cameras[0]
     colors = (0.28209479 * scene.sh[:, 0] + 0.5).clamp(0, 1)
     peer = peer_class(
@@ -52,7 +52,7 @@ def opensplat(peer_class: Any, result: Any) -> dict[str, Any]:
     )  # fmt: skip
     upstream = torch.randn(256, 256, 3)
     wall, cpu = (clock(lambda: peer.forward_backward(upstream)) for clock in (wall_times, cpu_times))
-    what = "projection and raster, forward and backward, without SH, SSIM, Adam and densification"
+    what = "projection and rasterization, forward and backward, without SH, SSIM, Adam and densification"
     return {"wall_s": wall, "cpu_s": cpu, "what": what}
 
 

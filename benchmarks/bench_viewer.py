@@ -1,8 +1,8 @@
-"""The viewer's images on the CPU: frames while the camera moves, the full image afterwards, the first image.
+"""The viewer on a CPU: frame rate while the camera moves, time to the full image afterwards, time to the first image.
 
-Two scenes of 100 k Gaussians in a window of 1280x720: every `file` Gaussian of a photographed person (biker.spz of the data
-folder, so close that it fills the height), and the generated ones of the other benchmarks, with harmonics of degree 3, in a
-cube that fills the image. The camera moves slightly after every image, as with a steady hand.
+Two scenes of 100 000 Gaussians in a window of 1280x720: evenly chosen ones of a photographed person (--file, by default
+biker.spz of the data folder, so close that it fills the height), and the generated ones of the other benchmarks, with
+harmonics of degree 3, in a cube that fills the image. The camera moves slightly after every image, as with a steady hand.
 """
 
 import argparse
@@ -54,7 +54,7 @@ print(json.dumps({"imports_s": imported[0] - started[0], "imports_cpu_s": import
 
 
 def generated() -> GaussianScene:
-    """The workload of the other benchmarks with harmonics of degree 3."""
+    """The Gaussians of the other benchmarks with harmonics of degree 3."""
     values = workload(0.010, COUNT)
     generator = torch.Generator().manual_seed(1)
     logits = torch.logit(values["opacities"])
@@ -63,7 +63,7 @@ def generated() -> GaussianScene:
 
 
 def steady_hand(path: Path, start: FreeCamera) -> dict[str, Any]:
-    """Images per second and their sizes while the camera moves; seconds from its stop to the full image."""
+    """Frame rate and image sizes while the camera moves; seconds from its stop to the full image."""
     shown: list[tuple[float, float, Shown]] = []
     came = threading.Event()
 
@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
     default = Path(os.environ.get("VISION3D_DATA", ".")) / "splats" / "biker.spz"
-    parser.add_argument("--file", type=Path, default=default, help="the photographed person")
+    parser.add_argument("--file", type=Path, default=default, help="scene of the photographed person")
     options = parser.parse_args()
     if not options.busy:
         refuse_foreign_load()

@@ -1,6 +1,7 @@
 """Other mesh renderers for bench_meshes.py, if their packages are installed. All use one thread.
 
-`step()` is an image and the gradients of a loss by vertices and their colors; `forward()` is only the image.
+`step()` renders an image and computes the gradients of a loss with respect to vertices and their colors; `forward()` only
+renders.
 """
 
 from typing import Any
@@ -32,14 +33,14 @@ class Deodr:
         return self.scene.render(self.camera)
 
     def step(self, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gradients of the sum of squares by vertices and colors."""
+        """Gradients of the sum of squares with respect to vertices and colors."""
         image = self.forward()
         self.scene.clear_gradients()
         self.scene.render_backward(2 * (image - target))
         return self.scene.mesh._vertices_b, self.scene.mesh.vertices_colors_b
 
     def raster_step(self, target: np.ndarray) -> None:
-        """Only its compiled part, with projection and silhouettes found before."""
+        """Only DEODR's compiled part; projection and silhouettes are computed before."""
         flat = self.scene.scene_2d
         flat.clear_gradients()
         image, _ = flat.render(1)

@@ -35,7 +35,7 @@ def drawn(mesh: Mesh, camera: Cameras, samples: int = 3) -> tuple[Tensor, Tensor
 
 
 def topology(mesh: Mesh) -> dict[str, int]:
-    """Counts of the mesh with coinciding vertices merged, as in other programs."""
+    """Counts on the mesh with coinciding vertices merged, as other programs count."""
     _, faces, _ = geometry.weld_vertices(mesh.vertices, mesh.faces)
     return {
         "faces": len(faces),
@@ -75,9 +75,9 @@ def depths_of(mesh: Mesh, cameras: Cameras) -> Callable[[int], Tensor]:
 def psnr_beside_scene(
     mesh: Mesh, scene: GaussianScene, cameras: Cameras, photos: Sequence[Tensor], background: Tensor
 ) -> dict[str, float]:
-    """Means over views of the PSNR of mesh and scene where the scene's alpha is above 0.5; without a mesh, the background.
+    """Mean PSNR over views of mesh and scene where the scene's alpha is above 0.5; pixels without mesh show the background.
 
-    `degree_0_psnr` is that of the scene without its harmonics above degree 0: one color for all directions, as a mesh has.
+    `degree_0_psnr` is that of the scene without harmonics above degree 0: one color for all directions, like a mesh.
     """
     found, covered = [], []
     plain = dataclasses.replace(scene, sh=scene.sh[:, :1].contiguous())

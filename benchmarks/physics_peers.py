@@ -18,7 +18,7 @@ class Peer(Protocol):
     """Simulates one scene."""
 
     def steps(self, count: int) -> None:
-        """Takes time steps and waits for them."""
+        """Takes time steps and waits until they are done."""
 
     def positions(self) -> Tensor:
         """(n, 3) [m]."""

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: workloads, clocks, the machine's description, the check for foreign load, result files."""
+"""Shared by the benchmarks: workloads, timers, machine description, check of the load by other processes, result files."""
 
 import argparse
 import importlib
@@ -86,7 +86,7 @@ class ForeignLoad:
 
 
 def refuse_foreign_load(seconds: float = 2.0, limit: float = FOREIGN_LIMIT) -> None:
-    """Exits unless the machine is idle: wall times are meaningless next to other work."""
+    """Exits with an error unless the machine is idle: wall times are meaningless beside other work."""
     with ForeignLoad() as load:
         time.sleep(seconds)
     if load.share > limit:
@@ -114,13 +114,13 @@ def machine() -> dict[str, Any]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of every benchmark."""
+    """Adds the options that all benchmarks share."""
     parser.add_argument("--peers", type=Path, help="folder with a module `peers` (see benchmarks/README.md)")
-    parser.add_argument("--busy", action="store_true", help="run although other processes use the machine; noted in the result")
+    parser.add_argument("--busy", action="store_true", help="run even beside other processes; the result records their load")
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """Options of a benchmark without its own."""
+    """Parses the command line of a benchmark that has only the shared options."""
     parser = argparse.ArgumentParser(description=description)
     add_options(parser)
     return parser.parse_args()
