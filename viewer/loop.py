@@ -179,9 +179,9 @@ class RenderLoop:
 
     def _draw(self, request: Request, quality: Quality, is_stale: Callable[[], bool]) -> Shown:
         start = time.perf_counter()
-        image = draw(request.models(), request.camera, request.background, quality, is_stale)
+        render = draw(request.models(), request.camera, request.background, quality, is_stale)
         width, height = int(request.camera.width), int(request.camera.height)
-        pixels = resized_bytes(to_bytes(image.image), width, height)
+        pixels = resized_bytes(to_bytes(render.image), width, height)
         if request.finish is not None:
             pixels = request.finish(pixels)
-        return Shown(request, pixels, image, quality, time.perf_counter() - start, quality == LADDER[-1])
+        return Shown(request, pixels, render, quality, time.perf_counter() - start, quality == LADDER[-1])

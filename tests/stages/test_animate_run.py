@@ -12,6 +12,7 @@ from tests.support.clips import worm
 from tests.support.stopping import lines
 from tests.support.tiny_pipeline import write_tiny_pipeline
 from vision3d import animate
+from vision3d.core.checkpoints import load_checkpoint, save_checkpoint
 from vision3d.core.errors import ConfigError, InputError
 from vision3d.core.progress import silent
 from vision3d.core.runs import Interrupted, RunFolder
@@ -156,6 +157,18 @@ def test_the_graph_of_a_checkpoint_is_used_on_resume(tmp_path, monkeypatch):
     clip = worm(frames=3, cameras=1)
     fitted(clip, FEW, run_folder=tmp_path)
     monkeypatch.setattr("vision3d.stages.animate.dynamic.run.DeformationGraph.of", lambda *_: pytest.fail("made anew"))
+    config = replace(FEW, steps=14)
+    fitted(clip, config, run_folder=RunFolder.create(tmp_path, config, resume=True, ignore=("steps",)))
+
+
+def test_a_run_of_an_earlier_version_is_resumed(tmp_path):
+    clip = worm(frames=3, cameras=1)
+    fitted(clip, FEW, run_folder=tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        checkpoint = load_checkpoint(path)
+        assert checkpoint.state["source"] == "a Footage (3 images)"
+        checkpoint.state["source"] = "a Footage (3 pictures)"
+        save_checkpoint(path, checkpoint)
     config = replace(FEW, steps=14)
     fitted(clip, config, run_folder=RunFolder.create(tmp_path, config, resume=True, ignore=("steps",)))
 

@@ -131,6 +131,14 @@ def test_other_sources_and_other_runs_are_rejected(tmp_path):
         trained(None, tensorboard=True)
 
 
+def test_a_run_on_the_same_data_under_an_old_description_is_resumed(tmp_path):
+    trained(opened(tmp_path / "a"), steps=6)
+    loop, _ = trained(opened(tmp_path / "a", resume=True), source="a straight line", old_sources=["a line"])
+    assert loop.step == STEPS
+    loop, _ = trained(opened(tmp_path / "a", resume=True), source="a straight line")  # its new checkpoints have the new one
+    assert loop.saved is not None
+
+
 def test_large_gradients_are_clipped():
     free, limited = Trainer(), Trainer(clip_norm=1e-3)
     torch.manual_seed(1)

@@ -69,6 +69,7 @@ class Loop:
     Args:
         name: Name of the training, for progress and messages.
         source: Description of the training data; a run cannot be resumed on other data.
+        old_sources: Descriptions that earlier versions gave to the same data; their runs can be resumed.
         steps: Total number of steps, or None.
         minutes: Wall time from the first step on, or None; with both, whichever ends first.
         folder: Run folder for metrics and checkpoints, and to resume from; None writes nothing.
@@ -101,6 +102,7 @@ class Loop:
         name: str,
         *,
         source: str,
+        old_sources: Collection[str] = (),
         steps: int | None = None,
         minutes: float | None = None,
         folder: RunFolder | None = None,
@@ -117,6 +119,7 @@ class Loop:
         stop: StopSignal | None = None,
     ) -> None:
         self.name, self.source, self.folder, self.extra = name, source, folder, extra
+        self._sources = {source, *old_sources}
         self.log_every, self.checkpoint_every, self.evaluation = log_every, checkpoint_every, evaluation
         self.means, self.latest, self.shown = means, latest, shown
         self.group, self.callback, self._stop = group or Group(), callback, stop
@@ -234,7 +237,7 @@ class Loop:
         if not (isinstance(state, dict) and state.keys() >= _STATE):
             path = self.folder.checkpoints.path
             raise FileFormatError(path, f"the checkpoint of step {checkpoint.step} belongs to a different kind of run")
-        if state["source"] != self.source:
+        if state["source"] not in self._sources:
             raise ConfigError(
                 "DATA", f"cannot resume {self.folder.path}, which is a run on {state['source']}, with {self.source}"
             )

@@ -159,9 +159,12 @@ class _Fit:
         steps = config.total_steps(len(footage.times))
         self.loop: Loop | None = None
         if steps:
+            count = len(footage)
+            old_source = self.name.replace(f"({count} images)", f"({count} pictures)")
             self.loop = Loop(
-                "animate", source=self.name, steps=steps, folder=folder, log_every=config.log_every,
-                checkpoint_every=config.checkpoint_every, latest=("frames",), shown=("loss", "frames"), callback=callback,
+                "animate", source=self.name, old_sources=[old_source], steps=steps, folder=folder,
+                log_every=config.log_every, checkpoint_every=config.checkpoint_every, latest=("frames",),
+                shown=("loss", "frames"), callback=callback,
             )  # fmt: skip
         saved = None if self.loop is None else self.loop.saved
         torch.manual_seed(config.seed)
@@ -238,8 +241,8 @@ class _Fit:
         rows = [{"frame": frame, "fitted": iou, "frozen": frozen_ious[frame]} for frame, iou in ious]
         summary = {
             **evaluation.mean(),
-            **self._vertex_figures(vertices),
-            **{f"frozen_{name}": value for name, value in {**still.mean(), **self._vertex_figures(frozen)}.items()},
+            **self._vertex_metrics(vertices),
+            **{f"frozen_{name}": value for name, value in {**still.mean(), **self._vertex_metrics(frozen)}.items()},
             "largest_stretch": float(stretched_edges(self.mesh, vertices)[1].max()),
             "mask_iou": rows,
             "frames": len(times),
@@ -269,7 +272,7 @@ class _Fit:
             write_iou_curves(path / "figures" / "iou.png", times, rows)
         return AnimateResult(sequence, skin, self.motion, self.cameras, evaluation, summary, path)
 
-    def _vertex_figures(self, vertices: Tensor) -> dict[str, float]:
+    def _vertex_metrics(self, vertices: Tensor) -> dict[str, float]:
         if self.truth is None:
             return {}
         errors = vertex_errors(vertices, self.truth, self.mesh.vertices)
