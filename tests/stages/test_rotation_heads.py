@@ -22,8 +22,8 @@ def test_heads_start_at_the_identity_and_have_a_gradient_there(rep):
     if rep != "hopf":  # it has no gradient at the identity, so it starts next to it
         torch.testing.assert_close(head(torch.zeros(2, 16)), IDENTITY.expand(2, 3, 3), atol=1e-6, rtol=0)
         assert float(torch.rad2deg(geodesic_distance(head.eval()(features).detach(), IDENTITY)).max()) < 70
-    told = head.train()(features)
-    (told - haar_rotmats(3, 32)).square().mean().backward()
+    predicted = head.train()(features)
+    (predicted - haar_rotmats(3, 32)).square().mean().backward()
     assert head.linear is not None and head.linear.weight.grad is not None
     assert float(head.linear.weight.grad.norm()) > 1e-3
 
@@ -120,8 +120,8 @@ def test_clouds_may_be_shuffled_and_are_encoded_once_for_all_copies():
     network = SiamesePointNet("6d").eval()
     clouds = torch.randn(2, 30, 3)
     copies = clouds[:, None] @ haar_rotmats(3, 2, 4).mT
-    told = network(clouds, copies)
-    assert told.shape == (2, 4, 3, 3)
+    predicted = network(clouds, copies)
+    assert predicted.shape == (2, 4, 3, 3)
     shuffled = network(clouds[:, torch.randperm(30)], copies[:, :, torch.randperm(30)])
-    torch.testing.assert_close(shuffled, told, atol=1e-5, rtol=0)
-    torch.testing.assert_close(network(clouds[1:], copies[1:, 2:3]), told[1:, 2:3], atol=1e-5, rtol=0)
+    torch.testing.assert_close(shuffled, predicted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(network(clouds[1:], copies[1:, 2:3]), predicted[1:, 2:3], atol=1e-5, rtol=0)

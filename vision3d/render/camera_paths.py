@@ -308,7 +308,7 @@ def _flight(cameras: Cameras, num: int) -> Float[Tensor, "num 4 4"]:
     distances = _distances(poses)
     count = min(len(poses), max(8, num // _FRAMES_PER_KEY))
     even = torch.linspace(0, len(poses) - 1, count).round().long()
-    spread = _short_way(_well_spread(distances, count), distances)
+    spread = _short_tour(_well_spread(distances, count), distances)
     # The order of a video or a walk is kept; photos in arbitrary order are reordered.
     keys = even if _length(even, distances) <= 1.5 * _length(spread, distances) else spread
     return paths.interpolate_poses(poses[keys], num)
@@ -331,25 +331,25 @@ def _well_spread(distances: Float[Tensor, "n n"], count: int) -> Int64[Tensor, "
     return torch.tensor(chosen)
 
 
-def _short_way(keys: Int64[Tensor, " k"], distances: Float[Tensor, "n n"]) -> Int64[Tensor, " k"]:
+def _short_tour(keys: Int64[Tensor, " k"], distances: Float[Tensor, "n n"]) -> Int64[Tensor, " k"]:
     """Order the keys along a short path through all: nearest neighbors, then 2-opt."""
     apart = distances[keys][:, keys].tolist()
     count = len(keys)
-    way, left = [0], set(range(1, count))
+    tour, left = [0], set(range(1, count))
     while left:
-        way.append(min(left, key=lambda k: apart[way[-1]][k]))
-        left.remove(way[-1])
+        tour.append(min(left, key=lambda k: apart[tour[-1]][k]))
+        left.remove(tour[-1])
     is_better = True
     while is_better:
         is_better = False
         for i in range(count - 1):
             for j in range(i + 1, count):
-                old = (apart[way[i - 1]][way[i]] if i else 0) + (apart[way[j]][way[j + 1]] if j + 1 < count else 0)
-                new = (apart[way[i - 1]][way[j]] if i else 0) + (apart[way[i]][way[j + 1]] if j + 1 < count else 0)
+                old = (apart[tour[i - 1]][tour[i]] if i else 0) + (apart[tour[j]][tour[j + 1]] if j + 1 < count else 0)
+                new = (apart[tour[i - 1]][tour[j]] if i else 0) + (apart[tour[i]][tour[j + 1]] if j + 1 < count else 0)
                 if new < old - 1e-9:
-                    way[i : j + 1] = way[i : j + 1][::-1]
+                    tour[i : j + 1] = tour[i : j + 1][::-1]
                     is_better = True
-    return keys[torch.tensor(way)]
+    return keys[torch.tensor(tour)]
 
 
 def _length(order: Int64[Tensor, " k"], distances: Float[Tensor, "n n"]) -> float:

@@ -88,17 +88,17 @@ def background(
         inverse.append(1 / distance[kept])
         widths.append((np.maximum(spread, _MIN_SPREAD * distance) / distance**2)[kept])
         step(index + 1)
-    told, values, width = np.concatenate(rows), np.concatenate(inverse), np.concatenate(widths)
-    if len(told) < 100:
+    vertex_ids, values, width = np.concatenate(rows), np.concatenate(inverse), np.concatenate(widths)
+    if len(vertex_ids) < 100:
         return None
     # New views are between the given ones: where these have no information, the background is assumed to be well behind.
     reach = _reach_of_cameras((views.cameras.centers.cpu() - center).double().numpy(), ball.numpy())
-    free = np.flatnonzero((np.bincount(told, minlength=len(ball)) == 0) & (reach > 0))
-    told = np.concatenate([told, free])
+    free = np.flatnonzero((np.bincount(vertex_ids, minlength=len(ball)) == 0) & (reach > 0))
+    vertex_ids = np.concatenate([vertex_ids, free])
     values = np.concatenate([values, 1 / (_BEYOND * reach[free])])
     width = np.concatenate([width, 0.1 * values[len(values) - len(free) :]])
     nearest = np.maximum(nearest, _BEHIND * reach)
-    solved = _smooth_field(edges, len(ball), told, values, width)
+    solved = _smooth_field(edges, len(ball), vertex_ids, values, width)
     limit = 1 / (_CLEAR * np.maximum(nearest, 1e-12))
     far = 1 / np.clip(np.minimum(solved, limit), 0.2 * np.quantile(values, 0.01), None)
     mesh = Mesh((center + ball.double() * torch.from_numpy(far)[:, None]).float(), faces.flip(1))  # seen from inside

@@ -245,13 +245,13 @@ class _Rays(NamedTuple):
         )
         # Inverse depth is linear in the image for a flat surface.
         found = torch.nn.functional.grid_sample(self.maps, grid[None], align_corners=False, padding_mode="border")
-        inverse, cosine, told, is_certain = found[0]
-        along = (1 / inverse - depth) * (1 + plane.square().sum(-1)).sqrt() * told
+        inverse, cosine, inverse_width, is_certain = found[0]
+        along = (1 / inverse - depth) * (1 + plane.square().sum(-1)).sqrt() * inverse_width
         # Past a rim, points far behind along the ray may be close to the tangent plane, but are still hidden.
-        is_told = (along > torch.where(is_certain > 0.99, -1, 1)) & (grid.abs() <= 1).all(-1) & (depth > 1e-6)
+        is_known = (along > torch.where(is_certain > 0.99, -1, 1)) & (grid.abs() <= 1).all(-1) & (depth > 1e-6)
         distance = along * cosine
-        weight = cosine * (told * self.truncation)
-        return distance.clamp(max=1).nan_to_num(0), torch.where(is_told, weight.nan_to_num(0), 0)
+        weight = cosine * (inverse_width * self.truncation)
+        return distance.clamp(max=1).nan_to_num(0), torch.where(is_known, weight.nan_to_num(0), 0)
 
     def in_sight(self, middles: Float[Tensor, "b 3"], reach: float) -> Bool[Tensor, " b"]:
         """Blocks that may be in the image, judged by their bounding spheres."""
@@ -335,8 +335,8 @@ def _near_surfaces(
         some = points[:: max(1, len(points) // 65536)]
         found = torch.unique(torch.cat([*near, cell_keys((some[:, None] + around).flatten(0, 1), side)]))
         keys, place = torch.unique(torch.cat([keys, found]), return_inverse=True)
-        told = torch.cat([times, torch.ones_like(found)])
-        times = torch.zeros(len(keys), dtype=torch.int64).index_add_(0, place, told)
+        counts = torch.cat([times, torch.ones_like(found)])
+        times = torch.zeros(len(keys), dtype=torch.int64).index_add_(0, place, counts)
         step(index + 1)
     # Next to a block near a surface that enough views show, fewer suffice, so that no surface ends at the side of a block.
     steps = [(x * 2 * _KEY + y) * 2 * _KEY + z for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]

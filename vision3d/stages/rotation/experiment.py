@@ -80,11 +80,11 @@ class Errors:
         return sum(value <= limit for value in self.percentiles[1:]) / 10
 
 
-def entries_loss(told: Float[Tensor, "*batch 3 3"], true: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, ""]:
+def entries_loss(predicted: Float[Tensor, "*batch 3 3"], true: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, ""]:
     """Mean of the squared differences of the entries."""
-    return (told - true).square().mean()
+    return (predicted - true).square().mean()
 
 
-def angles_deg(told: Float[Tensor, "*batch 3 3"], true: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+def angles_deg(predicted: Float[Tensor, "*batch 3 3"], true: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
     """Angles between rotations [deg], in float64, since float32 loses small ones."""
-    return torch.rad2deg(geodesic_distance(told.double(), true.double()))
+    return torch.rad2deg(geodesic_distance(predicted.double(), true.double()))

@@ -41,8 +41,10 @@ class SanityExperiment:
     def loss(self, network: nn.Module, generator: torch.Generator) -> Float[Tensor, ""]:
         drawn = haar_rotmats(3, self.config.batch_size, generator=generator)
         rotmats = drawn[self.share.start : self.share.stop].to(self.device)
-        told = network(rotmats)
-        return entries_loss(told, rotmats) if self.config.loss == "entries" else geodesic_distance(told, rotmats).mean()
+        predicted = network(rotmats)
+        if self.config.loss == "entries":
+            return entries_loss(predicted, rotmats)
+        return geodesic_distance(predicted, rotmats).mean()
 
     def errors(self, network: nn.Module) -> Float[Tensor, " n"]:
         parts = [part.to(self.device) for part in self.test.split(_CHUNK)]
@@ -86,8 +88,8 @@ class PointCloudExperiment:
     def errors(self, network: nn.Module) -> Float[Tensor, " n"]:
         found = []
         for cloud, rotmats in zip(self.test_clouds.to(self.device), self.test_rotmats.to(self.device)):
-            told = network(cloud[None], turn(cloud[None], rotmats[None]))
-            found.append(angles_deg(told[0], rotmats))
+            predicted = network(cloud[None], turn(cloud[None], rotmats[None]))
+            found.append(angles_deg(predicted[0], rotmats))
         return torch.cat(found)
 
     def about(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vision3d.stages.animate.dynamic.config import AnimateConfig
 from vision3d.stages.animate.dynamic.fields import DiscreteField, rigid_poses
 from vision3d.stages.animate.dynamic.motion import Motion
 
-_FINAL_RATE = 0.01  # factor on the learning rate at the end
+_FINAL_LR = 0.01  # factor on the learning rate at the end
 _FRAMES = 16  # per step
 
 
@@ -60,7 +60,7 @@ def fit_vertices(
     steps = config.total_steps(len(times))
     with Progress(steps, "track", progress) as bar:
         for step in range(steps):
-            share = _FINAL_RATE + (1 - _FINAL_RATE) * (1 + math.cos(math.pi * step / steps)) / 2
+            share = _FINAL_LR + (1 - _FINAL_LR) * (1 + math.cos(math.pi * step / steps)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = config.motion.discrete_rate * share
             chosen = torch.randperm(len(times), generator=random)[:_FRAMES].sort().values

@@ -35,7 +35,7 @@ logger = logging.getLogger("vision3d.animate")
 
 HINT = "the checkpoint of the previous step was written; lower the learning rates or check the frames"
 _SSIM_WINDOW = 11  # pixels
-_FINAL_RATE = 0.02  # factor on the learning rates at the end
+_FINAL_LR = 0.02  # factor on the learning rates at the end
 _YIELD_EVERY = 20  # steps between updates of the robust edge weights
 _YIELD_FRAMES, _BLOCK = 64, 8  # maximum number of frames used for them, and frames per block
 _TRACKED_VIEWS = 4  # minimum number of views of the newest frame
@@ -84,7 +84,7 @@ class Trainer:
         self.random = torch.Generator().manual_seed(config.seed)
         self.background = background_color(footage)
         groups = motion.field.groups(config.motion)
-        self.rates = [group["lr"] for group in groups]
+        self.learning_rates = [group["lr"] for group in groups]
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
         self.joint_optimizer, self.search = None, None
         if motion.joints is not None:
@@ -110,7 +110,7 @@ class Trainer:
         self._let_nodes_in(since)
         if self.config.loss.limit and step % _YIELD_EVERY == 0 and self.intake.is_done and self.motion.joints is None:
             self.arap = self.stiff.yielding(self._strains(), self.config.loss.limit)
-        self._set_rates(since)
+        self._set_learning_rates(since)
         chosen = self._choose()
         total, terms = self._loss(chosen, progress, since)
         if not bool(torch.isfinite(total)):
@@ -300,8 +300,8 @@ class Trainer:
         """Squared displacement of the surface along the axis of the first camera of each frame."""
         first = torch.stack([self.views[frame][0] for frame in chosen]).to(vertices.device)
         axes = self.cameras.viewmats[first][:, 2, :3]
-        ways = ((vertices - self.motion.mesh.vertices) * axes[:, None]).sum(-1) / self.motion.radius
-        return ways.square().mean()
+        shifts = ((vertices - self.motion.mesh.vertices) * axes[:, None]).sum(-1) / self.motion.radius
+        return shifts.square().mean()
 
     @torch.no_grad()
     def _strains(self) -> Tensor:
@@ -361,10 +361,10 @@ class Trainer:
             self.joint_poses = joints.values.detach().clone()
             self.motion.uses_nodes = True
 
-    def _set_rates(self, since: float) -> None:
+    def _set_learning_rates(self, since: float) -> None:
         """Learning rates: constant while frames are added, then cosine decay; those of joints also decay within each frame."""
-        factor = _FINAL_RATE + (1 - _FINAL_RATE) * (1 + math.cos(math.pi * since)) / 2
-        for group, rate in zip(self.optimizer.param_groups, self.rates):
+        factor = _FINAL_LR + (1 - _FINAL_LR) * (1 + math.cos(math.pi * since)) / 2
+        for group, rate in zip(self.optimizer.param_groups, self.learning_rates):
             group["lr"] = rate * factor
         if self.joint_optimizer is not None:
             is_early = self.intake.spent < _EARLY * self.intake.share

@@ -47,10 +47,10 @@ class StaticModel:
         }
         self.params = {name: value.detach().clone().requires_grad_() for name, (value, _) in values.items()}
         self.params["vertices"].requires_grad_(config.vertices)
-        self.rates = {name: rate for name, (_, rate) in values.items()}
+        self.learning_rates = {name: rate for name, (_, rate) in values.items()}
         eps = {name: _FAINT / len(bound) for name in self.params}
         eps["vertices"] /= max(half, 1e-30)
-        groups = [{"params": [self.params[name]], "lr": rate, "eps": eps[name]} for name, rate in self.rates.items()]
+        groups = [{"params": [self.params[name]], "lr": rate, "eps": eps[name]} for name, rate in self.learning_rates.items()]
         self.optimizer = torch.optim.Adam(groups, betas=_BETAS)
         kept = ("log_scales", "opacity_logits") if self.is_bare else ("log_scales", "opacity_logits", "sh0")
         self._start = {name: self.params[name].detach().clone() for name in kept}
@@ -81,7 +81,7 @@ class StaticModel:
     def step(self, progress: float) -> None:
         """One optimizer step at this progress of the run; Gaussians are clamped to the size of their faces."""
         factor = exponential_decay(progress, self.config.rates.final)
-        for group, rate in zip(self.optimizer.param_groups, self.rates.values()):
+        for group, rate in zip(self.optimizer.param_groups, self.learning_rates.values()):
             group["lr"] = rate * factor
         self.optimizer.step()
         self.params["log_scales"].clamp_(max=self.log_largest)
