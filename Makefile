@@ -12,11 +12,12 @@ BIN := .venv/bin
 # One thread a test process: two processes already fill two cores, and more threads than cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 CPP_SOURCES := find cuda_ext -name '*.h' -o -name '*.cpp' -o -name '*.cu'
+WHEEL_ARCHITECTURES ?= 75-real;80-real;86-real;89-real;90-real;100-real;120
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(shell find cuda_ext -type f)
 
 .PHONY: help
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed: .ci/setup $(NATIVE_SOURCES)
 	@PYTHON="$(PYTHON)" .ci/setup
@@ -33,8 +34,13 @@ help:  ## list these commands
 setup: .venv/installed-dev  ## create .venv for development (PYTHON=python3.12 selects the interpreter)
 
 .PHONY: build
-build: .venv/installed-dev  ## build the wheel and the source package into dist/
-	@$(BIN)/python -m build --no-isolation --outdir dist
+build: .venv/installed-dev  ## build the wheel, without CUDA, and the source package into dist/
+	@VISION3D_CUDA=OFF $(BIN)/python -m build --no-isolation --outdir dist
+
+.PHONY: wheel-cuda
+wheel-cuda: .venv/installed-dev  ## build a wheel with CPU and CUDA kernels for all architectures into dist/ (needs nvcc; takes long)
+	@command -v "$${CUDACXX:-nvcc}" > /dev/null || { echo "error: nvcc not found: put the CUDA toolkit on PATH or set CUDACXX" >&2; exit 1; }
+	@VISION3D_CUDA=ON VISION3D_CUDA_ARCHITECTURES="$(WHEEL_ARCHITECTURES)" $(BIN)/python -m build --no-isolation --wheel --outdir dist
 
 .PHONY: lint
 lint: .venv/installed-dev  ## run the linters

@@ -20,7 +20,7 @@ CODE = "import scikit_build_core.build as b, sys; print(b.{}(sys.argv[1]))"
 def build(kind: str, folder: Path, out: Path, **environment: str) -> tuple[Path, str]:
     """Builds a `wheel` or an `sdist` of `folder`; returns its path and the output."""
     command = [sys.executable, "-c", CODE.format(f"build_{kind}"), str(out)]
-    env = {**os.environ, "CMAKE_BUILD_PARALLEL_LEVEL": "2", **environment}
+    env = {**os.environ, "CMAKE_BUILD_PARALLEL_LEVEL": "2", "VISION3D_CUDA": "OFF", **environment}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return out / done.stdout.split()[-1], done.stdout + done.stderr
@@ -47,7 +47,10 @@ def built(checkout: Path, folder: Path) -> Path:
     (folder / "out").mkdir()
     sdist, _ = build("sdist", checkout, folder / "out")
     with tarfile.open(sdist) as archive:
+        names = [name.partition("/")[2] for name in archive.getnames()]
         archive.extractall(folder, filter="data")
+    assert {"Makefile", ".ci/setup", "tests/conftest.py", "vision3d/viewer/__init__.py"} <= set(names)
+    assert not any(name.startswith(("assets/", "configs/", "viewer/")) for name in names)  # each file once
     (source,) = (path for path in folder.iterdir() if path.is_dir() and path.name != "out")
     return build("wheel", source, folder / "out")[0]
 

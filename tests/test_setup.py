@@ -19,7 +19,7 @@ def machine(tmp_path):
     shutil.copy(SETUP, tmp_path / "repo" / ".ci" / "setup")
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("bash", "env", "dirname", "uname", "rm", "cat"):
+    for name in ("bash", "env", "dirname", "uname", "rm", "cat", "ln"):
         (programs / name).symlink_to(shutil.which(name))
 
     def run(*, python: str | None = "python3", lacks: str = "nothing", compiler: bool = False, **environment: str):
@@ -66,6 +66,15 @@ def test_missing_prerequisite(machine, lacks, message):
 def test_newest_python_is_used_if_the_default_is_unsuitable(machine):
     _, err = machine(python="python3.12", lacks="ensurepip")
     assert err.startswith("error: python3.12 cannot make virtual environments")
+
+
+def test_folders_of_an_unpacked_source_package_are_linked(machine, tmp_path):
+    for name in ("assets", "viewer"):
+        (tmp_path / "repo" / "vision3d" / name).mkdir(parents=True)
+    (tmp_path / "repo" / "viewer").mkdir()
+    machine(lacks="ensurepip")
+    assert (tmp_path / "repo" / "assets").readlink() == Path("vision3d/assets")
+    assert not (tmp_path / "repo" / "viewer").is_symlink() and not (tmp_path / "repo" / "configs").is_symlink()
 
 
 def test_default_python_is_preferred(machine):

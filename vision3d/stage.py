@@ -113,7 +113,7 @@ def stage(
             settings = bound.arguments["config"]
             settings = config() if settings is None and config is not None else settings
             check_config(function, settings)
-            device = resolve_device(getattr(settings, "device", "auto"))
+            device = resolve_device(getattr(settings, "device", "auto"), backend=getattr(settings, "backend", "auto"))
             if folder is None or not _is_first_process():
                 bound.arguments["run_folder"] = None
                 with repeatable(device):

@@ -59,6 +59,9 @@ void bind_cuda(nb::module_& m) {
         cuda::check(cudaGetDeviceCount(&count), "no usable device");
         return count;
     }, "Number of GPUs. Raises RuntimeError with the reason where the driver or the GPU is missing.");
+    m.attr("cuda_version") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+    m.attr("cuda_architectures") = VISION3D_CUDA_ARCHITECTURES;
+    m.def("cuda_problem", &cuda::problem, nb::arg("device"), "What keeps the kernels from running on a GPU; empty if they run.");
     bind<float>(m);
     bind<double>(m);
     bind_splats_cuda(m);

@@ -36,6 +36,9 @@ class DeviceGuard {
     bool changed_ = false;
 };
 
+// What keeps the kernels from running on a GPU: an old driver, no code for its architecture. Empty if they run.
+std::string problem(int device);
+
 #if defined(__CUDACC__)
 
 // Launches kernel(args...) on `blocks` blocks; `name` is for the error message if it cannot be launched.

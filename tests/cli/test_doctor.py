@@ -79,6 +79,21 @@ def test_gpu_that_torch_does_not_use(cli, monkeypatch):
     assert code == 0 and found["gpu"]["state"] == "broken" and "this torch does not use it" in found["gpu"]["text"]
 
 
+def test_gpu_without_kernels(cli, monkeypatch):
+    import torch
+
+    from vision3d.core import native
+
+    if native.module() is None or native.require().has_cuda:
+        pytest.skip("needs a native module without CUDA")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *index: "NVIDIA Test")
+    code, found, _ = findings(cli)
+    assert code == 0 and found["CUDA kernels"]["state"] == "broken"
+    assert found["CUDA kernels"]["text"] == "this build of vision3d has no CUDA kernels (not built); commands run on the CPU"
+    assert found["CUDA kernels"]["repair"].startswith("build the kernels with nvcc: VISION3D_CUDA=ON ")
+
+
 @pytest.mark.parametrize("name", sorted(doctor.OPTIONAL))
 def test_optional_packages_are_extras(name):
     import tomllib

@@ -122,9 +122,25 @@ def _native() -> Iterator[Finding]:
         text = f"{_first_line(error)}; the torch reference is used instead, much slower"
         yield Finding("native kernels", "broken", text, _build_command())
         return
-    cuda = "with CUDA" if native.has_cuda else "without CUDA"
     isas = ", ".join(native.available_isas())
-    yield Finding("native kernels", "ok", f"{native.isa()} (this CPU supports {isas}), {cuda}")
+    yield Finding("native kernels", "ok", f"{native.isa()} (this CPU supports {isas})")
+    yield from _cuda_kernels(native)
+
+
+def _cuda_kernels(native: Any) -> Iterator[Finding]:
+    """Whether `--device auto` uses the GPU."""
+    import torch
+
+    from vision3d.core.device import cuda_fix
+    from vision3d.core.native import cuda_problem
+
+    built = f"CUDA {native.cuda_version}, {native.cuda_architectures}" if native.has_cuda else "not built"
+    if not torch.cuda.is_available():
+        yield Finding("CUDA kernels", "ok" if native.has_cuda else "missing", built)
+    elif problem := cuda_problem():
+        yield Finding("CUDA kernels", "broken", f"{problem} ({built}); commands run on the CPU", cuda_fix(problem))
+    else:
+        yield Finding("CUDA kernels", "ok", f"{built}; --device auto is {torch.cuda.get_device_name()}")
 
 
 def _engines() -> Iterator[Finding]:

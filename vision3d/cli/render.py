@@ -103,7 +103,7 @@ def run(arguments: Sequence[str]) -> None:
     from vision3d.report.renders import output_kind, write_renders
     from vision3d.scene.scene import at_moment
 
-    device = resolve_device(options.device)
+    device = resolve_device(options.device, backend=options.backend)
     backend = resolve_backend(options.backend, device)
     scene = load_moving(options.scene).to(device)
     kind = output_kind(options.out) if options.out is not None else "video"

@@ -55,10 +55,29 @@ def require() -> ModuleType:
 
 
 @torch_private.constant_while_compiling
-def has_cuda() -> bool:
-    """Whether the native module was compiled with its CUDA loops."""
+def has_cuda(device: int | None = None) -> bool:
+    """Whether the CUDA kernels of the native module run on a device (None: the current one)."""
+    return _load() is not None and not cuda_problem(device)
+
+
+def cuda_problem(device: int | None = None) -> str:
+    """What keeps the native CUDA kernels from running on a device (None: the current one); empty if they run.
+
+    They have to be compiled in, the driver has to support their CUDA version, and they need code for the device's architecture.
+    """
     native = _load()
-    return native is not None and bool(native.has_cuda)
+    if native is None:
+        return "the native module is not built"
+    if not native.has_cuda:
+        return "this build of vision3d has no CUDA kernels"
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} sees no GPU"
+    return _problem_of(native, torch.cuda.current_device() if device is None else device)
+
+
+@functools.cache
+def _problem_of(native: Any, device: int) -> str:
+    return native.cuda_problem(device)
 
 
 def where(tensor: torch.Tensor) -> dict[str, int]:
@@ -69,10 +88,12 @@ def where(tensor: torch.Tensor) -> dict[str, int]:
     """
     if tensor.device.type == "cpu":
         return {}
-    if tensor.device.type != "cuda" or not has_cuda():
+    if tensor.device.type != "cuda":
+        raise BackendError(f"native kernels do not run on {tensor.device.type}; move the tensors to the CPU")
+    if not has_cuda(tensor.device.index):
         raise BackendError(
-            f"native kernels for {tensor.device.type} are not in this build; build with VISION3D_CUDA=ON and nvcc, "
-            "move the tensors to the CPU, or use backend='reference'"
+            f"native kernels do not run on {tensor.device}: {cuda_problem(tensor.device.index)}; `vision3d doctor` prints the "
+            "fix; move the tensors to the CPU, or use backend='reference'"
         )
     return {"device": tensor.device.index, "stream": torch.cuda.current_stream(tensor.device).cuda_stream}
 
@@ -170,7 +191,7 @@ def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., A
 
 def runs_on(tensor: torch.Tensor) -> bool:
     """Whether the native module is available and has kernels for the tensor's device."""
-    return _is_found() and (tensor.device.type == "cpu" or (tensor.device.type == "cuda" and has_cuda()))
+    return _is_found() and (tensor.device.type == "cpu" or (tensor.device.type == "cuda" and has_cuda(tensor.device.index)))
 
 
 def is_plain(*tensors: torch.Tensor) -> bool:

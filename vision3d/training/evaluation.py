@@ -119,7 +119,7 @@ def evaluate(
         >>> evaluation = evaluate("scene.ply", "data/fox", nearest=False)
         >>> evaluation.mean()["psnr"]
     """
-    where = resolve_device(device)
+    where = resolve_device(device, backend=backend)
     if not isinstance(dataset, PosedImages):
         from vision3d.io.dataset import load_dataset
 

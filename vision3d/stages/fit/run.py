@@ -85,7 +85,7 @@ def run(
         >>> result.summary["psnr"], result.scene.num_gaussians
     """
     group = Group.current()
-    device = resolve_device(config.device)
+    device = resolve_device(config.device, backend=config.backend)
     resolve_backend(config.backend, device)
     group.share(config.batch_size)
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it

@@ -92,7 +92,7 @@ def run(
         >>> result = mesh_scene(MeshConfig(resolution=256, faces=20_000), scene, cameras)
         >>> result.mesh.save("cup.glb")
     """
-    device = resolve_device(config.device)
+    device = resolve_device(config.device, backend=config.backend)
     backend = resolve_backend(config.backend, device)
     _check_packages(config)
     if not len(scene):

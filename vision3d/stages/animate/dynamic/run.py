@@ -112,7 +112,7 @@ def animate(
         >>> result = animate(AnimateConfig(nodes=64), "frames", "fox.glb", run_folder="runs/fox")
         >>> result.skin.save("fox_moving.glb")
     """
-    device = resolve_device(config.device)
+    device = resolve_device(config.device, backend=config.backend)
     source = _loaded_mesh(mesh, config)
     if isinstance(clip, Footage):
         footage, name = clip, "a Footage"

@@ -112,7 +112,7 @@ def bind_gaussians(
             raise ConfigError(name, "goes with --image, which is not given")
     if mesh is None and image is None:
         raise ConfigError("MESH", "is missing; want a mesh, or --image to inflate its silhouette")
-    device = resolve_device(config.device)
+    device = resolve_device(config.device, backend=config.backend)
     resolve_backend(config.backend, device)
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     with TemporaryDirectory(prefix="vision3d_") as scratch:
