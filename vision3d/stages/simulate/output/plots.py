@@ -13,7 +13,7 @@ from vision3d.scene.resample import resize_area
 _CHARTS: tuple[tuple[str, dict[str, str], float], ...] = (
     (
         "energies since the start [J]",
-        {"kinetic_J": "kinetic", "elastic_J": "elastic", "potential_J": "potential", "total_J": "total", "work_J": "given"},
+        {"kinetic_J": "kinetic", "elastic_J": "elastic", "potential_J": "potential", "total_J": "total", "work_J": "work"},
         1.0,
     ),
     ("height of the center of mass [m]", {"height_m": ""}, 1.0),
