@@ -35,8 +35,8 @@ def test_alpha_is_kept_or_composited(tmp_path):
 
 def test_gray_palette_and_palette_with_transparency(tmp_path):
     gray = (np.arange(30).reshape(5, 6) * 8).astype(np.uint8)
-    Image.fromarray(gray).save(tmp_path / "grey.png")
-    read = read_image(tmp_path / "grey.png")
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    read = read_image(tmp_path / "gray.png")
     assert read.shape == (5, 6, 3) and torch.equal(read[..., 1], torch.from_numpy(gray) / 255)
     palette = Image.fromarray(gray, "P")
     palette.putpalette([255, 0, 0] + [0, 255, 0] * 255)

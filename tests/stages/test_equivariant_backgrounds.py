@@ -37,11 +37,11 @@ def vignette(images):
 
 BACKGROUNDS = {
     "black": lambda x: x,
-    "grey 0.05": lambda x: over(x, 0.05),
-    "grey 0.3": lambda x: over(x, 0.3),
+    "gray 0.05": lambda x: over(x, 0.05),
+    "gray 0.3": lambda x: over(x, 0.3),
     "noise 0.05": lambda x: (x + 0.05 * torch.randn_like(x)).clamp(0, 1),
     "noise 0.1": lambda x: (x + 0.1 * torch.randn_like(x)).clamp(0, 1),
-    "grey and noise": lambda x: (over(x, 0.05) + 0.05 * torch.randn_like(x)).clamp(0, 1),
+    "gray and noise": lambda x: (over(x, 0.05) + 0.05 * torch.randn_like(x)).clamp(0, 1),
     "slope": slope,
     "vignette": vignette,
     "salt and pepper": salt_and_pepper,
@@ -59,7 +59,7 @@ def test_the_bundled_classifier_handles_backgrounds(digits, name):
     assert seen >= right - 0.03
 
 
-@pytest.mark.parametrize("name", ["grey 0.05", "grey 0.3", "slope", "vignette", "low contrast"])
+@pytest.mark.parametrize("name", ["gray 0.05", "gray 0.3", "slope", "vignette", "low contrast"])
 def test_a_smooth_background_does_not_change_the_moments(digits, name):
     images, _ = digits
     (centers, second), (others, other_second) = (moments(foreground(x)) for x in (images, BACKGROUNDS[name](images)))
