@@ -8,7 +8,7 @@ from tests.support.digits import drawn_digits
 from vision3d.core.errors import ConfigError, InputError, ShapeError
 from vision3d.stages.equivariant import AffnistConfig, ModelConfig, load_classifier
 from vision3d.stages.equivariant.canonical import moments
-from vision3d.stages.equivariant.foreground import MAX_GREY, foreground, prepared, with_background
+from vision3d.stages.equivariant.foreground import MAX_GRAY, foreground, prepared, with_background
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_backgrounds_of_the_training():
     assert 0.4 < share < 0.6
     assert noisy.min() >= 0 and noisy.max() <= 1
     levels = with_background(torch.zeros(400, 12, 12), 1.0).flatten(1).mean(1)
-    assert 0.1 < float(levels.mean()) < 0.25 and float(levels.max()) < MAX_GREY + 0.1
+    assert 0.1 < float(levels.mean()) < 0.25 and float(levels.max()) < MAX_GRAY + 0.1
 
 
 def test_a_model_for_black_backgrounds_uses_images_unchanged():

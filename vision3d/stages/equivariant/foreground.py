@@ -19,7 +19,7 @@ NOISE_FACTOR = 3.0
 """So do pixels at most this many standard deviations of the noise brighter."""
 MIN_SIDE = 28
 """Minimum image size [px]: in smaller images strokes are as fine as the noise."""
-MAX_GREY, MAX_NOISE = 0.3, 0.15
+MAX_GRAY, MAX_NOISE = 0.3, 0.15
 """Maximum gray level and maximum standard deviation of the noise in training."""
 
 
@@ -58,7 +58,7 @@ def prepared(images: Float[Tensor, "n h w"], config: ModelConfig) -> Float[Tenso
 def with_background(
     images: Float[Tensor, "n h w"], share: float, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n h w"]:
-    """Put some of the images over a gray level of up to `MAX_GREY` and add normal noise of up to `MAX_NOISE`, both uniform.
+    """Put some of the images over a gray level of up to `MAX_GRAY` and add normal noise of up to `MAX_NOISE`, both uniform.
 
     Args:
         images: On black, in [0, 1].
@@ -66,7 +66,7 @@ def with_background(
         generator: Random generator.
     """
     gray, noise, chosen = torch.rand(3, len(images), 1, 1, generator=generator).to(images)
-    gray, noise = MAX_GREY * gray, MAX_NOISE * noise
+    gray, noise = MAX_GRAY * gray, MAX_NOISE * noise
     shown = gray + (1 - gray) * images + noise * torch.randn(images.shape, generator=generator).to(images)
     return torch.where(chosen < share, shown.clamp(0, 1), images)
 
