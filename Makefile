@@ -97,6 +97,7 @@ check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
 	  -DPython_EXECUTABLE="$$PWD/$(BIN)/python" -DCMAKE_MAKE_PROGRAM="$$PWD/$(BIN)/ninja" \
 	  -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
 	@$(BIN)/cmake --build build/cuda --target _native
+	@cd build/cuda/cuda_ext && ../../../$(BIN)/python -c "import _native as m; assert m.has_cuda; print('compiled for', m.cuda_architectures, m.cuda_problem(0))"
 
 .PHONY: bench
 bench: .venv/installed-dev  ## run the benchmarks on an idle machine (PEERS=FOLDER adds other programs)

@@ -1,3 +1,4 @@
+#include <nanobind/stl/string.h>
 #include "bindings/cuda.h"
 #include "bindings/groups.h"
 #include "bindings/images.h"
