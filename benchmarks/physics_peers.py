@@ -27,9 +27,7 @@ class Peer(Protocol):
 class PlainTaichi:
     """Fields, `ti.svd` and atomic additions."""
 
-    def __init__(
-        self, x: Tensor, start: Tensor, volume: float, material: Material, nodes: int, dt: float, floor: float
-    ) -> None:
+    def __init__(self, x: Tensor, v0: Tensor, volume: float, material: Material, nodes: int, dt: float, floor: float) -> None:
         from vision3d.stages.simulate.engines import taichi_runtime
 
         ti = taichi_runtime.runtime("cpu")
