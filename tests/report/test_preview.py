@@ -35,7 +35,7 @@ def values():
         "points": PointCloud(ring_scene(400).means),
         "cameras": ring_cameras(),
         "boxes": Boxes(torch.tensor([[0.0, 0, 0, 4, 2, 1.5, 0.3], [6.0, 1, 0, 4, 2, 1.5, 1.0]])),
-        "motion": drawn_motion(names=skin.names, poses=4),
+        "motion": drawn_motion(poses=4),
         "scene": Scene().add("ring", ring_scene(400)).add("ball", ball()),
     }
 
@@ -54,7 +54,8 @@ def test_all_types_have_an_image(name):
     drawn = (image < 250).any(-1)
     assert image.shape == (180, 240, 3)
     assert 0.003 < drawn.mean() < 0.9
-    assert not drawn[0].any() and not drawn[-1].any()  # the whole object is visible
+    if name not in ("points", "scene"):  # of Gaussians, the camera shows the bulk
+        assert not drawn[0].any() and not drawn[-1].any()
 
 
 def test_scenes_without_an_image(monkeypatch):
