@@ -27,11 +27,12 @@ def ball() -> Mesh:
 
 def values():
     skin = arm(4)
+    frames = {"vertices": skin.mesh.vertices.expand(3, -1, -1)}
     return {
         "mesh": ball(),
         "mesh_gaussians": MeshGaussians.from_mesh(ball(), 1),
         "skin": skin,
-        "sequence": FrameSequence(base=skin.mesh, times=torch.arange(3.0), channels={"vertices": skin.mesh.vertices.expand(3, -1, -1)}),
+        "sequence": FrameSequence(base=skin.mesh, times=torch.arange(3.0), channels=frames),
         "points": PointCloud(ring_scene(400).means),
         "cameras": ring_cameras(),
         "boxes": Boxes(torch.tensor([[0.0, 0, 0, 4, 2, 1.5, 0.3], [6.0, 1, 0, 4, 2, 1.5, 1.0]])),
