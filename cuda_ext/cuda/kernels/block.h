@@ -114,7 +114,7 @@ struct Block {
     }
 
     // The next smaller power of two, or the next larger one if at least three quarters of it are used.
-    static constexpr int chunk_size(int rest, int lanes) {
+    __device__ static constexpr int chunk_size(int rest, int lanes) {
         int size = 1;
         while (2 * size <= rest && 2 * size <= lanes) size *= 2;
         return 2 * size <= lanes && 4 * rest >= 6 * size && rest > size ? 2 * size : size;
