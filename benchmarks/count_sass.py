@@ -94,6 +94,8 @@ def kernels(sass: str, usage: str) -> dict[str, dict[str, Any]]:
     found = {}
     for part in re.split(r"\n\s*Function : ", sass)[1:]:
         symbol = part.split("\n", 1)[0].strip()
+        if "3cub" in symbol:
+            continue
         code = [(int(address, 16), text.strip()) for address, text in re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(.*?);", part)]
         path, count = longest_path(code)
         registers, shared = used.get(symbol, (0, 0))
