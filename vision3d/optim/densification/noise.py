@@ -19,14 +19,14 @@ def add_noise(params: dict[str, Tensor], seed: int, step: int, strength: float) 
 
     Args:
         params: Leaf tensors means (N, 3), log_scales (N, 3), quats (N, 4) and opacity_logits (N,).
-        seed: Key of the random numbers, 64 bits.
+        seed: Key of the random numbers, of which 63 bits count.
         step: Number of the step, counted from 0.
         strength: Factor of the noise: learning rate of the means times noise scale.
     """
     values = [params[name] for name in ("means", "log_scales", "quats", "opacity_logits")]
     runs_native = values[0].dtype in (torch.float32, torch.float64) and native.runs_on(values[0])
     add = _add_noise if runs_native else reference.add_noise
-    add(*values, seed, step, strength, math.log(NOISE_OPACITY / (1 - NOISE_OPACITY)))
+    add(*values, seed % 2**63, step, strength, math.log(NOISE_OPACITY / (1 - NOISE_OPACITY)))
 
 
 @native.custom_op("add_noise", mutates_args=("means",))
@@ -42,4 +42,5 @@ def _add_noise(
     max_logit: float,
 ) -> None:
     others = (value.detach().contiguous() for value in (log_scales, quats, opacity_logits))
-    native.require().add_noise(means.detach(), *others, seed, step, strength, max_logit, **native.where(means))
+    numbers = seed % 2**64, step % 2**64, strength, max_logit
+    native.require().add_noise(means.detach(), *others, *numbers, **native.where(means))
