@@ -100,6 +100,10 @@ check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
 	@$(BIN)/cmake --build build/cuda --target _native
 	@cd build/cuda/cuda_ext && ../../../$(BIN)/python -c "import _native as m; assert m.has_cuda; print('compiled for', m.cuda_architectures, m.cuda_problem(0))"
 
+.PHONY: check-device
+check-device: .venv/installed-dev  ## run all commands on a pretended GPU and print waits and copies of a step beside their budget
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/test_pretended_device.py
+
 .PHONY: bench
 bench: .venv/installed-dev  ## run the benchmarks on an idle machine (PEERS=FOLDER adds other programs)
 	@for name in raster rotations step scaling physics install fit formats; do \

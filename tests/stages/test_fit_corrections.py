@@ -63,7 +63,7 @@ def test_invisible_rows_are_unchanged():
         leaf = rows.leaf(1)
         (leaf - 1).square().sum().backward()
         rows.collect(1, leaf)
-        rows.step(0.1)
+        rows.step(0.1, [2, 1, 1])  # row 2 was not seen
     assert torch.equal(rows.values[[0, 2]], torch.zeros(2, 2))
     torch.testing.assert_close(rows.values[1], torch.full((2,), 0.5), atol=0.02, rtol=0)
 
@@ -79,7 +79,7 @@ def test_rows_step_like_adam():
             value.grad = None
             (value - target).square().sum().backward()
         rows.collect(0, leaf)
-        rows.step(0.01)
+        rows.step(0.01, [0])
         adam.step()
     torch.testing.assert_close(rows.values[0], param.detach(), atol=1e-6, rtol=1e-5)
 
@@ -91,7 +91,7 @@ def test_the_regularizer_pulls_back():
         leaf = rows.leaf(0)
         (leaf * 0).sum().backward()
         rows.collect(0, leaf)
-        rows.step(0.05)
+        rows.step(0.05, [0])
     assert rows.values.abs().max() < 0.2
 
 
@@ -101,6 +101,6 @@ def test_state_is_complete(key):
     leaf = rows.leaf(1)
     (leaf - 1).square().sum().backward()
     rows.collect(1, leaf)
-    rows.step(0.1)
+    rows.step(0.1, [1])
     copy.load_state_dict(rows.state_dict())
     assert torch.equal(getattr(copy, key), getattr(rows, key))

@@ -84,6 +84,13 @@ def _warn(text: str) -> None:
     logging.getLogger("vision3d.device").warning(text)
 
 
+def sent(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """The tensor on a device. A copy to a GPU goes through pinned memory, so that the CPU does not wait for the GPU."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @contextlib.contextmanager
 def repeatable(device: "torch.device") -> Iterator[None]:
     """Context in which the CPU gives the same bits for the same steps, independent of thread timing; no effect on CUDA.

@@ -19,7 +19,7 @@ def from_rotation_translation(
     """The matrices [R t; 0 1]."""
     batch = torch.broadcast_shapes(rotmats.shape[:-2], translations.shape[:-1])
     top = torch.cat([rotmats.expand(*batch, 3, 3), translations[..., None].expand(*batch, 3, 1)], -1)
-    bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*batch, 1, 4)
+    bottom = torch.nn.functional.pad(top.new_ones(1), (3, 0)).expand(*batch, 1, 4)
     return torch.cat([top, bottom], -2)
 
 

@@ -99,6 +99,11 @@ class SplatAdam:
             step = _adam_step if _runs_native(param) else reference.adam_step
             step(*state, visible, self.learning_rates[name], *self.betas, self.eps, self.steps[name])
 
+    def uncount(self) -> None:
+        """Undo the count of a `step` in which no row was visible."""
+        for name in self.steps:
+            self.steps[name] -= 1
+
     def nonfinite_group(self) -> str | None:
         """Name of the first group whose gradient has a NaN or an infinity, or None."""
         for name, param in self.params.items():

@@ -1,5 +1,7 @@
 """The SSIM map as an operation: fused native kernels if available, else plain torch."""
 
+import functools
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -41,7 +43,7 @@ def _ssim(
 ) -> tuple[Tensor, Tensor]:
     _check_window(a, window, sigma)
     values, by_means = _empty_maps(a, window, same, derivatives)
-    weights, margin = gaussian_window(window, sigma).to(a), window // 2 if same else 0
+    weights, margin = _weights(window, sigma, a.dtype, a.device), window // 2 if same else 0
     if not 0 < data_range < 1e15:
         raise InputError(f"data_range: got {data_range}, want a number > 0, and below 1e15")
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
@@ -61,7 +63,7 @@ def _ssim_vjp(
     want = _empty_maps(a[:0], window, same, False)[0].shape[1:3]
     if v_values.shape[1:3] != want:
         raise ShapeError("v_values", v_values.shape, (len(a), *want, a.shape[3]))
-    weights, margin = gaussian_window(window, sigma).to(a), window // 2 if same else 0
+    weights, margin = _weights(window, sigma, a.dtype, a.device), window // 2 if same else 0
     by_a, by_b, by_squares, by_product = by_means.detach().unbind(0)
     first, second, by_mean = (b, a, by_b) if of_second else (a, b, by_a)
     pair = first.detach().contiguous(), second.detach().contiguous()
@@ -71,6 +73,12 @@ def _ssim_vjp(
     derivatives = (v_values, by_mean, by_squares, by_product)
     native.require().ssim_vjp(*pair, weights, margin, *derivatives, v_image, scratch, **native.where(a))
     return v_image
+
+
+@functools.lru_cache(maxsize=16)
+def _weights(window: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The window, copied to the device once."""
+    return gaussian_window(window, sigma).to(device, dtype)
 
 
 def _check_window(a: Tensor, window: int, sigma: float) -> None:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from vision3d.core.device import sent
 from vision3d.core.errors import InputError
 from vision3d.io.images import has_alpha
 from vision3d.scene import PosedImages
@@ -14,6 +15,7 @@ from vision3d.scene.resample import resize_area, shrink_mask
 
 SMALLEST_SIDE = 32  # images are not downscaled below this [px]
 WINDOW = 11  # of SSIM [px]
+GPU_SHARE = 0.25  # fraction of the free memory of a GPU for images
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,13 @@ class _Bytes:
     image: UInt8[Tensor, "h w c"]
     mask: Bool[Tensor, "h w"] | None
 
+    def sent(self, device: torch.device) -> "_Bytes":
+        return _Bytes(sent(self.image, device), None if self.mask is None else sent(self.mask, device))
+
+    @property
+    def size(self) -> int:
+        return self.image.nbytes + (0 if self.mask is None else self.mask.nbytes)
+
 
 class TrainingViews:
     """The training views of a data set.
@@ -53,7 +62,7 @@ class TrainingViews:
         valid: Additional masks by view index: True for valid pixels.
         with_alpha: Whether steps need the alpha channels.
         cache_bytes: Memory for images; views beyond it are read again at each use.
-        device: Device for the images.
+        device: Device for the images. A GPU keeps as many as fit into `cache_bytes` and a quarter of its free memory.
 
     Raises:
         InputError: An image is smaller than the window of SSIM.
@@ -79,8 +88,8 @@ class TrainingViews:
         self.num_cached = int((sizes <= cache_bytes).sum())
         self._full: dict[int, _Bytes] = {}
         self._small: dict[int, _Bytes] = {}
-        self._factor = 1
-        self._at_factor = self.cameras
+        self._gpu_bytes = 0 if device.type != "cuda" else min(cache_bytes, GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+        self._use_factor(1)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -105,19 +114,34 @@ class TrainingViews:
         """The view at index `place`, downscaled by `factor` (but not below 32 px)."""
         factor = min(factor, self.largest_factor)
         if factor != self._factor:
-            self._small.clear()
-            self._factor, self._at_factor = factor, self.cameras.scaled(1 / factor)
+            self._use_factor(factor)
+        stored = self._on_gpu.get(place)
+        if stored is None:
+            stored = self._stored(place).sent(self.device)
+            if stored.size <= self._gpu_room:
+                self._gpu_room -= stored.size
+                self._on_gpu[place] = stored
+        values = stored.image.float().div_(255)
+        alpha = values[..., 3:] if self.with_alpha else None
+        return TrainingView(place, values[..., :3], alpha, stored.mask, self._Ks[place])
+
+    def _use_factor(self, factor: int) -> None:
+        self._factor, self._at_factor = factor, self.cameras if factor == 1 else self.cameras.scaled(1 / factor)
+        self._Ks = self._at_factor.Ks.to(self.device)
+        self._small.clear()
+        self._on_gpu: dict[int, _Bytes] = {}
+        self._gpu_room = self._gpu_bytes
+
+    def _stored(self, place: int) -> _Bytes:
+        """The view at the current resolution, in CPU memory."""
         stored = self._small.get(place)
         if stored is None:
             stored = self._full[place] if place in self._full else self._read(place)
-            if factor > 1:
+            if self._factor > 1:
                 stored = _shrunk(stored, int(self._at_factor.width[place]), int(self._at_factor.height[place]))
             if place < self.num_cached:
                 self._small[place] = stored
-        values = stored.image.to(self.device).float().div_(255)
-        alpha = values[..., 3:] if self.with_alpha else None
-        mask = None if stored.mask is None else stored.mask.to(self.device)
-        return TrainingView(place, values[..., :3], alpha, mask, self._at_factor.Ks[place].to(self.device))
+        return stored
 
     def _read(self, place: int) -> _Bytes:
         index = self.indices[place]

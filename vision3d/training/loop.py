@@ -29,7 +29,8 @@ class Trainee(Protocol):
         """Do step number `step` (from 0) at this progress in [0, 1); returns values for metrics.jsonl, including `loss`.
 
         Raises:
-            NumericalError: The loss or a gradient is not finite; the state is that before the step.
+            NumericalError: The loss or a gradient is not finite; the state is that before the step. A trainee on a GPU may
+                raise it a step later, from the next `step` or `state_dict`; that step has then left the state unchanged.
         """
         ...
 
@@ -127,7 +128,7 @@ class Loop:
         if tensorboard and folder is None and self.group.is_first:
             raise ConfigError("tensorboard", "needs a run folder to write to")
         self.step, self.best = 0, None
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Tensor | float] = {}
         self._rng = None
         seconds, self._earlier_cpu_s = 0.0, 0.0
         self.saved: dict[str, Any] | None = None
@@ -168,26 +169,29 @@ class Loop:
         self.clock.start()
         self._started_cpu_s = time.process_time()
         with Progress(1, self.name, self.callback, quiet=not self.group.is_first) as bar:
-            while True:
-                progress, stopped = self.group.agree(self.clock.progress(self.step), stop.requested)
-                if progress >= 1:
-                    break
-                if stopped:
-                    self.save(trainee)
-                    raise Interrupted(f"{self.name}: stopped after step {self.step}")
-                try:
-                    values = trainee.step(self.step, progress)
-                except NumericalError:
-                    self.save(trainee)
-                    raise
-                self.step += 1
-                self._record(trainee, values)
-                bar.total = self.clock.steps_expected(self.step, progress)
-                bar.update(self.step, **{name: values[name] for name in self.shown})
+            try:
+                self._steps(trainee, stop, bar)
+                self.save(trainee)
+            except NumericalError:
+                self.save(trainee)
+                raise
+        self._curves.close()
+
+    def _steps(self, trainee: Trainee, stop: StopSignal, bar: Progress) -> None:
+        while True:
+            progress, stopped = self.group.agree(self.clock.progress(self.step), stop.requested)
+            if progress >= 1:
+                break
+            if stopped:
+                self.save(trainee)
+                raise Interrupted(f"{self.name}: stopped after step {self.step}")
+            values = trainee.step(self.step, progress)
+            self.step += 1
+            self._record(trainee, values)
+            bar.total = self.clock.steps_expected(self.step, progress)
+            bar.update(self.step, **{name: values[name] for name in self.shown})
         if self.step == 0:
             raise Vision3DError(f"trained 0 steps in --minutes {self.minutes or 0:g}; give more minutes")
-        self.save(trainee)
-        self._curves.close()
 
     def save(self, trainee: Trainee) -> None:
         """Write a checkpoint."""
@@ -195,16 +199,20 @@ class Loop:
             self.folder.save_checkpoint(self.step, self._state(trainee))
 
     def _state(self, trainee: Trainee) -> dict[str, Any]:
-        own = {"step": self.step, "sums": self._sums, "seconds": self.seconds, "cpu_s": self.cpu_s, "best": self.best}
+        sums = {name: float(value) for name, value in self._sums.items()}
+        own = {"step": self.step, "sums": sums, "seconds": self.seconds, "cpu_s": self.cpu_s, "best": self.best}
         return {**own, "source": self.source, "trainee": trainee.state_dict(), **self.extra()}
 
     def _record(self, trainee: Trainee, values: Mapping[str, Tensor | float]) -> None:
         """Metrics, evaluations and checkpoints due after this step."""
         for name, value in values.items():
-            self._sums[name] = float(value) + (0.0 if name in self.latest else self._sums.get(name, 0.0))
+            # Numbers on a GPU are added there, since reading one at every step would wait for it.
+            number = value.double() if isinstance(value, Tensor) and value.device.type != "cpu" else float(value)
+            self._sums[name] = number + (0.0 if name in self.latest else self._sums.get(name, 0.0))
         if self.step % self.log_every == 0:
             means = self._sums.keys() - set(self.latest) if self.means is None else self.means
-            self._log({name: value / self.log_every if name in means else value for name, value in self._sums.items()})
+            sums = {name: float(value) for name, value in self._sums.items()}
+            self._log({name: value / self.log_every if name in means else value for name, value in sums.items()})
             self._sums = {}
         if self.evaluation is not None and self.evaluation.every and self.step % self.evaluation.every == 0:
             self._evaluate(trainee, self.evaluation)

@@ -10,7 +10,13 @@ from torch import Tensor
 from vision3d.core.errors import ConfigError, InputError
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.optim.adam import SplatAdam
-from vision3d.optim.densification.strategy import Schedule, cpu_generator, normal_noise, require_groups
+from vision3d.optim.densification.strategy import (
+    Schedule,
+    cpu_generator,
+    in_half_images,
+    normal_noise,
+    require_groups,
+)
 
 SPLIT_SHRINK = 1.6  # the scale of a child is its parent's divided by this
 
@@ -101,7 +107,7 @@ class ADC:
         counts = {}
         if self.schedule.acts(step, fraction):
             counts = self._refine(params, optimizer, pulls, views)
-            self.pulls = self.views = None
+            self.drop_sums()
         if int(fraction / self.reset_every + 1e-9) > self.resets:
             self.resets = int(fraction / self.reset_every + 1e-9)
             self._reset_opacities(params, optimizer)
@@ -122,6 +128,10 @@ class ADC:
         self.pulls = state["pulls"].clone() if "pulls" in state else None
         self.views = state["views"].clone() if "views" in state else None
 
+    def drop_sums(self) -> None:
+        """Discard the gradients since the last refinement."""
+        self.pulls = self.views = None
+
     def _gather(self, params: dict[str, Tensor], info: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Add this step to the sums of gradients and views, and return them."""
         count, means = len(params["means"]), params["means"]
@@ -132,8 +142,7 @@ class ADC:
         if grad is None:
             have = "absgrad (rasterize with absgrad=True)" if self.absgrad else "grad (call before_backward first)"
             raise InputError(f"info['means2d']: has no {have}")
-        half = grad.new_tensor([info["width"] / 2, info["height"] / 2])
-        pulls = (grad * half * info["n_cameras"]).norm(dim=-1)
+        pulls = (in_half_images(grad, info["width"], info["height"]) * info["n_cameras"]).norm(dim=-1)
         if means2d.ndim == 2:  # packed: one row per visible pair
             rows = info["gaussian_ids"]
         else:
@@ -191,6 +200,6 @@ class ADC:
         return useless
 
     def _reset_opacities(self, params: dict[str, Tensor], optimizer: SplatAdam) -> None:
-        limit = torch.logit(torch.tensor(2 * self.prune_opacity)).item()
+        limit = torch.logit(torch.tensor(2 * self.prune_opacity)).item()  # on the CPU
         params["opacity_logits"].clamp_(max=limit)
         optimizer.reset(groups=("opacity_logits",))

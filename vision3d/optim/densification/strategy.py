@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from vision3d.core.device import sent
 from vision3d.core.errors import ConfigError, InputError
 from vision3d.optim.adam import SplatAdam
 
@@ -106,7 +107,13 @@ def draw_rows(weights: Float[Tensor, " n"], count: int, generator: torch.Generat
 
 def normal_noise(like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal noise of this tensor's shape, drawn on the CPU so that every device gets the same values."""
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
+    return sent(torch.randn(like.shape, generator=generator, dtype=torch.float32), like.device).to(like)
+
+
+def in_half_images(grad: Float[Tensor, "*n 2"], width: int, height: int) -> Float[Tensor, "*n 2"]:
+    """Gradients with respect to pixels as gradients with respect to positions in units of half an image."""
+    # A tensor of the two factors would have to be copied to a GPU.
+    return torch.stack([grad[..., 0] * (width / 2), grad[..., 1] * (height / 2)], -1)
 
 
 def cpu_generator(generator: torch.Generator | None) -> torch.Generator:

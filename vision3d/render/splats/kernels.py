@@ -166,9 +166,12 @@ def visible_pairs(radii: Int[Tensor, "b c n 2"]) -> Visible:
 def of_visible(projected: _Any, packed: bool) -> tuple[Visible, _Any]:
     """The visible pairs of (b, c, n, *) outputs, and the outputs, reduced to the visible pairs if `packed`."""
     visible = visible_pairs(projected.radii)
-    if packed:
-        rows = visible.gaussian_ids
-        if projected.radii.shape[0] * projected.radii.shape[1] != 1:
-            rows = visible.image_ids * projected.radii.shape[2] + rows
-        projected = projected._make(value.flatten(0, 2).index_select(0, rows) for value in projected)
-    return visible, projected
+    return visible, rows_of(projected, visible) if packed else projected
+
+
+def rows_of(projected: _Any, visible: Visible) -> _Any:
+    """The rows of the visible pairs, (p, *), of (b, c, n, *) outputs."""
+    rows = visible.gaussian_ids
+    if projected.radii.shape[0] * projected.radii.shape[1] != 1:
+        rows = visible.image_ids * projected.radii.shape[2] + rows
+    return projected._make(value.flatten(0, 2).index_select(0, rows) for value in projected)

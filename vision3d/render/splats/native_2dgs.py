@@ -10,7 +10,7 @@ from vision3d.core import native
 from vision3d.core.errors import InputError
 from vision3d.core.op_checks import check_image_size, check_memory
 from vision3d.core.op_records import Gradients, flatten, record_op, save, saved
-from vision3d.render.splats.kernels import of_visible
+from vision3d.render.splats.kernels import rows_of, visible_pairs
 from vision3d.render.splats.native_support import (
     background_gradient,
     check_tile_size,
@@ -29,7 +29,9 @@ def project_2dgs(gaussians: Gaussians, camera: Camera, *, packed: bool = False) 
     """As `Kernels.project_2dgs`."""
     reach = None if gaussians.opacities is None else gaussians.opacities.detach()
     view = (camera.viewmats, camera.Ks.detach(), *camera[2:])
-    return of_visible(Projected2dgs(*_project(*gaussians[:4], reach, *view)), packed)
+    outputs = _project(*gaussians[:4], reach, *view)
+    visible, projected = Visible(*outputs[:2]), Projected2dgs(*outputs[2:])
+    return visible, rows_of(projected, visible) if packed else projected
 
 
 def blend_2dgs(
@@ -67,7 +69,7 @@ class _Projection(NamedTuple):
 class _ProjectionState(NamedTuple):
     gaussians: Gaussians
     camera: Camera
-    radii: Int32[Tensor, "b c n 2"]
+    visible: Visible
 
 
 class _ProjectionVjp(NamedTuple):
@@ -90,7 +92,7 @@ def _inputs(gaussians: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tenso
 
 
 @record_op("project_2dgs")
-def _project(a: _Projection) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _project(a: _Projection) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     means, quats, scales, viewmats, Ks = _inputs(*a)
     shape = (*viewmats.shape[:2], means.shape[1])
     check_memory(means, 17 * shape[0] * shape[1] * shape[2], "viewmats, means: every Gaussian in every camera")
@@ -101,21 +103,20 @@ def _project(a: _Projection) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     limits = (a.camera.width, a.camera.height, a.camera.near_plane, a.camera.far_plane, a.camera.radius_clip)
     outputs = (radii, means2d, depths, transforms, normals)
     native.require().project_2dgs(*inputs, *limits, *outputs, **native.where(means))
-    return outputs
+    visible = visible_pairs(radii)
+    return visible.image_ids, visible.gaussian_ids, *outputs
 
 
 @record_op("project_2dgs_vjp")
 def _project_vjp(a: _ProjectionVjp) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    gaussians, camera, radii = a.state
+    gaussians, camera, visible = a.state
     inputs = means, quats, scales, viewmats, _ = _inputs(gaussians, camera)
     num_images, count = viewmats.shape[0] * viewmats.shape[1], means.shape[1]
-    visible = radii.reshape(-1, 2)[:, 0].nonzero()[:, 0]
-    image_ids = torch.div(visible, max(count, 1), rounding_mode="floor")
-    offsets = image_offsets(image_ids, num_images)
+    offsets = image_offsets(visible.image_ids, num_images)
     grads = [zeros(value) for value in (means, quats, scales)]
     v_views = pair_sums(means, num_images, count, 12) if a.view_grad else None
     upstream = map(plain, (a.v_means2d, a.v_depths, a.v_transforms, a.v_normals))
-    ids = (visible - image_ids * count, offsets)
+    ids = (visible.gaussian_ids, offsets)
     native.require().project_2dgs_vjp(
         *inputs, camera.width, camera.height, *ids, *upstream, *grads, v_views, **native.where(means)
     )
@@ -126,8 +127,10 @@ def _project_vjp(a: _ProjectionVjp) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _project_fake(a: _Projection) -> tuple[Tensor, ...]:
     means = a.gaussians.means
     shape = (*a.camera.viewmats.shape[:2], means.shape[1])
+    visible = torch.library.get_ctx().new_dynamic_size()
+    ids = [means.new_empty(visible, dtype=torch.int64) for _ in range(2)]
     outputs = (means.new_empty((*shape, *tail)) for tail in ((2,), (), (3, 3), (3,)))
-    return means.new_empty((*shape, 2), dtype=torch.int32), *outputs
+    return *ids, means.new_empty((*shape, 2), dtype=torch.int32), *outputs
 
 
 _project_vjp.register_fake(
@@ -136,11 +139,12 @@ _project_vjp.register_fake(
 
 
 def _project_setup(ctx, a: _Projection, output) -> None:
-    ctx.mark_non_differentiable(output[0])
-    save(ctx, _ProjectionState(a.gaussians._replace(opacities=None), a.camera, output[0]))
+    visible = Visible(*output[:2])
+    ctx.mark_non_differentiable(*visible, output[2])
+    save(ctx, _ProjectionState(a.gaussians._replace(opacities=None), a.camera, visible))
 
 
-def _project_backward(ctx, _radii, *upstream) -> Gradients:
+def _project_backward(ctx, _images, _gaussians, _radii, *upstream) -> Gradients:
     found = _project_vjp(*flatten(saved(ctx)), _project.needs_gradient(ctx, "viewmats"), *upstream)
     return dict(zip(("means", "quats", "scales", "viewmats"), found))
 

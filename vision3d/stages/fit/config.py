@@ -222,7 +222,8 @@ class FitConfig:
     sfm: bool = False
     """Find the cameras of plain photos or of a video with pycolmap."""
     cache_gb: float = 8.0
-    """Memory for images [GB]; images that do not fit are read again at each use."""
+    """Memory for images [GB]; images that do not fit are read again at each use. On a GPU also at most a quarter of its free
+    memory; images beyond that are copied at each use."""
     log_every: int = 50
     """Steps between lines of metrics.jsonl."""
     eval_every: int = 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.optim.adam import SplatAdam
@@ -112,12 +112,12 @@ class Model:
         params["sh"].grad = v_sh
 
     @torch.no_grad()
-    def step(self, means_lr: float) -> None:
-        """One step of the optimizer, after `pull_back`."""
+    def step(self, means_lr: float, is_valid: Bool[Tensor, ""] | None = None) -> None:
+        """One step of the optimizer, after `pull_back`; it changes nothing if `is_valid` is False."""
         self.optimizer.learning_rates["means"] = means_lr
         sh = self.params["sh"].detach()
         before = sh[:, 0].clone()
-        self.optimizer.step()
+        self.optimizer.step(None if is_valid is None else is_valid.expand(len(self)).contiguous())
         self.optimizer.zero_grad()
         if sh.shape[1] > 1:
             # Adam steps are proportional to the learning rate: degree 0 moves further by the ratio of the rates, which saves

@@ -1,8 +1,12 @@
 """Adam for per-view parameters of which a step uses only some: camera poses and exposures."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from vision3d.core.device import sent
 
 
 class ViewParameters:
@@ -32,17 +36,25 @@ class ViewParameters:
             self.grads[place] += leaf.grad
             self.seen[place] = 1
 
-    def step(self, learning_rate: float) -> None:
-        """One step of the rows with stored gradients."""
-        rows = self.seen[:, 0].nonzero()[:, 0]
+    def step(self, learning_rate: float, places: Sequence[int]) -> None:
+        """One step of the rows with stored gradients.
+
+        Args:
+            learning_rate: Learning rate.
+            places: The rows that may have one: the views of the batch. On a GPU, finding them would wait for it.
+        """
+        rows = sent(torch.tensor(sorted(set(places))), self.values.device)
         grad = self.grads[rows] + 2 * self.weight * (self.values - self.initial)[rows]
-        self.steps[rows] += 1
         beta1, beta2 = self.betas
-        self.first[rows] = first = torch.lerp(self.first[rows], grad, 1 - beta1)
-        self.second[rows] = second = torch.lerp(self.second[rows], grad.square(), 1 - beta2)
-        count = self.steps[rows]
+        count = self.steps[rows] + 1
+        first = torch.lerp(self.first[rows], grad, 1 - beta1)
+        second = torch.lerp(self.second[rows], grad.square(), 1 - beta2)
         root = (second / (1 - beta2**count)).sqrt() + 1e-15
-        self.values[rows] -= learning_rate * first / (1 - beta1**count) / root
+        values = self.values[rows] - learning_rate * first / (1 - beta1**count) / root
+        is_seen = self.seen[rows] > 0
+        new = ((self.steps, count), (self.first, first), (self.second, second), (self.values, values))
+        for kept, value in new:
+            kept[rows] = torch.where(is_seen, value, kept[rows])
         self.drop()
 
     def drop(self) -> None:

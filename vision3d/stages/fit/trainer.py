@@ -6,20 +6,23 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.core import plugins
+from vision3d.core.device import sent
 from vision3d.core.errors import ConfigError, NumericalError
 from vision3d.geometry import se3
 from vision3d.optim import losses, schedules
 from vision3d.optim.densification import ADC, MCMC
+from vision3d.optim.densification.strategy import in_half_images
 from vision3d.optim.training_views import Order, TrainingView, TrainingViews
 from vision3d.scene import Cameras, GaussianScene
 from vision3d.stages.fit.config import FitConfig
 from vision3d.stages.fit.model import Leaves, Model, RenderedView, render
 from vision3d.stages.fit.rows import ViewParameters
 from vision3d.training.group import Group
+from vision3d.training.late_check import LateCheck
 
 POSE_FINAL = 0.01  # factor on the learning rate of the poses at the end
 HINT = "the checkpoint of the previous step was written; lower the learning rates or check the views"
@@ -67,6 +70,7 @@ class Trainer:
         self.strategy = _strategy(config)
         self.random = torch.Generator().manual_seed(config.seed + 1)
         self.extra = [(_loss_of_another_package(name), weight) for name, weight in config.loss.extra_weights().items()]
+        self.late_check = LateCheck()
         self.poses = self.exposures = None
         if config.pose_opt:
             self.poses = ViewParameters(torch.zeros(len(views), 6, device=scene.device), config.loss.pose)
@@ -81,7 +85,8 @@ class Trainer:
             The loss, the number of Gaussians, the progress, and the counts of changes by the strategy.
 
         Raises:
-            NumericalError: The loss or a gradient is not finite; the state is that before the step.
+            NumericalError: The loss or a gradient is not finite; the state is that before the step. On a GPU it is raised by
+                the next `step`, `state_dict` or `scene`.
         """
         schedule = self._schedule(progress)
         places = self.order.take(self.config.batch_size)
@@ -89,14 +94,14 @@ class Trainer:
         leaves = self.model.leaves()
         total, infos = torch.zeros((), device=leaves.means.device), []
         for at in self.share:
-            background = self.background if colors is None else colors[at].to(leaves.means.device)
+            background = self.background if colors is None else sent(colors[at], leaves.means.device)
             loss, info = self._backward(leaves, places[at], background, schedule)
             total += loss
             infos.append(info)
         self._sum_over_group(total, leaves)
         self.model.pull_back(leaves)
-        self._check(step, total)
-        counts = self._update(step, progress, schedule, infos)
+        is_valid = self._check(step, total)
+        counts = self._update(step, progress, schedule, places, infos, is_valid)
         return {"loss": total, "gaussians": len(self.model), "progress": round(progress, 6), **counts}
 
     def _backward(
@@ -144,7 +149,15 @@ class Trainer:
                 tensors += [parameters.grads, parameters.seen]
         self.group.sum(tensors)
 
-    def _check(self, step: int, total: Tensor) -> None:
+    def _check(self, step: int, total: Tensor) -> Bool[Tensor, ""] | None:
+        """Raise if the loss or a gradient is not finite. On a GPU that is for the previous step, and this one gets a flag."""
+        if total.device.type != "cpu":
+            self._check_last()
+            grads = {name: param.grad for name, param in self.model.params.items() if param.grad is not None}
+            corrections = {"poses": self.poses, "exposures": self.exposures}
+            grads |= {name: parameters.grads for name, parameters in corrections.items() if parameters is not None}
+            named = {f"the gradient of {name}": grad for name, grad in grads.items()}
+            return self.late_check.put(step, {"the loss": total, **named})
         quantity = None
         if not bool(torch.isfinite(total)):
             quantity = "the loss"
@@ -156,6 +169,18 @@ class Trainer:
         if quantity is not None:
             self._forget()
             raise NumericalError(step, quantity, HINT)
+        return None
+
+    def _check_last(self) -> None:
+        """Raise if the last step on a GPU was not finite."""
+        failed = self.late_check.read()
+        if failed is None:
+            return
+        self._forget()
+        self.model.optimizer.uncount()
+        if isinstance(self.strategy, ADC):
+            self.strategy.drop_sums()
+        raise NumericalError(*failed, HINT)
 
     def _forget(self) -> None:
         self.model.optimizer.zero_grad()
@@ -163,13 +188,24 @@ class Trainer:
             if parameters is not None:
                 parameters.drop()
 
-    def _update(self, step: int, progress: float, schedule: ScheduleState, infos: list[dict[str, Any]]) -> dict[str, int]:
+    def _update(
+        self,
+        step: int,
+        progress: float,
+        schedule: ScheduleState,
+        places: list[int],
+        infos: list[dict[str, Any]],
+        is_valid: Bool[Tensor, ""] | None,
+    ) -> dict[str, int]:
         optimizer, rates = self.model.optimizer, self.config.rates
-        self.model.step(schedule.means_lr)
+        self.model.step(schedule.means_lr, is_valid)
+        for parameters in (self.poses, self.exposures):
+            if parameters is not None and is_valid is not None:
+                parameters.seen *= is_valid
         if self.poses is not None:
-            self.poses.step(rates.poses * schedules.exponential_decay(progress, POSE_FINAL))
+            self.poses.step(rates.poses * schedules.exponential_decay(progress, POSE_FINAL), places)
         if self.exposures is not None:
-            self.exposures.step(rates.exposures)
+            self.exposures.step(rates.exposures, places)
         info = infos[0] if self.config.strategy == "mcmc" else _joined(infos, self.config)
         counts = self.strategy.after_step(step, optimizer.params, optimizer, info, schedule.means_lr, progress=progress)
         self.model.flatten()
@@ -177,6 +213,7 @@ class Trainer:
 
     def scene(self) -> GaussianScene:
         """The current Gaussians."""
+        self._check_last()
         return self.model.scene()
 
     def corrected_viewmats(self) -> Float[Tensor, "c 4 4"]:
@@ -189,6 +226,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """State needed for exact resume."""
+        self._check_last()
         state = {
             "model": self.model.state_dict(),
             "strategy": self.strategy.state_dict(),
@@ -268,7 +306,7 @@ def _joined(infos: list[dict[str, Any]], config: FitConfig) -> dict[str, Any]:
     for info in infos:
         means2d = info["means2d"]
         grad = means2d.absgrad if use_absolute else means2d.grad
-        pulls.append(grad * grad.new_tensor([info["width"] / 2, info["height"] / 2]))
+        pulls.append(in_half_images(grad, info["width"], info["height"]))
     joined = torch.cat(pulls)
     means2d = torch.empty_like(joined)
     if use_absolute:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from vision3d.core.device import sent
 from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.geometry.quaternion import normalize, rotmat_to_quat
 from vision3d.geometry.registration import kabsch
@@ -48,6 +49,8 @@ class NodeField(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.reference, self.radius, self.stretch = reference, radius, config.stretch
+        self.register_buffer("unit_quat", nodes.new_tensor(_UNIT_QUAT), persistent=False)
+        self.register_buffer("unit_stretch", nodes.new_tensor(_UNIT_STRETCH), persistent=False)
         self.num_nodes = len(nodes)
 
     @abstractmethod
@@ -61,14 +64,14 @@ class NodeField(nn.Module, ABC):
 
     def forward(self, times: Float64[Tensor, " t"]) -> NodePoses:
         """The poses at these times [s]."""
-        return self.decode(self.raw(times.to(next(self.parameters()).device)))
+        return self.decode(self.raw(sent(times, next(self.parameters()).device)))
 
     def decode(self, raw: Float[Tensor, "t n 14"]) -> NodePoses:
         """Convert raw numbers to poses."""
         shift, turn, strain, logit = raw.split(WIDTHS, -1)
-        stretches = shift.new_tensor(_UNIT_STRETCH).expand_as(strain)
+        stretches = self.get_buffer("unit_stretch").to(shift).expand_as(strain)
         return NodePoses(
-            quats=normalize(turn + turn.new_tensor(_UNIT_QUAT)),
+            quats=normalize(turn + self.get_buffer("unit_quat").to(turn)),
             translations=shift * self.radius,
             stretches=stretches + strain if self.stretch else stretches,
             blends=logit[..., 0].sigmoid(),

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
+from vision3d.core.device import sent
 from vision3d.core.errors import InputError
 from vision3d.geometry.quaternion import multiply
 from vision3d.geometry.rotation import rotvec_to_quat, so3_exp
@@ -172,8 +173,12 @@ class JointField(nn.Module):
 
     def forward(self, times: Float64[Tensor, " t"]) -> tuple[Float[Tensor, "t j 3"], Float[Tensor, "t r 3"]]:
         """Rotation vectors [rad] and translations [m] at these times [s]."""
+        return self.split(self.values_at(times))
+
+    def values_at(self, times: Float64[Tensor, " t"]) -> Float[Tensor, "t c 3"]:
+        """Rotation vectors [rad] and translations [radii] at these times [s]."""
         keys = self.get_buffer("keys")
-        return self.split(spline(keys, self.at_keys(), times.to(keys.device)))
+        return spline(keys, self.at_keys(), sent(times, keys.device))
 
     def split(self, values: Float[Tensor, "t c 3"]) -> tuple[Float[Tensor, "t j 3"], Float[Tensor, "t r 3"]]:
         """Rotation vectors [rad] and translations [m] from the optimized parameters."""

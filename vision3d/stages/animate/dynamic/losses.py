@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from vision3d.core.device import sent
 from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.geometry.mesh import face_adjacency, face_normals
 from vision3d.geometry.quaternion import rotate
@@ -34,9 +35,10 @@ def acceleration_loss(shifts: Float[Tensor, "t n 3"], times: Float64[Tensor, " t
         return shifts.new_zeros(())
     gaps = times.diff()
     mean = gaps.mean()
-    slopes = shifts.diff(dim=0) / gaps.to(shifts)[:, None, None]
-    middle = ((gaps[1:] + gaps[:-1]) / 2).to(shifts)[:, None, None]
-    return (slopes.diff(dim=0) / middle * mean.square().to(shifts) / radius).square().sum(-1).mean()
+    middle = (gaps[1:] + gaps[:-1]) / 2
+    gaps, middle, square = (sent(value.to(shifts.dtype), shifts.device) for value in (gaps, middle, mean.square()))
+    slopes = shifts.diff(dim=0) / gaps[:, None, None]
+    return (slopes.diff(dim=0) / middle[:, None, None] * square / radius).square().sum(-1).mean()
 
 
 class NormalConsistency:

@@ -45,7 +45,7 @@ class MeshPainter:
     def paint(
         self, vertices: Float[Tensor, "f v 3"], frames: Int64[Tensor, " i"], cameras: Cameras
     ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
-        width, height = int(cameras.width[0]), int(cameras.height[0])
+        width, height = _size(cameras)
         positions = screen_positions(vertices[frames], cameras.viewmats, cameras.Ks, cameras.model)
         welded = positions[:, self.first].contiguous()
         fragments = rasterize(welded, self.faces, width, height)
@@ -65,7 +65,7 @@ class GaussianPainter:
     def paint(
         self, vertices: Float[Tensor, "f v 3"], frames: Int64[Tensor, " i"], cameras: Cameras
     ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
-        size = int(cameras.width[0]), int(cameras.height[0])
+        size = _size(cameras)
         colors, alphas, order = [], [], []
         for frame in frames.unique().tolist():
             rows = (frames == frame).nonzero()[:, 0]
@@ -79,6 +79,12 @@ class GaussianPainter:
             order.append(rows)
         back = torch.cat(order).argsort()
         return torch.cat(colors)[back], torch.cat(alphas)[back]
+
+
+def _size(cameras: Cameras) -> tuple[int, int]:
+    """Width and height of the first image [px], read at once."""
+    width, height = torch.stack([cameras.width[0], cameras.height[0]]).tolist()
+    return width, height
 
 
 def make_painter(source: Mesh | MeshGaussians, renderer: str, per_face: int, backend: str = "auto") -> Painter:
@@ -106,7 +112,7 @@ def on_white(colors: Float[Tensor, "*batch h w 3"], alphas: Float[Tensor, "*batc
 
 def with_views(cameras: Cameras, views: Int64[Tensor, " i"], factor: int) -> Cameras:
     """Select cameras, with images downscaled by `factor`, rounded up."""
-    chosen = replace(cameras[views], names=None, times=None)
+    chosen = replace(cameras, names=None, times=None)[views]  # names would be looked up on the CPU
     if factor == 1:
         return chosen
     return chosen.resized(-(-chosen.width // factor), -(-chosen.height // factor))

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from vision3d.core.device import sent
 from vision3d.core.errors import NumericalError
 from vision3d.geometry.arap import Arap
 from vision3d.geometry.mesh import weld_vertices
@@ -28,7 +29,6 @@ from vision3d.stages.animate.dynamic.losses import NormalConsistency, accelerati
 from vision3d.stages.animate.dynamic.motion import Motion
 from vision3d.stages.animate.dynamic.painters import Painter, on_white, over, with_views
 from vision3d.stages.animate.dynamic.pose_search import DEPTH, SINGLE, PoseSearch
-from vision3d.stages.animate.dynamic.splines import spline
 from vision3d.stages.animate.guidance.base import Guide
 
 logger = logging.getLogger("vision3d.animate")
@@ -93,7 +93,7 @@ class Trainer:
             self.search = PoseSearch(config, motion.joints, self.joint_optimizer, *given, is_borrowed=motion.is_borrowed)
         self.joint_poses: Tensor | None = None  # before nodes were added
 
-    def step(self, step: int, progress: float) -> dict[str, float]:
+    def step(self, step: int, progress: float) -> dict[str, Tensor | float]:
         """Do step number `step` (from 0) at this progress in [0, 1).
 
         Returns:
@@ -113,20 +113,18 @@ class Trainer:
         self._set_learning_rates(since)
         chosen = self._choose()
         total, terms = self._loss(chosen, progress, since)
-        if not bool(torch.isfinite(total)):
-            raise NumericalError(step, "the loss", HINT)
         for optimizer in self._optimizers():
             optimizer.zero_grad()
         total.backward()
-        for optimizer in self._optimizers():
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-                        raise NumericalError(step, "a gradient", HINT)
+        parameters = [p for optimizer in self._optimizers() for group in optimizer.param_groups for p in group["params"]]
+        checked = [total.detach(), *(p.grad for p in parameters if p.grad is not None)]
+        is_finite, *are_finite = torch.stack([torch.isfinite(value).all() for value in checked]).tolist()  # one wait on a GPU
+        if not (is_finite and all(are_finite)):
+            raise NumericalError(step, "a gradient" if is_finite else "the loss", HINT)
         for optimizer in self._optimizers():
             optimizer.step()
-        values = {f"{name}_loss": value.item() for name, value in terms.items()}
-        return {"loss": total.item(), **values, "frames": self.intake.num_active}
+        values = {f"{name}_loss": value.detach() for name, value in terms.items()}
+        return {"loss": total.detach(), **values, "frames": self.intake.num_active}
 
     def state_dict(self) -> dict[str, Any]:
         """State needed for exact resume."""
@@ -237,9 +235,9 @@ class Trainer:
         weights, times = self.config.loss, self.footage.times
         turns, shifts = joints(times[chosen])
         active = self.intake.active
-        values = spline(joints.get_buffer("keys"), joints.at_keys(), times[active])
+        values = joints.values_at(times[active])
         if not self.intake.is_done:
-            is_newest = torch.tensor([frame == self.intake.newest for frame in active], device=values.device)
+            is_newest = sent(torch.tensor([frame == self.intake.newest for frame in active]), values.device)
             values = torch.where(is_newest[:, None, None], values, values.detach())
         unsteady = acceleration_loss(values, times[active], 1.0)
         pose = weights.pose * turns.square().mean()
@@ -251,7 +249,7 @@ class Trainer:
 
     def _axis(self, frame: int) -> Float[Tensor, " 3"]:
         """Viewing direction of the first camera of a frame."""
-        return self.cameras.viewmats[self.views[frame][0].to(self.cameras.viewmats.device), 2, :3]
+        return self.cameras.viewmats[int(self.views[frame][0]), 2, :3]
 
     def _image_terms(self, chosen: list[int], vertices: Float[Tensor, "f v 3"], progress: float) -> dict[str, Tensor]:
         config, weights = self.config, self.config.loss
@@ -264,18 +262,19 @@ class Trainer:
             order = torch.randperm(len(views), generator=self.random)[:most]
             picked.append(views[order])
             rows += [row] * len(order)
-        views = torch.cat(picked).to(vertices.device)
+        views = sent(torch.cat(picked), vertices.device)
         cameras = with_views(self.cameras, views, factor)
-        colors, alphas = self.painter.paint(vertices, torch.tensor(rows, device=vertices.device), cameras)
+        colors, alphas = self.painter.paint(vertices, sent(torch.tensor(rows), vertices.device), cameras)
         # A single background color would hide object parts of the same color.
-        background = torch.rand(3, generator=self.random).to(vertices)
+        background = sent(torch.rand(3, generator=self.random), vertices.device).to(vertices)
         targets, masks = self.footage.read(views, factor, background)
         share = weights.ssim if min(targets.shape[1:3]) >= _SSIM_WINDOW else 0.0
         images = over(colors, alphas, background)
         fall = weights.mask_start + (1 - weights.mask_start) * min(1.0, 2 * progress)
         gaps = torch.cat([images - targets, (alphas - masks)[..., None]], -1)
         first = len(picked[0])  # while frames are added, the newest is the first
-        self.intake.record(mask_iou(alphas[:first].detach() > 0.5, masks[:first] > 0.5))
+        if not self.intake.is_done:
+            self.intake.record(mask_iou(alphas[:first].detach() > 0.5, masks[:first] > 0.5))
         return {
             "rgb": weights.rgb * losses.photometric(images, targets, share),
             "mask": weights.mask * fall * (alphas - masks).square().mean(),
@@ -298,7 +297,7 @@ class Trainer:
 
     def _depth(self, chosen: list[int], vertices: Float[Tensor, "f v 3"]) -> Tensor:
         """Squared displacement of the surface along the axis of the first camera of each frame."""
-        first = torch.stack([self.views[frame][0] for frame in chosen]).to(vertices.device)
+        first = sent(torch.stack([self.views[frame][0] for frame in chosen]), vertices.device)
         axes = self.cameras.viewmats[first][:, 2, :3]
         shifts = ((vertices - self.motion.mesh.vertices) * axes[:, None]).sum(-1) / self.motion.radius
         return shifts.square().mean()

@@ -49,7 +49,7 @@ class StaticTrainer:
         self.before: dict[str, float] | None = None
         """Metrics of the held-out views at step 0."""
 
-    def step(self, step: int, progress: float) -> dict[str, float]:
+    def step(self, step: int, progress: float) -> dict[str, Tensor | float]:
         """Do step number `step` (from 0) at this progress.
 
         Returns:
@@ -69,7 +69,7 @@ class StaticTrainer:
             self.random.set_state(drawn)
             raise NumericalError(step, "the loss" if name is None else f"the gradient of {name}", _HINT)
         self.model.step(progress)
-        return {"loss": float(loss.detach()), **{f"loss_{name}": float(term.detach()) for name, term in terms.items()}}
+        return {"loss": loss.detach(), **{f"loss_{name}": term.detach() for name, term in terms.items()}}
 
     def _terms(self, factor: int) -> dict[str, Tensor]:
         """The weighted terms of the loss with images downscaled by `factor`."""
