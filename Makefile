@@ -17,7 +17,7 @@ NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(shell find cuda_ext -type f)
 
 .PHONY: help
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed: .ci/setup $(NATIVE_SOURCES)
 	@PYTHON="$(PYTHON)" .ci/setup
@@ -98,6 +98,10 @@ check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
 	  -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
 	@$(BIN)/cmake --build build/cuda --target _native
 	@cd build/cuda/cuda_ext && ../../../$(BIN)/python -c "import _native as m; assert m.has_cuda; print('compiled for', m.cuda_architectures, m.cuda_problem(0))"
+
+.PHONY: check-cuda-races
+check-cuda-races: .venv/installed-dev  ## run the CUDA kernels on the CPU under ThreadSanitizer (OPTIONS=--full takes long)
+	@.ci/check-cuda-races $(OPTIONS)
 
 .PHONY: bench
 bench: .venv/installed-dev  ## run the benchmarks on an idle machine (PEERS=FOLDER adds other programs)
