@@ -174,3 +174,20 @@ def test_particles_that_are_not_finite(sides, name):
     engine = NativeEngine(moved(before.replace(**{name: values}), sides[0]), its_world, sides[0].dtype)
     with sides[0].chosen(), pytest.raises(NumericalError, match="position or deformation"):
         engine.advance(1e-4)
+
+
+FAULTS = {
+    "lane_outside_of_its_mask": r"any: a lane is not in its own mask \(block 0, thread 31\)",
+    "missing_lane": "deadlock: lanes wait for others of their mask in any",
+    "different_masks": "any: other lanes of the mask are in any or have another mask",
+    "shuffle_from_outside": "a lane reads from a lane outside of the mask",
+    "different_barriers": r"waits at faulty.cu:\d+, others at faulty.cu:\d+",
+    "missing_thread": r"(deadlock: 31 of 32 threads wait at|waits at) faulty.cu:\d+",
+}
+
+
+@pytest.mark.skipif(not emulator.is_built(), reason="the emulator is not built: make check-cuda-races")
+@pytest.mark.parametrize("name", FAULTS, ids=lambda name: f"emulated-float32-{name}")
+def test_the_emulator_notices(name):
+    with pytest.raises(RuntimeError, match=f"^emulator, {name}: {FAULTS[name]}"):
+        emulator.module().run_faulty(name)

@@ -18,7 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FILES = ("tests/render/test_kernel_bodies.py", "tests/render/test_mesh_bodies.py", "tests/test_cuda_kernels.py")
 NOT_LAUNCHED = {"probe"}  # only its attributes are read: cuda_ext/cuda/device.cu
-QUICK = "emulated-float32"
+SINGLE, ALL = "emulated-float32", "emulated"
+QUICK_RUNS = (("thread", 0, SINGLE),)  # sanitizer, seed, tests
+FULL_RUNS = (("thread", 0, ALL), ("thread", 1, SINGLE), ("thread", 2, SINGLE), ("address", 0, SINGLE))
 CONTROL = "draw_faces "  # the barrier that the quick form removes
 LIBRARIES = {"thread": "libtsan.so", "address": "libasan.so"}
 OPTIONS = {
@@ -109,15 +111,14 @@ def kernels_in_sources() -> set[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the emulated kernels are built")
-    parser.add_argument("--full", action="store_true", help="three seeds, also under AddressSanitizer, every barrier removed")
+    parser.add_argument("--full", action="store_true", help="float64, three seeds, AddressSanitizer, every barrier removed")
     parser.add_argument("-k", dest="selection", help="which tests, as for pytest")
     options = parser.parse_args()
     builds = {path.parents[3].name: Build(path.parents[3].name, path) for path in _modules(options.folder)}
-    selection = options.selection or ("emulated" if options.full else QUICK)
     barriers, launched = {}, set()
-    for sanitizer, seed in [("thread", 0), *([("thread", 1), ("thread", 2), ("address", 0)] if options.full else [])]:
+    for sanitizer, seed, selection in FULL_RUNS if options.full else QUICK_RUNS:
         start = time.monotonic()
-        done = builds[sanitizer].run(["-k", selection, *FILES], seed=seed)
+        done = builds[sanitizer].run(["-k", options.selection or selection, *FILES], seed=seed)
         launched |= done.kernels
         barriers = done.barriers | barriers
         summary = done.text.strip().splitlines()[-1] if done.code == 0 else done.text
@@ -126,7 +127,7 @@ def main() -> int:
         if done.code or done.reports:
             return 1
     wanted = kernels_in_sources()
-    print(f"{len(launched)} of {len(wanted)} kernels launched, {len(barriers)} barriers reached", flush=True)
+    print(f"{len(launched & wanted)} of {len(wanted)} kernels launched, {len(barriers)} barriers reached", flush=True)
     problems = [f"kernel {name} was not launched by any test" for name in sorted(wanted - launched - NOT_LAUNCHED)]
     for name in sorted(barriers) if options.full else [name for name in sorted(barriers) if name.startswith(CONTROL)][:1]:
         problems += _without(builds["thread"], name, barriers[name])
