@@ -27,7 +27,7 @@ class Peer(Protocol):
 class PlainTaichi:
     """Fields, `ti.svd` and atomic additions."""
 
-    def __init__(self, x: Tensor, volume: float, material: Material, nodes: int, dt: float, floor: float) -> None:
+    def __init__(self, x: Tensor, v0: Tensor, volume: float, material: Material, nodes: int, dt: float, floor: float) -> None:
         from vision3d.stages.simulate.engines import taichi_runtime
 
         ti = taichi_runtime.runtime("cpu")
@@ -38,6 +38,7 @@ class PlainTaichi:
         C, F = (ti.Matrix.field(3, 3, ti.f32, count) for _ in range(2))
         grid_v, grid_m = ti.Vector.field(3, ti.f32, (nodes,) * 3), ti.field(ti.f32, (nodes,) * 3)
         self.x.from_numpy(x.float().numpy())
+        v.from_numpy(v0.float().numpy())
         F.from_numpy(torch.eye(3).expand(count, 3, 3).numpy())
 
         @ti.kernel
@@ -104,17 +105,16 @@ class PlainTaichi:
 class PlainWarp:
     """Arrays, `wp.svd3` and atomic additions; Warp's CPU device has one thread."""
 
-    def __init__(self, x: Tensor, volume: float, material: Material, nodes: int, dt: float, floor: float) -> None:
+    def __init__(self, x: Tensor, v: Tensor, volume: float, material: Material, nodes: int, dt: float, floor: float) -> None:
         import warp as wp
 
         wp.config.log_level = wp.LOG_ERROR
         wp.init()
         self.wp, self.count, self.nodes = wp, len(x), nodes
         self.kernels = _warp_kernels(wp)
-        zeros = torch.zeros(len(x), 3)
         options: dict[str, Any] = {"device": "cpu"}
         self.x = wp.array(x.float().numpy(), dtype=wp.vec3, **options)
-        self.v = wp.array(zeros.numpy(), dtype=wp.vec3, **options)
+        self.v = wp.array(v.float().numpy(), dtype=wp.vec3, **options)
         self.C = wp.zeros(len(x), dtype=wp.mat33, **options)
         self.F = wp.array(torch.eye(3).repeat(len(x), 1, 1).numpy(), dtype=wp.mat33, **options)
         self.grid_v = wp.zeros((nodes,) * 3, dtype=wp.vec3, **options)

@@ -21,13 +21,17 @@ hypothesis.settings.load_profile("house")
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing")
+    parser.addoption("--require-gpu", action="store_true", help="fail, not skip, where the CUDA kernels do not run")
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:
-        marker = item.get_closest_marker("gpu")
-        if marker is not None and not _has_gpu():
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+def pytest_collection_modifyitems(config, items):
+    marked = [item for item in items if item.get_closest_marker("gpu") is not None]
+    problem = _cuda_problem() if marked else ""
+    if problem and config.getoption("--require-gpu"):
+        pytest.exit(f"the CUDA kernels do not run here: {problem}", returncode=1)
+    if problem:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device with kernels"))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -123,7 +127,7 @@ def cli():
     logger.setLevel(before[2])
 
 
-def _has_gpu() -> bool:
-    import torch
+def _cuda_problem() -> str:
+    from vision3d.core import native  # after the hook above
 
-    return torch.cuda.is_available()
+    return native.cuda_problem()

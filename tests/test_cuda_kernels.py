@@ -15,6 +15,7 @@ from vision3d.core.errors import NumericalError
 from vision3d.geometry import quaternion, rotation, skinning
 from vision3d.geometry.row_ops import RowOp
 from vision3d.optim import adam, ssim
+from vision3d.optim.densification import noise
 from vision3d.stages.equivariant.kernel_nets import KernelNet
 from vision3d.stages.equivariant.kernels import build_kernel
 from vision3d.stages.simulate.engines.native import NativeEngine
@@ -98,6 +99,20 @@ def test_adam(sides, selective):
     for a, b in zip(got, want):
         torch.testing.assert_close(a, b)
     assert bool((got[0] == sides[0].place(inputs[0]).cpu()).any()) == selective
+
+
+def test_noise(sides):
+    inputs = [torch.randn(300, *shape, dtype=torch.float64) for shape in ((3,), (3,), (4,), ())]
+
+    def case(means: Tensor, log_scales: Tensor, quats: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+        noise.add_noise({"means": means, "log_scales": log_scales, "quats": quats, "opacity_logits": logits - 6}, 3, 5, 0.5)
+        out = torch.empty(len(means), 3, dtype=torch.float32, device=means.device)
+        native.require().normals(3, 5, out, **native.where(out))
+        return means, out
+
+    (got, numbers), (want, same_numbers) = on_both(case, inputs, sides)
+    assert torch.equal(numbers, same_numbers) and not torch.equal(got, inputs[0].to(got))
+    torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize("mode", [1, 2, 3, 6, 7])

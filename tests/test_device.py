@@ -2,7 +2,9 @@
 
 import logging
 import subprocess
+import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +115,14 @@ def test_driver_is_asked_once(monkeypatch):
     native._load().cuda_problem = lambda index: asked.append(index) or ""
     assert native.has_cuda() and native.has_cuda(0) and native.has_cuda()
     assert asked == [0]
+
+
+@pytest.mark.skipif(not native.cuda_problem(), reason="the CUDA kernels run here")
+def test_required_gpu_tests_fail_without_a_gpu():
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--require-gpu", __file__]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parents[1])
+    assert done.returncode == 1
+    assert "the CUDA kernels do not run here: " in done.stdout + done.stderr
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from hypothesis import example, given, strategies as st
 
 from tests.support import fuzz_ops
 from tests.support.meshes import sphere
@@ -49,6 +50,26 @@ def test_a_signature_names_the_invalid_argument():
             signature.check(*values)
     with pytest.raises(ShapeError, match=r"b: got shape \(3, 2\), want \(\*s,\) with s = \(2, 2\)"):
         Signature("a: float *s, b: float *s").check(torch.zeros(2, 2), torch.zeros(3, 2))
+
+
+SIZES = st.lists(st.integers(0, 2), max_size=3)
+TENSORS = st.none() | st.builds(
+    lambda size, dtype: torch.zeros(size, dtype=dtype), SIZES, st.sampled_from([torch.float32, torch.float64, torch.int64])
+)
+
+
+@given(st.lists(TENSORS, max_size=4))
+@example([torch.zeros(2, 2, 2), torch.zeros(2, dtype=torch.int64), torch.zeros(2, 2), torch.zeros(2, 1)])
+def test_the_fast_check_accepts_what_the_messages_do(values):
+    signature = Signature("a: float *s n 2, b: int64? n, c: float? *s m, d: float? m 1")
+    is_accepted = signature._match(tuple(values))
+    signature._match = lambda values: False
+    try:
+        signature.check(*values)
+    except ShapeError:
+        assert not is_accepted
+    else:
+        assert is_accepted
 
 
 def test_sizes_are_rejected_before_allocation(monkeypatch):

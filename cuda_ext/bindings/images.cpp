@@ -1,5 +1,6 @@
 #include "bindings/images.h"
 #include "cpu/adam.h"
+#include "cpu/noise.h"
 
 namespace nb = nanobind;
 using namespace vision3d;
@@ -20,6 +21,10 @@ struct Vectors {
     static void adam_step(const W&, const Args&... args) {
         cpu::adam_step(args...);
     }
+    template <typename W, typename T>
+    static void add_noise(const W&, const NoiseArgs<T>& args) {
+        cpu::add_noise(args);
+    }
 };
 
 }  // namespace
@@ -27,6 +32,11 @@ struct Vectors {
 void bind_images(nb::module_& m) {
     bind_images<CpuTarget<float>, Vectors>(m);
     bind_images<CpuTarget<double>, Vectors>(m);
+    define(m, "normals", "seed step out", [](uint64_t seed, uint64_t step, Out<CpuTarget<float>, 2> out, int, uint64_t) {
+        check("out", out, {int64_t(out.shape(0)), 3});
+        nb::gil_scoped_release release;
+        cpu::normals(seed, step, int64_t(out.shape(0)), out.data());
+    });
     define(m, "all_finite", "values", [](In<CpuTarget<float>, 1> values) {
         nb::gil_scoped_release release;
         return cpu::all_finite(values.data(), int64_t(values.shape(0)));

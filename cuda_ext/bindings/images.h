@@ -4,8 +4,9 @@
 #include "bindings/define.h"
 #include "cpu/ssim.h"
 #include "vision3d/adam.h"
+#include "vision3d/noise.h"
 
-// Binds ssim, ssim_vjp and adam_step; Loops has the three for target W.
+// Binds ssim, ssim_vjp, adam_step and add_noise; Loops has the four for target W.
 namespace vision3d::arrays {
 
 template <typename W, typename Image>
@@ -88,6 +89,20 @@ void bind_images(nb::module_& m) {
         const AdamFactors<T> factors(learning_rate, beta1, beta2, eps, double(step));
         nb::gil_scoped_release release;
         Loops::adam_step(W(device, stream), param.data(), grad.data(), exp_avg.data(), exp_avg_sq.data(), rows, count, size, factors);
+    });
+
+    define(m, "add_noise", "means log_scales quats opacity_logits seed step strength max_logit",
+           [](Out<W, 2> means, In<W, 2> log_scales, In<W, 2> quats, In<W, 1> opacity_logits, uint64_t seed, uint64_t step, double strength,
+              double max_logit, int device, uint64_t stream) {
+        const int64_t count = int64_t(means.shape(0));
+        check("means", means, {count, 3});
+        check("log_scales", log_scales, {count, 3});
+        check("quats", quats, {count, 4});
+        check("opacity_logits", opacity_logits, {count});
+        const NoiseArgs<T> args{count, means.data(), log_scales.data(), quats.data(), opacity_logits.data(),
+                                seed,  step,         T(strength),       T(max_logit)};
+        nb::gil_scoped_release release;
+        Loops::add_noise(W(device, stream), args);
     });
 }
 

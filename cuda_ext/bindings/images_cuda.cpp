@@ -5,6 +5,7 @@
 #include "bindings/rows.h"
 #include "cuda/adam.h"
 #include "cuda/group_kernel.h"
+#include "cuda/noise.h"
 #include "cuda/rows.h"
 #include "cuda/ssim.h"
 
@@ -31,6 +32,10 @@ struct GpuImages {
     template <typename W, typename... Args>
     static void adam_step(const W& target, const Args&... args) {
         cuda::adam_step(args..., target.where);
+    }
+    template <typename W, typename T>
+    static void add_noise(const W& target, const NoiseArgs<T>& args) {
+        cuda::add_noise(args, target.where);
     }
 };
 
@@ -63,6 +68,11 @@ void bind_cuda(nb::module_& m) {
     m.attr("cuda_version") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
     m.attr("cuda_architectures") = VISION3D_CUDA_ARCHITECTURES;
     m.def("cuda_problem", &cuda::problem, nb::arg("device"), "What keeps the kernels from running on a GPU; empty if they run.");
+    define(m, "normals", "seed step out", [](uint64_t seed, uint64_t step, Out<CudaTarget<float>, 2> out, int device, uint64_t stream) {
+        check("out", out, {int64_t(out.shape(0)), 3});
+        nb::gil_scoped_release release;
+        cuda::normals(seed, step, int64_t(out.shape(0)), out.data(), CudaTarget<float>(device, stream).where);
+    });
     bind<float>(m);
     bind<double>(m);
     bind_splats_cuda(m);

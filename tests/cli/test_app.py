@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from vision3d.cli import verbs
+from vision3d.cli.memory import LESS, memory_error
 from vision3d.cli.verbs import VERBS
 from vision3d.core import errors
 from vision3d.core.install import install_command
@@ -100,8 +102,12 @@ def test_no_command_shows_the_help_and_fails(cli):
         (OSError(36, "File name too long", "aaa"), 3, "error: aaa: File name too long"),
         (OSError(28, "No space left on device", "/x/a.ply"), 1, "error: /x/a.ply: No space left on device"),
         (MemoryError(), 1, "error: out of memory"),
-        (RuntimeError("alloc_cpu.cpp: can't allocate memory: you tried"), 1, "error: out of memory; use smaller images"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 1, "error: out of memory; use smaller images"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000000 bytes."),
+            1,
+            "error: out of memory: requested 4000.0 GB, ",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 1, "error: out of GPU memory; smaller inputs need less"),
         (RuntimeError("strange"), 1, "error: internal error: RuntimeError: strange; run again with --traceback"),
         (
             ZeroDivisionError("division"),
@@ -117,6 +123,32 @@ def test_failures_are_one_line_and_an_exit_code(cli, verb, error, code, text):
     got, out, err = cli("try")
     assert (got, out) == (code, "")
     assert err.startswith(text) and err.count("\n") == 1
+
+
+def test_exhausted_memory_names_numbers_and_options():
+    text = (
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of 79.15 GiB of which 1.20 GiB is free. "
+        "Including non-PyTorch memory, this process has 77.9 GiB memory in use."
+    )
+    found = memory_error(torch.OutOfMemoryError(text), ["fit", "photos", "--device", "cuda:1"])
+    assert found == (
+        "out of GPU memory: requested 2.00 GiB, 1.20 GiB of 79.15 GiB are free on GPU 1; fewer --max-gaussians, a larger "
+        "--downscale or a smaller --batch-size need less (--device cpu: main memory)"
+    )
+    assert memory_error(MemoryError(), ["mesh", "a"]).endswith(
+        "a lower --resolution, --max-view-size or --max-memory needs less"
+    )
+    assert memory_error(RuntimeError("shape"), ["fit"]) is None
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    assert memory_error(caught.value, ["fit"]).startswith("out of memory: requested 4503599.6 GB, ")
+
+
+@pytest.mark.parametrize("name", sorted(LESS))
+def test_the_options_that_need_less_memory_exist(cli, name):
+    code, text, _ = cli(*name.split(), "--help")
+    assert code == 0
+    assert all(f"{option} " in text for option in re.findall(r"--[\w-]+", LESS[name]))
 
 
 def test_json_reports_a_failure(cli, verb):

@@ -115,13 +115,16 @@ def _draw_mesh(dtype: torch.dtype) -> None:
 
 
 def _compare_images(dtype: torch.dtype) -> None:
-    from vision3d.optim import adam, ssim  # noqa: F401  the first registers
+    from vision3d.optim import adam, ssim  # noqa: F401  registers
+    from vision3d.optim.densification import noise  # noqa: F401  registers
 
     first, second = (torch.rand(2, 16, 18, 3, dtype=dtype, requires_grad=True) for _ in range(2))
     for padding in ("valid", "same"):
         _backward(ssim.ssim_map(first, second, padding=padding))
     state = [torch.rand(12, 3, dtype=dtype) for _ in range(4)]
     torch.ops.vision3d.adam_step(*state, torch.rand(12) > 0.5, 0.1, 0.9, 0.999, 1e-8, 3)
+    cloud = [torch.rand(12, *shape, dtype=dtype) for shape in ((3,), (3,), (4,), ())]
+    torch.ops.vision3d.add_noise(*cloud, 3, 5, 0.1, 0.5)
 
 
 def _move(dtype: torch.dtype) -> None:

@@ -79,10 +79,10 @@ def _guarded(arguments: list[str]) -> int:
         return _fail(arguments, str(error) or "interrupted", 130, error)
     except Vision3DError as error:
         return _fail(arguments, str(error), error.exit_code, error)
-    except MemoryError as error:
-        return _fail(arguments, "out of memory", 1, error)
-    except RuntimeError as error:
-        return _fail(arguments, _runtime_error_text(error), 1, error)
+    except (MemoryError, RuntimeError) as error:
+        from vision3d.cli.memory import memory_error
+
+        return _fail(arguments, memory_error(error, arguments) or _internal(error), 1, error)
     except OSError as error:
         return _fail(arguments, _os_error_text(error), 3 if error.errno in _INPUT_ERRNOS else 1, error)
     except Exception as error:
@@ -125,13 +125,6 @@ def _fail(arguments: list[str], text: str, code: int, error: BaseException) -> i
     if "--json" in arguments:
         print(to_json({"ok": False, "exit_code": code, "error": line}))
     return code
-
-
-def _runtime_error_text(error: RuntimeError) -> str:
-    """torch has no class of its own for exhausted CPU memory, and a subclass of RuntimeError for GPU memory."""
-    text = str(error)
-    is_full = "can't allocate memory" in text or "out of memory" in text
-    return "out of memory; use smaller images or fewer Gaussians" if is_full else _internal(error)
 
 
 def _internal(error: Exception) -> str:

@@ -11,8 +11,6 @@ import json
 import shlex
 import shutil
 import sys
-import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +82,9 @@ def _editable_folder(dist: importlib.metadata.Distribution) -> Path | None:
 
 def _local_origin(dist: importlib.metadata.Distribution) -> Path | None:
     """The folder or wheel on this machine that it was installed from."""
+    import urllib.parse
+    import urllib.request  # 10 ms, not for every command
+
     url = urllib.parse.urlsplit(str(_origin(dist).get("url", "")))
     return Path(urllib.request.url2pathname(url.path)).resolve() if url.scheme == "file" and url.path else None
 

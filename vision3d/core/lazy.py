@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, cast
 
 
 def lazy_names(package: str, modules: Mapping[str, str], *, moved: Mapping[str, str] | None = None) -> Callable[[str], object]:
@@ -57,7 +56,7 @@ def names_of_stub(package: str, file: str) -> dict[str, str]:
     return found
 
 
-def renamed_attribute(new: str) -> Any:
+def renamed_attribute(new: str) -> "_Renamed":
     """An attribute of a class under its name of an earlier version, with a DeprecationWarning.
 
     Args:
@@ -109,7 +108,7 @@ class _Moved:
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
         if self._new_name(fullname) is None:
             return None
-        return importlib.machinery.ModuleSpec(fullname, cast(Any, self), is_package=True)
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)  # pyright: ignore[reportArgumentType]
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         new = self._new_name(spec.name)

@@ -52,6 +52,7 @@ class Signature:
             sizes = tuple(int(axis) if axis.isdigit() else axis for axis in axes)
             optional = dtype.endswith("?")
             self.arguments.append(_Argument(index, name, _DTYPES.get(dtype.rstrip("?")), optional, leading, sizes))
+        self._match = _matcher(self.arguments)
 
     def check(self, *values: Any, **named: Any) -> None:
         """Raise for the first argument that does not match.
@@ -60,6 +61,8 @@ class Signature:
             ShapeError: Wrong shape or dtype; the message has the argument, got and want.
             DeviceError: A tensor is on a different device than the first.
         """
+        if not named and self._match(values):
+            return
         sizes: dict[str, int | tuple[int, ...]] = {}
         first, dtype = None, None
         for argument in self.arguments:
@@ -93,6 +96,41 @@ class Signature:
     def _want(argument: _Argument, sizes: dict[str, Any]) -> str:
         known = [f"{axis} = {sizes[axis]}" for axis in (argument.leading, *argument.axes) if axis in sizes]
         return _axes_text(argument) + (f" with {', '.join(dict.fromkeys(known))}" if known else "")
+
+
+def _matcher(arguments: list[_Argument]) -> Callable[[tuple[Any, ...]], bool]:
+    """A function that tells whether values match, as straight code: loops over axes take half the time of a small render."""
+    axes = sorted({axis for argument in arguments for axis in argument.axes if isinstance(axis, str)})
+    leadings = sorted({argument.leading for argument in arguments if argument.leading is not None})
+    variables = [*(f"a_{axis}" for axis in axes), *(f"l_{name}" for name in leadings), "dtype", "device"]
+    lines = ["def match(v):", f"  {' = '.join(variables)} = None"]
+    constants: dict[str, Any] = {"Tensor": Tensor, "floats": _FLOATS}
+    for index, _, own_dtype, optional, leading, sizes in arguments:
+        pad = "    " if optional else "  "
+        lines.append(
+            f"  if len(v) <= {index}: return False" if not optional else f"  if len(v) > {index} and v[{index}] is not None:"
+        )
+        body = [f"x = v[{index}]", "if not isinstance(x, Tensor): return False", "s = x.shape"]
+        if leading is None:
+            body.append(f"if len(s) != {len(sizes)}: return False")
+        else:
+            body += [f"n = len(s) - {len(sizes)}", "if n < 0: return False", *_same(f"l_{leading}", "s[:n]")]
+        for place, axis in enumerate(sizes):
+            at = f"s[{place}]" if leading is None else f"s[{place - len(sizes)}]"
+            body += [f"if {at} != {axis}: return False"] if isinstance(axis, int) else _same(f"a_{axis}", at)
+        if own_dtype is None:
+            body += ["if dtype is None and x.dtype in floats: dtype = x.dtype", "if x.dtype != dtype: return False"]
+        else:
+            constants[f"d{index}"] = own_dtype
+            body.append(f"if x.dtype != d{index}: return False")
+        lines += [pad + line for line in (*body, *_same("device", "x.device"))]
+    exec("\n".join([*lines, "  return True"]), constants)
+    return constants["match"]
+
+
+def _same(variable: str, value: str) -> list[str]:
+    """Lines that set a variable at its first use, and compare it afterwards."""
+    return [f"if {variable} is None: {variable} = {value}", f"elif {variable} != {value}: return False"]
 
 
 def checked(signature: str) -> Callable[[Function], Function]:

@@ -103,10 +103,36 @@ def saved(ctx: Any) -> Any:
 
 def build(record: Any, values: Sequence[Any]) -> Any:
     """The record with these flat values; values missing at the end have their defaults."""
+    count, make = _MAKERS.get(record) or _MAKERS.setdefault(record, _maker(record))
+    if len(values) == count:
+        return make(values)
     values = list(values)
     for index, inner, size in reversed(_inner_records(record)):
         values[index : index + size] = (build(inner, values[index : index + size]),)
     return record(*values)
+
+
+def _maker(record: Any) -> tuple[int, Callable[[Sequence[Any]], Any]]:
+    """The number of flat values of a record, and a function that builds it from all of them.
+
+    The function is one expression, `R(v[0], S(v[1], v[2]), v[3])`: every call of an operation builds records.
+    """
+    types: list[Any] = []
+
+    def expression(record: Any, first: int) -> str:
+        types.append(record)
+        name, inner = f"types[{len(types) - 1}]", {at: (part, size) for at, part, size in _inner_records(record)}
+        parts, at = [], 0
+        while at < len(fields_of(record)):
+            part, size = inner.get(at, (None, 1))
+            parts.append(f"v[{first + at}]" if part is None else expression(part, first + at))
+            at += size
+        return f"{name}({', '.join(parts)})"
+
+    return len(fields_of(record)), eval(f"lambda v: {expression(record, 0)}", {"types": types})
+
+
+_MAKERS: dict[Any, tuple[int, Callable[[Sequence[Any]], Any]]] = {}
 
 
 def flatten(record: tuple[Any, ...]) -> list[Any]:

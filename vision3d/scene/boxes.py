@@ -145,9 +145,8 @@ class Boxes:
     def _repr_html_(self) -> str:
         rows = [("boxes", len(self)), ("classes", ", ".join(self.classes) or "-")]
         rows += [(f"{name} [m]", span(self.boxes[:, i])) for i, name in enumerate(("x", "y", "z", "length", "width", "height"))]
-        return html_table(
-            "Boxes", [*rows, ("scores", "-" if self.scores is None else span(self.scores)), ("device", self.device)]
-        )
+        rows += [("scores", "-" if self.scores is None else span(self.scores)), ("device", self.device)]
+        return html_table("Boxes", rows, codecs.preview(self))
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "classes"}

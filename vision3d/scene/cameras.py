@@ -294,7 +294,7 @@ class Cameras:
             ("distortion", "none" if self.distortion is None else f"{self.distortion.shape[1]} coefficients"),
             ("device", self.device),
         ]
-        return html_table("Cameras", rows)
+        return html_table("Cameras", rows, codecs.preview(self))
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("model", "names")}

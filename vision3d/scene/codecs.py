@@ -240,7 +240,7 @@ def suffix_of(value: object) -> str:
 
 
 def preview(value: object) -> str:
-    """A thumbnail of a Gaussian scene as an HTML element, for notebooks; empty if it cannot be rendered."""
+    """A thumbnail of a scene type as an HTML element, for notebooks; empty if it cannot be rendered."""
     return importlib.import_module(_PREVIEWS).preview(value)
 
 

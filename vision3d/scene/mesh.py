@@ -244,7 +244,8 @@ class Mesh:
             ("vertex colors", "no" if self.vertex_colors is None else "yes"),
             ("device", self.device),
         ]
-        return html_table("Mesh", rows, "" if self.texture is None else html_image(_thumbnail(self.texture)))
+        texture = "" if self.texture is None else html_image(_thumbnail(self.texture))
+        return html_table("Mesh", rows, codecs.preview(self) + texture)
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {f.name: getattr(self, f.name) for f in fields(self)}

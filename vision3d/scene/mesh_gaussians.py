@@ -255,7 +255,7 @@ class MeshGaussians:
 
     def _repr_html_(self) -> str:
         rows = [("Gaussians", self.num_gaussians), ("mesh", self.mesh), ("SH degree", math.isqrt(self.sh.shape[1]) - 1)]
-        return html_table("MeshGaussians", [*rows, ("device", self.device)])
+        return html_table("MeshGaussians", [*rows, ("device", self.device)], codecs.preview(self))
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "mesh"}

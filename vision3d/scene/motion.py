@@ -164,4 +164,4 @@ class Motion:
     def _repr_html_(self) -> str:
         seconds = f"{float(self.times[0]):.4g} to {float(self.times[-1]):.4g}" if len(self) else "-"
         rows = [("poses", len(self)), ("time [s]", seconds), ("joints", ", ".join(self.skeleton.names))]
-        return html_table("Motion", rows)
+        return html_table("Motion", rows, codecs.preview(self))

@@ -141,7 +141,7 @@ class PointCloud:
             *((name, span(value)) for name, value in self._tensors().items() if name != "points" and value is not None),
             ("device", self.device),
         ]
-        return html_table("PointCloud", rows)
+        return html_table("PointCloud", rows, codecs.preview(self))
 
     def _mapped(self, change) -> "PointCloud":
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "attributes"}

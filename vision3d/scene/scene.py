@@ -262,7 +262,7 @@ class Scene:
         return f"Scene({', '.join(f'{name}={value!r}' for name, value in self.objects.items())}, cameras={self.cameras!r})"
 
     def _repr_html_(self) -> str:
-        return html_table("Scene", [*self.objects.items(), ("cameras", self.cameras)])
+        return html_table("Scene", [*self.objects.items(), ("cameras", self.cameras)], codecs.preview(self))
 
 
 def is_moving(value: object) -> TypeGuard[FrameSequence | SkinnedMesh]:

@@ -219,9 +219,8 @@ class FrameSequence:
 
     def _repr_html_(self) -> str:
         span = f"{float(self.times[0]):.4g} to {float(self.times[-1]):.4g}" if len(self) else "-"
-        return html_table(
-            "FrameSequence", [("frames", len(self)), ("time [s]", span), ("base", self.base), *self.channels.items()]
-        )
+        rows = [("frames", len(self)), ("time [s]", span), ("base", self.base), *self.channels.items()]
+        return html_table("FrameSequence", rows, codecs.preview(self))
 
 
 def channel_shapes(base: Base) -> dict[str, tuple[int, ...]]:

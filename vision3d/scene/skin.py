@@ -344,7 +344,7 @@ class SkinnedMesh:
             ("morphs", self.num_morphs),
             ("clips", ", ".join(f"{clip.name} ({clip.end - clip.start:.3g} s)" for clip in self.clips)),
         ]
-        return html_table("SkinnedMesh", rows)
+        return html_table("SkinnedMesh", rows, codecs.preview(self))
 
     def _posed_mesh(self, clip: Clip | None, time: float) -> Mesh:
         vertices = self.posed(clip, [time])[0]

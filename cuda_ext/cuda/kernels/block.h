@@ -76,23 +76,14 @@ struct Block {
         return most;
     }
 
-    // target[k] += the sum over threads of rows[thread][k], k < used <= N: a butterfly per warp, then one lane per number adds.
-    // `counts` tells for each thread whether its row is nonzero.
+    // target[k] += the sum over threads of rows[thread][k], k < used <= N; `counts` tells for each thread whether its row is
+    // nonzero. Blocks of 16 threads or of whole warps.
     template <int N, typename T>
     __device__ __forceinline__ void add_sums(PerThread<T[N]>& rows, PerThread<bool>& counts, int used, T* target) const {
-        const int lanes = threads < 32 ? threads : 32, lane = int(threadIdx.x) % 32;
-        const unsigned warp = lanes == 32 ? 0xffffffffu : (1u << lanes) - 1;
-        if (!__any_sync(warp, counts[0])) return;
-        T mine(0);
-        V3D_UNROLL
-        for (int k = 0; k < N; ++k) {
-            T sum = rows[0][k];
-            for (int step = lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(warp, sum, step);
-            if (k % lanes == lane) mine = sum;
-            if (k % lanes != lanes - 1 && k != N - 1) continue;
-            const int at = k - k % lanes + lane;
-            if (at <= k && at < used) atomicAdd(target + at, mine);
-        }
+        if (threads >= 32)
+            add_lane_sums<32>(rows[0], counts[0], used, target);
+        else
+            add_lane_sums<16>(rows[0], counts[0], used, target);
     }
 
     // target(key, k) += the sum over the threads with that key of rows[thread][k]; threads with key -1 add nothing. A warp
@@ -114,6 +105,52 @@ struct Block {
             V3D_UNROLL
             for (int k = 0; k < N; ++k) atomicAdd(&target(key, k), rows[0][k]);
         }
+    }
+
+  private:
+    template <int LANES, int N, typename T>
+    __device__ __forceinline__ void add_lane_sums(T (&row)[N], bool counts, int used, T* target) const {
+        constexpr unsigned WARP = LANES == 32 ? 0xffffffffu : (1u << LANES) - 1;
+        if (__any_sync(WARP, counts)) add_chunks<LANES, 0>(row, WARP, used, target);
+    }
+
+    // Adds the sums of row[FIRST], row[FIRST + 1], ... in chunks of powers of two.
+    template <int LANES, int FIRST, int N, typename T>
+    __device__ __forceinline__ void add_chunks(T (&row)[N], unsigned warp, int used, T* target) const {
+        constexpr int SIZE = chunk_size(N - FIRST, LANES), END = FIRST + SIZE < N ? FIRST + SIZE : N;
+        T values[SIZE];
+        V3D_UNROLL
+        for (int k = 0; k < SIZE; ++k) values[k] = FIRST + k < N ? row[FIRST + k] : T(0);
+        add_chunk<LANES, SIZE>(values, warp, END - FIRST, used - FIRST, target + FIRST);
+        if constexpr (END < N) add_chunks<LANES, END>(row, warp, used, target);
+    }
+
+    // The next smaller power of two, or the next larger one if at least three quarters of it are used.
+    __device__ static constexpr int chunk_size(int rest, int lanes) {
+        int size = 1;
+        while (2 * size <= rest && 2 * size <= lanes) size *= 2;
+        return 2 * size <= lanes && 4 * rest >= 6 * size && rest > size ? 2 * size : size;
+    }
+
+    // A butterfly in which every step halves the values: the upper lanes of a pair take over the upper half of the values, and give
+    // away the lower half. For 8 values and 32 lanes these are 9 shuffles, in place of 5 for each value.
+    template <int LANES, int SIZE, typename T>
+    __device__ __forceinline__ void add_chunk(T (&values)[SIZE], unsigned warp, int count, int used, T* target) const {
+        constexpr int SHARE = LANES / SIZE;  // lanes that end with the same value
+        const int lane = int(threadIdx.x) % LANES;
+        V3D_UNROLL
+        for (int step = LANES / 2, half = SIZE / 2; half > 0; step /= 2, half /= 2) {
+            const bool is_upper = lane & step;
+            V3D_UNROLL
+            for (int k = 0; k < half; ++k) {
+                const T mine = is_upper ? values[half + k] : values[k], given = is_upper ? values[k] : values[half + k];
+                values[k] = mine + __shfl_xor_sync(warp, given, step);
+            }
+        }
+        V3D_UNROLL
+        for (int step = SHARE / 2; step > 0; step /= 2) values[0] += __shfl_xor_sync(warp, values[0], step);
+        const int k = lane / SHARE;
+        if (lane % SHARE == 0 && k < count && k < used) atomicAdd(target + k, values[0]);
     }
 };
 

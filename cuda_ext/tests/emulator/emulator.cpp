@@ -17,7 +17,6 @@ extern "C" {
 // Of ThreadSanitizer and AddressSanitizer; absent if the module is built without.
 __attribute__((weak)) void* __tsan_get_current_fiber();
 __attribute__((weak)) void* __tsan_create_fiber(unsigned flags);
-__attribute__((weak)) void __tsan_destroy_fiber(void* fiber);
 __attribute__((weak)) void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 __attribute__((weak)) void __tsan_acquire(void* address);
 __attribute__((weak)) void __tsan_release(void* address);
@@ -144,7 +143,7 @@ struct Launch {
     Body body = nullptr;
     const void* closure = nullptr;
     Gate start, end;
-    std::vector<Fiber*> ready;
+    std::vector<Fiber*> ready, fibers;           // fibers: all that it used
     std::vector<std::unique_ptr<Block>> blocks;  // kept to the end, so that no memory is used by two blocks
     std::vector<Site> sites;
     std::string error;
@@ -234,12 +233,6 @@ Fiber* make_fiber() {
     return fiber;
 }
 
-void drop_fiber(Fiber* fiber) {
-    if (__tsan_destroy_fiber) __tsan_destroy_fiber(fiber->context.sanitizer);
-    munmap(const_cast<void*>(fiber->context.stack), STACK);
-    delete fiber;
-}
-
 void start_block(int64_t index, int threads) {
     now->blocks.push_back(std::make_unique<Block>());
     Block& block = *now->blocks.back();
@@ -249,6 +242,7 @@ void start_block(int64_t index, int threads) {
         Fiber* const fiber = idle.empty() ? make_fiber() : take_random(idle);
         fiber->variables = {{unsigned(t), 0, 0}, {unsigned(index), 0, 0}, {unsigned(threads), 1, 1}};
         fiber->block = &block;
+        now->fibers.push_back(fiber);
         now->ready.push_back(fiber);
     }
 }
@@ -426,7 +420,7 @@ void launch(const char* name, const void* kernel, int64_t blocks, int threads, B
     Dl_info module;
     if (!dladdr(kernel, &module)) throw std::runtime_error("emulator: a kernel outside of the module");
     note("kernel\t" + std::to_string(static_cast<const char*>(kernel) - static_cast<const char*>(module.dli_fbase)));
-    const auto launch = std::make_unique<Launch>();
+    auto launch = std::make_unique<Launch>();
     launch->name = name;
     launch->body = body;
     launch->closure = closure;
@@ -437,8 +431,13 @@ void launch(const char* name, const void* kernel, int64_t blocks, int threads, B
     launch->end.acquire();
     now = nullptr;
     if (launch->error.empty()) return;
-    for (Fiber* fiber : launch->ready) drop_fiber(fiber);  // those that wait are left behind
-    throw std::runtime_error(std::string("emulator, ") + name + ": " + launch->error);
+    const Launch& failed = *launch.release();  // left behind with its threads, after all that they did
+    for (Fiber* fiber : failed.fibers) {
+        if (!__tsan_switch_to_fiber) break;
+        __tsan_switch_to_fiber(fiber->context.sanitizer, NO_SYNC);
+        __tsan_switch_to_fiber(scheduler.sanitizer, 0);
+    }
+    throw std::runtime_error(std::string("emulator, ") + name + ": " + failed.error);
 }
 
 }  // namespace emulator

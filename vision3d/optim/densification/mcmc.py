@@ -14,18 +14,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.core.errors import ConfigError
-from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.optim.adam import SplatAdam
-from vision3d.optim.densification.strategy import (
-    OPACITY_EPS,
-    Schedule,
-    cpu_generator,
-    draw_rows,
-    normal_noise,
-    require_groups,
-)
+from vision3d.optim.densification.noise import add_noise
+from vision3d.optim.densification.strategy import OPACITY_EPS, Schedule, cpu_generator, draw_rows, require_groups
 
-NOISE_OPACITY = 0.25
 MAX_COPIES = 51  # beyond this, binomials exceed the 53 bits of float64
 
 
@@ -41,7 +33,8 @@ class MCMC:
         grow_factor: Growth factor of the number of Gaussians per refinement, >= 1.
         min_opacity: Gaussians at or below it are dead and relocated.
         noise_scale: Scale of the noise relative to the learning rate of the means.
-        generator: Random generator on the CPU; None makes one with seed 0.
+        generator: Random generator on the CPU for relocation and growth; None makes one with seed 0. Its initial seed is the
+            key of the noise, whose numbers depend on seed, step and row only.
 
     Raises:
         ConfigError: A number is out of range.
@@ -90,7 +83,7 @@ class MCMC:
         counts = {}
         if self.schedule.acts(step, self.schedule.progress(step, progress)):
             counts = {"relocated": self._relocate(params, optimizer), "added": self._grow(params, optimizer)}
-        self._add_noise(params, lr)
+        add_noise(params, self.generator.initial_seed(), step, self.noise_scale * lr)
         return counts
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -131,19 +124,6 @@ class MCMC:
         opacities, scales = relocated(torch.sigmoid(params["opacity_logits"][rows]), params["log_scales"][rows].exp(), hits + 1)
         params["opacity_logits"][rows] = torch.logit(opacities.clamp(self.min_opacity, 1 - OPACITY_EPS))
         params["log_scales"][rows] = scales.log()
-
-    def _add_noise(self, params: dict[str, Tensor], lr: float) -> None:
-        # Sigma n = R s^2 R^T n is distributed like R s^2 n; faint Gaussians move most. Those with opacity above NOISE_OPACITY
-        # would move by less than 1e-7 of their size.
-        opacities = torch.sigmoid(params["opacity_logits"])
-        rows = (opacities < NOISE_OPACITY).nonzero().squeeze(1)
-        if len(rows) == 0:
-            return
-        strength = self.noise_scale * lr * torch.sigmoid(-100 * (opacities[rows] - 0.005))
-        noise = normal_noise(params["means"][rows], self.generator)
-        local = strength.unsqueeze(-1) * (2 * params["log_scales"][rows]).exp() * noise
-        rotmats = quat_to_rotmat(params["quats"].detach()[rows])
-        params["means"].index_add_(0, rows, (rotmats * local.unsqueeze(-2)).sum(-1))
 
 
 def relocated(

@@ -18,7 +18,7 @@ class Strategy(Protocol):
     """The two hooks of a training step, and the state needed to resume a run.
 
     A strategy changes `params` through its `SplatAdam`, so that the moments follow every row. All randomness comes from a
-    `torch.Generator` on the CPU: the same seed gives the same scene on every device and in every process.
+    `torch.Generator` on the CPU, or from its seed: the same seed gives the same scene on every device and in every process.
     """
 
     def before_backward(self, info: Mapping[str, Any]) -> None:

@@ -64,7 +64,3 @@ class Call(NamedTuple):
     def tiles(self) -> tuple[int, int]:
         """Rows and columns of tiles in an image."""
         return -(-self.camera.height // self.tile_size), -(-self.camera.width // self.tile_size)
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        return (*self.sizes.batch, self.sizes.num_cameras, self.camera.height, self.camera.width)

@@ -1,7 +1,7 @@
 """The (image, Gaussian) pairs of one call, dense or packed, and operations on them for both kinds of Gaussians."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from vision3d.render.splats.calls import Call
 from vision3d.render.splats.checks import Sizes
 from vision3d.render.splats.kernels import Kernels
 from vision3d.render.splats.records import Camera, Gaussians, Grid, Intersections, Pixels, Projected, Projected2dgs
+
+P = TypeVar("P", Projected, Projected2dgs)
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,16 @@ class Pairs:
         """Index of each visible pair among all (image, Gaussian) pairs."""
         return self.gaussians if self.sizes.num_images == 1 else self.images * self.sizes.num_gaussians + self.gaussians
 
-    def in_batch(self, value: Tensor) -> Tensor:
-        """A tensor (B, C, N, *) or (nnz, *) in the caller's layout."""
-        return value if self.packed else value.reshape(*self.sizes.batch, *value.shape[1:])
+    def layouts(self, projected: P) -> tuple[P, P]:
+        """A projection (B, C, N, *) or (nnz, *) in the caller's layout, and as (nnz, *) with the order of `flatten_ids`."""
+        if self.packed:
+            return projected, projected
+        projected = projected._make(value.reshape(*self.sizes.batch, *value.shape[1:]) for value in projected)
+        return projected, projected._make(map(self.flat, projected))
+
+    def image_shape(self, camera: Camera) -> tuple[int, ...]:
+        """Shape [..., C, H, W] of the images in the caller's layout."""
+        return (*self.sizes.batch, self.sizes.num_cameras, camera.height, camera.width)
 
     def flat(self, value: Tensor) -> Tensor:
         """A tensor in the caller's layout as (nnz, *), the order that `flatten_ids` refers to."""
@@ -79,13 +88,15 @@ class Pairs:
         return {"batch_ids": scenes, "camera_ids": cameras, "gaussian_ids": self.gaussians}
 
 
-def by_scene(call: Call, rows: "SparseRows") -> tuple[Gaussians, Tensor, Camera]:
+def by_scene(call: Call, size: Sizes, rows: "SparseRows") -> tuple[Gaussians, Tensor, Camera]:
     """Gaussians, colors and cameras in the format of the kernels: one batch dimension, covariances as upper triangles.
 
     Args:
+        call: Arguments that passed `Call.check`.
+        size: Sizes of the call.
         rows: Makes the gradients sparse if the call requests it.
     """
-    size, camera = call.sizes, call.camera
+    camera = call.camera
     means, quats, scales, covars, opacities = call.gaussians
     if covars is not None:
         quats = scales = None
@@ -112,7 +123,7 @@ def info_of(
     call: Call, pairs: Pairs, projected: Projected | Projected2dgs, opacity: Tensor, found: Intersections
 ) -> dict[str, Any]:
     """The entries shared by the info dictionaries of both functions."""
-    sizes, (tile_height, tile_width) = call.sizes, call.tiles
+    sizes, (tile_height, tile_width) = pairs.sizes, call.tiles
     return {
         **pairs.ids(),
         "radii": projected.radii,
@@ -124,7 +135,7 @@ def info_of(
         "tiles_per_gauss": pairs.shaped(found.tiles_per_gauss),
         "isect_ids": found.isect_ids,
         "flatten_ids": found.lists.flatten_ids,
-        "isect_offsets": found.lists.isect_offsets.reshape(*sizes.batch, sizes.num_cameras, *call.tiles),
+        "isect_offsets": found.lists.isect_offsets.reshape(*sizes.batch, sizes.num_cameras, tile_height, tile_width),
         "width": call.camera.width,
         "height": call.camera.height,
         "tile_size": call.tile_size,

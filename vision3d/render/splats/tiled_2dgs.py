@@ -13,15 +13,14 @@ from vision3d.render.splats.pairs import Pairs, SparseRows, by_scene, flat_pixel
 
 def rasterize(kernels: Kernels, call: Call) -> Maps:
     """Same result as `vision3d.rasterize_2dgs`."""
-    size, mode, shape = call.sizes, call.render_mode, call.image_shape
+    size, mode = call.sizes, call.render_mode
     rows = SparseRows()
-    gaussians, colors, camera = by_scene(call, rows)
+    gaussians, colors, camera = by_scene(call, size, rows)
     with torch.autocast(gaussians.means.device.type, enabled=False):
         visible, projected = kernels.project_2dgs(gaussians, camera, packed=call.packed)
         pairs = Pairs(size, call.packed, *visible)
         rows.rows = pairs.gaussians.unique() if call.sparse_grad else None
-        projected = projected._make(map(pairs.in_batch, projected))
-        flat = projected._make(map(pairs.flat, projected))
+        projected, flat = pairs.layouts(projected)
         opacity = pairs.of_gaussians(cast(Tensor, gaussians.opacities))
         found = kernels.intersect(flat, opacity, pairs.image_ids(), pairs.grid(camera, call.tile_size))
         densify = torch.zeros_like(projected.means2d, requires_grad=projected.transforms.requires_grad)
@@ -34,6 +33,7 @@ def rasterize(kernels: Kernels, call: Call) -> Maps:
             flat, features, opacity, found.lists, pixels._replace(backgrounds=backdrop), alpha_max=call.alpha_max,
             distloss=call.options["distloss"], densify=pairs.flat(densify),
         )  # fmt: skip
+        shape = pairs.image_shape(camera)
         alphas = 1 - drawn.transmittances.reshape(*shape, 1)
         image, median, distortion = (
             value.reshape(*shape, -1) for value in (drawn.colors, drawn.medians[..., None], drawn.distortions[..., None])

@@ -30,13 +30,12 @@ def rasterize(kernels: Kernels, call: Call) -> Images:
     _refuse(call)
     size, antialiased = call.sizes, call.options["rasterize_mode"] == "antialiased"
     rows = SparseRows()
-    gaussians, colors, camera = by_scene(call, rows)
+    gaussians, colors, camera = by_scene(call, size, rows)
     with torch.autocast(gaussians.means.device.type, enabled=False):
         visible, projected = kernels.project(gaussians, camera, eps2d=call.eps2d, antialiased=antialiased, packed=call.packed)
         pairs = Pairs(size, call.packed, *visible)
         rows.rows = pairs.gaussians.unique() if call.sparse_grad else None
-        projected = projected._make(map(pairs.in_batch, projected))
-        flat = projected._make(map(pairs.flat, projected))
+        projected, flat = pairs.layouts(projected)
         opacity = pairs.of_gaussians(cast(Tensor, gaussians.opacities))
         if antialiased:
             opacity = opacity * flat.compensations
@@ -53,13 +52,14 @@ def rasterize(kernels: Kernels, call: Call) -> Images:
         ]
         if sums is not None:
             projected.means2d.absgrad = sums.view_as(projected.means2d)  # pyright: ignore[reportAttributeAccessIssue]
-        images = torch.cat([part.colors for part in parts], -1).reshape(*call.image_shape, features.shape[-1])
-        alphas = 1 - parts[0].transmittances.reshape(*call.image_shape, 1)
+        shape = pairs.image_shape(camera)
+        images = torch.cat([part.colors for part in parts], -1).reshape(*shape, features.shape[-1])
+        alphas = 1 - parts[0].transmittances.reshape(*shape, 1)
         images = expected_depth(images, alphas, call.render_mode)
     info = {
         **info_of(call, pairs, projected, opacity, found),
         "conics": projected.conics,
-        "last_ids": parts[0].last_ids.reshape(call.image_shape),
+        "last_ids": parts[0].last_ids.reshape(shape),
     }
     return images, alphas, info
 
