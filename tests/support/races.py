@@ -72,7 +72,7 @@ class Build:
         kernels = frozenset(names[int(name)] for kind, name, _ in lines if kind == "kernel")
         barriers: dict[str, list[str]] = {}
         for kind, name, test in lines:
-            if kind == "barrier":
+            if kind == "barrier" and "faulty.cu:" not in name:  # those kernels are wrong already
                 barriers.setdefault(name, []).append(test.removesuffix(" (call)"))
         count = len(re.findall(r"WARNING: ThreadSanitizer|ERROR: AddressSanitizer", found))
         return Run(done.returncode, count, done.stdout + done.stderr + found, kernels, barriers)
