@@ -17,7 +17,7 @@ NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(shell find cuda_ext -type f)
 
 .PHONY: help
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed: .ci/setup $(NATIVE_SOURCES)
 	@PYTHON="$(PYTHON)" .ci/setup
@@ -103,6 +103,10 @@ check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
 .PHONY: check-device
 check-device: .venv/installed-dev  ## run all commands on a pretended GPU and print waits and copies of a step beside their budget
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/test_pretended_device.py
+
+.PHONY: check-cuda-races
+check-cuda-races: .venv/installed-dev  ## run the CUDA kernels on the CPU under ThreadSanitizer (OPTIONS=--full takes long)
+	@.ci/check-cuda-races $(OPTIONS)
 
 .PHONY: bench
 bench: .venv/installed-dev  ## run the benchmarks on an idle machine (PEERS=FOLDER adds other programs)

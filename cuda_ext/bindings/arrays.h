@@ -28,6 +28,7 @@ template <typename T, typename Tag = int>
 struct CpuTarget {
     using Scalar = T;
     using Device = nb::device::cpu;
+    static constexpr bool ON_CPU = true;
     Tag where{};
     CpuTarget(int, uint64_t) {}
 };
@@ -64,7 +65,7 @@ inline void require(bool holds, const char* message) {
     if (!holds) throw std::invalid_argument(message);
 }
 
-template <typename W> constexpr bool on_cpu = std::is_same_v<typename W::Device, nb::device::cpu>;
+template <typename W> constexpr bool on_cpu = W::ON_CPU;
 
 // Checks that all values on the CPU are in [low, high), as kernels do not check them. Values on a GPU must be checked by the caller.
 template <typename W, typename Array>

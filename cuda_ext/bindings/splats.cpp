@@ -5,7 +5,6 @@
 #include "cuda/host_shim.h"
 
 namespace nb = nanobind;
-using namespace nb::literals;
 using namespace vision3d;
 using namespace vision3d::arrays;
 
@@ -45,19 +44,10 @@ void bind_intersections(nb::module_& m) {
                       [&](auto... arguments) { type.def("fill", fill, arguments...); });
 }
 
-void bind_constants(nb::module_& m) {
-    m.attr("PAIR_CHUNK") = PAIR_CHUNK;
-    m.attr("RECORD") = sizeof(Record<float>) / sizeof(float);
-    m.attr("RECORD_2DGS") = sizeof(Record2dgs<float>) / sizeof(float);
-    m.attr("ROW_2DGS") = ROW_2DGS;
-}
-
 }  // namespace
 
 void bind_splats(nb::module_& m) {
-    nb::class_<Camera>(m, "Camera")
-        .def(nb::init<int, double, double, double, double, double, double, bool>(), "model"_a, "width"_a, "height"_a, "eps2d"_a,
-             "near_plane"_a, "far_plane"_a, "radius_clip"_a, "antialiased"_a);
+    bind_camera(m);
     bind_constants(m);
     bind_intersections(m);
     bind_renderer<Vector>(m);

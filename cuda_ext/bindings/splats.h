@@ -12,6 +12,19 @@ struct Camera {
     bool antialiased;
 };
 
+inline void bind_camera(nb::module_& m) {
+    nb::class_<Camera>(m, "Camera")
+        .def(nb::init<int, double, double, double, double, double, double, bool>(), nb::arg("model"), nb::arg("width"), nb::arg("height"),
+             nb::arg("eps2d"), nb::arg("near_plane"), nb::arg("far_plane"), nb::arg("radius_clip"), nb::arg("antialiased"));
+}
+
+inline void bind_constants(nb::module_& m) {
+    m.attr("PAIR_CHUNK") = PAIR_CHUNK;
+    m.attr("RECORD") = sizeof(Record<float>) / sizeof(float);
+    m.attr("RECORD_2DGS") = sizeof(Record2dgs<float>) / sizeof(float);
+    m.attr("ROW_2DGS") = ROW_2DGS;
+}
+
 // Rows of partial sums written by the kernels of pairs.
 inline int64_t pair_chunks(int64_t count) { return count <= PAIR_CHUNK ? 1 : (count + PAIR_CHUNK - 1) / PAIR_CHUNK; }
 
@@ -260,7 +273,7 @@ BlendArgs<typename W::Scalar> blend_args(const In<W, 2>& colors, const MaybeIn<W
 // Rows for the sums of the backward pass: a CPU stores those of each (tile, Gaussian) separately, a GPU adds them immediately.
 template <typename W, typename T>
 int64_t sum_rows(const BlendArgs<T>& a) {
-    return std::is_same_v<typename W::Device, nb::device::cpu> ? a.records : a.splats;
+    return on_cpu<W> ? a.records : a.splats;
 }
 
 template <typename W>

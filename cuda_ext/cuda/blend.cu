@@ -23,13 +23,13 @@ __global__ void __launch_bounds__(THREADS)
 
 template <int D, bool LIMITED, typename T>
 __global__ void __launch_bounds__(MAX_THREADS) blend_kernel(BlendArgs<T> args) {
-    __shared__ bodies::Staged<T> staged[MAX_THREADS];
+    V3D_SHARED(bodies::Batch<T>, staged);
     bodies::blend<D, LIMITED>(Block(), args, staged);
 }
 
 template <int D, bool ABSGRAD, typename T>
 __global__ void __launch_bounds__(MAX_THREADS) blend_vjp_kernel(BlendVjpArgs<T> args) {
-    __shared__ bodies::Staged<T> staged[MAX_THREADS];
+    V3D_SHARED(bodies::Batch<T>, staged);
     bodies::blend_vjp<D, ABSGRAD>(Block(), args, staged);
 }
 
@@ -41,13 +41,13 @@ __global__ void __launch_bounds__(THREADS) blend_finish_kernel(BlendVjpArgs<T> a
 
 template <int D, bool LIMITED, typename T>
 __global__ void __launch_bounds__(MAX_THREADS) blend_2dgs_kernel(Blend2dgsArgs<T> args) {
-    __shared__ bodies::Staged2dgs<T> staged[MAX_THREADS];
+    V3D_SHARED(bodies::Batch2dgs<T>, staged);
     bodies::blend_2dgs<D, LIMITED>(Block(), args, staged);
 }
 
 template <int D, typename T>
 __global__ void __launch_bounds__(MAX_THREADS) blend_2dgs_vjp_kernel(Blend2dgsVjpArgs<T> args) {
-    __shared__ bodies::Staged2dgs<T> staged[MAX_THREADS];
+    V3D_SHARED(bodies::Batch2dgs<T>, staged);
     bodies::blend_2dgs_vjp<D>(Block(), args, staged);
 }
 

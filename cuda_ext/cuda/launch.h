@@ -47,7 +47,11 @@ void launch(const char* name, const Stream& where, int64_t blocks, int threads, 
     if (blocks == 0) return;
     if (blocks > INT32_MAX) throw std::length_error(std::string("CUDA, ") + name + ": more than 2^31 blocks, render fewer cameras at once");
     const DeviceGuard guard(where);
+#if !defined(V3D_EMULATED)
     kernel<<<unsigned(blocks), unsigned(threads), 0, where.stream>>>(std::forward<Arguments>(arguments)...);
+#else
+    emulator::launch(name, reinterpret_cast<const void*>(kernel), blocks, threads, [&] { kernel(arguments...); });
+#endif
     check(cudaGetLastError(), name);
 }
 

@@ -13,13 +13,13 @@ __global__ void __launch_bounds__(THREADS) clear_fragments_kernel(MeshArgs<T> ar
 
 template <typename T>
 __global__ void __launch_bounds__(MAX_THREADS) draw_faces_kernel(MeshArgs<T> args, int64_t chunks) {
-    __shared__ bodies::StagedFaces staged;
+    V3D_SHARED(bodies::StagedFaces, staged);
     bodies::draw_faces(Block(), args, chunks, &staged);
 }
 
 template <typename T>
 __global__ void __launch_bounds__(MAX_THREADS) finish_fragments_kernel(MeshArgs<T> args) {
-    __shared__ bodies::StagedFaces staged;
+    V3D_SHARED(bodies::StagedFaces, staged);
     bodies::finish_fragments(Block(), args, &staged);
 }
 

@@ -32,7 +32,7 @@ __global__ void extremes_kernel(OnDevice<T>* all) {
         bodies::keep_most(all->totals.speed2, speed2);
         bodies::keep_most(all->totals.gradient2, gradient2);
     } else {
-        all->totals.bad = 1;
+        bodies::count_one(all->totals.bad);
     }
 }
 

@@ -148,7 +148,7 @@ def test_tile_lists(sides, tile_size, exact):
         given = {name: side.place(value) for name, value in p.items()}
         if not exact:
             given["conics"] = None
-        listing = native_tiles.intersect_by_sorting if side.bodies else kernels(side.backend).intersect
+        listing = native_tiles.intersect_by_sorting if side.bodies or side.emulated else kernels(side.backend).intersect
         with side.chosen():
             found = intersect(given, Grid(3, 70, 45, tile_size), listing)
         results.append([value.cpu() for value in (*found[:2], *found.lists[3:])])

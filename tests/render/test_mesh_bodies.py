@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support import emulator
 from tests.support.meshes import random_triangles, sphere
 from tests.support.sides import Side, assert_same
 from vision3d.core import native
@@ -13,6 +14,9 @@ pytestmark = pytest.mark.skipif(native.module() is None, reason="the native modu
 PLAIN = {"float32": torch.float32, "float64": torch.float64}
 SIDES = {f"bodies-{name}": (Side("native", dtype, bodies=True), Side("native", dtype)) for name, dtype in PLAIN.items()}
 SIDES |= {f"cuda-{name}": (Side("native", dtype, device="cuda"), Side("native", dtype)) for name, dtype in PLAIN.items()}
+if emulator.is_built():
+    EMULATED = {name: Side("native", dtype, emulated=True) for name, dtype in PLAIN.items()}
+    SIDES |= {f"emulated-{name}": (side, Side("native", side.dtype)) for name, side in EMULATED.items()}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.gpu if "cuda" in name else ()) for name in SIDES])

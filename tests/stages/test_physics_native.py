@@ -8,7 +8,7 @@ import torch
 
 from tests.support import physics
 from tests.support.particles import lattice
-from tests.support.physics import as_type, assert_same, material, particles, solid, world
+from tests.support.physics import BodiesEngine, as_type, assert_same, material, particles, solid, world
 from vision3d.core import native
 from vision3d.core.errors import BackendError, ConfigError, InputError, NumericalError
 from vision3d.stages.simulate.config import Boundary, Material
@@ -23,13 +23,6 @@ LAWS = [
     "corotated", "neo_hookean", "hencky", "von_mises", "drucker_prager", "snow", "water", "viscoplastic", "stationary",
 ]  # fmt: skip
 DT = 1e-4
-
-
-def of_bodies(found, of_world, dtype=torch.float32):
-    """An engine that runs the GPU kernel bodies, thread by thread, instead of the vector loops."""
-    engine = NativeEngine(found, of_world, dtype)
-    engine._module = native.require().kernel_bodies
-    return engine
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -49,7 +42,7 @@ def test_bodies_of_gpu_kernels_equal_the_reference_in_float64(law):
     its_world = world(material(law), boundaries=(solid("box", friction=0.3),))
     before = particles(its_world.materials)
     after, _, work = substep(before, its_world, DT)
-    for engine in (NativeEngine(before, its_world, torch.float64), of_bodies(before, its_world, torch.float64)):
+    for engine in (NativeEngine(before, its_world, torch.float64), BodiesEngine(before, its_world, torch.float64)):
         report = engine.advance(DT)
         assert_same(engine.particles, after, 1e-13)
         assert report.work == pytest.approx(work, rel=1e-10, abs=1e-12)
@@ -67,7 +60,7 @@ def test_a_step_with_a_solid_equals_the_reference(name, kind):
     for engine, tolerance in (
         (NativeEngine(before, its_world), 5e-6),
         (NativeEngine(before, its_world, torch.float64), 1e-13),
-        (of_bodies(before, its_world), 5e-6),
+        (BodiesEngine(before, its_world), 5e-6),
     ):
         report = engine.advance(DT, 0.02)
         assert_same(engine.particles, after, tolerance)
@@ -105,7 +98,7 @@ def test_friction_of_several_materials_equals_the_reference(isa):
     for engine, tolerance in (
         (NativeEngine(as_type(before, torch.float32), its_world), 5e-6),
         (NativeEngine(before, its_world, torch.float64), 1e-13),
-        (of_bodies(before, its_world), 5e-6),
+        (BodiesEngine(before, its_world), 5e-6),
     ):
         report = engine.advance(DT)
         assert_same(engine.particles, after, tolerance)
@@ -311,7 +304,7 @@ def test_tracers_follow_the_others(of):
     """As in the reference, where they are massless particles that move in every step instead of every eighth."""
     before, its_world, is_tracer = block_with_tracers()
     want, _ = advance(before, its_world, 0.1)
-    engine = NativeEngine(before, its_world) if of == "vectors" else of_bodies(before, its_world, torch.float64)
+    engine = NativeEngine(before, its_world) if of == "vectors" else BodiesEngine(before, its_world, torch.float64)
     engine.advance(0.1)
     found, h = engine.particles, its_world.grid.spacing
     way = torch.linalg.vector_norm(want.x - before.x, dim=-1) / h
@@ -327,7 +320,7 @@ def test_tracers_do_not_lag_in_free_fall(of):
     """Although they move only in every eighth step: with the mean velocity of all eight."""
     before, its_world, is_tracer = block_with_tracers()
     its_world = replace(its_world, boundaries=())
-    engine = NativeEngine(before, its_world) if of == "vectors" else of_bodies(before, its_world, torch.float64)
+    engine = NativeEngine(before, its_world) if of == "vectors" else BodiesEngine(before, its_world, torch.float64)
     engine.advance(0.02, max_dt=5e-4)
     way = engine.particles.x.double() - before.x
     assert (way[is_tracer] - way[~is_tracer].mean(0)).norm(dim=-1).max() < (3e-6 if of == "vectors" else 1e-9)

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from tests.support.physics import BodiesEngine
 from vision3d.core import native
 from vision3d.core.errors import BackendError, MissingDependencyError
 from vision3d.stages.simulate.config import Boundary, Material
 from vision3d.stages.simulate.engines import choose_engine, make_engine
-from vision3d.stages.simulate.engines.native import NativeEngine
 from vision3d.stages.simulate.world.particles import Grid, Particles
 from vision3d.stages.simulate.world.world import World
 
@@ -43,8 +43,7 @@ def height_at_rest(shift, engine, normal=(0.0, 0.0, 1.0), boundary=None, seconds
     world = World(Grid((0.0, 0.0, 0.0), H, (33, 33, 33)), (JELLY,), tuple((-9.81 * normal).tolist()), (floor,))
     particles = Particles.at_rest(x, torch.full((len(x),), H**3 / 8, dtype=torch.float64), world.materials)
     if engine in ("bodies", "bodies64"):
-        found = NativeEngine(particles, world, torch.float64 if engine == "bodies64" else torch.float32)
-        found._module = native.require().kernel_bodies
+        found = BodiesEngine(particles, world, torch.float64 if engine == "bodies64" else torch.float32)
     else:
         found = make_engine(engine, particles, world)
     heights, step = [], 0.01

@@ -4,9 +4,12 @@ from dataclasses import fields
 
 import torch
 
+from tests.support.sides import Side
 from vision3d.stages.simulate.config import Boundary, Material
+from vision3d.stages.simulate.engines.mpm import Energies
+from vision3d.stages.simulate.engines.native import NativeEngine
 from vision3d.stages.simulate.world.particles import Grid, Particles
-from vision3d.stages.simulate.world.world import DistanceField, Motion, Wind, World
+from vision3d.stages.simulate.world.world import Advance, DistanceField, Motion, Wind, World
 
 H = 1 / 16
 GRID = Grid((0.1, -0.2, 0.3), H, (17, 18, 19))
@@ -77,6 +80,18 @@ def assert_same(got, want, tolerance):
         assert float((a - b).abs().max()) <= tolerance * scale, name
     for name in ("body", "motion"):
         assert torch.equal(getattr(got, name), getattr(want, name))
+
+
+class BodiesEngine(NativeEngine):
+    """The bodies of the GPU kernels, thread by thread, instead of the vector loops."""
+
+    def advance(self, *args, **named) -> Advance:
+        with Side("native", torch.float32, bodies=True).chosen():
+            return super().advance(*args, **named)
+
+    def energies(self, last_dt: float) -> Energies:
+        with Side("native", torch.float32, bodies=True).chosen():
+            return super().energies(last_dt)
 
 
 MOTIONS = (

@@ -1,5 +1,5 @@
 """Pairs of implementations that must agree: the CUDA kernel bodies as loops on the CPU, the CPU kernels, the torch reference,
-a device."""
+the CUDA kernels emulated on the CPU (`make check-cuda-races`), a device."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tests.support import emulator
 from tests.support.band import assert_close_outside_band, assert_same_gradients
 from vision3d.core import native
 
@@ -22,9 +23,14 @@ class Side:
     dtype: torch.dtype
     device: str = "cpu"
     bodies: bool = False
+    emulated: bool = False
 
     @contextmanager
     def chosen(self) -> Iterator[None]:
+        if self.emulated:
+            with emulator.used():
+                yield
+            return
         require = native.require
         if self.bodies:
             native.require = lambda: require().kernel_bodies
@@ -58,6 +64,11 @@ SIDES = {
     "cuda-float32": (Side("native", torch.float32, device="cuda"), Side("native", torch.float32)),
     "cuda-float64": (Side("native", torch.float64, device="cuda"), Side("reference", torch.float64)),
 }
+if emulator.is_built():
+    SIDES |= {
+        "emulated-float32": (Side("native", torch.float32, emulated=True), Side("native", torch.float32)),
+        "emulated-float64": (Side("native", torch.float64, emulated=True), Side("reference", torch.float64)),
+    }
 
 
 def assert_same(case: Case, inputs: dict[str, Tensor], sides: tuple[Side, Side], *, atol: float = 1e-5) -> None:

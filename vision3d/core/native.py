@@ -80,6 +80,11 @@ def _problem_of(native: Any, device: int) -> str:
     return native.cuda_problem(device)
 
 
+def is_on_cpu(tensor: torch.Tensor) -> bool:
+    """Whether the loops for a CPU process the tensor. Tests that emulate a GPU in the CPU's memory replace this function."""
+    return tensor.device.type == "cpu"
+
+
 def where(tensor: torch.Tensor) -> dict[str, int]:
     """Arguments that make native functions run on the device of the tensor: none for a CPU, else device and stream.
 

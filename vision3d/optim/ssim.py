@@ -91,7 +91,7 @@ def _check_window(a: Tensor, window: int, sigma: float) -> None:
 
 def _column_sums(a: Tensor, quantities: int, height: int, width: int) -> Tensor | None:
     """Memory between the two passes of a GPU; the CPU has its own row buffers."""
-    return None if a.device.type == "cpu" else a.new_empty((quantities, a.shape[0], height, width, a.shape[3]))
+    return None if native.is_on_cpu(a) else a.new_empty((quantities, a.shape[0], height, width, a.shape[3]))
 
 
 def _empty_maps(a: Tensor, window: int, same: bool, derivatives: bool) -> tuple[Tensor, Tensor]:

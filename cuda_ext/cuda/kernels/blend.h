@@ -12,6 +12,8 @@ struct Staged {
     int32_t id;
 };
 
+template <typename T> using Batch = Staged<T>[MAX_THREADS];
+
 template <typename T>
 V3D_BODY void stage(const BlendArgs<T>& args, int64_t record, Staged<T>& staged) {
     const int32_t id = args.ids[record];

@@ -10,6 +10,8 @@ struct Staged2dgs {
     int32_t id;
 };
 
+template <typename T> using Batch2dgs = Staged2dgs<T>[MAX_THREADS];
+
 template <typename T>
 V3D_BODY void stage(const Blend2dgsArgs<T>& splats, int64_t record, Staged2dgs<T>& staged) {
     const int32_t id = splats.base.ids[record];

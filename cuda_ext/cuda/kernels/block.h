@@ -17,6 +17,18 @@
 #define V3D_UNROLL
 #endif
 
+// A variable that the threads of a block share, and the place of a barrier: the emulator of cuda_ext/tests has one variable per
+// block, and removes barriers one at a time.
+#if defined(V3D_EMULATED)
+#define V3D_SHARED(type, name) type& name = emulator::shared<type>(__builtin_FILE(), __builtin_LINE())
+#define V3D_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#define V3D_AT_PLACE file, line
+#else
+#define V3D_SHARED(type, name) __shared__ type name
+#define V3D_PLACE
+#define V3D_AT_PLACE
+#endif
+
 namespace vision3d {
 
 constexpr int MAX_THREADS = 256;  // per block: the pixels of the largest tile
@@ -45,7 +57,7 @@ struct Block {
         body(int(threadIdx.x));
     }
 
-    __device__ __forceinline__ void barrier() const { __syncthreads(); }
+    __device__ __forceinline__ void barrier(V3D_PLACE) const { __syncthreads(V3D_AT_PLACE); }
 
     // Whether predicate(thread) holds for all threads; a barrier.
     template <typename Predicate>
@@ -56,7 +68,7 @@ struct Block {
     // Largest value(thread), at least -1; a barrier.
     template <typename Value>
     __device__ __forceinline__ int max(Value value) const {
-        __shared__ int most;
+        V3D_SHARED(int, most);
         if (threadIdx.x == 0) most = -1;
         __syncthreads();
         atomicMax(&most, value(int(threadIdx.x)));

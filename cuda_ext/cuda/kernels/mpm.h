@@ -155,7 +155,7 @@ V3D_BODY void grid_to_particle(const Step<T>& step, int64_t p, Totals& totals) {
         keep_most(totals.speed2, speed2);
         keep_most(totals.gradient2, gradient2);
     } else {
-        totals.bad = 1;
+        count_one(totals.bad);
     }
     bool is_off = false;
     for (int a = 0; a < 3; ++a) {

@@ -35,7 +35,7 @@ def record_sums(like: Tensor, count: int, records: int, width: int) -> Tensor:
 
     On a CPU it is kept for the next call of the thread: otherwise the system would clear and map megabytes in every call.
     """
-    if like.device.type != "cpu":
+    if not native.is_on_cpu(like):
         return like.new_zeros((count, width))
     size = records * width
     spare = getattr(_kept, "sums", None)

@@ -59,7 +59,7 @@ def _intersect(a: _Pairs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         low, high = map(int, image_ids.aminmax())
         if low < 0 or high >= num_images:
             raise InputError(f"image_ids: got {low} to {high}, want 0 to {num_images - 1}")
-    if depths.device.type != "cpu" or depths.dtype != torch.float32:
+    if not native.is_on_cpu(depths) or depths.dtype != torch.float32:
         return _tiles_by_sorting(_Pairs(means2d, radii, depths, conics, opacities, image_ids, a.grid))
     offsets = image_offsets(image_ids, num_images)
     lists = native.require().Intersections(offsets, means2d, radii, depths, conics, opacities, *a.grid[1:])
