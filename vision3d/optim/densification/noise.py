@@ -23,10 +23,10 @@ def add_noise(params: dict[str, Tensor], seed: int, step: int, strength: float) 
         step: Number of the step, counted from 0.
         strength: Factor of the noise: learning rate of the means times noise scale.
     """
-    values = [params[name] for name in ("means", "log_scales", "quats", "opacity_logits")]
-    runs_native = values[0].dtype in (torch.float32, torch.float64) and native.runs_on(values[0])
+    means, log_scales, quats, logits = (params[name] for name in ("means", "log_scales", "quats", "opacity_logits"))
+    runs_native = means.dtype in (torch.float32, torch.float64) and native.runs_on(means)
     add = _add_noise if runs_native else reference.add_noise
-    add(*values, seed % 2**63, step, strength, math.log(NOISE_OPACITY / (1 - NOISE_OPACITY)))
+    add(means, log_scales, quats, logits, seed % 2**63, step, strength, math.log(NOISE_OPACITY / (1 - NOISE_OPACITY)))
 
 
 @native.custom_op("add_noise", mutates_args=("means",))
