@@ -30,7 +30,8 @@ def test_demo_writes_what_it_reports(cli, small_photo_set, tmp_path):
     assert lines[1] == f"nearest training view shown instead: PSNR {values['psnr_nearest']:.2f} dB"
     opened = [line.split()[0] for line in lines[lines.index("now open") + 1 :]]
     assert opened == [str(out / name) for name in ("report.html", "contact_sheet.png", "orbit.mp4", "curves.png", "scene.ply")]
-    assert GaussianScene.load(out / "scene.ply").num_gaussians == values["gaussians"] == 300
+    assert GaussianScene.load(out / "scene.ply").num_gaussians == values["gaussians"]
+    assert 285 <= values["gaussians"] <= 300  # those that no photo shows are pruned
     video = read_video(out / "orbit.mp4")
     assert (video.width, video.height, video.fps, len(list(video))) == (50, 40, 24, 6)
     assert min(image_size(out / "contact_sheet.png")) > 100
