@@ -1,87 +1,20 @@
-"""Every native operation and whole runs on a GPU against the CPU. On a CPU the comparison itself is tested."""
+"""Streams, devices and whole runs on a GPU. Single operations: test_cuda_kernels.py and tests/render/test_*_bodies.py."""
 
 import dataclasses
 
 import pytest
 import torch
-from torch import Tensor
 
-from tests.support import fuzz_ops
 from tests.support.clips import worm
 from tests.support.photos import write_photos
 from tests.support.scenes import ring_cameras, ring_scene
 from vision3d import AnimateConfig, MeshConfig, animate, fit, mesh
-from vision3d.core import native
-from vision3d.core.errors import DeviceError, ShapeError
+from vision3d.core.errors import DeviceError
 from vision3d.optim.ssim import ssim_map
 from vision3d.render import rasterize
 from vision3d.stages.fit import FitConfig
 
-needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-CPU_ONLY = {"draw_mesh", "draw_mesh_vjp"}
-"""On a GPU the separate operations are called."""
-
-
-def moved(value, device):
-    """Arguments with their tensors copied to a device."""
-    if isinstance(value, list | tuple):
-        return [moved(entry, device) for entry in value]
-    return value.detach().to(device, copy=True) if isinstance(value, Tensor) else value
-
-
-def tensors(*values) -> list[Tensor]:
-    found = []
-    for value in values:
-        found += tensors(*value) if isinstance(value, list | tuple) else [value] if isinstance(value, Tensor) else []
-    return found
-
-
-def check_equal(name: str, got: list[Tensor], want: list[Tensor]) -> None:
-    """Up to the order of sums: integers may differ in one of a thousand entries, where a threshold is reached."""
-    assert [value.shape for value in got] == [value.shape for value in want]
-    for index, (one, other) in enumerate(zip(got, want)):
-        one = one.cpu()
-        if not one.is_floating_point():
-            assert (one != other).float().mean() <= 1e-3 if one.numel() else True, f"{name}, output {index}"
-            continue
-        size = other[other.isfinite()].abs().max() if other.isfinite().any() else 1.0
-        tolerance = (2e-5 if one.dtype == torch.float32 else 1e-11) * (size + 1e-6)
-        differs = ~torch.isclose(one, other, rtol=1e-4, atol=float(tolerance), equal_nan=True)
-        assert differs.float().mean() <= 1e-3 if one.numel() else True, f"{name}, output {index}: {(one - other).abs().max()}"
-
-
-@pytest.fixture(scope="module")
-def usual():
-    return fuzz_ops.usual_calls()
-
-
-@needs_native
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", fuzz_ops.operations() or ["project_splats"])
-def test_every_operation(usual, name, device):
-    if name in CPU_ONLY and device == "cuda":
-        pytest.skip("runs on a CPU only")
-    op = getattr(torch.ops.vision3d, name)
-    compared = 0
-    for arguments in usual[name]:
-        mine, other = moved(arguments, device), moved(arguments, "cpu")
-        try:
-            want = op(*other)
-        except ShapeError:  # recorded before the operation rejected them
-            continue
-        check_equal(name, tensors(op(*mine), mine), tensors(want, other))
-        compared += 1
-    assert compared
-
-
-def test_the_comparison_finds_differences():
-    values = torch.rand(100)
-    for other in (values + 1e-3, values.clone().fill_(torch.nan), values[:50]):
-        with pytest.raises(AssertionError):
-            check_equal("test", [values], [other])
-    with pytest.raises(AssertionError):
-        check_equal("test", [torch.arange(100)], [torch.arange(100) + 1])
 
 
 @pytest.mark.parametrize("device", DEVICES)

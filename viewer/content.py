@@ -11,9 +11,9 @@ from torch import Tensor
 from vision3d.geometry import se3
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0
 from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Selection
+from vision3d.scene.lines import bone_lines, frustum_depth, frustum_lines, region_lines
 from vision3d.scene.selection import Region
 from vision3d.viewer.layers import Drawable, Layer, Layers
-from vision3d.viewer.lines import bone_lines, frustum_depth, frustum_lines, region_lines
 from vision3d.viewer.models import COLORS, Dots, Lines, Model, Splats, Surface
 from vision3d.viewer.viewpoint import Bounds
 

@@ -13,7 +13,7 @@ from vision3d.geometry.spherical_harmonics import rgb_to_sh0, sh0_to_rgb
 from vision3d.render.meshes import edge_neighbors, shading
 from vision3d.render.meshes.veils import Veil, split_opaque
 from vision3d.scene import Boxes, GaussianScene, Mesh, PointCloud
-from vision3d.viewer.lines import box_lines
+from vision3d.scene.lines import box_lines
 
 COLORS = torch.tensor(
     [[0.98, 0.55, 0.24], [0.30, 0.69, 0.95], [0.45, 0.80, 0.44], [0.93, 0.42, 0.60], [0.70, 0.58, 0.95], [0.95, 0.82, 0.35]]

@@ -11,8 +11,8 @@ from torch import Tensor
 from vision3d.core.errors import Vision3DError
 from vision3d.geometry.cameras import pixel_rays
 from vision3d.scene import Cameras, Mesh, PosedImages
+from vision3d.scene.lines import frustum_depth, image_corners
 from vision3d.scene.resample import sample
-from vision3d.viewer.lines import frustum_depth, image_corners
 from vision3d.viewer.models import Surface
 
 _THUMBNAIL = 96  # pixels on the longer side

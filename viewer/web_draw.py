@@ -17,9 +17,9 @@ from vision3d.geometry.spherical_harmonics import sh0_to_rgb
 from vision3d.io.glb import mesh_bytes
 from vision3d.render.meshes.shading import smooth_normals
 from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Selection
+from vision3d.scene.lines import bone_lines, box_lines, frustum_depth, frustum_lines, region_lines
 from vision3d.viewer.content import whole_bounds
 from vision3d.viewer.layers import Layer, Layers
-from vision3d.viewer.lines import bone_lines, box_lines, frustum_depth, frustum_lines, region_lines
 from vision3d.viewer.viewpoint import Bounds
 
 MAX_FRUSTA = 300

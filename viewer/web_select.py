@@ -9,9 +9,9 @@ import torch
 from vision3d.core.errors import InputError, OutputExistsError
 from vision3d.geometry import se3
 from vision3d.scene import GaussianScene, Mesh, PointCloud, Selection
+from vision3d.scene.lines import region_lines
 from vision3d.scene.selection import Region
 from vision3d.viewer.layers import Layers
-from vision3d.viewer.lines import region_lines
 from vision3d.viewer.web_draw import Drawer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -22,6 +22,7 @@ move_modules(
     | {
         "vision3d.optim.evaluation": "vision3d.training.evaluation",
         "vision3d.render.meshes.pictures": "vision3d.render.meshes.drawing",
+        "vision3d.viewer.lines": "vision3d.scene.lines",
         "vision3d.viewer.picture": "vision3d.viewer.drawing",
     }
 )

@@ -18,11 +18,7 @@ template void add_noise(const NoiseArgs<double>&);
 
 void normals(uint64_t seed, uint64_t step, int64_t count, float* out) {
     parallel_for(count, ROWS, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-            float n[3];
-            vision3d::normals(seed, step, uint64_t(row), n);
-            for (int k = 0; k < 3; ++k) out[3 * row + k] = n[k];
-        }
+        for (int64_t row = begin; row < end; ++row) vision3d::normals(seed, step, uint64_t(row), out + 3 * row);
     });
 }
 

@@ -11,10 +11,7 @@ __global__ void add_noise_kernel(NoiseArgs<T> args) {
 
 __global__ void normals_kernel(uint64_t seed, uint64_t step, int64_t count, float* out) {
     const int64_t row = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
-    if (row >= count) return;
-    float n[3];
-    vision3d::normals(seed, step, uint64_t(row), n);
-    for (int k = 0; k < 3; ++k) out[3 * row + k] = n[k];
+    if (row < count) vision3d::normals(seed, step, uint64_t(row), out + 3 * row);
 }
 
 }  // namespace

@@ -133,7 +133,7 @@ def test_exhausted_memory_names_numbers_and_options():
     found = memory_error(torch.OutOfMemoryError(text), ["fit", "photos", "--device", "cuda:1"])
     assert found == (
         "out of GPU memory: requested 2.00 GiB, 1.20 GiB of 79.15 GiB are free on GPU 1; fewer --max-gaussians, a larger "
-        "--downscale or a smaller --batch-size need less (--device cpu: main memory)"
+        "--downscale or a smaller --batch-size need less"
     )
     assert memory_error(MemoryError(), ["mesh", "a"]).endswith(
         "a lower --resolution, --max-view-size or --max-memory needs less"

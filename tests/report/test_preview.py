@@ -12,7 +12,8 @@ from tests.support.scenes import ring_cameras, ring_scene
 from tests.support.skins import arm
 from vision3d.geometry import shapes
 from vision3d.report import preview
-from vision3d.scene import Boxes, FrameSequence, Mesh, MeshGaussians, PointCloud, Scene
+from vision3d.scene import Boxes, FrameSequence, Mesh, MeshGaussians, PointCloud, Scene, Selection
+from vision3d.scene.selection import Region
 
 
 def image_of(value) -> np.ndarray:
@@ -37,6 +38,7 @@ def values():
         "cameras": ring_cameras(),
         "boxes": Boxes(torch.tensor([[0.0, 0, 0, 4, 2, 1.5, 0.3], [6.0, 1, 0, 4, 2, 1.5, 1.0]])),
         "motion": drawn_motion(poses=4),
+        "selection": Selection((Region.box(torch.zeros(3), torch.tensor([1.0, 2.0, 0.5])),)),
         "scene": Scene().add("ring", ring_scene(400)).add("ball", ball()),
     }
 

@@ -9,14 +9,14 @@ import torch
 
 from tests.support.clouds import write_clip, write_clouds
 from tests.support.digits import drawn_digits, write_idx
+from tests.support.fits import FEW
 from tests.support.photos import write_photos
 from vision3d import GaussianScene
 from vision3d.core.config import dump_yaml
 from vision3d.core.errors import ConfigError
 from vision3d.core.progress import silent
 from vision3d.core.runs import read_metrics
-from vision3d.stages.fit import FitConfig, fit
-from vision3d.stages.fit.config import AdcConfig, McmcConfig
+from vision3d.stages.fit import fit
 from vision3d.stages.rotation import (
     IkConfig,
     PointCloudConfig,
@@ -27,16 +27,7 @@ from vision3d.stages.rotation import (
 )
 from vision3d.training.group import Group
 
-PAIR = FitConfig(
-    steps=24,
-    max_gaussians=70,
-    sh_degree=1,
-    batch_size=2,
-    mcmc=McmcConfig(refine_every=5),
-    adc=AdcConfig(refine_every=5, grow_grad2d=2e-5),
-    pose_opt=True,
-    log_every=6,
-)
+PAIR = replace(FEW, steps=24, batch_size=2, pose_opt=True, log_every=6, eval_every=0)
 
 
 def torchrun(arguments):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.support.fits import FEW
 from tests.support.photos import ring, write_photos
 from vision3d.core.checkpoints import CheckpointFolder
 from vision3d.core.config import load_yaml
@@ -17,19 +18,7 @@ from vision3d.core.errors import ConfigError, FileFormatError
 from vision3d.core.progress import silent
 from vision3d.core.runs import Interrupted, RunFolder, read_metrics
 from vision3d.stages.fit import FitConfig, fit
-from vision3d.stages.fit.config import AdcConfig, LossConfig, McmcConfig
 
-FEW = FitConfig(
-    steps=36,
-    max_gaussians=70,
-    sh_degree=1,
-    mcmc=McmcConfig(refine_every=5),
-    adc=AdcConfig(refine_every=5, grow_grad2d=2e-5),
-    loss=LossConfig(distortion_start=0.2, normal_start=0.3),
-    log_every=7,
-    checkpoint_every=10,
-    eval_every=9,
-)
 CONFIGS = {
     "mcmc": FEW,
     "adc": replace(FEW, strategy="adc", batch_size=2),

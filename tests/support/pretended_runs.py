@@ -21,6 +21,7 @@ from tests.support.balls import ball, bare, photos_of
 from tests.support.clips import worm
 from tests.support.clouds import write_clip, write_clouds
 from tests.support.digits import drawn_digits, write_idx
+from tests.support.fits import FEW
 from tests.support.photos import ring, write_photos
 from tests.support.pretend import Counts, PretendedGpu, pretended_gpu
 from tests.support.rigs import moving_worm, shorten_searches
@@ -32,7 +33,7 @@ from vision3d.scene import GaussianScene
 from vision3d.stages.animate import AnimateConfig, StaticConfig, animate, bind_gaussians
 from vision3d.stages.animate.dynamic.config import FieldConfig
 from vision3d.stages.equivariant import AffnistConfig, ModelConfig, reproduce_affnist
-from vision3d.stages.fit import FitConfig, fit
+from vision3d.stages.fit import fit
 from vision3d.stages.fit.config import AdcConfig, LossConfig, McmcConfig
 from vision3d.stages.rotation import (
     IkConfig,
@@ -46,19 +47,7 @@ from vision3d.stages.simulate import Material, SimulateConfig, simulate
 from vision3d.stages.simulate.engines.native import NativeEngine
 
 Run = Callable[[], Any]
-FIT = FitConfig(
-    steps=24,
-    max_gaussians=70,
-    sh_degree=1,
-    resolution_start=2,
-    mcmc=McmcConfig(refine_every=5),
-    adc=AdcConfig(refine_every=5, grow_grad2d=2e-5),
-    loss=LossConfig(distortion_start=0.2, normal_start=0.3),
-    log_every=7,
-    checkpoint_every=10,
-    eval_every=9,
-    device="cuda",
-)
+FIT = replace(FEW, steps=24, resolution_start=2, device="cuda")
 STEADY = replace(
     FIT,
     steps=16,

@@ -12,11 +12,11 @@ from vision3d.core.errors import FileFormatError, InputError
 from vision3d.core.runs import RunFolder
 from vision3d.geometry.quaternion import random_quats
 from vision3d.scene import FrameSequence, Mesh, Motion, PointCloud, Skeleton, SkinnedMesh
+from vision3d.scene.lines import bone_lines
 from vision3d.stages.animate import RigConfig, play_skin
 from vision3d.viewer.content import Content
 from vision3d.viewer.drawing import draw
 from vision3d.viewer.layers import Layers, describe
-from vision3d.viewer.lines import bone_lines
 from vision3d.viewer.models import Lines
 from vision3d.viewer.rigs import LEGENDS, REST, Rig, eta_colors, joint_colors
 from vision3d.viewer.web_draw import Drawer

@@ -29,7 +29,7 @@ def memory_error(error: BaseException, arguments: Sequence[str]) -> str | None:
     text = str(error)
     if not isinstance(error, MemoryError) and "can't allocate memory" not in text and "out of memory" not in text:
         return None
-    asked = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)", text)
+    asked = re.search(r"[Tt]ried to allocate ([\d.]+) ?(\w+)", text)
     gpu = _GPU.search(text)
     if gpu:
         available = f"{gpu.group(3)} of {gpu.group(2)} are free on GPU {gpu.group(1)}"
@@ -38,18 +38,18 @@ def memory_error(error: BaseException, arguments: Sequence[str]) -> str | None:
     else:
         free = free_memory()
         available = "" if free is None else f"{free / 1e9:.1f} GB are free"
-    parts = [f"requested {_size(asked.group(1))}" if asked else "", available]
+    parts = [f"requested {_size(*asked.groups())}" if asked else "", available]
     numbers = ", ".join(part for part in parts if part)
-    return f"out of {'GPU ' if 'CUDA' in text else ''}memory{f': {numbers}' if numbers else ''}; {_less(arguments)}"
+    kind = "GPU memory" if "CUDA" in text else "memory"
+    return f"out of {kind}: {numbers}; {_less(arguments)}" if numbers else f"out of {kind}; {_less(arguments)}"
 
 
-def _size(text: str) -> str:
-    number, unit = re.fullmatch(r"([\d.]+) ?(\w+)", text).groups()  # pyright: ignore[reportOptionalMemberAccess]
-    return f"{float(number) / 1e9:.1f} GB" if unit == "bytes" else text
+def _size(number: str, unit: str) -> str:
+    return f"{float(number) / 1e9:.1f} GB" if unit == "bytes" else f"{number} {unit}"
 
 
 def _less(arguments: Sequence[str]) -> str:
     for count in (3, 2, 1):
         if (verb := " ".join(arguments[:count])) in LESS:
-            return LESS[verb] + (" (--device cpu: main memory)" if "cuda" in " ".join(arguments) else "")
+            return LESS[verb]
     return "smaller inputs need less"

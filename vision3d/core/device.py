@@ -127,7 +127,7 @@ def resolve_backend(name: str, device: "torch.device") -> Literal["native", "ref
             return "native"
         return "gsplat" if device.type == "cuda" and _has_gsplat() else "reference"
     if name == "native" and not runs_native:
-        problem = native.cuda_problem(device.index) if native.module() is not None else "the native module is not built"
+        problem = native.cuda_problem(device.index)
         raise BackendError(f"backend native does not run on {device.type} here: {problem}; `vision3d doctor` prints the fix")
     if name == "gsplat" and (device.type != "cuda" or not _has_gsplat()):
         raise BackendError(f"backend gsplat needs a CUDA device and the gsplat package: {install_command('gsplat')}")

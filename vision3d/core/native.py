@@ -57,7 +57,7 @@ def require() -> ModuleType:
 @torch_private.constant_while_compiling
 def has_cuda(device: int | None = None) -> bool:
     """Whether the CUDA kernels of the native module run on a device (None: the current one)."""
-    return _load() is not None and not cuda_problem(device)
+    return not cuda_problem(device)
 
 
 def cuda_problem(device: int | None = None) -> str:

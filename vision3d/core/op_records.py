@@ -102,14 +102,9 @@ def saved(ctx: Any) -> Any:
 
 
 def build(record: Any, values: Sequence[Any]) -> Any:
-    """The record with these flat values; values missing at the end have their defaults."""
+    """The record with these flat values; values missing at the end are None, the default of all that have one."""
     count, make = _MAKERS.get(record) or _MAKERS.setdefault(record, _maker(record))
-    if len(values) == count:
-        return make(values)
-    values = list(values)
-    for index, inner, size in reversed(_inner_records(record)):
-        values[index : index + size] = (build(inner, values[index : index + size]),)
-    return record(*values)
+    return make(values if len(values) == count else [*values, *[None] * (count - len(values))])
 
 
 def _maker(record: Any) -> tuple[int, Callable[[Sequence[Any]], Any]]:

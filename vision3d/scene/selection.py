@@ -158,7 +158,8 @@ class Selection:
 
     def _repr_html_(self) -> str:
         rows = [(region.kind, region.center.tolist()) for region in self.regions]
-        return html_table("Selection", [*rows, ("indices", 0 if self.indices is None else len(self.indices))])
+        rows += [("indices", 0 if self.indices is None else len(self.indices))]
+        return html_table("Selection", rows, codecs.preview(self))
 
 
 def hash_points(points: Float[Tensor, "n 3"]) -> str:

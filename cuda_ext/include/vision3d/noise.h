@@ -67,7 +67,7 @@ V3D_HD void circle(float v, float& cosine, float& sine) {
 }
 
 // Three independent standard normal numbers of a seed, a step and a row (Box and Muller 1958).
-V3D_HD void normals(uint64_t seed, uint64_t step, uint64_t row, float (&out)[3]) {
+V3D_HD void normals(uint64_t seed, uint64_t step, uint64_t row, float* out) {
     uint32_t bits[4] = {uint32_t(row), uint32_t(row >> 32), uint32_t(step), uint32_t(step >> 32)};
     philox(bits, seed);
     const float r = normal_radius(uniform(bits[0]));

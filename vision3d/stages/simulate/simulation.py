@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision3d.core import native
 from vision3d.core.device import resolve_device
 from vision3d.core.errors import FileFormatError
 from vision3d.scene.selection import hash_points
@@ -223,7 +222,7 @@ class Simulation:
 
 def _device(config: SimulateConfig, engine: type[Engine]) -> torch.device:
     """Device of the engine's particles."""
-    if config.device == "auto" and not (engine.name == "native" and native.has_cuda()):
+    if config.device == "auto" and engine.name != "native":
         return torch.device("cpu")
     return resolve_device(config.device)
 

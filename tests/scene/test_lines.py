@@ -10,7 +10,7 @@ from tests.support.scenes import ring_cameras
 from vision3d.geometry import se3
 from vision3d.geometry.cameras import project
 from vision3d.scene import Boxes, Region
-from vision3d.viewer.lines import box_lines, frustum_depth, frustum_lines, image_corners, region_lines
+from vision3d.scene.lines import box_lines, frustum_depth, frustum_lines, image_corners, region_lines
 
 
 @pytest.mark.parametrize("model", ["pinhole", "fisheye"])
