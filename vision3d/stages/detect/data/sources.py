@@ -1,0 +1,92 @@
+"""Sources of labelled sweeps: a KITTI folder, or generated streets."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from vision3d.core.errors import InputError, MissingFileError
+from vision3d.io.kitti import read_labels
+from vision3d.io.point_files import read_bin
+from vision3d.stages.detect.data.sweeps import LabelledSweep, labels_of
+
+
+class Source(Protocol):
+    """Sweeps by number; must be picklable, since worker processes read it."""
+
+    @property
+    def name(self) -> str:
+        """Description for cards and messages."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of sweeps; generated ones have no end, so this is the number that counts as one pass."""
+        ...
+
+    def sweep(self, index: int, epoch: int) -> LabelledSweep:
+        """A sweep; generated sources make new ones in each epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class KittiFolder:
+    """A folder with velodyne/*.bin, label_2/*.txt and calib/*.txt, as KITTI's `training`.
+
+    Attributes:
+        path: The folder.
+        frames: Names of the frames, such as 000008.
+        classes: Classes of the labels.
+    """
+
+    path: Path
+    frames: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def open(cls, path: Path | str, classes: tuple[str, ...], split: str | None = None) -> "KittiFolder":
+        """The frames of a split (ImageSets/SPLIT.txt), or all of them.
+
+        Raises:
+            MissingFileError: The folder, the split or the sweeps are missing.
+            InputError: A frame has no labels, as in KITTI's `testing`.
+        """
+        root = Path(path)
+        folder = root / "training" if (root / "training" / "velodyne").is_dir() else root
+        if not (folder / "velodyne").is_dir():
+            raise MissingFileError(folder / "velodyne", "a folder of .bin sweeps beside label_2 and calib (KITTI's layout)")
+        lists = next((place for place in (root, root.parent, folder) if (place / "ImageSets").is_dir()), None)
+        if split is not None:
+            listed = None if lists is None else lists / "ImageSets" / f"{split}.txt"
+            if listed is None or not listed.is_file():
+                raise MissingFileError(root / "ImageSets" / f"{split}.txt", "the names of the frames of the split, one a line")
+            names = [line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()]
+        else:
+            names = sorted(file.stem for file in (folder / "velodyne").glob("*.bin"))
+        if not names:
+            raise InputError(f"{folder}: has no frames")
+        without = [name for name in names if not (folder / "label_2" / f"{name}.txt").is_file()]
+        if without:
+            raise InputError(
+                f"{folder}: {len(without)} of {len(names)} frames have no labels (label_2/{without[0]}.txt); "
+                "KITTI's test part has none: use its training part"
+            )
+        return cls(folder, tuple(names), classes)
+
+    @property
+    def name(self) -> str:
+        return f"{len(self.frames)} frames of {self.path.resolve()}"
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def sweep(self, index: int, epoch: int = 0) -> LabelledSweep:
+        """The labelled sweep of a frame."""
+        name = self.frames[index]
+        cloud = read_bin(self.path / "velodyne" / f"{name}.bin", drop_nan=True)
+        labels = self.path / "label_2" / f"{name}.txt"
+        boxes = read_labels(labels, self.path / "calib" / f"{name}.txt")
+        assert boxes.labels is not None and cloud.intensity is not None
+        names = [boxes.classes[label] for label in boxes.labels.tolist()]
+        points = torch.cat([cloud.points, cloud.intensity[:, None]], 1)
+        return LabelledSweep(points, boxes.boxes, labels_of(names, self.classes, str(labels)), name)

@@ -1,0 +1,1 @@
+"""Sparse voxels: orders and groups for sequence operators, submanifold convolution, merging, expanding and generation."""
