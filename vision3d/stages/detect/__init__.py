@@ -1,0 +1,1 @@
+"""Boxes of cars, people and cyclists in LiDAR sweeps."""
