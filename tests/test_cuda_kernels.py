@@ -12,7 +12,7 @@ from tests.support.physics import material, particles, solid, world
 from tests.support.sides import Side, assert_same
 from vision3d.core import native
 from vision3d.core.errors import NumericalError
-from vision3d.geometry import quaternion, rotation, skinning
+from vision3d.geometry import quaternion, rotated_boxes, rotation, skinning
 from vision3d.geometry.row_ops import RowOp
 from vision3d.optim import adam, ssim
 from vision3d.optim.densification import noise
@@ -128,6 +128,31 @@ def test_skinning(sides, mode):
         return (skinning._skin(given["vertices"], given["weights"], indices.to(given["rows"].device), given["rows"], mode),)
 
     assert_same(case, inputs, sides)
+
+
+def some_boxes(count: int) -> Tensor:
+    return torch.rand(count, 7, dtype=torch.float64) * torch.tensor([9.0, 9, 1, 3, 3, 3, 6])
+
+
+@pytest.mark.parametrize("is_paired", [False, True])
+def test_overlap_of_boxes(sides, is_paired):
+    inputs = {"first": some_boxes(40), "second": some_boxes(40 if is_paired else 31)}
+
+    def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (rotated_boxes._box_iou(given["first"], given["second"], True, is_paired),)
+
+    assert_same(case, inputs, sides)
+
+
+@pytest.mark.parametrize("max_kept", [7, 150])
+def test_suppression_of_boxes(sides, max_kept):
+    inputs = [some_boxes(150), torch.arange(150) % 3]  # three words of 64 boxes
+
+    def case(boxes: Tensor, groups: Tensor) -> tuple[Tensor, ...]:
+        return (rotated_boxes._box_nms(boxes, groups, 0.1, False, max_kept),)
+
+    ((got,), (want,)) = on_both(case, inputs, sides)
+    assert torch.equal(got, want) and 7 <= int(want.sum()) < 100
 
 
 @pytest.mark.parametrize("kind", ["siren", "wire"])

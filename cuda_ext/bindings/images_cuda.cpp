@@ -13,6 +13,7 @@ namespace nb = nanobind;
 using namespace vision3d;
 using namespace vision3d::arrays;
 
+void bind_boxes_cuda(nb::module_& m);
 void bind_meshes_cuda(nb::module_& m);
 void bind_mpm_cuda(nb::module_& m);
 void bind_skin_cuda(nb::module_& m);
@@ -75,6 +76,7 @@ void bind_cuda(nb::module_& m) {
     });
     bind<float>(m);
     bind<double>(m);
+    bind_boxes_cuda(m);
     bind_splats_cuda(m);
     bind_meshes_cuda(m);
     bind_mpm_cuda(m);

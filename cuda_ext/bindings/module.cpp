@@ -9,6 +9,7 @@
 #include "cpu/parallel.h"
 
 namespace nb = nanobind;
+void bind_boxes(nb::module_& m);
 void bind_groups(nb::module_& m);
 void bind_images(nb::module_& m);
 void bind_meshes(nb::module_& m);
@@ -39,6 +40,7 @@ NB_MODULE(_native, m) {
     m.def("isa", [] { return std::string(vision3d::kernels().name); });
     m.def("available_isas", &vision3d::available_isas);
     m.def("set_isa", &vision3d::set_isa);
+    bind_boxes(m);
     bind_groups(m);
     bind_images(m);
     bind_splats(m);

@@ -76,6 +76,7 @@ def usual_calls() -> dict[str, list[tuple[Any, ...]]]:
             _compare_images(dtype)
             _move(dtype)
             _build_kernel(dtype)
+            _overlap(dtype)
     return record.calls
 
 
@@ -139,6 +140,15 @@ def _move(dtype: torch.dtype) -> None:
     rows = torch.rand(2, 4, 32, dtype=dtype, requires_grad=True)
     for mode in (1, 2, 3, 6, 7):
         _backward(torch.ops.vision3d.skin(vertices, weights, torch.randint(0, 4, (9, 2)), rows, mode))
+
+
+def _overlap(dtype: torch.dtype) -> None:
+    from vision3d.geometry import rotated_boxes  # noqa: F401  registers
+
+    first, second = (torch.rand(count, 7, dtype=dtype, requires_grad=True) for count in (5, 4))
+    _backward(torch.ops.vision3d.box_iou(first, second, True, False))
+    _backward(torch.ops.vision3d.box_iou(first, first, False, True))
+    torch.ops.vision3d.box_nms(first.detach(), torch.arange(5) % 2, 0.1, False, 5)
 
 
 def _build_kernel(dtype: torch.dtype) -> None:
