@@ -15,7 +15,7 @@ from vision3d.stages.detect.data.sweeps import IGNORED, LabelledSweep, inside, l
 from vision3d.stages.detect.data.targets import gaussian_radius, make_targets
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.head import Outputs, boxes_at, decode
-from vision3d.stages.detect.network.losses import encoded, focal, total_loss, unturned_overlap
+from vision3d.stages.detect.network.losses import encoded, focal, total_loss
 from vision3d.stages.detect.network.points import PointBatch, occupied_cells
 
 GRID = GridConfig()
@@ -99,7 +99,7 @@ def test_a_batch_without_objects_has_a_finite_loss_and_gradient():
     empty = LabelledSweep(torch.rand(50, 4), torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64))
     targets = make_targets([empty, empty], SMALL, 3)
     outputs = network(PointBatch.of([empty.points, torch.zeros(0, 4)]))
-    loss, parts = total_loss(outputs, targets, SMALL, LossConfig(), unturned_overlap)
+    loss, parts = total_loss(outputs, targets, SMALL, LossConfig())
     loss.backward()
     assert math.isfinite(float(loss.detach()))
     assert parts["loss_box"] == 0

@@ -65,11 +65,43 @@ class BevConfig:
 
 
 @dataclass(frozen=True)
+class LionConfig:
+    """Blocks of sequence operators on voxels (method lion)."""
+
+    operator: str = "mamba"
+    """Sequence operator: mamba, rwkv6, retnet, mlstm, ttt, gla, deltanet, gated_deltanet or deltaproduct."""
+    groups: tuple[int, ...] = (1024, 512, 256)
+    """Voxels per group of each block; the height of the grid halves after each."""
+    window: tuple[int, int] = (13, 13)
+    """Size of the windows that order the voxels, along x and y [voxels]; they have the whole height."""
+    last_group: int = 256
+    """Voxels per group of the layer behind the blocks."""
+    generate: float = 0.2
+    """Share of the voxels, those with the strongest features, around which new ones are generated after each block; 0: none."""
+    descriptor: bool = True
+    """Submanifold convolutions before voxels are merged (3D spatial feature descriptor)."""
+    bidirectional: bool = True
+    """Whether a voxel sees its whole group, or only the voxels before it."""
+    drop_path: float = 0.0
+    """Probability that the update of a group is dropped in training."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "last_group")
+        if not self.groups or min(self.groups) < 1:
+            raise ConfigError("lion.groups", f"got {list(self.groups)}, want one size of at least 1 for each block")
+        if min(self.window) < 1:
+            raise ConfigError("lion.window", f"got {list(self.window)}, want at least 1")
+        for name in ("generate", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"lion.{name}", f"got {getattr(self, name)}, want a number in [0, 1)")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The network."""
 
-    method: Literal["pillars"] = "pillars"
-    """pillars: PointPillars (Lang et al. 2019)."""
+    method: Literal["lion", "pillars"] = "lion"
+    """lion: sequence operators on voxels (Liu et al. 2024). pillars: PointPillars (Lang et al. 2019)."""
     classes: tuple[str, ...] = ("Car", "Pedestrian", "Cyclist")
     """Names of the classes."""
     grid: GridConfig = field(default_factory=GridConfig)
@@ -78,6 +110,8 @@ class ModelConfig:
     """Features of a voxel."""
     intensity: bool = True
     """Use the intensity of returns."""
+    lion: LionConfig = field(default_factory=LionConfig)
+    """Blocks of method lion."""
     bev: BevConfig = field(default_factory=BevConfig)
     """Convolutions on the bird's-eye image."""
     head_channels: int = 48
@@ -119,8 +153,10 @@ class LossConfig:
     """L1 of positions, sizes and orientations."""
     direction: float = 0.2
     """Cross-entropy of front and back."""
-    iou: float = 1.0
-    """L1 of the predicted overlap with the true box."""
+    overlap: float = 0.5
+    """1 - overlap of the predicted and true boxes (3D intersection over union)."""
+    iou: float = 0.5
+    """L1 of the predicted overlap."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.core.errors import InputError
+from vision3d.geometry.rotated_boxes import box_nms
 from vision3d.scene.boxes import Boxes
 from vision3d.stages.detect.config import GridConfig
 from vision3d.stages.detect.ground import ground_plane, level_transform
@@ -77,12 +78,10 @@ def num_sectors(grid: GridConfig) -> int:
 
 
 def _merged(found: list[Peaks], classes: tuple[str, ...], to_sensor: Tensor) -> Boxes:
-    from vision3d.geometry.rotated_boxes import nms
-
     boxes = torch.cat([peaks.boxes for peaks in found]) if found else torch.zeros(0, 7)
     labels = torch.cat([peaks.labels for peaks in found]) if found else torch.zeros(0, dtype=torch.int64)
     scores = torch.cat([peaks.scores for peaks in found]) if found else torch.zeros(0)
-    keep = nms(boxes, scores, _OVERLAP, labels)
+    keep = box_nms(boxes, scores, _OVERLAP, labels=labels)
     boxes, labels, scores = boxes[keep], labels[keep], scores[keep]
     boxes[:, :3] = boxes[:, :3] @ to_sensor[:3, :3].T.to(boxes) + to_sensor[:3, 3].to(boxes)
     boxes[:, 6] = torch.remainder(boxes[:, 6] + math.pi, 2 * math.pi) - math.pi

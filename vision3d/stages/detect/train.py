@@ -19,6 +19,7 @@ from vision3d.stages.detect.data.batches import Batches, Recipe
 from vision3d.stages.detect.data.sources import KittiFolder, Source
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.files import Detector, save_detector
+from vision3d.stages.detect.network.lion import is_decayed
 from vision3d.stages.detect.network.losses import total_loss
 from vision3d.training.ema import Ema
 from vision3d.training.group import Group
@@ -104,8 +105,8 @@ class Trainer(NetworkTrainer):
         self.config, self.device = config, device
         seed_everything(config.seed)
         network = make_network(config.model).to(device)
-        still = [parameter for parameter in network.parameters() if parameter.ndim < 2]
-        rest = [parameter for parameter in network.parameters() if parameter.ndim >= 2]
+        rest = [parameter for name, parameter in network.named_parameters() if is_decayed(name, parameter)]
+        still = [parameter for name, parameter in network.named_parameters() if not is_decayed(name, parameter)]
         optimizer = torch.optim.AdamW(
             [{"params": rest}, {"params": still, "weight_decay": 0.0}], config.lr, weight_decay=config.weight_decay
         )
@@ -121,8 +122,6 @@ class Trainer(NetworkTrainer):
         self.batches = Batches(recipe, config.workers)
 
     def _loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        from vision3d.geometry.rotated_boxes import paired_iou_3d
-
         batch, targets = self.batches(step)
         device = self.device
         targets = replace(
@@ -130,4 +129,4 @@ class Trainer(NetworkTrainer):
             **{name: getattr(targets, name).to(device) for name in ("heat", "counted", "at", "boxes", "weights")},
         )
         outputs = self.network(batch.to(device))
-        return total_loss(outputs, targets, self.config.model.grid, self.config.loss, paired_iou_3d)
+        return total_loss(outputs, targets, self.config.model.grid, self.config.loss)

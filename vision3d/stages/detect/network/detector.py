@@ -1,11 +1,14 @@
-"""A detector: encoder, bird's-eye network and head."""
+"""Detectors: encoder, bird's-eye network and head."""
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vision3d.stages.detect.config import ModelConfig
 from vision3d.stages.detect.network.bev import BevNet
 from vision3d.stages.detect.network.head import CenterHead, Outputs
-from vision3d.stages.detect.network.points import PointBatch, PointEncoder, to_image
+from vision3d.stages.detect.network.lion import LionBackbone
+from vision3d.stages.detect.network.points import PointBatch, PointEncoder
+from vision3d.stages.detect.voxels.grid import Voxels, keys_of
 
 
 class Pillars(nn.Module):
@@ -25,9 +28,35 @@ class Pillars(nn.Module):
     def image(self, batch: PointBatch) -> Tensor:
         """The bird's-eye image of the encoder."""
         features, cells = self.encoder(batch)
-        return to_image(features, cells, batch.num_samples, self.config.grid.shape[:2])
+        width, length, _ = self.config.grid.shape
+        return height_to_features(Voxels(features, cells.coords, (width, length, 1), batch.num_samples))
+
+
+class Lion(nn.Module):
+    """LION (Liu et al. 2024, arXiv 2407.18232): sequence operators on voxels, then the image from above."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = PointEncoder(config.channels, config.grid, config.grid.shape, config.intensity)
+        self.backbone = LionBackbone(config.channels, config.grid.shape, config.lion)
+        self.bev = BevNet(config.channels * self.backbone.height, config.bev)
+        self.head = CenterHead(self.bev.channels, config.head_channels, len(config.classes))
+
+    def forward(self, batch: PointBatch) -> Outputs:
+        features, cells = self.encoder(batch)
+        voxels = self.backbone(Voxels(features, cells.coords, self.config.grid.shape, batch.num_samples))
+        return self.head(self.bev(height_to_features(voxels)))
+
+
+def height_to_features(voxels: Voxels) -> Float[Tensor, "b c x y"]:
+    """The bird's-eye image of voxels, with the features of all heights side by side; channels last in memory."""
+    width, length, height = voxels.shape
+    image = voxels.features.new_zeros(voxels.num_samples * width * length * height, voxels.features.shape[1])
+    image = image.index_put((keys_of(voxels.coords, voxels.shape),), voxels.features)
+    return image.view(voxels.num_samples, width, length, -1).permute(0, 3, 1, 2)
 
 
 def make_network(config: ModelConfig) -> nn.Module:
     """The network of a configuration, with random parameters."""
-    return Pillars(config)
+    return Lion(config) if config.method == "lion" else Pillars(config)

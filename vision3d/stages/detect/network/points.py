@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vision3d.stages.detect.config import GridConfig
+from vision3d.stages.detect.voxels.grid import coords_of, keys_of
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,10 @@ def occupied_cells(batch: PointBatch, grid: GridConfig, shape: tuple[int, int, i
     place = torch.floor((batch.points[:, :3] - low) / size).long()
     limits = torch.tensor(shape, device=place.device)
     kept = ((place >= 0) & (place < limits)).all(1).nonzero()[:, 0]
-    x, y, z = place[kept].unbind(1)
-    key = ((batch.sample[kept] * shape[0] + x) * shape[1] + y) * shape[2] + z
-    keys, inverse = key.unique(sorted=True, return_inverse=True)
-    rest, z = keys // shape[2], keys % shape[2]
-    rest, y = rest // shape[1], rest % shape[1]
-    return Cells(torch.stack([rest // shape[0], rest % shape[0], y, z], 1), inverse, kept)
+    keys, inverse = keys_of(torch.cat([batch.sample[kept, None], place[kept]], 1), shape).unique(
+        sorted=True, return_inverse=True
+    )
+    return Cells(coords_of(keys, shape), inverse, kept)
 
 
 class PointEncoder(nn.Module):
@@ -99,12 +98,3 @@ def _maximum(features: Tensor, at: Tensor, count: int) -> Tensor:
     """Maximum over the points of each cell; features are not negative, after ReLU."""
     index = at[:, None].expand_as(features)
     return features.new_zeros(count, features.shape[1]).scatter_reduce(0, index, features, "amax", include_self=True)
-
-
-def to_image(features: Float[Tensor, "m c"], cells: Cells, num_samples: int, size: tuple[int, int]) -> Float[Tensor, "b c x y"]:
-    """The bird's-eye image of features of pillars (one cell along z), zero where there is none; channels last in memory."""
-    width, height = size
-    sample, x, y = cells.coords[:, 0], cells.coords[:, 1], cells.coords[:, 2]
-    image = features.new_zeros(num_samples * width * height, features.shape[1])
-    image = image.index_put(((sample * width + x) * height + y,), features)
-    return image.view(num_samples, width, height, -1).permute(0, 3, 1, 2)
