@@ -1,0 +1,13 @@
+"""Synthetic LiDAR frames with labels: procedural streets, vehicles and people, scanned by ray casting."""
+
+from typing import TYPE_CHECKING
+
+from vision3d.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vision3d.stages.detect.synth.config import FrameConfig
+    from vision3d.stages.detect.synth.frames import Frame, frame
+
+__all__ = ["Frame", "FrameConfig", "frame"]
+
+__getattr__ = lazy_names(__name__, {"Frame": ".frames", "FrameConfig": ".config", "frame": ".frames"})

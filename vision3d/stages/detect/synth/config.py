@@ -1,0 +1,55 @@
+"""Options of synthetic LiDAR frames."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups
+
+
+@dataclass(frozen=True)
+class FrameConfig:
+    """What a synthetic frame shows."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {}
+
+    sensor: str = "hdl64e"
+    """Sensor: hdl64e, hdl32e, vlp16, vls128, or a YAML file."""
+    split: Literal["train", "val"] = "train"
+    """Shapes and streets: families of cars and a layout of val never appear in train."""
+    cars: tuple[int, int] = (6, 18)
+    """Fewest and most cars and vans."""
+    people: tuple[int, int] = (4, 10)
+    """Fewest and most people on foot."""
+    cyclists: tuple[int, int] = (3, 8)
+    """Fewest and most cyclists."""
+    azimuth: float = 360.0
+    """Width of the sector around the forward direction [degrees]; objects stand mostly inside it."""
+    height: tuple[float, float] = (1.5, 2.1)
+    """Lowest and highest height of the sensor above the ground [m]."""
+    tilt: float = 1.0
+    """Standard deviation of the pitch of the sensor [degrees]; the roll has half of it."""
+    rain: float = 0.05
+    """Share of frames with rain, in [0, 1]."""
+    variety: int = 64
+    """Shapes per class that are made once and placed with other sizes, colors and positions."""
+    models: Path | None = None
+    """Folder with unpacked models of the Debian package sweethome3d-furniture, as further objects."""
+
+    def __post_init__(self) -> None:
+        for name in ("cars", "people", "cyclists", "height"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high < math.inf:
+                raise ConfigError(name, f"got {low} to {high}, want two numbers of at least 0 in increasing order")
+        if not 0.3 <= self.height[0] <= self.height[1] <= 10:
+            raise ConfigError("height", f"got {self.height[0]} to {self.height[1]} m, want 0.3 to 10")
+        if not 0 < self.azimuth <= 360:
+            raise ConfigError("azimuth", f"got {self.azimuth}, want above 0, up to 360 degrees")
+        if not 0 <= self.tilt <= 10:
+            raise ConfigError("tilt", f"got {self.tilt}, want 0 to 10 degrees")
+        if not 0 <= self.rain <= 1:
+            raise ConfigError("rain", f"got {self.rain}, want 0 to 1")
+        if not 1 <= self.variety <= 4096:
+            raise ConfigError("variety", f"got {self.variety}, want 1 to 4096")
