@@ -160,6 +160,21 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class StreetsConfig:
+    """Generated streets (DATA `synth`)."""
+
+    sensors: tuple[str, ...] = ("hdl64e", "hdl32e", "hdl64e", "vlp16")
+    """Sensors, in turn; the one of the validation is not among them."""
+    frames: int = 2000
+    """Streets that count as one pass; each pass has new ones."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "frames")
+        if not self.sensors:
+            raise ConfigError("synth.sensors", "got none, want at least one sensor")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Train a detector on labelled sweeps, or on generated ones."""
 
@@ -175,6 +190,8 @@ class TrainConfig:
     """Random changes of the samples."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the losses."""
+    synth: StreetsConfig = field(default_factory=StreetsConfig)
+    """Generated streets."""
     steps: int = 3000
     """Steps of training."""
     batch_size: int = 2

@@ -16,7 +16,7 @@ from vision3d.optim.schedules import one_cycle
 from vision3d.stage import stage
 from vision3d.stages.detect.config import GROWS, RESUMABLE, TrainConfig
 from vision3d.stages.detect.data.batches import Batches, Recipe
-from vision3d.stages.detect.data.sources import KittiFolder, Source
+from vision3d.stages.detect.data.sources import KittiFolder, Source, Streets
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.files import Detector, save_detector
 from vision3d.stages.detect.network.lion import is_decayed
@@ -28,6 +28,8 @@ from vision3d.training.network import NetworkTrainer
 from vision3d.training.weights import Card
 
 DETECTOR_FILE = "detector.safetensors"
+SYNTH = "synth"
+"""DATA that stands for generated streets."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def train_detector(
 
     Args:
         config: Options.
-        data: A folder in KITTI's layout, or a source of sweeps.
+        data: A folder in KITTI's layout, "synth" for generated streets, or a source of sweeps.
         run_folder: Output folder; a `RunFolder` with checkpoints resumes from the newest.
         progress: Progress callback.
 
@@ -62,7 +64,7 @@ def train_detector(
     """
     device, group = resolve_device(config.device), Group.current()
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
-    source = KittiFolder.open(data, config.model.classes) if isinstance(data, Path | str) else data
+    source = _source(data, config) if isinstance(data, Path | str) else data
     loop = Loop(
         "train", source=source.name, steps=config.steps, folder=run_folder, log_every=config.log_every,
         checkpoint_every=config.checkpoint_every, latest=("lr",), group=group, callback=progress,
@@ -96,6 +98,12 @@ def train_detector(
         "device": str(device),
     }
     return TrainResult(detector, summary, path)
+
+
+def _source(data: Path | str, config: TrainConfig) -> Source:
+    if str(data) == SYNTH and not Path(data).exists():
+        return Streets(config.synth, config.model.classes, config.seed)
+    return KittiFolder.open(data, config.model.classes)
 
 
 class Trainer(NetworkTrainer):

@@ -1,15 +1,17 @@
 """Sources of labelled sweeps: a KITTI folder, or generated streets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
 from vision3d.core.errors import InputError, MissingFileError
 from vision3d.io.kitti import read_labels
 from vision3d.io.point_files import read_bin
+from vision3d.stages.detect.config import StreetsConfig
 from vision3d.stages.detect.data.sweeps import LabelledSweep, labels_of
+from vision3d.stages.detect.synth.config import FrameConfig
 
 
 class Source(Protocol):
@@ -90,3 +92,37 @@ class KittiFolder:
         names = [boxes.classes[label] for label in boxes.labels.tolist()]
         points = torch.cat([cloud.points, cloud.intensity[:, None]], 1)
         return LabelledSweep(points, boxes.boxes, labels_of(names, self.classes, str(labels)), name)
+
+
+@dataclass(frozen=True)
+class Streets:
+    """Generated streets, new ones in every pass.
+
+    Attributes:
+        config: Sensors, and the number of streets that counts as one pass.
+        classes: Classes of the labels.
+        seed: Seed of the streets.
+        split: Shapes and layouts of the training or of the validation, which have none in common.
+    """
+
+    config: StreetsConfig
+    classes: tuple[str, ...]
+    seed: int = 0
+    split: Literal["train", "val"] = "train"
+    frames: FrameConfig = field(default_factory=FrameConfig)
+
+    @property
+    def name(self) -> str:
+        return f"generated streets of seed {self.seed} ({self.split}; {', '.join(self.config.sensors)})"
+
+    def __len__(self) -> int:
+        return self.config.frames
+
+    def sweep(self, index: int, epoch: int = 0) -> LabelledSweep:
+        """Generate a street and scan it with one of the sensors."""
+        from vision3d.stages.detect.synth.frames import frame
+
+        sensors = self.config.sensors
+        number = epoch * len(self) + index
+        made = frame(self.seed, replace(self.frames, sensor=sensors[number % len(sensors)], split=self.split), number)
+        return LabelledSweep(made.points, made.boxes, labels_of(made.names, self.classes), f"{self.split}_{number:06}")
