@@ -48,4 +48,4 @@ def coords_of(keys: Int64[Tensor, " m"], shape: Shape) -> Int64[Tensor, "m 4"]:
 
 def starts_of(samples: Int64[Tensor, " m"], num_samples: int) -> Int64[Tensor, " n"]:
     """First voxel of each sample, and the number of voxels; `samples` ascends."""
-    return torch.searchsorted(samples, torch.arange(num_samples + 1, device=samples.device))
+    return torch.searchsorted(samples.contiguous(), torch.arange(num_samples + 1, device=samples.device))
