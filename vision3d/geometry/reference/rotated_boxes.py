@@ -33,8 +33,8 @@ def box_nms(boxes: Tensor, groups: Tensor, threshold: float, is_3d: bool, max_ke
 def _shared_area(a: Tensor, b: Tensor) -> Tensor:
     """Area of the intersection seen from above.
 
-    Clamping a polygon, with a corner added where it crosses the border, to each side of the first box gives the intersection plus
-    parts without area, along the border.
+    Clamping a polygon, with a corner added where it crosses the border, to each side of the first box gives the intersection
+    and parts without area along the border.
     """
     x, y = b[..., 0] - a[..., 0], b[..., 1] - a[..., 1]
     c, s = a[..., 6].cos(), a[..., 6].sin()
