@@ -1,8 +1,8 @@
 """The detector on real sweeps to develop with: which labelled objects are found, and how many boxes are wrong.
 
-Cars with at least 50 points count as found at an overlap of 0.5 from above, people with at least 40 points at 0.25. False boxes are
-those inside the camera's view that overlap no label, labels of other classes included, by 0.1, outside the regions that
-are not labelled (DontCare).
+Cars with at least 50 points count as found at an overlap of 0.5 from above, people with at least 40 points at 0.25. False boxes
+are those inside the camera's view that overlap no label, labels of other classes included, by 0.1, outside the regions that are
+not labelled (DontCare).
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support import add_options, write
+from support import ForeignLoad, add_options, write
 
 from vision3d.geometry.rotated_boxes import box_iou
 from vision3d.io.images import write_image
@@ -110,13 +110,14 @@ def main() -> None:
     options = parser.parse_args()
     detector = load_detector(options.weights)
     names = ("000008", "000000", "000001", "nuscenes")
-    results = {name: measured(options.data, name, detector, options.score, options.images) for name in names}
+    with ForeignLoad() as load:
+        results = {name: measured(options.data, name, detector, options.score, options.images) for name in names}
     for name, result in results.items():
         print(f"{name}: {result['found']} of {result['due']} found, {result['false']} false: {', '.join(result['wrong'])}")
         for one in result["objects"]:
             if one["counts"]:
                 print("   ", one)
-    write("detect_real", {"weights": str(options.weights), "score": options.score, **results})
+    write("detect_real", {"weights": str(options.weights), "score": options.score, **results}, load.share)
 
 
 if __name__ == "__main__":

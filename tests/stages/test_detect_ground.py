@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vision3d.stages.detect.config import GROUND
 from vision3d.stages.detect.data.sweeps import LabelledSweep

@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vision3d.stages.detect.config import GridConfig, LionConfig, ModelConfig
 from vision3d.stages.detect.network.detector import make_network
@@ -15,7 +14,7 @@ from vision3d.stages.detect.network.points import PointBatch
 from vision3d.stages.detect.voxels.convolution import SubmanifoldConv, neighbors, submanifold_conv
 from vision3d.stages.detect.voxels.grid import Voxels, coords_of, keys_of, starts_of
 from vision3d.stages.detect.voxels.resize import DIAGONALS, coarser, expand, generated, merge, merge_rows
-from vision3d.stages.detect.voxels.windows import equal_groups, padded_rows, sequences, window_order
+from vision3d.stages.detect.voxels.windows import equal_groups, padded_rows, window_order
 
 SHAPE = (13, 9, 5)
 

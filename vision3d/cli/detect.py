@@ -7,6 +7,7 @@ from vision3d.cli.menu import menu
 
 TASKS: dict[str, tuple[str, str]] = {
     "run": ("vision3d.cli.detect_run", "find the objects in sweeps: boxes, KITTI labels, images, video"),
+    "eval": ("vision3d.cli.detect_eval", "average precision of a detector on labelled sweeps"),
     "train": ("vision3d.cli.detect_train", "train a detector on labelled sweeps or generated streets"),
 }
 """Name -> (module with `run(arguments)`, description)."""

@@ -265,3 +265,35 @@ class DetectConfig:
             raise ConfigError("sensor_height", f"got {self.sensor_height}, want 0 to 100 m")
         if self.columns is not None and not 3 <= self.columns <= 64:
             raise ConfigError("columns", f"got {self.columns}, want 3 to 64")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluate a detector by the protocol of KITTI."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("weights", "split", "frames"),
+        "generated streets": ("sensors", "seed"),
+    }
+
+    weights: str = "detector"
+    """Weights: a .safetensors of `detect train`, or the name of bundled ones."""
+    split: str = ""
+    """Frames of ImageSets/SPLIT.txt; by default all."""
+    frames: int = 0
+    """Number of frames; 0: all, and 200 generated ones."""
+    sensors: tuple[str, ...] = ("hdl64e", "vls128")
+    """Sensors of generated streets, in turn."""
+    seed: int = 1
+    """Seed of generated streets."""
+    score: float = 0.3
+    """Minimum score in images."""
+    worst: int = 8
+    """Number of images of the frames with the most mistakes."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "frames", "seed", "worst")
+        if not 0 <= self.score <= 1:
+            raise ConfigError("score", f"got {self.score}, want a number in [0, 1]")

@@ -16,7 +16,7 @@ from vision3d.optim.schedules import one_cycle
 from vision3d.stage import stage
 from vision3d.stages.detect.config import GROWS, RESUMABLE, TrainConfig
 from vision3d.stages.detect.data.batches import Batches, Recipe
-from vision3d.stages.detect.data.sources import KittiFolder, Source, Streets
+from vision3d.stages.detect.data.sources import SYNTH, KittiFolder, Source, Streets
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.files import Detector, save_detector
 from vision3d.stages.detect.network.lion import is_decayed
@@ -28,8 +28,6 @@ from vision3d.training.network import NetworkTrainer
 from vision3d.training.weights import Card
 
 DETECTOR_FILE = "detector.safetensors"
-SYNTH = "synth"
-"""DATA that stands for generated streets."""
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,28 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
 import torch
 
 from vision3d.core.errors import InputError, MissingFileError
-from vision3d.io.kitti import read_labels
+from vision3d.io.kitti import read_calibration, read_image_size, read_label_columns, read_labels, read_projection
 from vision3d.io.point_files import read_bin
+from vision3d.scene.boxes import Boxes
 from vision3d.stages.detect.config import StreetsConfig
-from vision3d.stages.detect.data.sweeps import LabelledSweep, labels_of
+from vision3d.stages.detect.data.sweeps import EvalFrame, LabelledSweep, labels_of
+from vision3d.stages.detect.synth.camera import Camera
 from vision3d.stages.detect.synth.config import FrameConfig
+
+if TYPE_CHECKING:
+    from vision3d.stages.detect.synth.frames import Frame
+
+
+SYNTH = "synth"
+"""DATA that stands for generated streets."""
+_FEWEST = 5
+"""Points of a label; with fewer it does not count."""
 
 
 class Source(Protocol):
@@ -93,6 +105,28 @@ class KittiFolder:
         points = torch.cat([cloud.points, cloud.intensity[:, None]], 1)
         return LabelledSweep(points, boxes.boxes, labels_of(names, self.classes, str(labels)), name)
 
+    def eval_frame(self, index: int) -> EvalFrame:
+        """A frame with everything that the evaluation needs."""
+        name = self.frames[index]
+        calibration = self.path / "calib" / f"{name}.txt"
+        to_camera = read_calibration(calibration)
+        columns = read_label_columns(self.path / "label_2" / f"{name}.txt", to_camera)
+        photo = next((self.path / "image_2" / f"{name}{end}" for end in (".png", ".jpg")
+                      if (self.path / "image_2" / f"{name}{end}").is_file()), None)  # fmt: skip
+        size = Camera().size if photo is None else read_image_size(photo)
+        camera = Camera(read_projection(calibration).numpy(), to_camera.numpy(), size)
+        return EvalFrame(
+            name,
+            self.sweep(index).points,
+            columns.boxes,
+            columns.boxes_2d.numpy(),
+            columns.truncation.numpy(),
+            columns.occlusion.numpy(),
+            columns.alpha.numpy(),
+            camera,
+            columns.dont_care.numpy(),
+        )
+
 
 @dataclass(frozen=True)
 class Streets:
@@ -120,9 +154,30 @@ class Streets:
 
     def sweep(self, index: int, epoch: int = 0) -> LabelledSweep:
         """Generate a street and scan it with one of the sensors."""
+        number = epoch * len(self) + index
+        made = self._made(number)
+        return LabelledSweep(made.points, made.boxes, labels_of(made.names, self.classes), f"{self.split}_{number:06}")
+
+    def eval_frame(self, index: int) -> EvalFrame:
+        """A frame with everything that the evaluation needs; objects with few points are ignored."""
+        made = self._made(index)
+        classes = tuple(dict.fromkeys(made.names))
+        labels = torch.tensor([classes.index(name) for name in made.names], dtype=torch.int64)
+        occlusion = torch.where(made.num_points < _FEWEST, 3, made.occlusion)
+        return EvalFrame(
+            f"{self.split}_{index:06}",
+            made.points,
+            Boxes(made.boxes, labels, None, classes),
+            made.boxes_2d.numpy(),
+            made.truncation.numpy(),
+            occlusion.numpy(),
+            made.alpha.numpy(),
+            made.camera,
+            np.zeros((0, 4)),
+        )
+
+    def _made(self, number: int) -> "Frame":
         from vision3d.stages.detect.synth.frames import frame
 
         sensors = self.config.sensors
-        number = epoch * len(self) + index
-        made = frame(self.seed, replace(self.frames, sensor=sensors[number % len(sensors)], split=self.split), number)
-        return LabelledSweep(made.points, made.boxes, labels_of(made.names, self.classes), f"{self.split}_{number:06}")
+        return frame(self.seed, replace(self.frames, sensor=sensors[number % len(sensors)], split=self.split), number)

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.core.errors import InputError, nearest_names
+from vision3d.scene.boxes import Boxes
+from vision3d.stages.detect.synth.camera import Camera
 
 IGNORED = -1
 """Label of objects that are neither learned nor counted as mistakes."""
@@ -27,6 +30,23 @@ class LabelledSweep:
     labels: Int64[Tensor, " b"]
     """Index of the class, or `IGNORED`."""
     name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class EvalFrame:
+    """A sweep, its labels and its camera, which decides what counts."""
+
+    name: str
+    points: Float[Tensor, "n 4"]
+    boxes: Boxes
+    """Labelled boxes in the frame of the LiDAR, with class names."""
+    boxes_2d: np.ndarray
+    truncation: np.ndarray
+    occlusion: np.ndarray
+    alphas: np.ndarray
+    camera: Camera
+    dont_care: np.ndarray
+    """(k, 4) regions of the image that are not labelled."""
 
 
 def labels_of(names: Sequence[str], classes: Sequence[str], source: str = "labels") -> Int64[Tensor, " b"]:
