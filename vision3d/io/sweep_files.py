@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
-from vision3d.io.guards import check_size
 from vision3d.scene.points import PointCloud
 
 SUFFIXES = (".bin", ".npy", ".pcd", ".ply")
@@ -78,10 +77,9 @@ def _is_plausible(rows: np.ndarray) -> bool:
 
 
 def _npy_rows(path: Path) -> np.ndarray:
-    check_size(path, path.stat().st_size)
     try:
         rows = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, TypeError, MemoryError) as error:
         raise FileFormatError(path, "is not an array of numbers written by numpy.save") from error
     if rows.dtype.kind not in "fiu" or rows.ndim != 2 or rows.shape[1] < 3:
         raise FileFormatError(path, f"holds {rows.dtype} of shape {rows.shape}, want (N, 3) or (N, 4): x y z intensity")

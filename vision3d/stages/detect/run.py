@@ -81,9 +81,9 @@ def detect(
     """
     device = resolve_device(config.device)
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
+    sweeps = [inputs] if isinstance(inputs, PointCloud) else find_sweeps(inputs)
     detector = (load_detector(config.weights) if detector is None else detector).to(device)
     kept = _kept_labels(config, detector)
-    sweeps = [inputs] if isinstance(inputs, PointCloud) else find_sweeps(inputs)
     path = None if run_folder is None else run_folder.path
     found = []
     with Progress(len(sweeps), "detect", progress) as bar, _Outputs(path, config, len(sweeps)) as outputs:
@@ -140,10 +140,6 @@ class _Outputs:
         self._video: VideoWriter | None = None
 
     def __enter__(self) -> "_Outputs":
-        if self.path is not None:
-            make_folder(self.path / "boxes")
-            if self.config.images and self.count > 1:
-                self._video = VideoWriter(self.path / "video.mp4", fps=self.config.fps).__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -154,6 +150,7 @@ class _Outputs:
         """Write the files of a sweep."""
         if self.path is None:
             return
+        make_folder(self.path / "boxes")
         found.boxes.save(self.path / "boxes" / f"{found.name}.json")
         calibration = None if source is None else _beside(source, "calib", (".txt",))
         if calibration is not None:
@@ -162,7 +159,9 @@ class _Outputs:
             return
         words = ", ".join(f"{int((found.boxes.labels == i).sum())} {name}" for i, name in enumerate(found.boxes.classes))
         above = from_above(cloud.points, found.boxes, reach=self.config.reach, title=f"{found.name}: {words}")
-        if self._video is not None:
+        if self.count > 1:
+            if self._video is None:
+                self._video = VideoWriter(self.path / "video.mp4", fps=self.config.fps).__enter__()
             self._video.append(above)
         if self.count <= _MAX_IMAGES:
             write_image(self.path / "images" / f"{found.name}_above.png", above)
