@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from tyro.conf import Positional
 
-from vision3d.cli import animate, reproduce_rotation
+from vision3d.cli import animate, detect, reproduce_rotation
 from vision3d.cli.animate_eval import EvalClipsOptions
 from vision3d.cli.animate_fit import AnimateFitOptions
 from vision3d.cli.animate_rig import RigOptions
 from vision3d.cli.animate_static import StaticOptions
 from vision3d.cli.convert import ConvertOptions
 from vision3d.cli.demo import DemoOptions
+from vision3d.cli.detect_synth import SynthOptions
 from vision3d.cli.doctor import DoctorOptions
 from vision3d.cli.eval import EvalOptions
 from vision3d.cli.fit import FitOptions
@@ -48,6 +49,7 @@ OPTIONS = {
     "animate static": StaticOptions,
     "animate rig": RigOptions,
     "animate eval": EvalClipsOptions,
+    "detect synth": SynthOptions,
     "reproduce affnist": AffnistOptions,
     "reproduce rotation sanity": SanityOptions,
     "reproduce rotation pointcloud": PointCloudOptions,
@@ -73,7 +75,7 @@ def blocks(text: str) -> dict[str, list[str]]:
 
 
 def test_no_command_is_missing():
-    menus = {"animate": set(animate.TASKS), "reproduce": {"affnist", "rotation"}}
+    menus = {"animate": set(animate.TASKS), "detect": set(detect.TASKS), "reproduce": {"affnist", "rotation"}}
     assert {name.split()[0] for name in OPTIONS} == set(VERBS)
     for menu, names in menus.items():
         assert {name.split()[1] for name in OPTIONS if name.startswith(menu)} == names

@@ -53,3 +53,34 @@ class FrameConfig:
             raise ConfigError("rain", f"got {self.rain}, want 0 to 1")
         if not 1 <= self.variety <= 4096:
             raise ConfigError("variety", f"got {self.variety}, want 1 to 4096")
+
+
+@dataclass(frozen=True)
+class SynthConfig(FrameConfig):
+    """A folder of synthetic frames in the layout of KITTI."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "frames": ("frames", "val_frames", "seed", "split", "sensor", "azimuth"),
+        "content": ("cars", "people", "cyclists", "height", "tilt", "rain", "variety", "models"),
+    }
+
+    frames: int = 1000
+    """Number of frames of --split."""
+    val_frames: int = 0
+    """Number of further frames with the shapes and streets of val."""
+    seed: int = 0
+    """Of the first frame; a folder with another seed shares no frame."""
+    min_points: int = 5
+    """Objects with fewer points become DontCare regions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low in (("frames", 1), ("val_frames", 0), ("seed", 0), ("min_points", 1)):
+            if getattr(self, name) < low:
+                raise ConfigError(name, f"got {getattr(self, name)}, want at least {low}")
+        if self.frames + self.val_frames > MAX_FRAMES:
+            raise ConfigError("frames", f"got {self.frames + self.val_frames}, want at most {MAX_FRAMES}")
+
+
+MAX_FRAMES = 1_000_000
+"""Names of frames have six digits."""

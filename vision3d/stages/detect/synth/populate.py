@@ -184,7 +184,7 @@ def _parked(crowd: Crowd, count: int, back: float) -> None:
         turn = side * math.pi / 2 if is_across else (0.0 if side < 0 or rng.random() < 0.3 else math.pi)
         turn += math.pi * (rng.random() < (0.4 if is_across else 0.08)) + rng.normal(0, 0.035)
         kind = str(rng.choice(["Car", "Van", "Truck", "trailer"], p=[0.85, 0.11, 0.02, 0.02]))
-        front += crowd.put(kind, s + rng.normal(0, 0.25), d, turn, spread=0.05, margin=-0.15)
+        front += crowd.put(kind, s + rng.normal(0, 0.25), d, turn, spread=0.03, margin=-0.15)
     for _ in range(4 * (count - front)):  # no more slots: in yards and on open ground
         if front >= count:
             return

@@ -1,0 +1,123 @@
+"""Write a folder of synthetic frames in the layout of KITTI's object set."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import ConfigError
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import RunFolder
+from vision3d.io.kitti import KittiLabels, write_calibration, write_labels
+from vision3d.scene.boxes import Boxes
+from vision3d.scene.points import PointCloud
+from vision3d.stage import stage
+from vision3d.stages.detect.synth.config import SynthConfig
+from vision3d.stages.detect.synth.frames import Frame, frame
+
+
+@dataclass(frozen=True, eq=False)
+class SynthResult:
+    """A folder of frames."""
+
+    folder: Path
+    """Contains training/velodyne, calib and label_2, and ImageSets."""
+    summary: dict[str, Any]
+    """Plain numbers."""
+
+
+@stage("detect synth", {}, grows=("frames",))
+def synthesize(
+    config: SynthConfig,
+    *,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> SynthResult:
+    """Write synthetic frames as a data set in the layout of KITTI, which any detector reads.
+
+    Args:
+        config: Options.
+        run_folder: Receives training/{velodyne,calib,label_2}, and ImageSets/{train,val}.txt.
+        progress: Progress callback, called for every frame.
+
+    Raises:
+        ConfigError: No folder is given, or the sensor has invalid values.
+        MissingDependencyError: embreex is not installed.
+
+    Example:
+        >>> from vision3d.stages.detect.synth import SynthConfig, synthesize
+        >>> synthesize(SynthConfig(frames=100, val_frames=20), run_folder="runs/streets")
+    """
+    if not isinstance(run_folder, RunFolder):
+        raise ConfigError("run_folder", "got None, want a folder for the frames")
+    started = time.process_time()
+    root = run_folder.path
+    total = config.frames + config.val_frames
+    options = {"train": config, "val": replace(config, split="val")}
+    splits = [config.split] * config.frames + ["val"] * config.val_frames
+    counts: Counter[str] = Counter()
+    points = written = 0
+    with Progress(total, "synth", progress) as bar:
+        for number, split in enumerate(splits):
+            name = f"{number:06d}"
+            label = root / "training" / "label_2" / f"{name}.txt"
+            if not label.is_file():
+                made = frame(config.seed, options[split], splits[:number].count(split))
+                write_frame(root / "training", name, made, min_points=config.min_points)
+                counts.update(made.names)
+                points += len(made.points)
+                written += 1
+            bar.update(number + 1)
+    for split in ("train", "val"):
+        names = [f"{number:06d}\n" for number, own in enumerate(splits) if own == split]
+        with atomic_write(root / "ImageSets" / f"{split}.txt") as temporary:
+            temporary.write_text("".join(names), encoding="utf-8")
+    summary = {
+        "frames": total,
+        "written": written,
+        "points_per_frame": round(points / max(written, 1)),
+        "objects": dict(sorted(counts.items())),
+        "cpu_s": round(time.process_time() - started, 2),
+    }
+    return SynthResult(root, summary)
+
+
+def write_frame(folder: Path, name: str, made: Frame, *, min_points: int = 5) -> None:
+    """Write one frame: velodyne/NAME.bin, calib/NAME.txt and, last, label_2/NAME.txt.
+
+    As in KITTI only objects in the image are labelled; those with fewer than `min_points` points become DontCare regions.
+
+    Args:
+        folder: `training` of the data set; created if missing.
+        name: Six digits.
+        made: The frame.
+        min_points: Fewest points of a labelled object.
+    """
+    PointCloud(made.points[:, :3].contiguous(), intensity=made.points[:, 3].contiguous()).save(
+        folder / "velodyne" / f"{name}.bin"
+    )
+    calibration = torch.from_numpy(made.camera.to_camera)
+    write_calibration(folder / "calib" / f"{name}.txt", calibration, torch.from_numpy(made.camera.P2))
+    write_labels(folder / "label_2" / f"{name}.txt", kitti_labels(made, min_points=min_points), calibration)
+
+
+def kitti_labels(made: Frame, *, min_points: int = 5) -> KittiLabels:
+    """The labels of a frame as KITTI has them: only objects in the image, those with few points as DontCare."""
+    is_seen = made.truncation < 1
+    is_labelled = is_seen & (made.num_points >= min_points)
+    kept = is_labelled.nonzero()[:, 0]
+    names = [made.names[k] for k in kept.tolist()]
+    classes = tuple(dict.fromkeys(names))
+    labels = torch.tensor([classes.index(name) for name in names], dtype=torch.int64)
+    return KittiLabels(
+        Boxes(made.boxes[kept], labels, None, classes),
+        truncation=made.truncation[kept],
+        occlusion=made.occlusion[kept],
+        alpha=made.alpha[kept],
+        boxes_2d=made.boxes_2d[kept],
+        dont_care=made.boxes_2d[is_seen & ~is_labelled],
+    )
