@@ -17,7 +17,7 @@ def made_frame(seed, objects=3, height=1.73):
     rng = np.random.default_rng(seed)
     radius, angle = rng.uniform(3, 30, 4000), rng.uniform(-1.2, 1.2, 4000)
     parts = [np.column_stack([radius * np.cos(angle), radius * np.sin(angle), rng.normal(-height, 0.02, 4000)])]
-    names = [str(rng.choice(list(SIZES))) for _ in range(objects)]
+    names = [list(SIZES)[i % 3] for i in range(objects)]
     rows = []
     for i, name in enumerate(names):
         x, y, yaw = 6 + 5 * i + rng.uniform(0, 2), rng.uniform(-3, 3), rng.uniform(-math.pi, math.pi)

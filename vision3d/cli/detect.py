@@ -9,6 +9,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "run": ("vision3d.cli.detect_run", "find the objects in sweeps: boxes, KITTI labels, images, video"),
     "eval": ("vision3d.cli.detect_eval", "average precision of a detector on labelled sweeps"),
     "train": ("vision3d.cli.detect_train", "train a detector on labelled sweeps or generated streets"),
+    "check": ("vision3d.cli.detect_check", "check labelled sweeps before a training"),
     "synth": ("vision3d.cli.detect_synth", "generate labelled sweeps of streets as a KITTI folder"),
 }
 """Name -> (module with `run(arguments)`, description)."""

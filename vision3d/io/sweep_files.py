@@ -94,7 +94,7 @@ def _pcd(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         pypcd4 = importlib.import_module("pypcd4")
     except ImportError as error:
-        raise MissingDependencyError("pypcd4", "detect", "reading .pcd") from error
+        raise MissingDependencyError("pypcd4", "lidar", "reading .pcd") from error
     try:
         cloud = pypcd4.PointCloud.from_path(path)
         fields = list(cloud.fields)
