@@ -18,7 +18,7 @@ from vision3d.stages.detect.config import GROWS, RESUMABLE, TrainConfig
 from vision3d.stages.detect.data.batches import Batches, Recipe
 from vision3d.stages.detect.data.sources import SYNTH, KittiFolder, Source, Streets
 from vision3d.stages.detect.network.detector import make_network
-from vision3d.stages.detect.network.files import Detector, save_detector
+from vision3d.stages.detect.network.files import Detector, save_detector, stored
 from vision3d.stages.detect.network.lion import is_decayed
 from vision3d.stages.detect.network.losses import total_loss
 from vision3d.training.ema import Ema
@@ -77,7 +77,8 @@ def train_detector(
     ema = trainer.ema
     assert ema is not None
     with ema.applied():
-        state = {name: value.detach().clone() for name, value in trainer.network.state_dict().items()}
+        # Rounded as in the file, so that figures measured now are those of the file.
+        state = stored(trainer.network)
     network = make_network(config.model)
     network.load_state_dict(state)
     card = Card.of_now(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vision3d.core import config as configuration
 from vision3d.core.errors import ConfigError, FileFormatError
@@ -35,10 +35,15 @@ class Detector:
 def save_detector(path: Path | str, detector: Detector) -> None:
     """Write a detector as .safetensors atomically: numbers as float16, which changes boxes by less than a centimeter."""
     card = replace(detector.card, kind=KIND, config=configuration.to_dict(detector.config))
-    tensors = {
-        name: value.half() if value.is_floating_point() else value for name, value in detector.network.state_dict().items()
+    save_weights(path, card, stored(detector.network))
+
+
+def stored(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters as a file holds them: float16."""
+    return {
+        name: (value.half() if value.is_floating_point() else value).detach().clone()
+        for name, value in network.state_dict().items()
     }
-    save_weights(path, card, tensors)
 
 
 def load_detector(path: Path | str) -> Detector:
