@@ -16,6 +16,7 @@ from vision3d.geometry import quaternion, rotated_boxes, rotation, skinning
 from vision3d.geometry.row_ops import RowOp
 from vision3d.optim import adam, ssim
 from vision3d.optim.densification import noise
+from vision3d.stages.detect.voxels import Segments, convolution, segments
 from vision3d.stages.equivariant.kernel_nets import KernelNet
 from vision3d.stages.equivariant.kernels import build_kernel
 from vision3d.stages.simulate.engines.native import NativeEngine
@@ -153,6 +154,35 @@ def test_suppression_of_boxes(sides, max_kept):
 
     ((got,), (want,)) = on_both(case, inputs, sides)
     assert torch.equal(got, want) and 7 <= int(want.sum()) < 100
+
+
+@pytest.mark.parametrize("size", [(3, 3, 3), (3, 3, 1)])
+def test_submanifold_convolution(sides, size):
+    coords, count = (torch.rand(2, 7, 5, 4) < 0.4).nonzero(), size[0] * size[1] * size[2]
+    ((got,), (want,)) = on_both(lambda c: (convolution._voxel_neighbors(c, [7, 5, 4], list(size)),), [coords], sides)
+    assert torch.equal(got, want) and bool((want >= 0).any())
+    inputs = {
+        "features": torch.randn(len(coords), 5, dtype=torch.float64),
+        "weights": torch.randn(count, 5, 6, dtype=torch.float64),
+    }
+
+    def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        neighbors = want.to(given["features"].device)
+        return (convolution._submanifold_conv(given["features"], neighbors, given["weights"]),)
+
+    assert_same(case, inputs, sides)
+
+
+def test_segments(sides):
+    rows = Segments.of_keys(torch.randint(0, 40, (300,)))[1]
+
+    def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        values = given["values"]
+        own = Segments(*(part.to(values.device) for part in rows))
+        largest, places = segments._segment_max(values, own.order, own.starts)
+        return segments._segment_expand(segments._segment_sum(values, *own), *own), largest, places
+
+    assert_same(case, {"values": torch.randn(300, 5, dtype=torch.float64)}, sides)
 
 
 @pytest.mark.parametrize("kind", ["siren", "wire"])

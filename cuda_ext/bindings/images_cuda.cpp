@@ -17,6 +17,7 @@ void bind_boxes_cuda(nb::module_& m);
 void bind_meshes_cuda(nb::module_& m);
 void bind_mpm_cuda(nb::module_& m);
 void bind_skin_cuda(nb::module_& m);
+void bind_sparse_cuda(nb::module_& m);
 void bind_splats_cuda(nb::module_& m);
 
 namespace {
@@ -81,4 +82,5 @@ void bind_cuda(nb::module_& m) {
     bind_meshes_cuda(m);
     bind_mpm_cuda(m);
     bind_skin_cuda(m);
+    bind_sparse_cuda(m);
 }

@@ -15,7 +15,7 @@ from vision3d.stages.detect.data.targets import gaussian_radius, make_targets
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.head import Outputs, boxes_at, decode
 from vision3d.stages.detect.network.losses import encoded, focal, total_loss
-from vision3d.stages.detect.network.points import PointBatch, occupied_cells
+from vision3d.stages.detect.network.points import PointBatch
 
 GRID = GridConfig()
 SMALL = GridConfig(low=(0, -4, -3), high=(8, 4, 1), voxel=(0.5, 0.5, 0.5))
@@ -119,20 +119,6 @@ def test_the_order_of_the_points_does_not_matter():
     a = network(PointBatch.of([points])).boxes
     b = network(PointBatch.of([points[torch.randperm(300)]])).boxes
     assert torch.allclose(a, b, atol=1e-4)
-
-
-def test_cells_are_sorted_and_hold_their_points():
-    points = torch.rand(500, 4) * torch.tensor([10, 10, 5, 1]) + torch.tensor([-1, -5, -3.5, 0])
-    batch = PointBatch.of([points, torch.zeros(0, 4), points[:100]])
-    cells = occupied_cells(batch, SMALL, SMALL.shape)
-    key = ((cells.coords[:, 0] * 16 + cells.coords[:, 1]) * 16 + cells.coords[:, 2]) * 8 + cells.coords[:, 3]
-    assert (key.diff() > 0).all()
-    xyz = batch.points[cells.kept, :3]
-    center = (cells.coords[cells.cell_of_point, 1:] + 0.5) * 0.5 + torch.tensor(SMALL.low)
-    assert ((xyz - center).abs() <= 0.25 + 1e-5).all()
-    assert set(cells.coords[:, 0].tolist()) == {0, 2}
-    low, high = torch.tensor(SMALL.low), torch.tensor(SMALL.high)
-    assert len(cells.kept) == int(((batch.points[:, :3] >= low) & (batch.points[:, :3] < high)).all(1).sum())
 
 
 def test_points_stay_in_their_boxes_under_every_augmentation():

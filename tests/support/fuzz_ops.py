@@ -77,6 +77,7 @@ def usual_calls() -> dict[str, list[tuple[Any, ...]]]:
             _move(dtype)
             _build_kernel(dtype)
             _overlap(dtype)
+            _convolve(dtype)
     return record.calls
 
 
@@ -149,6 +150,19 @@ def _overlap(dtype: torch.dtype) -> None:
     _backward(torch.ops.vision3d.box_iou(first, second, True, False))
     _backward(torch.ops.vision3d.box_iou(first, first, False, True))
     torch.ops.vision3d.box_nms(first.detach(), torch.arange(5) % 2, 0.1, False, 5)
+
+
+def _convolve(dtype: torch.dtype) -> None:
+    from vision3d.stages.detect import voxels as vx
+
+    coords = (torch.rand(2, 5, 4, 3) < 0.5).nonzero()
+    neighbors = vx.voxel_neighbors(coords, (5, 4, 3))
+    features, weights = (torch.rand(*shape, dtype=dtype, requires_grad=True) for shape in ((len(coords), 3), (27, 3, 4)))
+    _backward(torch.ops.vision3d.submanifold_conv(features, neighbors, weights))
+    segments = vx.Segments.of_keys(torch.randint(0, 6, (len(coords),)))[1]
+    sums = torch.ops.vision3d.segment_sum(features, *segments)
+    _backward(torch.ops.vision3d.segment_expand(sums, *segments))
+    _backward(torch.ops.vision3d.segment_max(features, segments.order, segments.starts)[0])
 
 
 def _build_kernel(dtype: torch.dtype) -> None:

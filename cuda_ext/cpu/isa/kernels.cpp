@@ -7,6 +7,7 @@
 #include "cpu/isa/rows.inc.h"
 #include "cpu/isa/simd.h"
 #include "cpu/isa/skin.inc.h"
+#include "cpu/isa/sparse.inc.h"
 #include "cpu/isa/blend_2dgs.inc.h"
 
 #define V3D_STRING_(x) #x
@@ -37,6 +38,8 @@ const Kernels& table() {
         k.group_kernel = group_kernel<float>;
         k.group_kernel64 = group_kernel<double>;
         rows::for_each([&](int index, auto op) { k.rows[index] = {rows_forward<decltype(op)>, rows_vjp<decltype(op)>}; });
+        k.sparse = {submanifold_conv<float>, submanifold_conv_weights<float>};
+        k.sparse64 = {submanifold_conv<double>, submanifold_conv_weights<double>};
         k.skin_vertices = skin_vertices;
         k.skin_vertices_vjp = skin_vertices_vjp;
         k.finite_range = finite_range;

@@ -8,7 +8,7 @@ from vision3d.stages.detect.network.bev import BevNet
 from vision3d.stages.detect.network.head import CenterHead, Outputs
 from vision3d.stages.detect.network.lion import LionBackbone
 from vision3d.stages.detect.network.points import PointBatch, PointEncoder
-from vision3d.stages.detect.voxels.grid import Voxels, keys_of
+from vision3d.stages.detect.voxels.voxels import Voxels, keys_of
 
 
 class Pillars(nn.Module):
@@ -27,9 +27,7 @@ class Pillars(nn.Module):
 
     def image(self, batch: PointBatch) -> Tensor:
         """The bird's-eye image of the encoder."""
-        features, cells = self.encoder(batch)
-        width, length, _ = self.config.grid.shape
-        return height_to_features(Voxels(features, cells.coords, (width, length, 1), batch.num_samples))
+        return height_to_features(self.encoder(batch))
 
 
 class Lion(nn.Module):
@@ -44,17 +42,15 @@ class Lion(nn.Module):
         self.head = CenterHead(self.bev.channels, config.head_channels, len(config.classes))
 
     def forward(self, batch: PointBatch) -> Outputs:
-        features, cells = self.encoder(batch)
-        voxels = self.backbone(Voxels(features, cells.coords, self.config.grid.shape, batch.num_samples))
-        return self.head(self.bev(height_to_features(voxels)))
+        return self.head(self.bev(height_to_features(self.backbone(self.encoder(batch)))))
 
 
 def height_to_features(voxels: Voxels) -> Float[Tensor, "b c x y"]:
     """The bird's-eye image of voxels, with the features of all heights side by side; channels last in memory."""
-    width, length, height = voxels.shape
-    image = voxels.features.new_zeros(voxels.num_samples * width * length * height, voxels.features.shape[1])
-    image = image.index_put((keys_of(voxels.coords, voxels.shape),), voxels.features)
-    return image.view(voxels.num_samples, width, length, -1).permute(0, 3, 1, 2)
+    width, length, height = voxels.grid
+    image = voxels.features.new_zeros(voxels.batch_size * width * length * height, voxels.features.shape[1])
+    image = image.index_put((keys_of(voxels.coords, voxels.grid),), voxels.features)
+    return image.view(voxels.batch_size, width, length, -1).permute(0, 3, 1, 2)
 
 
 def make_network(config: ModelConfig) -> nn.Module:

@@ -2,15 +2,24 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from vision3d.stages.detect.config import LionConfig
+from vision3d.stages.detect.network.norms import RowNorm
 from vision3d.stages.detect.operators import make_operator
-from vision3d.stages.detect.voxels.convolution import Rulebook, SubmanifoldConv, neighbors
-from vision3d.stages.detect.voxels.grid import Shape, Voxels
-from vision3d.stages.detect.voxels.resize import expand, generated, merge, merge_rows
-from vision3d.stages.detect.voxels.windows import Axis, sequences
+from vision3d.stages.detect.voxels import (
+    SubmanifoldConv,
+    Voxels,
+    apply_ragged,
+    equal_groups,
+    expand,
+    generate,
+    merge,
+    voxel_neighbors,
+    window_order,
+)
+from vision3d.stages.detect.voxels.orders import Axis
+from vision3d.stages.detect.voxels.voxels import Triple
 
 
 class LionLayer(nn.Module):
@@ -34,12 +43,9 @@ class LionLayer(nn.Module):
         features = voxels.features
         axes: tuple[Axis, Axis] = ("x", "y")
         for operator, axis in zip(self.operators, axes):
-            sequence = sequences(
-                voxels.coords, voxels.shape, voxels.num_samples,
-                window=self.window, size=self.size, axis=axis, shifted=self.shifted,
-            )  # fmt: skip
-            changed = operator.forward_ragged(features[sequence.order], sequence.starts)
-            features = torch.empty_like(changed).index_copy(0, sequence.order, changed)
+            order = window_order(voxels.coords, voxels.grid, self.window, axis=axis, shifted=self.shifted)
+            groups = equal_groups(order, voxels.counts, self.size)
+            features = apply_ragged(operator.forward_ragged, features, groups)
         return voxels.with_features(features)
 
 
@@ -49,14 +55,14 @@ class Position(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(3, channels), nn.BatchNorm1d(channels), nn.ReLU(), nn.Linear(channels, channels)
+            nn.Linear(3, channels), RowNorm(channels), nn.ReLU(), nn.Linear(channels, channels)
         )  # fmt: skip
 
     def forward(self, voxels: Voxels) -> Voxels:
-        half = voxels.features.new_tensor(voxels.shape) / 2
+        half = voxels.features.new_tensor(voxels.grid) / 2
         place = (voxels.coords[:, 1:].to(half) - half) / (2 * half) * 2 * math.pi
         # An axis of one cell says nothing.
-        place = place * voxels.features.new_tensor([float(size > 1) for size in voxels.shape])
+        place = place * voxels.features.new_tensor([float(size > 1) for size in voxels.grid])
         return voxels.with_features(voxels.features + self.layers(place))
 
 
@@ -68,10 +74,10 @@ class Descriptor(nn.Module):
         self.convolution = SubmanifoldConv(channels, channels) if is_used else None
         self.norm = nn.LayerNorm(channels) if is_used else None
 
-    def forward(self, voxels: Voxels, rules: Rulebook | None) -> Voxels:
-        if self.convolution is None or self.norm is None or rules is None:
+    def forward(self, voxels: Voxels, neighbors: Tensor | None) -> Voxels:
+        if self.convolution is None or self.norm is None or neighbors is None:
             return voxels
-        return voxels.with_features(nn.functional.gelu(self.norm(self.convolution(voxels.features, rules))))
+        return voxels.with_features(nn.functional.gelu(self.norm(self.convolution(voxels.features, neighbors))))
 
 
 class LionBlock(nn.Module):
@@ -93,21 +99,22 @@ class LionBlock(nn.Module):
         self.decoders = nn.ModuleList(LionLayer(channels, config, size, height, shifted) for shifted in (False, True))
         self.expand_norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
 
-    def forward(self, voxels: Voxels, rules: Rulebook | None) -> Voxels:
-        """Voxels of the same cells; `rules` are their neighbors."""
-        skips, parents = [], []
+    def forward(self, voxels: Voxels, neighbors: Tensor | None) -> Voxels:
+        """Voxels of the same cells; `neighbors` are theirs."""
+        skips, segments = [], []
         for stride in range(2):
             voxels = self.encoders[stride](self.positions[stride](voxels))
             skips.append(voxels)
-            if stride and rules is not None:
-                rules = neighbors(voxels.coords, voxels.shape)
-            merged = merge(self.descriptors[stride](voxels, rules), (2, 2, 2))
-            parents.append(merged.parents)
+            if stride and neighbors is not None:
+                neighbors = voxel_neighbors(voxels.coords, voxels.grid)
+            merged = merge(self.descriptors[stride](voxels, neighbors), (2, 2, 2))
+            segments.append(merged.segments)
             voxels = merged.voxels.with_features(self.merge_norms[stride](merged.voxels.features))
         for stride in range(2):
             voxels = self.decoders[stride](voxels)
             fine = skips[-1 - stride]
-            voxels = fine.with_features(self.expand_norms[stride](expand(fine, voxels.features, parents[-1 - stride])))
+            copied = expand(voxels.features, segments[-1 - stride])
+            voxels = fine.with_features(self.expand_norms[stride](fine.features + copied))
         return voxels
 
 
@@ -116,14 +123,14 @@ class LionBackbone(nn.Module):
 
     Args:
         channels: Features of a voxel.
-        shape: Cells of the grid.
+        grid: Cells along x, y, z.
         config: The blocks.
     """
 
-    def __init__(self, channels: int, shape: Shape, config: LionConfig) -> None:
+    def __init__(self, channels: int, grid: Triple, config: LionConfig) -> None:
         super().__init__()
-        self.generate = config.generate
-        heights = [shape[2]]
+        self.share = config.generate
+        heights = [grid[2]]
         for _ in config.groups:
             heights.append(-(-heights[-1] // 2))
         self.height = heights[-1]
@@ -138,18 +145,11 @@ class LionBackbone(nn.Module):
 
     def forward(self, voxels: Voxels) -> Voxels:
         for block, descriptor, norm in zip(self.blocks, self.descriptors, self.norms):
-            rules = neighbors(voxels.coords, voxels.shape) if self.has_descriptor else None
-            voxels = descriptor(block(voxels, rules), rules)
-            voxels = lower(voxels, self.generate, norm)
+            neighbors = voxel_neighbors(voxels.coords, voxels.grid) if self.has_descriptor else None
+            voxels = descriptor(block(voxels, neighbors), neighbors)
+            lower = generate(voxels, (1, 1, 2), fraction=self.share).voxels
+            voxels = lower.with_features(norm(lower.features))
         return self.last(voxels)
-
-
-def lower(voxels: Voxels, share: float, norm: nn.Module) -> Voxels:
-    """Generate voxels and merge pairs along the height."""
-    features, coords = generated(voxels, share)
-    shape = (voxels.shape[0], voxels.shape[1], -(-voxels.shape[2] // 2))
-    merged = merge_rows(features, coords, shape, (1, 1, 2), voxels.num_samples).voxels
-    return merged.with_features(norm(merged.features))
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:

@@ -1,1 +1,1 @@
-"""Plain torch versions of the native operations on voxels."""
+"""Plain torch versions of the native operations."""
