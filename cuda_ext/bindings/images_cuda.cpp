@@ -15,6 +15,7 @@ using namespace vision3d::arrays;
 
 void bind_meshes_cuda(nb::module_& m);
 void bind_mpm_cuda(nb::module_& m);
+void bind_scans_cuda(nb::module_& m);
 void bind_skin_cuda(nb::module_& m);
 void bind_splats_cuda(nb::module_& m);
 
@@ -78,5 +79,6 @@ void bind_cuda(nb::module_& m) {
     bind_splats_cuda(m);
     bind_meshes_cuda(m);
     bind_mpm_cuda(m);
+    bind_scans_cuda(m);
     bind_skin_cuda(m);
 }
