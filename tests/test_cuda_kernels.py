@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests.support import emulator, physics
 from tests.support.physics import material, particles, solid, world
+from tests.support.scans import attention_inputs, delta_inputs, ragged, selective_inputs
 from tests.support.sides import Side, assert_same
 from vision3d.core import native
 from vision3d.core.errors import NumericalError
@@ -16,6 +17,8 @@ from vision3d.geometry import quaternion, rotated_boxes, rotation, skinning
 from vision3d.geometry.row_ops import RowOp
 from vision3d.optim import adam, ssim
 from vision3d.optim.densification import noise
+from vision3d.stages.detect.operators import scans
+from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.voxels import Segments, convolution, segments
 from vision3d.stages.equivariant.kernel_nets import KernelNet
 from vision3d.stages.equivariant.kernels import build_kernel
@@ -183,6 +186,27 @@ def test_segments(sides):
         return segments._segment_expand(segments._segment_sum(values, *own), *own), largest, places
 
     assert_same(case, {"values": torch.randn(300, 5, dtype=torch.float64)}, sides)
+
+
+@pytest.mark.parametrize("options", [{}, {"reverse": True}], ids=["forward", "reverse"])
+@pytest.mark.parametrize("name", ["selective_scan", "decayed_attention", "decay of a head", "exclusive", "delta_rule"])
+def test_scans(sides, name, options):
+    groups = ragged((20, 0, 1, 37))
+    if name == "selective_scan":
+        rows, shape = selective_inputs(groups.rows, 20, 3), (20, 3)
+    elif name == "delta_rule":
+        rows, shape = delta_inputs(groups.rows, steps=2), (2, 5, 7)
+    else:
+        rows, shape = attention_inputs(groups.rows, per_head=name == "decay of a head"), (2, 5, 7)
+        options = {**options, "exclusive": name == "exclusive"}
+        name = "decayed_attention"
+    inputs = {str(index): value for index, value in enumerate((*rows, torch.randn(4, *shape, dtype=torch.float64)))}
+
+    def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        *rows, state = given.values()
+        return getattr(scans, name)(*rows, Groups(groups.starts.to(state.device)), state=state, **options)
+
+    assert_same(case, inputs, sides)
 
 
 @pytest.mark.parametrize("kind", ["siren", "wire"])

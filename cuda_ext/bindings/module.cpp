@@ -15,6 +15,7 @@ void bind_images(nb::module_& m);
 void bind_meshes(nb::module_& m);
 void bind_mpm(nb::module_& m);
 void bind_rows(nb::module_& m);
+void bind_scans(nb::module_& m);
 void bind_skin(nb::module_& m);
 void bind_sparse(nb::module_& m);
 void bind_splats(nb::module_& m);
@@ -48,6 +49,7 @@ NB_MODULE(_native, m) {
     bind_rows(m);
     bind_meshes(m);  // after the splats, which create the submodule of the kernel bodies
     bind_mpm(m);
+    bind_scans(m);
     bind_skin(m);
     bind_sparse(m);
 #ifdef VISION3D_CUDA

@@ -5,6 +5,7 @@
 #include "cpu/adam.h"
 #include "cpu/mesh_tile.h"
 #include "cpu/mpm_loops.h"
+#include "cpu/scan_loops.h"
 #include "cpu/ssim.h"
 #include "vision3d/args.h"
 #include "vision3d/group_kernel.h"
@@ -72,6 +73,7 @@ struct Kernels {
     bool (*finite_range)(const float* values, int64_t count);
     MeshKernels meshes;
     mpm::Loops mpm;
+    scans::Loops scans;
 };
 
 // The table in use: the widest set supported by this CPU, unless changed by set_isa.

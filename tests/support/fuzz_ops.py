@@ -78,6 +78,7 @@ def usual_calls() -> dict[str, list[tuple[Any, ...]]]:
             _build_kernel(dtype)
             _overlap(dtype)
             _convolve(dtype)
+            _scan(dtype)
     return record.calls
 
 
@@ -174,6 +175,21 @@ def _build_kernel(dtype: torch.dtype) -> None:
         shapes = (8, 4 + sym), (8,), (8, 8), (8,), (8, 8), (8,), (6, 8), (6,)
         parameters = [torch.rand(shape, dtype=dtype, requires_grad=True) for shape in shapes]
         _backward(build_kernel(group, "siren", "smooth", inverses, elements, *factors, parameters, (2, 3), 3, 1.3))
+
+
+def _scan(dtype: torch.dtype) -> None:
+    from tests.support.scans import attention_inputs, delta_inputs, ragged, selective_inputs
+    from vision3d.stages.detect.operators import scans
+
+    groups = ragged((5, 0, 18))
+    for reverse in (False, True):
+        for scan, rows in (
+            (scans.selective_scan, selective_inputs(23, dtype=dtype)),
+            (scans.decayed_attention, attention_inputs(23, dtype=dtype)),
+            (scans.decayed_attention, attention_inputs(23, dtype=dtype, per_head=True)),
+            (scans.delta_rule, delta_inputs(23, dtype=dtype, steps=2)),
+        ):
+            _backward(*scan(*(value.requires_grad_() for value in rows), groups, reverse=reverse))
 
 
 class _Module:

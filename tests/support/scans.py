@@ -44,6 +44,20 @@ def attention_inputs(
     return [value.to(dtype) for value in (*keys, torch.randn(rows, heads, v), log_decay)]
 
 
+def delta_inputs(
+    rows: int, heads: int = 2, k: int = 5, v: int = 7, dtype: torch.dtype = torch.float64, decay: float = 1.0, steps: int = 1
+) -> list[Tensor]:
+    """q, k, v, beta, log_decay with a mean log decay of -decay."""
+    keys = torch.nn.functional.normalize(torch.randn(rows, steps, heads, k), dim=-1)
+    values = [
+        torch.randn(rows, heads, k) * k**-0.5,
+        keys,
+        torch.randn(rows, steps, heads, v),
+        2 * torch.rand(rows, steps, heads),
+    ]
+    return [value.to(dtype) for value in (*values, -2 * decay * torch.rand(rows, heads))]
+
+
 def by_recurrence(
     name: str, groups: Groups, rows: list[Tensor], state: Tensor, reverse: bool = False, **options
 ) -> tuple[Tensor, Tensor]:
@@ -62,3 +76,17 @@ def by_recurrence(
         outputs.append(y[0].flip(0) if reverse else y[0])
         states.append(last)
     return torch.cat(outputs), torch.cat(states)
+
+
+def states(groups: Groups, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(groups.count, *shape, dtype=torch.float64).to(dtype)
+
+
+def grads_of(outputs: tuple[Tensor, ...], leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients of a weighted sum of the outputs with fixed weights."""
+    weights = [torch.randn(value.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) for value in outputs]
+    return torch.autograd.grad(sum((a.double() * w).sum() for a, w in zip(outputs, weights)), leaves)
+
+
+MAKERS = {"selective_scan": selective_inputs, "decayed_attention": attention_inputs, "delta_rule": delta_inputs}
+SHAPES = {"selective_scan": (6, 4), "decayed_attention": (2, 5, 7), "delta_rule": (2, 5, 7)}

@@ -15,8 +15,9 @@
 
 namespace vision3d::V3D_ISA {
 
-const MeshKernels& mesh_table();  // meshes.cpp
-const mpm::Loops& mpm_table();    // mpm.cpp
+const MeshKernels& mesh_table();   // meshes.cpp
+const mpm::Loops& mpm_table();     // mpm.cpp
+const scans::Loops& scan_table();  // scans.cpp
 
 const Kernels& table() {
     static const Kernels kernels = [] {
@@ -45,6 +46,7 @@ const Kernels& table() {
         k.finite_range = finite_range;
         k.meshes = mesh_table();
         k.mpm = mpm_table();
+        k.scans = scan_table();
         return k;
     }();
     return kernels;

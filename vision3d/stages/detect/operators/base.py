@@ -114,17 +114,17 @@ def split_heads(name: str, channels: int, heads: int) -> int:
 
 
 def shifted_sum(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: Groups, reverse: bool = False, before: Tensor | None = None
+    x: Tensor, weight: Tensor, bias: Tensor | None, groups: Groups, reverse: bool = False, before: Tensor | None = None
 ) -> Tensor:
     """Depthwise convolution inside each group with the last `width` rows, or the next ones if reversed.
 
     Args:
         x: (T, D).
         weight: (D, width), the last column for the row itself.
-        bias: (D,).
+        bias: (D,), or None.
         before: (groups, width - 1, D) rows in front of each group.
     """
-    y = bias + x * weight[:, -1]
+    y = x * weight[:, -1] if bias is None else torch.addcmul(bias, x, weight[:, -1])
     for by in range(1, weight.shape[1]):
         y = torch.addcmul(y, groups.shifted(x, -by if reverse else by, before), weight[:, -1 - by])
     return y

@@ -17,7 +17,7 @@ class _Direction(nn.Module):
     def __init__(self, inner: int, state: int, conv: int, rank: int) -> None:
         super().__init__()
         self.rank, self.state_size = rank, state
-        self.conv = nn.Conv1d(inner, inner, conv, groups=inner)
+        self.conv = nn.Conv1d(inner, inner, conv, groups=inner)  # its weights; see shifted_sum
         self.project = nn.Linear(inner, rank + 2 * state, bias=False)
         self.step = nn.Linear(rank, inner)
         self.log_rates = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(inner, 1))
@@ -30,14 +30,16 @@ class _Direction(nn.Module):
     def forward(self, x: Tensor, groups: Groups, reverse: bool, states: States | None) -> tuple[Tensor, States]:
         before = None if states is None else states["conv"]
         width = self.conv.kernel_size[0] - 1
-        mixed = shifted_sum(x, self.conv.weight[:, 0], self.conv.bias, groups, reverse, before)  # pyright: ignore
+        mixed = shifted_sum(x, self.conv.weight[:, 0], self.conv.bias, groups, reverse, before)
         mixed = nn.functional.silu(mixed)
         delta, B, C = self.project(mixed).split([self.rank, self.state_size, self.state_size], -1)
         delta = nn.functional.softplus(self.step(delta))
         first = None if states is None else states["state"]
-        y, last = selective_scan(mixed, delta, -self.log_rates.exp(), B, C, groups, state=first, reverse=reverse)
+        y, last = selective_scan(
+            mixed, delta, -self.log_rates.exp(), B, C, groups, skip=self.skip, state=first, reverse=reverse
+        )
         tail = {} if reverse else {"conv": groups.tail(x, width, before), "state": last}
-        return torch.addcmul(y, mixed, self.skip), tail
+        return y, tail
 
 
 class Mamba(Operator):

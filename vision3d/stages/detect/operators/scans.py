@@ -7,9 +7,12 @@ All take rows (T, ...) and the `Groups` that these belong to, run forward or rev
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vision3d.core import native
+from vision3d.stages.detect.operators import native_scans
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.reference import chunked, selective
 
@@ -24,10 +27,11 @@ def selective_scan(
     C: Float[Tensor, "t n"],
     groups: Groups,
     *,
+    skip: Float[Tensor, " d"] | None = None,
     state: Float[Tensor, "g d n"] | None = None,
     reverse: bool = False,
 ) -> tuple[Float[Tensor, "t d"], Float[Tensor, "g d n"]]:
-    """Mamba (Gu & Dao 2023): h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t, y_t = C_t h_t, for each channel.
+    """Mamba (Gu & Dao 2023): h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t, y_t = C_t h_t + skip x_t, for each channel.
 
     Args:
         x: Values.
@@ -36,6 +40,7 @@ def selective_scan(
         B: Input weights.
         C: Output weights.
         groups: Which rows belong together.
+        skip: Weight of x in the output; none when None.
         state: h in front of each group.
         reverse: From the last row of each group to the first.
 
@@ -46,11 +51,15 @@ def selective_scan(
     if state is None:
         state = x.new_zeros((groups.count, *A.shape))
     first = state
+    if _is_native(x):
+        weights = x.new_zeros(x.shape[1]) if skip is None else skip
+        return native_scans.selective_scan(x, delta, A, B, C, weights, first, groups.starts, reverse)
 
     def chunks(x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
         return selective.selective_scan(x, delta, A, B, C, first)
 
-    return _on_padded(chunks, groups, reverse, x, delta, B, C)
+    y, last = _on_padded(chunks, groups, reverse, x, delta, B, C)
+    return y if skip is None else torch.addcmul(y, x, skip), last
 
 
 def decayed_attention(
@@ -83,11 +92,56 @@ def decayed_attention(
     if state is None:
         state = q.new_zeros((groups.count, *q.shape[1:], v.shape[-1]))
     first = state
+    if _is_native(q):
+        return native_scans.decayed_attention(q, k, v, log_decay, first, groups.starts, reverse, exclusive)
 
     def chunks(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor]:
         return chunked.decayed_attention(q, k, v, log_decay, first, exclusive)
 
     return _on_padded(chunks, groups, reverse, q, k, v, log_decay)
+
+
+def delta_rule(
+    q: Float[Tensor, "t h k"],
+    k: Float[Tensor, "t n h k"],
+    v: Float[Tensor, "t n h v"],
+    beta: Float[Tensor, "t n h"],
+    log_decay: Float[Tensor, "t h"] | None,
+    groups: Groups,
+    *,
+    state: Float[Tensor, "g h k v"] | None = None,
+    reverse: bool = False,
+) -> tuple[Float[Tensor, "t h v"], Float[Tensor, "g h k v"]]:
+    """DeltaNet (Yang et al. 2024): S <- S + beta k^T (v - k S), n steps a token (DeltaProduct), then o = q S (row vectors).
+
+    Args:
+        q: Queries.
+        k: Keys of length 1.
+        v: Values.
+        beta: Step sizes from 0 to 2: 1 replaces what S has for the key, 2 reflects.
+        log_decay: S is scaled by exp of it in front of each token (Gated DeltaNet); <= 0, no decay when None.
+        groups: Which rows belong together.
+        state: S in front of each group.
+        reverse: From the last row of each group to the first; the steps of a token keep their order.
+
+    Raises:
+        ShapeError: A shape is wrong.
+    """
+    groups.check("q", q)
+    if state is None:
+        state = q.new_zeros((groups.count, *q.shape[1:], v.shape[-1]))
+    first, gate = state, q.new_zeros(q.shape[:2]) if log_decay is None else log_decay
+    if _is_native(q):
+        return native_scans.delta_rule(q, k, v, beta, gate, first, groups.starts, reverse)
+
+    def chunks(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        return chunked.delta_rule(q, k, v, beta, gate, first)
+
+    return _on_padded(chunks, groups, reverse, q, k, v, beta, gate)
+
+
+def _is_native(rows: Tensor) -> bool:
+    return rows.dtype in (torch.float32, torch.float64) and native.is_plain(rows)
 
 
 def _on_padded(

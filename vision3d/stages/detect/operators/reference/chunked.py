@@ -82,3 +82,40 @@ def _chunks(value: Tensor, chunk: int) -> Tensor:
 
 def _unchunked(value: Tensor, length: int) -> Tensor:
     return value.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, :length]
+
+
+def delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor]:
+    """The same as `recurrent.delta_rule`; gradients of any order by torch.
+
+    Inside a chunk the errors e_i = beta_i (v_i - k_i S) solve a unit lower triangular system (Yang et al. 2024, section 3.2),
+    whose right side is linear in the state in front of the chunk.
+
+    Args:
+        chunk: Steps of a chunk: tokens times steps of a token, at least one token.
+    """
+    steps, length = k.shape[2], q.shape[1]
+    if length == 0:
+        return torch.zeros_like(v[:, :, 0]), state
+    tokens = max(1, chunk // steps)
+    log_decay = torch.nn.functional.pad(log_decay[:, :, None], (0, 0, 0, steps - 1))  # in front of a token's first step
+    q = _chunks(q, tokens)
+    rows = (k, v, beta[..., None], log_decay[..., None])
+    k, v, beta, g = (_chunks(value.flatten(1, 2), tokens * steps) for value in rows)
+    decay = pair_decay(g)[..., 0]  # (g, H, chunks, c, c)
+    system = torch.tril(beta * (k @ k.mT) * decay, -1)
+    from_start = g.cumsum(-2).exp()
+    solved = torch.linalg.solve_triangular(
+        system, torch.cat([beta * v, beta * from_start * k], -1), upper=False, unitriangular=True
+    )  # fmt: skip
+    own, by_state = solved.split([v.shape[-1], k.shape[-1]], -1)
+    scores = (q @ k.mT) * decay[..., steps - 1 :: steps, :]
+    reading = q * from_start[..., steps - 1 :: steps, :]
+    adding, total = (k * _sums_after(g).exp()).mT, from_start[..., -1:, :]
+    parts = []
+    for i in range(q.shape[2]):
+        errors = own[:, :, i] - by_state[:, :, i] @ state
+        parts.append(reading[:, :, i] @ state + scores[:, :, i] @ errors)
+        state = total[:, :, i] * state + adding[:, :, i] @ errors
+    return _unchunked(torch.stack(parts, 2), length), state
