@@ -216,3 +216,22 @@ def test_wrong_input(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "embreex.rtcore_scene", None)
     with pytest.raises(MissingDependencyError, match=r"\[lidar\]"):
         scan(box((1, 1, 1)), SENSOR)
+
+
+def test_hidden_rays_need_not_be_cast():
+    """An instance whose hits alone are not counted gives the same nearest hits."""
+    rays = SENSOR.directions(0.003)
+    mesh = box((1.0, 1.0, 1.0))
+    shape = Shape.of(mesh.vertices.numpy(), mesh.faces.numpy())
+    rng = np.random.default_rng(1)
+    matrices = []
+    for _ in range(30):
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.linalg.qr(rng.standard_normal((3, 3)))[0] * rng.uniform(0.3, 3, 3)
+        matrix[:3, 3] = *rng.uniform(-8, 8, 2), rng.uniform(-2, 1)
+        matrices.append(matrix)
+    counted = cast([Instance(shape, matrix) for matrix in matrices], rays)
+    fewer = cast([Instance(shape, matrix, is_counted=False) for matrix in matrices], rays)
+    np.testing.assert_array_equal(counted.distance, fewer.distance)
+    np.testing.assert_array_equal(counted.instance, fewer.instance)
+    assert fewer.alone.sum() < counted.alone.sum()

@@ -76,6 +76,8 @@ class Instance:
     """(4, 4) shape to sensor: any invertible affine map."""
     albedo: np.ndarray | None = None
     """(number of materials,) instead of the albedo of the table."""
+    is_counted: bool = True
+    """Whether `Hits.alone` is wanted; without it, rays that hit something nearer are not cast."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,28 +109,32 @@ def cast(instances: Sequence[Instance], rays: np.ndarray, *, max_range: float = 
         MissingDependencyError: embreex is not installed.
         InputError: The matrix of an instance is singular or not finite.
     """
-    shape = rays.shape[:2]
-    distance = np.full(shape, np.inf, np.float32)
-    instance, material = np.full(shape, _NO_HIT, np.int32), np.zeros(shape, np.uint8)
-    cosine, alone = np.zeros(shape, np.float32), np.zeros(len(instances), np.int64)
+    shape, count = rays.shape[:2], rays.shape[0] * rays.shape[1]
+    distance = np.full(count, np.inf, np.float32)
+    instance, material = np.full(count, _NO_HIT, np.int32), np.zeros(count, np.uint8)
+    cosine, alone = np.zeros(count, np.float32), np.zeros(len(instances), np.int64)
     grid = _Grid(rays)
     for k, placed in enumerate(instances):
         inverse = _inverse(placed)
+        near = _nearest(placed, inverse)
         for rows, columns in grid.blocks(placed):
-            block = rays[rows, columns]
-            found = _hits(placed.shape, np.zeros(3, np.float32), block.reshape(-1, 3), inverse, max_range)
+            block = np.ascontiguousarray(rays[rows, columns]).reshape(-1, 3)
+            index = (np.arange(rows.start, rows.stop)[:, None] * shape[1] + np.arange(columns.start, columns.stop)).reshape(-1)
+            if not placed.is_counted:
+                may_hit = distance[index] > near
+                block, index = block[may_hit], index[may_hit]
+            found = _hits(placed.shape, np.zeros(3, np.float32), block, inverse, max_range)
             if found is None:
                 continue
             which, far, face, along = found
             alone[k] += len(which)
-            row, column = np.divmod(which, block.shape[1])
-            row, column = row + rows.start, column + columns.start
-            is_nearer = far < distance[row, column]
+            at = index[which]
+            is_nearer = far < distance[at]
             if not is_nearer.all():
-                row, column, far, face, along = (value[is_nearer] for value in (row, column, far, face, along))
-            distance[row, column], instance[row, column] = far, k
-            material[row, column], cosine[row, column] = placed.shape.materials[face], along
-    return Hits(distance, instance, material, cosine, alone)
+                at, far, face, along = at[is_nearer], far[is_nearer], face[is_nearer], along[is_nearer]
+            distance[at], instance[at] = far, k
+            material[at], cosine[at] = placed.shape.materials[face], along
+    return Hits(*(values.reshape(shape) for values in (distance, instance, material, cosine)), alone)
 
 
 def cast_on(instances: Sequence[Instance], rays: np.ndarray, start: np.ndarray, *, max_range: float = math.inf) -> Hits:
@@ -145,7 +151,7 @@ def cast_on(instances: Sequence[Instance], rays: np.ndarray, start: np.ndarray, 
     radii = np.sqrt(((corners - centers[:, None]) ** 2).sum(-1).max(1)) + 1e-3
     along = rays @ centers.T.astype(np.float32)
     may_hit = ((centers**2).sum(1) - along**2 <= radii**2) & (along + radii > start[:, None])
-    for k in np.nonzero(may_hit.any(0))[0]:
+    for k in np.nonzero(may_hit.any(0))[0].tolist():
         near = np.nonzero(may_hit[:, k])[0]
         origins = rays[near] * start[near, None]
         found = _hits(instances[k].shape, origins, rays[near], _inverse(instances[k]), max_range)
@@ -224,6 +230,13 @@ def _inverse(placed: Instance) -> np.ndarray:
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
         raise InputError("Instance: the matrix is singular or not finite, want an invertible (4, 4) matrix")
     return np.linalg.inv(matrix)
+
+
+def _nearest(placed: Instance, inverse: np.ndarray) -> float:
+    """A lower bound of the distance from the origin to an instance [m]."""
+    corners = placed.shape.corners
+    inside = np.clip(inverse[:3, 3], corners[0], corners[-1]) - inverse[:3, 3]
+    return float(np.linalg.norm(inside)) / max(float(np.linalg.norm(inverse[:3, :3], 2)), 1e-12) - 1e-3
 
 
 def _hits(

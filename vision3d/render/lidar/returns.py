@@ -16,6 +16,10 @@ _MIXED_STEP = 0.25
 """Depth steps above this are edges: a beam on one may hit both surfaces [m]."""
 _MIXED_MERGE = 2.5
 """A receiver separates two returns that are farther apart than this [m]."""
+_SPECKLE = 0.25
+"""Standard deviation of the logarithm of the power of a return."""
+_WEAK = 0.1
+"""Albedo to which `Sensor.reach` refers."""
 RAIN_INTENSITY = 0.03
 
 
@@ -92,22 +96,24 @@ def measure(
     albedo = np.stack(own or [table("albedo")]).astype(np.float32)[owner, material]
     rough = table("roughness")[material]
     angular = rough + (1 - rough) * cosine ** table("gloss")[material]
-    speckle = np.exp(0.25 * rng.standard_normal(len(far), np.float32))
+    speckle = np.exp(np.float32(_SPECKLE) * rng.standard_normal(len(far), np.float32))
     reflected = albedo * angular * speckle
-    power = errors.gain * reflected / 0.1 * (sensor.reach / np.maximum(far, 1.0)) ** 2
-    is_back = rng.random(len(far), np.float32) < (1 - errors.dropout) * power**3 / (1 + power**3)
+    closeness = np.float32(sensor.reach) / np.maximum(far, np.float32(1.0))
+    power = np.float32(errors.gain / _WEAK) * reflected * closeness * closeness
+    power = power * power * power
+    is_back = rng.random(len(far), np.float32) < np.float32(1 - errors.dropout) * power / (1 + power)
     row, column, far, owner = row[is_back], column[is_back], far[is_back], owner[is_back]
     level = np.clip(sensor.intensity_scale * reflected[is_back], 0, 1)
-    far = far + sensor.range_noise * rng.standard_normal(len(far), np.float32)
+    far = far + np.float32(sensor.range_noise) * rng.standard_normal(len(far), np.float32)
     far += (sensor.beam_bias * rng.standard_normal(sensor.num_beams)).astype(np.float32)[row]
     owner = owner.astype(np.int64)
     if errors.rain > 0:
         far, owner, level = _rained(errors, far, owner, level, rng)
     keep = far >= sensor.min_range
-    row, column, far, owner, level = (value[keep] for value in (row, column, far, owner, level))
-    points = rays[row, column] * far[:, None]
-    level = np.round(level * sensor.intensity_steps) / sensor.intensity_steps
-    return Returns(points.astype(np.float32), np.minimum(level, 1).astype(np.float32), owner, row.astype(np.int64))
+    row = row[keep]
+    points = rays[row, column[keep]] * far[keep, None]
+    level = np.round(level[keep] * sensor.intensity_steps) / sensor.intensity_steps
+    return Returns(points.astype(np.float32), np.minimum(level, 1).astype(np.float32), owner[keep], row.astype(np.int64))
 
 
 def _mixed(sensor: Sensor, distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -95,9 +95,13 @@ class Sensor:
             phase: Azimuth of the first firing [rad], one number or one per beam; azimuths go from -pi to pi, counter-clockwise.
             elevation_error: Added to the elevations [degrees], one number or one per beam.
         """
-        up = np.radians(np.asarray(self.elevations) + elevation_error)[:, None]
+        up = np.radians(np.asarray(self.elevations) + elevation_error)
         around = np.arange(self.num_steps) * (2 * math.pi / self.num_steps) - math.pi
-        around = around[None] + np.broadcast_to(np.asarray(phase, float).reshape(-1, 1), (self.num_beams, 1))
-        flat = np.cos(up)
-        rays = np.stack([flat * np.cos(around), flat * np.sin(around), np.broadcast_to(np.sin(up), around.shape)], -1)
-        return rays.astype(np.float32)
+        start = np.broadcast_to(np.asarray(phase, float), self.num_beams)
+        flat = np.exp(1j * start) * np.cos(up)
+        steps = np.exp(1j * around)
+        rays = np.empty((self.num_beams, self.num_steps, 3), np.float32)
+        rays[..., 0] = np.outer(flat.real, steps.real) - np.outer(flat.imag, steps.imag)
+        rays[..., 1] = np.outer(flat.imag, steps.real) + np.outer(flat.real, steps.imag)
+        rays[..., 2] = np.sin(up)[:, None]
+        return rays

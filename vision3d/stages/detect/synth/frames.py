@@ -84,12 +84,15 @@ def frame(seed: int, config: FrameConfig | None = None, index: int = 0) -> Frame
     placed = populate(where, config, shapes, rng)
     height = rng.uniform(*config.height)
     to_sensor = _to_sensor(height, math.radians(config.tilt), rng)
-    instances = [Instance(ground(where, rng), to_sensor, _albedo(rng, 1)[0])]
+    instances = [Instance(ground(where, rng), to_sensor, _albedo(rng, 1)[0], is_counted=False)]
     colors = _albedo(rng, len(placed))
-    instances += [Instance(one.shape, to_sensor @ one.matrix, color) for one, color in zip(placed, colors)]
+    instances += [
+        Instance(one.shape, to_sensor @ one.matrix, color, is_counted=one.kind in LABELLED)
+        for one, color in zip(placed, colors)
+    ]
     has_carrier = rng.random() < 0.8
     if has_carrier:
-        instances.append(Instance(_carrier(height, rng), to_sensor))
+        instances.append(Instance(_carrier(height, rng), to_sensor, is_counted=False))
     errors = Errors(
         dropout=float(rng.uniform(0, 0.03)),
         gain=float(np.exp(rng.normal(0, 0.3))),

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vision3d.render.lidar.casting import Shape
 from vision3d.render.lidar.materials import INDEX
@@ -53,8 +54,9 @@ class Street:
     """(4, 4) amplitude, wave numbers along and across, phase."""
     camber: float
 
-    def place(self, s: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def place(self, s: ArrayLike, d: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, y and the heading of the road at (s, d) in the frame below the sensor."""
+        s, d = np.asarray(s, float), np.asarray(d, float)
         turn = self.curvature * s
         x = s * np.sinc(turn / (2 * np.pi)) * np.cos(turn / 2)
         y = s * np.sinc(turn / (2 * np.pi)) * np.sin(turn / 2) - 0.0
@@ -63,12 +65,12 @@ class Street:
         cosine, sine = math.cos(self.heading), math.sin(self.heading)
         return cosine * x - sine * y, sine * x + cosine * y, turn + self.heading
 
-    def level(self, s: np.ndarray, d: np.ndarray) -> np.ndarray:
+    def level(self, s: ArrayLike, d: ArrayLike) -> np.ndarray:
         """Height of the ground at (s, d) [m]."""
         s, d = np.broadcast_arrays(np.asarray(s, float), np.asarray(d, float))
         z = self.slope[0] * s + self.slope[1] * d
-        for amplitude, along, across, phase in self.waves:
-            z = z + amplitude * np.sin(along * s + across * d + phase)
+        amplitude, along, across, phase = self.waves.T
+        z = z + np.sin(s[..., None] * along + d[..., None] * across + phase) @ amplitude
         z = z - self.camber * np.minimum(np.abs(d), self.road)
         is_up = (np.abs(d) > self.road) & (self.side_road is None or np.abs(s - (self.side_road or 0)) > self.road)
         return z + self.kerb * is_up
