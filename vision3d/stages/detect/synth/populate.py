@@ -277,6 +277,9 @@ def _fronts(crowd: Crowd) -> None:
                     rng.uniform(0, 0.4) if street.family in ("residential", "boulevard", "junction") else rng.uniform(0, 4)
                 )
                 _force(crowd, shape, "facade", middle, side * (street.front[index] + setback), turn)
+            elif not at_corner and rng.random() < street.wild:
+                for start in np.arange(s, s + width, 8.0):
+                    _force(crowd, crowd.library.pick("thicket", rng), "thicket", start, side * street.front[index], turn)
             s += width + (rng.uniform(0, 0.3) if street.built[index] > 0.8 else rng.uniform(2, 12))
         edge = street.road + street.pavement[index] + 0.3
         s = -60.0
