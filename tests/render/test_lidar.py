@@ -98,6 +98,16 @@ def test_rotated_box_distances_and_ids():
     assert ((cloud.points.double().norm(dim=1) - torch.minimum(expected, floor))[~edge].abs() < 1e-3).all()
 
 
+def test_beams_with_their_own_origins():
+    sensor = Sensor((-10.0, -20.0), 1.0, (0.2, 0.1), min_range=0.1, max_range=200.0, **EXACT)
+    cloud = scan(plane(-1.7), sensor)
+    first = cloud.attributes["beam"] == 0
+    assert (cloud.points[:, 2] + 1.7).abs().max() < 1e-3
+    across = cloud.points[:, :2].norm(dim=1)
+    assert (across[first] - 1.9 / math.tan(math.radians(10))).abs().max() < 1e-3
+    assert (across[~first] - 1.8 / math.tan(math.radians(20))).abs().max() < 1e-3
+
+
 def test_pose_moves_the_sensor():
     scene = Scene().add("box", box((2.0, 2.0, 2.0)), shifted(10, 5, 1))
     pose = shifted(4, 5, 1, 0.5)
@@ -118,8 +128,10 @@ def test_scaled_instance_and_range_of_columns_equal_all_rays():
         matrix[:3, :3] = np.linalg.qr(rng.standard_normal((3, 3)))[0] * rng.uniform(0.5, 4, 3)
         matrix[:3, 3] = 5 * math.cos(bearing), 5 * math.sin(bearing), rng.uniform(-2, 1)
         placed = [Instance(shape, matrix)]
-        hits = cast(placed, rays)
-        everything = cast_on(placed, rays.reshape(-1, 3), np.zeros(rays.shape[0] * rays.shape[1], np.float32))
+        origins = rng.uniform(-0.3, 0.3, SENSOR.num_beams).astype(np.float32)
+        hits = cast(placed, rays, origins)
+        each = np.repeat(origins, rays.shape[1])
+        everything = cast_on(placed, rays.reshape(-1, 3), each, np.zeros_like(each))
         assert hits.alone[0] == np.isfinite(everything.distance).sum()
         np.testing.assert_allclose(hits.distance.ravel(), everything.distance, rtol=1e-6)
         np.testing.assert_allclose(hits.cosine.ravel(), everything.cosine, atol=1e-6)
@@ -158,9 +170,9 @@ def test_glass_lets_pulses_pass():
 
     rays = SENSOR.directions()[:, 150:210]
     placed = [Instance(pane, np.eye(4)), Instance(back, np.eye(4))]
-    hits = cast(placed, rays)
+    hits = cast(placed, rays, SENSOR.beam_origins)
     assert (hits.instance == 0).all()
-    see_through(placed, rays, hits, np.random.default_rng(0), 200.0)
+    see_through(SENSOR, placed, rays, hits, np.random.default_rng(0))
     share = float((hits.instance == 1).mean())
     assert 0.6 < share < 0.8
     passed = hits.instance == 1
@@ -189,6 +201,7 @@ def test_sensors_of_the_package(name: str):
         ({"elevations": ()}, "at least one"),
         ({"elevations": (0.0, 1.0)}, "decreasing"),
         ({"elevations": (95.0,)}, "above -90"),
+        ({"origins": (0.1,)}, "one for each beam"),
         ({"azimuth_step": 0.0}, "azimuth_step"),
         ({"azimuth_step": 1e-9}, "rays"),
         ({"min_range": 300.0}, "max_range"),
@@ -216,3 +229,23 @@ def test_wrong_input(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "embreex.rtcore_scene", None)
     with pytest.raises(MissingDependencyError, match=r"\[lidar\]"):
         scan(box((1, 1, 1)), SENSOR)
+
+
+def test_hidden_rays_need_not_be_cast():
+    """An instance whose hits alone are not counted gives the same nearest hits."""
+    rays = SENSOR.directions(0.003)
+    mesh = box((1.0, 1.0, 1.0))
+    shape = Shape.of(mesh.vertices.numpy(), mesh.faces.numpy())
+    rng = np.random.default_rng(1)
+    matrices = []
+    for _ in range(30):
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.linalg.qr(rng.standard_normal((3, 3)))[0] * rng.uniform(0.3, 3, 3)
+        matrix[:3, 3] = *rng.uniform(-8, 8, 2), rng.uniform(-2, 1)
+        matrices.append(matrix)
+    origins = rng.uniform(-0.3, 0.3, SENSOR.num_beams).astype(np.float32)
+    counted = cast([Instance(shape, matrix) for matrix in matrices], rays, origins)
+    fewer = cast([Instance(shape, matrix, is_counted=False) for matrix in matrices], rays, origins)
+    np.testing.assert_array_equal(counted.distance, fewer.distance)
+    np.testing.assert_array_equal(counted.instance, fewer.instance)
+    assert fewer.alone.sum() < counted.alone.sum()

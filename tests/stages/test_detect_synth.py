@@ -175,3 +175,10 @@ def test_a_frame_without_objects():
     one = frame(0, FrameConfig(sensor="vlp16", cars=(0, 0), people=(0, 0), cyclists=(0, 0), variety=8))
     assert not set(one.names) & {"Pedestrian", "Cyclist"}
     assert one.boxes.shape[1] == 7
+
+
+def test_mixed_sensors_keep_one_for_validation():
+    beams = [int(frame(0, FrameConfig(sensor="mixed", variety=8, azimuth=60), k).beam.max()) + 1 for k in range(6)]
+    assert len(set(beams)) > 1
+    assert max(beams) <= 64
+    assert int(frame(0, FrameConfig(sensor="mixed", split="val", variety=8, azimuth=60)).beam.max()) > 64

@@ -76,6 +76,8 @@ class Instance:
     """(4, 4) shape to sensor: any invertible affine map."""
     albedo: np.ndarray | None = None
     """(number of materials,) instead of the albedo of the table."""
+    is_counted: bool = True
+    """Whether `Hits.alone` is wanted; without it, rays that hit something nearer are not cast."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,47 +96,62 @@ class Hits:
     """(instances,) int64: number of rays that would hit the instance if it were alone."""
 
 
-def cast(instances: Sequence[Instance], rays: np.ndarray, *, max_range: float = math.inf) -> Hits:
-    """Cast a grid of rays from the origin.
+def cast(instances: Sequence[Instance], rays: np.ndarray, origins: np.ndarray, *, max_range: float = math.inf) -> Hits:
+    """Cast a grid of rays from points on the z axis.
 
     Args:
         instances: Objects in the frame of the sensor.
         rays: (beams, steps, 3) float32 unit vectors: azimuth increases along steps by a constant step through at most one turn,
             elevation is about constant along them.
+        origins: (beams,) float32 height of the origin of each beam [m].
         max_range: Farther hits do not count [m].
 
     Raises:
         MissingDependencyError: embreex is not installed.
         InputError: The matrix of an instance is singular or not finite.
     """
-    shape = rays.shape[:2]
-    distance = np.full(shape, np.inf, np.float32)
-    instance, material = np.full(shape, _NO_HIT, np.int32), np.zeros(shape, np.uint8)
-    cosine, alone = np.zeros(shape, np.float32), np.zeros(len(instances), np.int64)
-    grid = _Grid(rays)
+    shape, count = rays.shape[:2], rays.shape[0] * rays.shape[1]
+    distance = np.full(count, np.inf, np.float32)
+    instance, material = np.full(count, _NO_HIT, np.int32), np.zeros(count, np.uint8)
+    cosine, alone = np.zeros(count, np.float32), np.zeros(len(instances), np.int64)
+    grid = _Grid(rays, origins)
+    starts = np.zeros((count, 3), np.float32)
+    starts[:, 2] = np.repeat(origins, shape[1])
+    margin = float(np.abs(origins).max())
     for k, placed in enumerate(instances):
         inverse = _inverse(placed)
+        near = _nearest(placed, inverse) - margin
         for rows, columns in grid.blocks(placed):
-            block = rays[rows, columns]
-            found = _hits(placed.shape, np.zeros(3, np.float32), block.reshape(-1, 3), inverse, max_range)
+            block = np.ascontiguousarray(rays[rows, columns]).reshape(-1, 3)
+            index = (np.arange(rows.start, rows.stop)[:, None] * shape[1] + np.arange(columns.start, columns.stop)).reshape(-1)
+            if not placed.is_counted:
+                may_hit = distance[index] > near
+                block, index = block[may_hit], index[may_hit]
+            found = _hits(placed.shape, starts[index], block, inverse, max_range)
             if found is None:
                 continue
             which, far, face, along = found
             alone[k] += len(which)
-            row, column = np.divmod(which, block.shape[1])
-            row, column = row + rows.start, column + columns.start
-            is_nearer = far < distance[row, column]
+            at = index[which]
+            is_nearer = far < distance[at]
             if not is_nearer.all():
-                row, column, far, face, along = (value[is_nearer] for value in (row, column, far, face, along))
-            distance[row, column], instance[row, column] = far, k
-            material[row, column], cosine[row, column] = placed.shape.materials[face], along
-    return Hits(distance, instance, material, cosine, alone)
+                at, far, face, along = at[is_nearer], far[is_nearer], face[is_nearer], along[is_nearer]
+            distance[at], instance[at] = far, k
+            material[at], cosine[at] = placed.shape.materials[face], along
+    return Hits(*(values.reshape(shape) for values in (distance, instance, material, cosine)), alone)
 
 
-def cast_on(instances: Sequence[Instance], rays: np.ndarray, start: np.ndarray, *, max_range: float = math.inf) -> Hits:
-    """Cast some rays (N, 3) from the origin that begin at a distance `start` (N,).
+def cast_on(
+    instances: Sequence[Instance],
+    rays: np.ndarray,
+    origins: np.ndarray,
+    start: np.ndarray,
+    *,
+    max_range: float = math.inf,
+) -> Hits:
+    """Cast some rays (N, 3) from the heights `origins` (N,) on the z axis that begin at a distance `start` (N,).
 
-    Arguments and errors otherwise as for `cast`; the arrays of hits are (N,), distances count from the origin.
+    Arguments and errors otherwise as for `cast`; the arrays of hits are (N,), distances count from the origins.
     """
     count = len(rays)
     distance = np.full(count, np.inf, np.float32)
@@ -143,12 +160,14 @@ def cast_on(instances: Sequence[Instance], rays: np.ndarray, start: np.ndarray, 
     corners = np.stack([placed.shape.corners @ placed.matrix[:3, :3].T + placed.matrix[:3, 3] for placed in instances])
     centers = corners.mean(1)
     radii = np.sqrt(((corners - centers[:, None]) ** 2).sum(-1).max(1)) + 1e-3
-    along = rays @ centers.T.astype(np.float32)
-    may_hit = ((centers**2).sum(1) - along**2 <= radii**2) & (along + radii > start[:, None])
-    for k in np.nonzero(may_hit.any(0))[0]:
+    along = rays @ centers.T.astype(np.float32) - (rays[:, 2] * origins)[:, None]
+    away = (centers**2).sum(1) - 2 * origins[:, None] * centers[:, 2].astype(np.float32) + (origins**2)[:, None]
+    may_hit = (away - along**2 <= radii**2) & (along + radii > start[:, None])
+    for k in np.nonzero(may_hit.any(0))[0].tolist():
         near = np.nonzero(may_hit[:, k])[0]
-        origins = rays[near] * start[near, None]
-        found = _hits(instances[k].shape, origins, rays[near], _inverse(instances[k]), max_range)
+        begin = rays[near] * start[near, None]
+        begin[:, 2] += origins[near]
+        found = _hits(instances[k].shape, begin, rays[near], _inverse(instances[k]), max_range)
         if found is None:
             continue
         which, far, face, normal = found
@@ -165,7 +184,8 @@ def cast_on(instances: Sequence[Instance], rays: np.ndarray, start: np.ndarray, 
 class _Grid:
     """Finds the rows and columns of rays that can meet a bounding box."""
 
-    def __init__(self, rays: np.ndarray) -> None:
+    def __init__(self, rays: np.ndarray, origins: np.ndarray) -> None:
+        self.highest, self.lowest = float(origins.max()), float(origins.min())
         self.steps = rays.shape[1]
         elevation = np.arcsin(np.clip(rays[..., 2], -1, 1))
         self.low, self.high = elevation.min(1), elevation.max(1)
@@ -182,7 +202,7 @@ class _Grid:
         radius = float(np.sqrt(((corners[:, :2] - center) ** 2).sum(1).max())) + 1e-3
         away = float(np.hypot(*center))
         near, far = max(away - radius, 1e-6), away + radius
-        bottom, top = corners[:, 2].min() - 1e-3, corners[:, 2].max() + 1e-3
+        bottom, top = corners[:, 2].min() - 1e-3 - self.highest, corners[:, 2].max() + 1e-3 - self.lowest
         lowest = math.atan2(bottom, near if bottom < 0 else far)
         highest = math.atan2(top, near if top > 0 else far)
         rows = np.nonzero((self.high >= lowest) & (self.low <= highest))[0]
@@ -224,6 +244,13 @@ def _inverse(placed: Instance) -> np.ndarray:
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
         raise InputError("Instance: the matrix is singular or not finite, want an invertible (4, 4) matrix")
     return np.linalg.inv(matrix)
+
+
+def _nearest(placed: Instance, inverse: np.ndarray) -> float:
+    """A lower bound of the distance from the origin to an instance [m]."""
+    corners = placed.shape.corners
+    inside = np.clip(inverse[:3, 3], corners[0], corners[-1]) - inverse[:3, 3]
+    return float(np.linalg.norm(inside)) / max(float(np.linalg.norm(inverse[:3, :3], 2)), 1e-12) - 1e-3
 
 
 def _hits(

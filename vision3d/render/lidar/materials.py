@@ -15,6 +15,8 @@ class Material:
     """Exponent of the cosine of the incidence angle; glossy paint has more than the 1 of a Lambertian surface."""
     transmission: float = 0.0
     """Share of the pulses that continue behind the surface, in [0, 1]."""
+    depth: float = 0.0
+    """Standard deviation of the distance due to structure that a mesh does not show, such as blades of grass [m]."""
 
 
 MATERIALS = {
@@ -28,23 +30,23 @@ MATERIALS = {
     "plate": Material(6.0, 0.5),
     "lamp": Material(1.2, 0.2),
     "interior": Material(0.12, 0.5),
-    "asphalt": Material(0.22, 0.45),
+    "asphalt": Material(0.22, 0.45, depth=0.005),
     "pavement": Material(0.33, 0.4),
-    "grass": Material(0.40, 0.7),
-    "soil": Material(0.30, 0.6),
+    "grass": Material(0.40, 0.7, depth=0.05),
+    "soil": Material(0.30, 0.6, depth=0.02),
     "marking": Material(0.9, 0.5),
     "wall": Material(0.45, 0.3),
     "roof": Material(0.30, 0.3),
     "wood": Material(0.40, 0.4),
-    "bark": Material(0.28, 0.5),
-    "leaf": Material(0.42, 0.6),
+    "bark": Material(0.28, 0.5, depth=0.015),
+    "leaf": Material(0.42, 0.6, depth=0.05),
     "metal": Material(0.35, 0.15, 1.5),
     "sign": Material(8.0, 0.6),
     "plastic": Material(0.30, 0.25),
     "skin": Material(0.50, 0.3),
-    "hair": Material(0.15, 0.5),
-    "cloth": Material(0.45, 0.4),
-    "trousers": Material(0.35, 0.4),
+    "hair": Material(0.15, 0.5, depth=0.01),
+    "cloth": Material(0.45, 0.4, depth=0.01),
+    "trousers": Material(0.35, 0.4, depth=0.01),
     "shoes": Material(0.20, 0.4),
     "bag": Material(0.30, 0.4),
 }

@@ -16,6 +16,10 @@ _MIXED_STEP = 0.25
 """Depth steps above this are edges: a beam on one may hit both surfaces [m]."""
 _MIXED_MERGE = 2.5
 """A receiver separates two returns that are farther apart than this [m]."""
+_SPECKLE = 0.25
+"""Standard deviation of the logarithm of the power of a return."""
+_WEAK = 0.1
+"""Albedo to which `Sensor.reach` refers."""
 RAIN_INTENSITY = 0.03
 
 
@@ -45,14 +49,12 @@ class Returns:
     """(N,) int64."""
 
 
-def see_through(
-    instances: Sequence[Instance], rays: np.ndarray, hits: Hits, rng: np.random.Generator, max_range: float
-) -> None:
+def see_through(sensor: Sensor, instances: Sequence[Instance], rays: np.ndarray, hits: Hits, rng: np.random.Generator) -> None:
     """Let pulses pass glass, in place: each pane passes, returns or deflects a share of them."""
     passes = table("transmission")
     active = np.nonzero(passes[hits.material].ravel() * np.isfinite(hits.distance.ravel()))[0]
     flat = {name: getattr(hits, name).reshape(-1) for name in ("distance", "instance", "material", "cosine")}
-    directions = rays.reshape(-1, 3)
+    directions, origins = rays.reshape(-1, 3), np.repeat(sensor.beam_origins, rays.shape[1])
     for _ in range(_MAX_PANES):
         # at grazing incidence glass reflects instead (Schlick)
         share = passes[flat["material"][active]] * (1 - (1 - flat["cosine"][active]) ** 5)
@@ -60,7 +62,7 @@ def see_through(
         if not len(active):
             return
         start = flat["distance"][active] + 1e-3
-        behind = cast_on(instances, directions[active], start, max_range=max_range)
+        behind = cast_on(instances, directions[active], origins[active], start, max_range=sensor.max_range)
         for name in flat:
             flat[name][active] = getattr(behind, name)
         active = active[np.isfinite(behind.distance) & (passes[behind.material] > 0)]
@@ -92,22 +94,26 @@ def measure(
     albedo = np.stack(own or [table("albedo")]).astype(np.float32)[owner, material]
     rough = table("roughness")[material]
     angular = rough + (1 - rough) * cosine ** table("gloss")[material]
-    speckle = np.exp(0.25 * rng.standard_normal(len(far), np.float32))
+    speckle = np.exp(np.float32(_SPECKLE) * rng.standard_normal(len(far), np.float32))
     reflected = albedo * angular * speckle
-    power = errors.gain * reflected / 0.1 * (sensor.reach / np.maximum(far, 1.0)) ** 2
-    is_back = rng.random(len(far), np.float32) < (1 - errors.dropout) * power**3 / (1 + power**3)
+    closeness = np.float32(sensor.reach) / np.maximum(far, np.float32(1.0))
+    power = np.float32(errors.gain / _WEAK) * reflected * closeness * closeness
+    power = power * power * power
+    is_back = rng.random(len(far), np.float32) < np.float32(1 - errors.dropout) * power / (1 + power)
     row, column, far, owner = row[is_back], column[is_back], far[is_back], owner[is_back]
     level = np.clip(sensor.intensity_scale * reflected[is_back], 0, 1)
-    far = far + sensor.range_noise * rng.standard_normal(len(far), np.float32)
+    spread = np.hypot(np.float32(sensor.range_noise), table("depth"))[material[is_back]]
+    far = far + spread * rng.standard_normal(len(far), np.float32)
     far += (sensor.beam_bias * rng.standard_normal(sensor.num_beams)).astype(np.float32)[row]
     owner = owner.astype(np.int64)
     if errors.rain > 0:
         far, owner, level = _rained(errors, far, owner, level, rng)
     keep = far >= sensor.min_range
-    row, column, far, owner, level = (value[keep] for value in (row, column, far, owner, level))
-    points = rays[row, column] * far[:, None]
-    level = np.round(level * sensor.intensity_steps) / sensor.intensity_steps
-    return Returns(points.astype(np.float32), np.minimum(level, 1).astype(np.float32), owner, row.astype(np.int64))
+    row = row[keep]
+    points = rays[row, column[keep]] * far[keep, None]
+    points[:, 2] += sensor.beam_origins[row]
+    level = np.round(level[keep] * sensor.intensity_steps) / sensor.intensity_steps
+    return Returns(points.astype(np.float32), np.minimum(level, 1).astype(np.float32), owner[keep], row.astype(np.int64))
 
 
 def _mixed(sensor: Sensor, distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -61,8 +61,8 @@ def scan(
     errors = errors or Errors(dropout=0.0)
     phase = random_phase(sensor, rng)
     true = sensor.directions(phase, sensor.angle_noise * rng.standard_normal(sensor.num_beams))
-    hits = cast(instances, true, max_range=sensor.max_range)
-    see_through(instances, true, hits, rng, sensor.max_range)
+    hits = cast(instances, true, sensor.beam_origins, max_range=sensor.max_range)
+    see_through(sensor, instances, true, hits, rng)
     found = measure(sensor, sensor.directions(phase), hits, instances, errors, rng)
     attributes = {"object": torch.from_numpy(found.instance), "beam": torch.from_numpy(found.beam)}
     return PointCloud(torch.from_numpy(found.points), intensity=torch.from_numpy(found.intensity), attributes=attributes)

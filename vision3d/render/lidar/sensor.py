@@ -15,15 +15,14 @@ MAX_RAYS = 2**24
 
 @dataclass(frozen=True)
 class Sensor:
-    """A spinning LiDAR. `Sensor.load("hdl64e")` loads one of `configs/lidar`.
-
-    The pattern is ideal (all beams from one origin); the errors are drawn anew for each scan.
-    """
+    """A spinning LiDAR. `Sensor.load("hdl64e")` loads one of `configs/lidar`; the errors are drawn anew for each scan."""
 
     elevations: tuple[float, ...]
     """Angle of each beam above the horizontal plane [degrees], from the top beam to the bottom one."""
     azimuth_step: float
     """Angle between two firings of a beam [degrees]."""
+    origins: tuple[float, ...] = ()
+    """Height of the origin of each beam above that of the sensor [m]; none: all are 0."""
     min_range: float = 0.9
     """Nearer surfaces give no return [m]."""
     max_range: float = 120.0
@@ -44,13 +43,15 @@ class Sensor:
     """Levels of the intensity between 0 and 1."""
 
     def __post_init__(self) -> None:
-        angles = (*self.elevations, self.azimuth_step, self.min_range, self.max_range, self.reach)
+        angles = (*self.elevations, *self.origins, self.azimuth_step, self.min_range, self.max_range, self.reach)
         if not all(math.isfinite(value) for value in angles):
             raise ConfigError("sensor", "has a value that is not finite")
         if not self.elevations or any(abs(value) >= 90 for value in self.elevations):
             raise ConfigError(
                 "sensor.elevations", f"got {len(self.elevations)} angles, want at least one, each above -90, below 90"
             )
+        if len(self.origins) not in (0, len(self.elevations)):
+            raise ConfigError("sensor.origins", f"got {len(self.origins)} heights, want one for each beam, or none")
         if any(low >= high for high, low in zip(self.elevations, self.elevations[1:])):
             raise ConfigError("sensor.elevations", "want decreasing angles, from the top beam to the bottom one")
         if not 0 < self.azimuth_step <= 90 or len(self.elevations) * 360 / self.azimuth_step > MAX_RAYS:
@@ -84,6 +85,11 @@ class Sensor:
         return len(self.elevations)
 
     @property
+    def beam_origins(self) -> np.ndarray:
+        """Height of the origin of each beam [m], (beams,) float32."""
+        return np.array(self.origins or (0.0,) * self.num_beams, np.float32)
+
+    @property
     def num_steps(self) -> int:
         """Firings of a beam in a full turn."""
         return round(360 / self.azimuth_step)
@@ -95,9 +101,13 @@ class Sensor:
             phase: Azimuth of the first firing [rad], one number or one per beam; azimuths go from -pi to pi, counter-clockwise.
             elevation_error: Added to the elevations [degrees], one number or one per beam.
         """
-        up = np.radians(np.asarray(self.elevations) + elevation_error)[:, None]
+        up = np.radians(np.asarray(self.elevations) + elevation_error)
         around = np.arange(self.num_steps) * (2 * math.pi / self.num_steps) - math.pi
-        around = around[None] + np.broadcast_to(np.asarray(phase, float).reshape(-1, 1), (self.num_beams, 1))
-        flat = np.cos(up)
-        rays = np.stack([flat * np.cos(around), flat * np.sin(around), np.broadcast_to(np.sin(up), around.shape)], -1)
-        return rays.astype(np.float32)
+        start = np.broadcast_to(np.asarray(phase, float), self.num_beams)
+        flat = np.exp(1j * start) * np.cos(up)
+        steps = np.exp(1j * around)
+        rays = np.empty((self.num_beams, self.num_steps, 3), np.float32)
+        rays[..., 0] = np.outer(flat.real, steps.real) - np.outer(flat.imag, steps.imag)
+        rays[..., 1] = np.outer(flat.imag, steps.real) + np.outer(flat.real, steps.imag)
+        rays[..., 2] = np.sin(up)[:, None]
+        return rays

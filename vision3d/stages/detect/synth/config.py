@@ -8,6 +8,10 @@ from typing import ClassVar, Literal
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
 
+TRAINING_SENSORS = ("hdl64e", "hdl32e", "vlp16")
+VALIDATION_SENSOR = "vls128"
+"""Sensors of `mixed`."""
+
 
 @dataclass(frozen=True)
 class FrameConfig:
@@ -16,7 +20,8 @@ class FrameConfig:
     HELP_GROUPS: ClassVar[HelpGroups] = {}
 
     sensor: str = "hdl64e"
-    """Sensor: hdl64e, hdl32e, vlp16, vls128, or a YAML file."""
+    """Sensor: hdl64e, hdl32e, vlp16, vls128, a YAML file, or mixed: all but vls128 in train, with some of their beams missing,
+    and vls128 in val."""
     split: Literal["train", "val"] = "train"
     """Shapes and streets: families of cars and a layout of val never appear in train."""
     cars: tuple[int, int] = (6, 18)

@@ -1,7 +1,9 @@
 """A labelled synthetic frame from a seed."""
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from vision3d.render.lidar.materials import INDEX, NAMES, table
 from vision3d.render.lidar.returns import Errors, Returns, measure, random_phase, see_through
 from vision3d.render.lidar.sensor import Sensor
 from vision3d.stages.detect.synth.camera import Camera, observed
-from vision3d.stages.detect.synth.config import FrameConfig
+from vision3d.stages.detect.synth.config import TRAINING_SENSORS, VALIDATION_SENSOR, FrameConfig
 from vision3d.stages.detect.synth.library import library
 from vision3d.stages.detect.synth.parts import box, shape
 from vision3d.stages.detect.synth.populate import LABELLED, Placement, populate
@@ -77,19 +79,22 @@ def frame(seed: int, config: FrameConfig | None = None, index: int = 0) -> Frame
     """
     config = config or FrameConfig()
     rng = np.random.default_rng((seed, index, int(config.split == "val")))
-    sensor = Sensor.load(config.sensor)
+    sensor = _sensor(config, rng)
     family = str(rng.choice(VALIDATION_LAYOUTS if config.split == "val" else LAYOUTS))
     where = street(family, rng)
     shapes = library(config.split, config.variety)
     placed = populate(where, config, shapes, rng)
     height = rng.uniform(*config.height)
     to_sensor = _to_sensor(height, math.radians(config.tilt), rng)
-    instances = [Instance(ground(where, rng), to_sensor, _albedo(rng, 1)[0])]
+    instances = [Instance(ground(where, rng), to_sensor, _albedo(rng, 1)[0], is_counted=False)]
     colors = _albedo(rng, len(placed))
-    instances += [Instance(one.shape, to_sensor @ one.matrix, color) for one, color in zip(placed, colors)]
+    instances += [
+        Instance(one.shape, to_sensor @ one.matrix, color, is_counted=one.kind in LABELLED)
+        for one, color in zip(placed, colors)
+    ]
     has_carrier = rng.random() < 0.8
     if has_carrier:
-        instances.append(Instance(_carrier(height, rng), to_sensor))
+        instances.append(Instance(_carrier(height, rng), to_sensor, is_counted=False))
     errors = Errors(
         dropout=float(rng.uniform(0, 0.03)),
         gain=float(np.exp(rng.normal(0, 0.3))),
@@ -98,11 +103,11 @@ def frame(seed: int, config: FrameConfig | None = None, index: int = 0) -> Frame
     phase = random_phase(sensor, rng)
     columns = _sector(sensor, config.azimuth)
     true = sensor.directions(phase, sensor.angle_noise * rng.standard_normal(sensor.num_beams))[:, columns]
-    hits = cast(instances, true, max_range=sensor.max_range)
+    hits = cast(instances, true, sensor.beam_origins, max_range=sensor.max_range)
     seen = np.bincount(hits.instance[hits.instance >= 0].ravel(), minlength=len(instances))
     if has_carrier and rng.random() < 0.8:  # most data sets remove these points
         hits.distance[hits.instance == len(instances) - 1] = np.inf
-    see_through(instances, true, hits, rng, sensor.max_range)
+    see_through(sensor, instances, true, hits, rng)
     found = measure(sensor, sensor.directions(phase)[:, columns], hits, instances, errors, rng)
     return _labelled(found, placed, to_sensor, seen, hits.alone, family, height)
 
@@ -185,15 +190,34 @@ def _to_sensor(height: float, tilt: float, rng: np.random.Generator) -> np.ndarr
     return matrix
 
 
+@functools.cache
+def _loaded(name: str) -> Sensor:
+    return Sensor.load(name)
+
+
+def _sensor(config: FrameConfig, rng: np.random.Generator) -> Sensor:
+    """The sensor of a frame, with the intensity scale of one device of its kind."""
+    name = config.sensor
+    if name == "mixed":
+        name = VALIDATION_SENSOR if config.split == "val" else str(rng.choice(TRAINING_SENSORS, p=[0.5, 0.35, 0.15]))
+    sensor = _loaded(name)
+    changes: dict[str, Any] = {"intensity_scale": float(sensor.intensity_scale * np.exp(rng.normal(0, 0.25)))}
+    if config.sensor == "mixed" and sensor.num_beams >= 32:
+        keep = slice(int(rng.integers(2)), None, 2) if rng.random() < 0.2 else slice(None)
+        moved = np.array(sensor.elevations[keep]) * rng.uniform(0.95, 1.05) + rng.normal(0, 0.5)
+        changes |= {"elevations": tuple(moved.tolist()), "origins": sensor.origins[keep]}
+    return replace(sensor, **changes)
+
+
 def _carrier(height: float, rng: np.random.Generator) -> Shape:
     """Roof and hood of the car below the sensor, which hide a part of the ground."""
-    top, front = height - rng.uniform(0.15, 0.4), rng.uniform(1.6, 2.4)
-    roof, width = rng.uniform(0.1, 0.7), rng.uniform(1.3, 1.7)
-    parts = [box((roof + rng.uniform(1.2, 2.0), width * 0.8, 0.1), (roof - 0.9, 0, top), "paint")]
-    parts.append(box((front, width, 0.1), (front / 2, 0, rng.uniform(0.5, 0.62) * height), "paint"))
-    parts.append(box((2.6, width, 0.1), (-1.3, 0, rng.uniform(0.5, 0.7) * height), "paint"))
+    top, front, width = height - rng.uniform(0.25, 0.5), rng.uniform(1.6, 2.6), rng.uniform(1.3, 1.7)
+    ahead, behind = rng.uniform(0.1, 0.7), rng.uniform(0.6, 1.4)
+    parts = [box((ahead + behind, width * 0.8, 0.1), ((ahead - behind) / 2, 0, top), "paint")]
+    parts.append(box((front, width, 0.1), (front / 2, 0, rng.uniform(0.4, 0.52) * height), "paint"))
+    parts.append(box((2.4, width, 0.1), (-1.2, 0, rng.uniform(0.4, 0.6) * height), "paint"))
     for _ in range(int(rng.integers(0, 4))):  # other sensors and their mounts
-        parts.append(box(rng.uniform(0.05, 0.3, 3), (*rng.uniform(-0.9, 0.9, 2), top + 0.1), "trim"))
+        parts.append(box(rng.uniform(0.05, 0.25, 3), (*rng.uniform(-0.9, 0.9, 2), top + 0.05), "trim"))
     return shape(parts, family="carrier")
 
 

@@ -27,6 +27,7 @@ _COMMON: dict[str, tuple[Callable[[np.random.Generator], Shape], float]] = {
     "facade": (scenery.facade, 0.5),
     "tree": (scenery.tree, 0.4),
     "bush": (scenery.bush, 0.3),
+    "thicket": (scenery.thicket, 0.15),
     "hedge": (scenery.hedge, 0.15),
     "wall": (scenery.wall, 0.15),
     "fence": (scenery.fence, 0.15),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vision3d.render.lidar.casting import Shape
 from vision3d.render.lidar.materials import INDEX
@@ -32,22 +33,22 @@ def shape(parts: Sequence[Part], **info: object) -> Shape:
     return Shape.of(*joined(parts), **info)
 
 
-def moved(piece: Part, offset: Sequence[float] = (0, 0, 0), yaw: float = 0.0, scale: float | Sequence[float] = 1.0) -> Part:
+def moved(piece: Part, offset: ArrayLike = (0, 0, 0), yaw: float = 0.0, scale: ArrayLike = 1.0) -> Part:
     """Scaled, rotated about z [rad] and then shifted."""
     vertices, faces, materials = piece
     cosine, sine = math.cos(yaw), math.sin(yaw)
     turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
-    return ((vertices * scale) @ turn.T + offset).astype(np.float32), faces, materials
+    return ((vertices * np.asarray(scale)) @ turn.T + np.asarray(offset)).astype(np.float32), faces, materials
 
 
-def box(size: Sequence[float], center: Sequence[float], material: str) -> Part:
+def box(size: ArrayLike, center: ArrayLike, material: str) -> Part:
     """A cuboid."""
     corners = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
     quads = np.array([[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]])
-    return part(corners * size + center, triangles(quads), material)
+    return part(corners * np.asarray(size) + np.asarray(center), triangles(quads), material)
 
 
-def quad(corners: Sequence[Sequence[float]], material: str) -> Part:
+def quad(corners: ArrayLike, material: str) -> Part:
     """Two triangles through four corners."""
     return part(np.array(corners), np.array([[0, 1, 2], [0, 2, 3]]), material)
 
@@ -70,9 +71,7 @@ def grid_faces(rows: int, columns: int, *, closed: bool = False) -> np.ndarray:
     return np.stack([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]], 1).reshape(-1, 3)
 
 
-def tube(
-    path: Sequence[Sequence[float]], radii: float | Sequence[float], material: str, sides: int = 6, *, ends: bool = True
-) -> Part:
+def tube(path: ArrayLike, radii: ArrayLike, material: str, sides: int = 6, *, ends: bool = True) -> Part:
     """A tube of circular sections along a path.
 
     Args:
@@ -103,7 +102,7 @@ def tube(
     return part(vertices, np.concatenate(faces), material)
 
 
-def ellipsoid(radii: Sequence[float], center: Sequence[float], material: str, sides: int = 8, rows: int = 5) -> Part:
+def ellipsoid(radii: ArrayLike, center: ArrayLike, material: str, sides: int = 8, rows: int = 5) -> Part:
     """An ellipsoid with its axes along x, y and z."""
     polar = np.linspace(0, math.pi, rows + 1)
     angle = np.arange(sides) * 2 * math.pi / sides
@@ -115,7 +114,9 @@ def ellipsoid(radii: Sequence[float], center: Sequence[float], material: str, si
         ],
         -1,
     )
-    return part(unit.reshape(-1, 3) * radii + center, grid_faces(rows + 1, sides, closed=True), material)
+    return part(
+        unit.reshape(-1, 3) * np.asarray(radii) + np.asarray(center), grid_faces(rows + 1, sides, closed=True), material
+    )
 
 
 def loft(sections: np.ndarray, materials: np.ndarray, *, closed: bool = False) -> Part:
@@ -137,11 +138,11 @@ def cards(centers: np.ndarray, size: float, material: str, rng: np.random.Genera
     return part(vertices, np.arange(len(centers) * 3).reshape(-1, 3), material)
 
 
-def disc(center: Sequence[float], radius: float, material: str, sides: int = 12, *, axis: int = 1) -> Part:
+def disc(center: ArrayLike, radius: float, material: str, sides: int = 12, *, axis: int = 1) -> Part:
     """A flat disc whose normal is one of the axes."""
     angle = np.arange(sides) * 2 * math.pi / sides
     ring = np.zeros((sides + 1, 3))
     first, second = (i for i in range(3) if i != axis)
     ring[:sides, first], ring[:sides, second] = radius * np.cos(angle), radius * np.sin(angle)
     index = np.arange(sides)
-    return part(ring + center, np.stack([index, np.roll(index, -1), np.full(sides, sides)], 1), material)
+    return part(ring + np.asarray(center), np.stack([index, np.roll(index, -1), np.full(sides, sides)], 1), material)

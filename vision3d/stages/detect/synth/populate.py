@@ -56,7 +56,7 @@ class Crowd:
         shape = self.library.pick(kind, self.rng)
         scale = np.exp(self.rng.normal(0, spread) + self.rng.normal(0, spread / 3, 3)) if spread else np.ones(3)
         scale = np.clip(scale, 0.85, 1.15)
-        x, y, heading = (float(value) for value in self.street.place(np.float64(s), np.float64(d)))
+        x, y, heading = (float(value) for value in self.street.place(s, d))
         yaw = heading + turn
         low, high = shape.corners[0] * scale, shape.corners[-1] * scale
         if not force:
@@ -78,7 +78,7 @@ class Crowd:
         forward, side = np.array([cosine, sine]), np.array([-sine, cosine])
         z = float(self.street.level(s, d) - base)
         if kind in ("Car", "Van", "Truck", "trailer"):
-            turn = yaw - float(self.street.place(np.float64(s), np.float64(d))[2])
+            turn = yaw - float(self.street.place(s, d)[2])
             step = size[0] * 0.3 * np.array([math.cos(turn), math.sin(turn)])
             wide = size[1] * 0.4 * np.array([-math.sin(turn), math.cos(turn)])
             corners = (
@@ -277,6 +277,9 @@ def _fronts(crowd: Crowd) -> None:
                     rng.uniform(0, 0.4) if street.family in ("residential", "boulevard", "junction") else rng.uniform(0, 4)
                 )
                 _force(crowd, shape, "facade", middle, side * (street.front[index] + setback), turn)
+            elif not at_corner and rng.random() < street.wild:
+                for start in np.arange(s, s + width, 8.0):
+                    _force(crowd, crowd.library.pick("thicket", rng), "thicket", start, side * street.front[index], turn)
             s += width + (rng.uniform(0, 0.3) if street.built[index] > 0.8 else rng.uniform(2, 12))
         edge = street.road + street.pavement[index] + 0.3
         s = -60.0
@@ -288,7 +291,7 @@ def _fronts(crowd: Crowd) -> None:
 
 
 def _force(crowd: Crowd, shape: Shape, kind: str, s: float, d: float, turn: float) -> None:
-    x, y, heading = (float(value) for value in crowd.street.place(np.float64(s), np.float64(d)))
+    x, y, heading = (float(value) for value in crowd.street.place(s, d))
     matrix = crowd._standing(s, d, x, y, heading + turn, np.ones(3), kind, np.ones(3))
     matrix[2, 3] -= 0.1
     crowd.placed.append(Placement(shape, matrix, kind, heading + turn, np.ones(3)))
@@ -321,7 +324,7 @@ def _stand_tree(crowd: Crowd, kind: str, s: float, d: float) -> None:
     if kind == "bush":
         crowd.put(kind, s, d, crowd.rng.uniform(0, 2 * math.pi), spread=0.08, margin=-0.1)
         return
-    x, y, _ = (float(value) for value in crowd.street.place(np.float64(s), np.float64(d)))
+    x, y, _ = (float(value) for value in crowd.street.place(s, d))
     if (np.hypot(crowd.circles[:, 0] - x, crowd.circles[:, 1] - y) > crowd.circles[:, 2] + 0.3).all():
         crowd.circles = np.concatenate([crowd.circles, [[x, y, 0.25]]])
         _force(crowd, crowd.library.pick("tree", crowd.rng), "tree", s, d, crowd.rng.uniform(0, 2 * math.pi))

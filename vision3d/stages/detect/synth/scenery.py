@@ -83,6 +83,11 @@ def facade(rng: np.random.Generator) -> Shape:
                     z = base + floor * storey
                     parts.append(box((window[0] + 0.8, 1.0, 0.15), (x, -0.5, z), "wall"))
                     parts.append(box((window[0] + 0.8, 0.04, 0.9), (x, -1.0, z + 0.5), str(rng.choice(["metal", "wall"]))))
+    for column in range(columns):  # bays, porches, shop awnings
+        if rng.random() < 0.12:
+            x, out = -width / 2 + (column + 0.5) * pitch, rng.uniform(0.3, 1.6)
+            low, high = (0.0, rng.uniform(2.2, height)) if rng.random() < 0.7 else (2.2, 2.5)
+            parts.append(box((pitch * rng.uniform(0.7, 1.0), out, high - low), (x, -out / 2, (low + high) / 2), "wall"))
     if rng.random() < 0.5:
         parts.append(tube([[width / 2 - 0.2, -0.08, 0], [width / 2 - 0.2, -0.08, height]], 0.05, "metal", 6))
     if rng.random() < 0.3:  # steps before a door
@@ -150,6 +155,22 @@ def bush(rng: np.random.Generator) -> Shape:
     way *= (rng.random(count) ** 0.35)[:, None]
     leaves = way * [wide, wide * rng.uniform(0.6, 1.2), height / 2] + [0, 0, height / 2]
     return shape([cards(leaves, rng.uniform(0.06, 0.12), "leaf", rng)], family="bush", radius=wide)
+
+
+def thicket(rng: np.random.Generator) -> Shape:
+    """The edge of a wood, or unkempt growth along a road, of 6 to 14 m: rays pass some metres into it."""
+    length, depth, height = rng.uniform(6, 14), rng.uniform(2, 6), rng.uniform(2, 8)
+    count = int(min(32 * length * depth * height, 7000))
+    leaves = (rng.random((count, 3)) - [0.5, 0.0, 0.0]) * [length, depth, 1.0]
+    wave = lambda scale: sum(rng.uniform(0.2, 0.5) * np.sin(k * leaves[:, 0] + rng.uniform(0, 6.3)) for k in scale)  # noqa: E731
+    top = height * np.clip(0.7 + 0.35 * wave((0.5, 1.1, 2.3)), 0.2, 1.0)
+    leaves[:, 1] += 0.8 * wave((0.7, 1.7, 3.1)) + 0.6 * leaves[:, 2]
+    leaves[:, 2] *= top
+    parts = [cards(leaves, rng.uniform(0.12, 0.2), "leaf", rng)]
+    for _ in range(int(length / 3)):
+        x, y = rng.uniform(-length / 2, length / 2), rng.uniform(0.5, depth)
+        parts.append(tube([[x, y, 0], [x + rng.normal(0, 0.3), y, height]], [0.12, 0.04], "bark", 5))
+    return shape(parts, family="thicket", size=(length, depth, height))
 
 
 def hedge(rng: np.random.Generator) -> Shape:

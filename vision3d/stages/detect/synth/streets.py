@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vision3d.render.lidar.casting import Shape
 from vision3d.render.lidar.materials import INDEX
@@ -35,6 +37,8 @@ class Street:
     """Share of the front that is built, right and left."""
     greenery: float
     """Trees and bushes per 10 m of each side."""
+    wild: float
+    """Share of the front with thickets where it is not built."""
     yards: float
     """Share of the pavement's outer edge with hedges, walls or fences."""
     kerb: float
@@ -53,8 +57,9 @@ class Street:
     """(4, 4) amplitude, wave numbers along and across, phase."""
     camber: float
 
-    def place(self, s: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def place(self, s: ArrayLike, d: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, y and the heading of the road at (s, d) in the frame below the sensor."""
+        s, d = np.asarray(s, float), np.asarray(d, float)
         turn = self.curvature * s
         x = s * np.sinc(turn / (2 * np.pi)) * np.cos(turn / 2)
         y = s * np.sinc(turn / (2 * np.pi)) * np.sin(turn / 2) - 0.0
@@ -63,12 +68,12 @@ class Street:
         cosine, sine = math.cos(self.heading), math.sin(self.heading)
         return cosine * x - sine * y, sine * x + cosine * y, turn + self.heading
 
-    def level(self, s: np.ndarray, d: np.ndarray) -> np.ndarray:
+    def level(self, s: ArrayLike, d: ArrayLike) -> np.ndarray:
         """Height of the ground at (s, d) [m]."""
         s, d = np.broadcast_arrays(np.asarray(s, float), np.asarray(d, float))
         z = self.slope[0] * s + self.slope[1] * d
-        for amplitude, along, across, phase in self.waves:
-            z = z + amplitude * np.sin(along * s + across * d + phase)
+        amplitude, along, across, phase = self.waves.T
+        z = z + np.sin(s[..., None] * along + d[..., None] * across + phase) @ amplitude
         z = z - self.camber * np.minimum(np.abs(d), self.road)
         is_up = (np.abs(d) > self.road) & (self.side_road is None or np.abs(s - (self.side_road or 0)) > self.road)
         return z + self.kerb * is_up
@@ -76,59 +81,50 @@ class Street:
 
 def street(family: str, rng: np.random.Generator) -> Street:
     """A random street of a layout family."""
-    pair = lambda low, high: (float(rng.uniform(low, high)), float(rng.uniform(low, high)))  # noqa: E731
-    road, pavement, yard, greenery, yards, built = (
-        rng.uniform(2.8, 4.5),
-        pair(1.2, 3.2),
-        pair(0, 1.5),
-        0.3,
-        0.1,
-        pair(0.85, 1.0),
-    )
-    parking, across, beyond, curve = pair(0.2, 0.95), (rng.random() < 0.15, rng.random() < 0.15), "pavement", 0.004
+
+    def pair(low: float, high: float) -> tuple[float, float]:
+        return float(rng.uniform(low, high)), float(rng.uniform(low, high))
+
+    def either(chance: float) -> tuple[bool, bool]:
+        return bool(rng.random() < chance), bool(rng.random() < chance)
+
+    values: dict[str, Any] = {
+        "road": rng.uniform(2.8, 4.5), "pavement": pair(1.2, 3.2), "parking": pair(0.2, 0.95), "across": either(0.15),
+        "built": pair(0.6, 1.0), "greenery": 0.8, "wild": 0.4, "yards": 0.15, "beyond": "pavement",
+    }  # fmt: skip
+    yard, curve = pair(0, 1.5), 0.004
     if family == "suburb":
-        pavement, yard, greenery, yards, built = pair(0.8, 2.2), pair(3, 11), 2.2, 0.65, pair(0.35, 0.7)
-        parking, beyond, curve, across = pair(0.05, 0.6), "grass", 0.012, (False, False)
+        yard, curve = pair(3, 11), 0.012
+        values |= {"pavement": pair(0.8, 2.2), "parking": pair(0.05, 0.6), "across": (False, False)}
+        values |= {"built": pair(0.35, 0.7), "greenery": 2.8, "yards": 0.65, "beyond": "grass"}
     elif family == "boulevard":
-        road, pavement, yard, greenery = rng.uniform(6, 10), pair(2.5, 6), pair(0, 4), 1.0
-        parking = pair(0.1, 0.7)
+        yard = pair(0, 4)
+        values |= {"road": rng.uniform(6, 10), "pavement": pair(2.5, 6), "parking": pair(0.1, 0.7), "greenery": 1.8}
     elif family == "country":
-        pavement, yard, greenery, yards, built = pair(0.3, 2.0), pair(8, 25), 3.0, 0.15, pair(0.0, 0.2)
-        parking, beyond, curve, across = pair(0.0, 0.15), str(rng.choice(["grass", "soil"])), 0.010, (False, False)
+        yard, curve = pair(2, 15), 0.010
+        values |= {"pavement": pair(0.3, 2.0), "parking": pair(0.0, 0.15), "across": (False, False), "built": pair(0.0, 0.2)}
+        values |= {"greenery": 3.0, "wild": float(rng.uniform(0.2, 1.0)), "beyond": str(rng.choice(["grass", "soil"]))}
     elif family == "square":
-        road, pavement, yard, greenery, yards, built = rng.uniform(8, 14), pair(2, 5), pair(2, 15), 0.6, 0.2, pair(0.5, 0.9)
-        parking, across = pair(0.5, 0.95), (rng.random() < 0.7, rng.random() < 0.7)
-    front = tuple(road + pavement[i] + yard[i] + (2.6 if across[i] else 0.0) for i in (0, 1))
-    lane = -rng.uniform(0.25, 0.6) * road if rng.random() < 0.85 else rng.uniform(-0.7, 0.7) * road
-    waves = np.stack(
-        [
-            rng.normal(0, 0.04, 4) * (2.0 if family == "country" else 1.0),
-            rng.normal(0, 0.07, 4),
-            rng.normal(0, 0.12, 4),
-            rng.uniform(0, 6.3, 4),
-        ],
-        1,
-    )
+        yard = pair(2, 15)
+        values |= {"road": rng.uniform(8, 14), "pavement": pair(2, 5), "parking": pair(0.5, 0.95), "across": either(0.7)}
+        values |= {"built": pair(0.5, 0.9), "greenery": 1.0, "yards": 0.2}
+    road = values["road"]
+    right, left = (road + values["pavement"][i] + yard[i] + (2.6 if values["across"][i] else 0.0) for i in (0, 1))
+    bumps = 0.08 if family == "country" else 0.04
+    waves = [rng.normal(0, bumps, 4), rng.normal(0, 0.07, 4), rng.normal(0, 0.12, 4), rng.uniform(0, 6.3, 4)]
     has_side = family == "junction" or rng.random() < 0.2
     return Street(
-        family,
-        road,
-        pavement,
-        (front[0], front[1]),
-        parking,
-        across,
-        built,
-        greenery,
-        yards,
+        family=family,
+        front=(right, left),
         kerb=0.0 if family == "country" else rng.uniform(0.04, 0.16),
-        beyond=beyond,
         curvature=float(rng.normal(0, curve)),
         heading=float(rng.normal(0, 0.03)) if rng.random() < 0.85 else float(rng.normal(0, 0.35)),
-        offset=float(lane),
+        offset=float(-rng.uniform(0.25, 0.6) * road if rng.random() < 0.85 else rng.uniform(-0.7, 0.7) * road),
         side_road=float(rng.uniform(6, 45) * rng.choice([1, 1, -1])) if has_side else None,
         slope=rng.normal(0, [0.008, 0.006]),
-        waves=waves,
+        waves=np.stack(waves, 1),
         camber=rng.uniform(0.0, 0.025),
+        **values,
     )
 
 
