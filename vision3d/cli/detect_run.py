@@ -36,4 +36,4 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     return f"{results['sweeps']} sweeps: {found} ({results['median_s']:.2f} s per sweep)\nnow open {out / 'report.html'}"
 
 
-run = stage_verb("detect run", DetectOptions, _detect, stage="detect", text_of=_text)
+run = stage_verb("detect run", DetectOptions, _detect, stage="detect_run", text_of=_text)

@@ -39,7 +39,7 @@ run = stage_verb(
     "detect train",
     TrainOptions,
     _train,
-    stage="detect_train",
+    stage="detect",
     resumable=RESUMABLE,
     grows=GROWS,
     text_of=_text,
