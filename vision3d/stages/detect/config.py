@@ -179,7 +179,7 @@ class TrainConfig:
     """Train a detector on labelled sweeps, or on generated ones."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("steps", "batch_size", "model.method"),
+        "main options": ("steps", "batch_size"),
         "training": ("lr", "weight_decay", "clip_norm", "ema", "seed", "device"),
         "logs and checkpoints": ("log_every", "checkpoint_every", "evaluate_every", "keep"),
     }
