@@ -182,7 +182,7 @@ def test_mlstm_equals_its_recurrence(scale, reverse):
 
 
 def test_rwkv_counts_every_token_once():
-    """The bidirectional sum of Peng et al. as LION writes it: decays of the tokens between two, a bonus for the token itself."""
+    """The bidirectional sum as LION writes it: decays of the tokens between two, a bonus for the token itself."""
     made, rows = operator("rwkv6", heads=2), 9
     seen = {}
     made.head_norm = torch.nn.Identity()

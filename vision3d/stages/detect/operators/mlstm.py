@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from vision3d.core.errors import InputError
-from vision3d.stages.detect.operators.base import Operator, States, shifted_sum, split_heads
+from vision3d.stages.detect.operators.base import Operator, States, split_heads
+from vision3d.stages.detect.operators.convolution import shifted_sum
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.scans import decayed_attention, running_max
 
@@ -68,10 +69,11 @@ class _Layer(nn.Module):
         inner, z = self.up(self.norm(x)).chunk(2, -1)
         before = None if states is None else states["conv"]
         mixed = nn.functional.silu(shifted_sum(inner, self.conv.weight[:, 0], self.conv.bias, groups, reverse, before))
-        sources = torch.stack([mixed, mixed, inner]).unflatten(-1, (-1, _BLOCK))
-        rows = torch.einsum("stbi,sbij->stbj", sources, self.blocks).flatten(2)
-        i, f = self.gates(rows.permute(1, 0, 2).flatten(1)).chunk(2, -1)
-        q, k, v = rows.unflatten(-1, (self.heads, -1))
+        eye = torch.eye(self.blocks.shape[1], dtype=x.dtype, device=x.device)
+        dense = torch.einsum("sbij,bc->sbicj", self.blocks, eye).reshape(3, inner.shape[1], inner.shape[1])
+        rows = torch.cat([mixed @ torch.cat([dense[0], dense[1]], -1), inner @ dense[2]], -1)
+        i, f = self.gates(rows).chunk(2, -1)
+        q, k, v = rows.unflatten(-1, (3, self.heads, -1)).unbind(1)
         h, after = mlstm(q, k, v, i, nn.functional.logsigmoid(f), groups, states=states, reverse=reverse)
         y = torch.addcmul(self.head_norm(h.flatten(1)), self.skip, mixed) * nn.functional.silu(z)
         after["conv"] = groups.tail(inner, self.conv.kernel_size[0] - 1, before)
