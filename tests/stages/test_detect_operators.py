@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from tests.support.scans import LENGTHS, ragged, relative
+from tests.support.scans import LENGTHS, attention_inputs, ragged, relative
 from vision3d.core.errors import ConfigError, InputError, ShapeError
-from vision3d.stages.detect.operators import OPERATORS, make_operator
+from vision3d.stages.detect.operators import OPERATORS, make_operator, scans
 from vision3d.stages.detect.operators.groups import Groups
+from vision3d.stages.detect.operators.mlstm import mlstm
+from vision3d.stages.detect.operators.reference import recurrent
 
 C = 16
 NAMES = pytest.mark.parametrize("name", OPERATORS)
@@ -47,7 +49,7 @@ def test_equal_groups(name, bidirectional):
 def test_directions(name):
     x = torch.randn(1, 40, C, dtype=torch.float64)
     changed = x.clone()
-    changed[0, 20] += 1
+    changed[0, 20] += torch.randn(C, dtype=torch.float64)
     for bidirectional in (True, False):
         made = operator(name, bidirectional=bidirectional)
         difference = (made(changed) - made(x)).abs().amax(-1)[0]
@@ -115,7 +117,7 @@ def test_dropped_groups_keep_their_input(name):
 
 
 def test_unknown_operator():
-    with pytest.raises(ConfigError, match=r"operator: got 'mambo', did you mean mamba\? want mamba, "):
+    with pytest.raises(ConfigError, match=r"operator: got 'mambo', did you mean mamba or mlstm\? want mamba, "):
         make_operator("mambo", 8)
 
 
@@ -130,3 +132,121 @@ def test_wrong_shapes(name):
         made.forward_ragged(torch.randn(2, C, dtype=torch.float64), torch.tensor([0, 3]))
     with pytest.raises(InputError, match="drop_path: got 1"):
         make_operator(name, C, drop_path=1)
+
+
+@pytest.mark.parametrize("name", ["retnet", "gla", "deltanet", "gated_deltanet", "deltaproduct", "ttt"])
+def test_operators_that_share_everything_commute_with_a_flip(name):
+    made, x = operator(name), torch.randn(2, 37, C, dtype=torch.float64)
+    assert relative(made(x.flip(1)), made(x).flip(1)) < 1e-11
+
+
+def test_mamba_commutes_with_a_flip_and_exchanged_directions():
+    made, x = operator("mamba"), torch.randn(2, 37, C, dtype=torch.float64)
+    want = made(x).flip(1)
+    made.directions = torch.nn.ModuleList(reversed(made.directions))
+    assert relative(made(x.flip(1)), want) < 1e-11
+
+
+def test_parameters_of_mamba_are_those_of_lion():
+    assert sum(value.numel() for value in make_operator("mamba", 64).parameters()) == 40832
+
+
+@NAMES
+def test_strong_decays_and_large_inputs_do_not_overflow(name):
+    torch.manual_seed(0)
+    made = make_operator(name, C)
+    x = (30 * torch.randn(1, 300, C)).requires_grad_()
+    y = made(x)
+    y.square().sum().backward()
+    assert bool(y.isfinite().all()) and bool(x.grad.isfinite().all())
+    assert all(bool(value.grad.isfinite().all()) for value in made.parameters())
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0], ids=["usual gates", "gates that overflow without a stabilizer"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_mlstm_equals_its_recurrence(scale, reverse):
+    groups = ragged()
+    q, k, v, _ = attention_inputs(groups.rows)
+    i, f = (scale * torch.randn(2, groups.rows, 2, dtype=torch.float64)).unbind()
+    f = torch.nn.functional.logsigmoid(f)
+    got, after = mlstm(q, k, v, i, f, groups, reverse=reverse)
+    for index, (begin, end) in enumerate(zip(groups.starts[:-1], groups.starts[1:])):
+        if begin == end:
+            continue
+        part = [(value[begin:end].flip(0) if reverse else value[begin:end])[None] for value in (q, k, v, i, f)]
+        first = torch.zeros(1, 2, 5, 7).double(), torch.zeros(1, 2, 5).double(), torch.full((1, 2), -torch.inf).double()
+        want, (memory, n, m) = recurrent.mlstm(*part, *first)
+        assert relative(got[begin:end], want[0].flip(0) if reverse else want[0]) < 1e-11
+        assert relative(after["memory"][index], torch.cat([memory, n[..., None]], -1)[0]) < 1e-11
+        assert relative(after["max"][index], m[0]) < 1e-11
+
+
+def test_rwkv_counts_every_token_once():
+    """The bidirectional sum as LION writes it: decays of the tokens between two, a bonus for the token itself."""
+    made, rows = operator("rwkv6", heads=2), 9
+    seen = {}
+    made.head_norm = torch.nn.Identity()
+    original = scans.decayed_attention
+
+    def recorded(q, k, v, log_decay, groups, **options):
+        seen.update(q=q, k=k, v=v, w=log_decay.exp())
+        y, last = original(q, k, v, log_decay, groups, **options)
+        seen[options["reverse"]] = y
+        return y, last
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vision3d.stages.detect.operators.rwkv6.decayed_attention", recorded)
+        made(torch.randn(1, rows, C, dtype=torch.float64))
+    q, k, v, w = (seen[name].detach() for name in "qkvw")
+    for t in range(rows):
+        total = torch.zeros(2, 8, 8, dtype=torch.float64)
+        for i in range(rows):
+            between = w[min(i, t) + 1 : max(i, t)].prod(0)
+            total += 0 if i == t else (between * k[i])[..., None] * v[i][:, None]
+        assert relative(seen[False][t] + seen[True][t], (q[t][..., None] * total).sum(-2)) < 1e-11
+
+
+@pytest.mark.parametrize("head", [0, 1])
+def test_impulse_response_of_retnet(head):
+    made = operator("retnet", bidirectional=False, heads=2, expand_k=1 / 8, expand_v=1 / 8)
+    captured = {}
+
+    def recorded(q, k, v, log_decay, groups, **options):
+        ones = torch.ones_like(q)
+        impulse = torch.zeros_like(v)
+        impulse[0, head] = 1
+        captured["y"], _ = scans.decayed_attention(ones, ones, impulse, log_decay, groups)
+        return scans.decayed_attention(q, k, v, log_decay, groups, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vision3d.stages.detect.operators.retnet.decayed_attention", recorded)
+        made(torch.randn(1, 50, C, dtype=torch.float64))
+    gamma = 1 - 2.0 ** (-5 - head)
+    assert relative(captured["y"][:, head, 0], gamma ** torch.arange(50, dtype=torch.float64)) < 1e-12
+
+
+def test_one_delta_step_is_deltanet():
+    one, other = operator("deltaproduct", steps=1, max_beta=1.0), operator("deltanet")
+    other.load_state_dict(one.state_dict())
+    x = torch.randn(2, 20, C, dtype=torch.float64)
+    assert torch.equal(one(x), other(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("gla", {"heads": 3}, "heads: got 3, want a divisor of the 8 channels of the keys"),
+        ("deltaproduct", {"steps": 0}, "steps: got 0, want at least 1"),
+        ("deltaproduct", {"max_beta": 3.0}, "max_beta: got 3.0, want above 0 and at most 2"),
+        ("ttt", {"heads": 16}, "heads: got 16 for 16 channels, want an even number"),
+        ("mamba", {"state": 0}, "state: got 0, want at least 1"),
+    ],
+)
+def test_wrong_options(name, options, text):
+    with pytest.raises(InputError, match=text):
+        make_operator(name, C, **options)
+
+
+def test_channels_of_mlstm():
+    with pytest.raises(InputError, match="expand: got 18 inner channels, want a multiple of 4"):
+        make_operator("mlstm", 9, heads=2)

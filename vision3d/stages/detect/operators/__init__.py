@@ -9,11 +9,26 @@ from typing import Any
 
 from vision3d.core.errors import ConfigError
 from vision3d.stages.detect.operators.base import Operator
+from vision3d.stages.detect.operators.deltanet import DeltaNet, DeltaProduct, GatedDeltaNet
 from vision3d.stages.detect.operators.gla import GLA
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.mamba import Mamba
+from vision3d.stages.detect.operators.mlstm import MLSTM
+from vision3d.stages.detect.operators.retnet import RetNet
+from vision3d.stages.detect.operators.rwkv6 import RWKV6
+from vision3d.stages.detect.operators.ttt import TTT
 
-OPERATORS: dict[str, type[Operator]] = {"mamba": Mamba, "gla": GLA}
+OPERATORS: dict[str, type[Operator]] = {
+    "mamba": Mamba,
+    "rwkv6": RWKV6,
+    "retnet": RetNet,
+    "mlstm": MLSTM,
+    "ttt": TTT,
+    "gla": GLA,
+    "deltanet": DeltaNet,
+    "gated_deltanet": GatedDeltaNet,
+    "deltaproduct": DeltaProduct,
+}
 
 
 def make_operator(name: str, channels: int, **options: Any) -> Operator:

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -111,20 +110,3 @@ def split_heads(name: str, channels: int, heads: int) -> int:
     if heads < 1 or channels < heads or channels % heads:
         raise InputError(f"heads: got {heads}, want a divisor of the {channels} channels of {name}")
     return channels // heads
-
-
-def shifted_sum(
-    x: Tensor, weight: Tensor, bias: Tensor | None, groups: Groups, reverse: bool = False, before: Tensor | None = None
-) -> Tensor:
-    """Depthwise convolution inside each group with the last `width` rows, or the next ones if reversed.
-
-    Args:
-        x: (T, D).
-        weight: (D, width), the last column for the row itself.
-        bias: (D,), or None.
-        before: (groups, width - 1, D) rows in front of each group.
-    """
-    y = x * weight[:, -1] if bias is None else torch.addcmul(bias, x, weight[:, -1])
-    for by in range(1, weight.shape[1]):
-        y = torch.addcmul(y, groups.shifted(x, -by if reverse else by, before), weight[:, -1 - by])
-    return y

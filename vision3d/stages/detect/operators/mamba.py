@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from vision3d.core.errors import InputError
-from vision3d.stages.detect.operators.base import Operator, States, shifted_sum
+from vision3d.stages.detect.operators.base import Operator, States
+from vision3d.stages.detect.operators.convolution import shifted_sum
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.scans import selective_scan
 

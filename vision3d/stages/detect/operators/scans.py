@@ -5,7 +5,7 @@ All take rows (T, ...) and the `Groups` that these belong to, run forward or rev
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from vision3d.stages.detect.operators import native_scans
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.reference import chunked, selective
 
-State = Tensor
+Last = TypeVar("Last")
 
 
 def selective_scan(
@@ -58,7 +58,7 @@ def selective_scan(
     def chunks(x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
         return selective.selective_scan(x, delta, A, B, C, first)
 
-    y, last = _on_padded(chunks, groups, reverse, x, delta, B, C)
+    y, last = on_padded(chunks, groups, reverse, x, delta, B, C)
     return y if skip is None else torch.addcmul(y, x, skip), last
 
 
@@ -98,7 +98,7 @@ def decayed_attention(
     def chunks(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor]:
         return chunked.decayed_attention(q, k, v, log_decay, first, exclusive)
 
-    return _on_padded(chunks, groups, reverse, q, k, v, log_decay)
+    return on_padded(chunks, groups, reverse, q, k, v, log_decay)
 
 
 def delta_rule(
@@ -137,16 +137,45 @@ def delta_rule(
     def chunks(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
         return chunked.delta_rule(q, k, v, beta, gate, first)
 
-    return _on_padded(chunks, groups, reverse, q, k, v, beta, gate)
+    return on_padded(chunks, groups, reverse, q, k, v, beta, gate)
+
+
+def running_max(
+    values: Float[Tensor, "t h"],
+    log_decay: Float[Tensor, "t h"],
+    groups: Groups,
+    first: Float[Tensor, "g h"] | None,
+    reverse: bool = False,
+) -> tuple[Float[Tensor, "t h"], Float[Tensor, "t h"], Float[Tensor, "g h"]]:
+    """m_t = max(g_t + m_{t-1}, x_t) of each row, m of the row before (m_t where there is none), and the last of each group.
+
+    Args:
+        values: x.
+        log_decay: g.
+        groups: Which rows belong together.
+        first: m in front of each group; -inf when None.
+        reverse: From the last row of each group to the first.
+    """
+    if first is None:
+        first = values.new_full((groups.count, values.shape[1]), -torch.inf)
+    start = first.double()[:, None]
+
+    def scan(valid: Tensor, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        sums = torch.cat([torch.zeros_like(start), g.double().cumsum(1)], 1)  # double: differences of large sums
+        x = torch.where(valid > 0, x.double() - sums[:, 1:], -torch.inf)
+        m = torch.cat([start, x], 1).cummax(1).values + sums
+        return torch.cat([m[:, 1:], m[:, :-1]], -1), m[:, -1]
+
+    both, last = on_padded(scan, groups, reverse, torch.ones_like(values[:, :1]), values, log_decay)
+    m, before = both.to(values.dtype).chunk(2, -1)
+    return m, torch.where(before.isfinite(), before, m), last.to(values.dtype)
 
 
 def _is_native(rows: Tensor) -> bool:
     return rows.dtype in (torch.float32, torch.float64) and native.is_plain(rows)
 
 
-def _on_padded(
-    function: Callable[..., tuple[Tensor, Tensor]], groups: Groups, reverse: bool, *rows: Any
-) -> tuple[Tensor, Tensor]:
+def on_padded(function: Callable[..., tuple[Tensor, Last]], groups: Groups, reverse: bool, *rows: Any) -> tuple[Tensor, Last]:
     """Call a function of (groups, L, ...); the zeros behind the end of a group must leave its state as it is."""
     if reverse:
         rows = tuple(groups.flipped(value) for value in rows)

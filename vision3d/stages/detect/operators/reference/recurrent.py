@@ -77,5 +77,35 @@ def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor,
     return _stacked(outputs, v[:, :, 0]), state
 
 
+def mlstm(
+    q: Tensor, k: Tensor, v: Tensor, input_gate: Tensor, log_forget: Tensor, state: Tensor, n: Tensor, m: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """mLSTM (Beck et al. 2024) with its stabilizer m.
+
+    m_t = max(log f_t + m_{t-1}, log i_t), f' = exp(log f_t + m_{t-1} - m_t), i' = exp(log i_t - m_t), C_t = f' C_{t-1} +
+    i' k_t^T v_t / sqrt(K), n_t = f' n_{t-1} + i' k_t / sqrt(K), h_t = q_t C_t / max(|q_t n_t|, exp(-m_t)).
+
+    Args:
+        q: (g, L, H, K).
+        k: (g, L, H, K).
+        v: (g, L, H, V).
+        input_gate: (g, L, H), log i.
+        log_forget: (g, L, H), log f.
+        state: C (g, H, K, V).
+        n: (g, H, K).
+        m: (g, H).
+    """
+    outputs = []
+    for t in range(q.shape[1]):
+        now = torch.maximum(log_forget[:, t] + m, input_gate[:, t])
+        fade, write = torch.exp(log_forget[:, t] + m - now)[..., None], torch.exp(input_gate[:, t] - now)[..., None]
+        key, m = k[:, t] * k.shape[-1] ** -0.5 * write, now
+        state = fade[..., None] * state + key[..., None] * v[:, t, :, None]
+        n = fade * n + key
+        length = torch.maximum((q[:, t] * n).sum(-1).abs(), torch.exp(-m))
+        outputs.append((q[:, t, ..., None] * state).sum(-2) / length[..., None])
+    return _stacked(outputs, v), (state, n, m)
+
+
 def _stacked(outputs: list[Tensor], like: Tensor) -> Tensor:
     return torch.stack(outputs, 1) if outputs else like.new_zeros(like.shape)
