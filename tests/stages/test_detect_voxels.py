@@ -403,3 +403,10 @@ def test_maximum_of_values_that_are_not_a_number():
 def test_segments_without_rows_are_refused():
     with pytest.raises(ValueError, match="starts: segment 1 has no rows, want at least one"):
         torch.ops.vision3d.segment_max(torch.rand(3, 2), torch.arange(3), torch.tensor([0, 2, 2, 3]), True)
+
+
+@pytest.mark.skipif(native.module() is None, reason="the native module is not built")
+def test_indices_beyond_the_segments_are_refused():
+    rows = torch.arange(3)
+    with pytest.raises(InputError, match="inverse: got 0 to 7, want 0 to 2"):
+        torch.ops.vision3d.segment_expand(torch.rand(3, 2), rows, torch.arange(4), torch.tensor([0, 1, 7]))

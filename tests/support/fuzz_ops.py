@@ -155,7 +155,7 @@ def _overlap(dtype: torch.dtype) -> None:
 def _convolve(dtype: torch.dtype) -> None:
     from vision3d.stages.detect import voxels as vx
 
-    coords = (torch.rand(2, 5, 4, 3) < 0.5).nonzero()
+    coords = (torch.rand(2, 5, 4, 3) < 0.5).nonzero().contiguous()
     neighbors = vx.voxel_neighbors(coords, (5, 4, 3))
     features, weights = (torch.rand(*shape, dtype=dtype, requires_grad=True) for shape in ((len(coords), 3), (27, 3, 4)))
     _backward(torch.ops.vision3d.submanifold_conv(features, neighbors, weights))

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.core import native
+from vision3d.core.errors import InputError
 from vision3d.core.op_checks import checked
 from vision3d.stages.detect.voxels.reference import sparse as reference
 
@@ -94,7 +95,11 @@ def _segment_sum(values: Tensor, order: Tensor, starts: Tensor, inverse: Tensor)
 @native.custom_op("segment_expand")
 @checked("values: float m c, order: int64 n, starts: int64 p, inverse: int64 n")
 def _segment_expand(values: Tensor, order: Tensor, starts: Tensor, inverse: Tensor) -> Tensor:
-    return values.detach().index_select(0, inverse)
+    try:
+        return values.detach().index_select(0, inverse)
+    except IndexError as error:
+        low, high = inverse.aminmax()
+        raise InputError(f"inverse: got {int(low)} to {int(high)}, want 0 to {len(values) - 1}") from error
 
 
 @native.custom_op("segment_max")
