@@ -50,11 +50,12 @@ def voxels_of(points: Tensor) -> vx.PointVoxels:
 
 
 def convolution(coords: Tensor, c: int = CHANNELS) -> dict[str, Any]:
-    """CPU seconds and GFLOP/s of the kernel, of matrix products of the same pairs (gathered before), and of the reference."""
+    """CPU seconds and GFLOP/s of the kernel, of matrix products of the same pairs (gathered before; per offset, or
+    all with the same weights), and of the reference."""
     neighbors = vx.voxel_neighbors(coords, GRID)
     features, weights, upstream = torch.randn(len(coords), c), torch.randn(27, c, c) / 10, torch.randn(len(coords), c)
     rows = [features[column[column >= 0].long()] for column in neighbors]
-    products = [row.new_empty(len(row), c) for row in rows]
+    products, together = [row.new_empty(len(row), c) for row in rows], torch.cat(rows)
     pairs = sum(map(len, rows))
     flop = 2 * pairs * c * c
 
@@ -76,6 +77,7 @@ def convolution(coords: Tensor, c: int = CHANNELS) -> dict[str, Any]:
         forward = {
             "native": cpu_times(lambda: vx.submanifold_conv(features, neighbors, weights)),
             "matmul": cpu_times(multiply),
+            "one_matmul": cpu_times(lambda: torch.mm(together, weights[0])),
             "reference": cpu_times(lambda: reference.submanifold_conv(features, neighbors, weights)),
         }
     both = {"native": cpu_times(backward(vx.submanifold_conv)), "reference": cpu_times(backward(reference.submanifold_conv))}
@@ -86,6 +88,7 @@ def convolution(coords: Tensor, c: int = CHANNELS) -> dict[str, Any]:
         "gflops": {name: flop / found["median"] / 1e9 for name, found in forward.items()},
         "gflops_forward_backward": {name: 3 * flop / found["median"] / 1e9 for name, found in both.items()},
         "of_matmul": forward["matmul"]["median"] / forward["native"]["median"],
+        "of_one_matmul": forward["one_matmul"]["median"] / forward["native"]["median"],
     }  # fmt: skip
 
 
@@ -156,12 +159,11 @@ def main() -> None:
         results["evaluation_3769_frames_cpu_s"] = cpu_times(lambda: evaluate(labels, detections), repeats=1, warmup=0)["median"]
     for name in ("convolution", "convolution_merged"):
         one = results[name]
-        rates = {who: round(rate) for who, rate in one["gflops"].items()}
-        print(
-            name, one["voxels"], "voxels", one["pairs"], "pairs, GFLOP/s", rates, f"{one['of_matmul']:.2f} of matmul,",
-            f"neighbors {one['neighbors_us_per_voxel']:.3f} us,", "with backward",
-            {who: round(rate) for who, rate in one["gflops_forward_backward"].items()},
-        )  # fmt: skip
+        print(name, one["voxels"], "voxels", one["pairs"], "pairs")
+        print("  GFLOP/s", {who: round(rate) for who, rate in one["gflops"].items()})
+        print("  with backward", {who: round(rate) for who, rate in one["gflops_forward_backward"].items()})
+        print(f"  {one['of_matmul']:.2f} of matmul, {one['of_one_matmul']:.2f} of one for all offsets")
+        print(f"  neighbors {one['neighbors_us_per_voxel']:.3f} us a voxel")
     print({name: round(value, 2) for name, value in (results["voxels_cpu_ms"] | results["boxes_cpu_ms"]).items()})
     print(f"evaluation {results['evaluation_3769_frames_cpu_s']:.1f} s; foreign load {load.share:.2f}")
     write("detect_ops", results, load.share)

@@ -182,8 +182,9 @@ def test_segments(sides):
     def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
         values = given["values"]
         own = Segments(*(part.to(values.device) for part in rows))
-        largest, places = segments._segment_max(values, own.order, own.starts)
-        return segments._segment_expand(segments._segment_sum(values, *own), *own), largest, places
+        largest, places = segments._segment_max(values, own.order, own.starts, True)
+        alone = segments._segment_max(values.detach(), own.order, own.starts, False)[0]
+        return segments._segment_expand(segments._segment_sum(values, *own), *own), largest, places, alone
 
     assert_same(case, {"values": torch.randn(300, 5, dtype=torch.float64)}, sides)
 

@@ -42,6 +42,15 @@ void check_sorted(const sparse::NeighborArgs& args) {
 }  // namespace
 
 void bind_sparse(nb::module_& m) {
+    define(m, "sort_keys", "keys sorted order",
+           [](In<CpuTarget<int64_t>, 1> keys, Out<CpuTarget<int64_t>, 1> sorted, Out<CpuTarget<int64_t>, 1> order) {
+        const int64_t count = int64_t(keys.shape(0));
+        check("sorted", sorted, {count});
+        check("order", order, {count});
+        check_range<CpuTarget<int64_t>>("keys", keys, 0, INT64_MAX);
+        nb::gil_scoped_release release;
+        cpu::sort_keys(keys.data(), count, sorted.data(), order.data());
+    });
     bind_neighbors<CpuTarget<int64_t>, Cpu>(m, check_sorted);
     bind_sparse<CpuTarget<float>, Cpu>(m);
     bind_sparse<CpuTarget<double>, Cpu>(m);

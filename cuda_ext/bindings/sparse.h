@@ -82,7 +82,7 @@ void bind_sparse(nb::module_& m) {
         Loops::segment_sum(W(device, stream), args);
     });
     define(m, "segment_max", "values order starts out places",
-           [](In<W, 2> values, In<W, 1, int64_t> order, In<W, 1, int64_t> starts, Out<W, 2> out, Out<W, 2, int64_t> places, int device,
+           [](In<W, 2> values, In<W, 1, int64_t> order, In<W, 1, int64_t> starts, Out<W, 2> out, MaybeOut<W, 2, int64_t> places, int device,
               uint64_t stream) {
         sparse::SegmentArgs<T> args{};
         fill<W>(args, values, order, starts, out);

@@ -127,24 +127,59 @@ void segment_sum(const sparse::SegmentArgs<T>& args) {
     });
 }
 
+template <bool WITH_PLACES, typename T>
+void largest(const sparse::SegmentArgs<T>& args, int64_t segment) {
+    T* out = args.out + segment * args.channels;
+    int64_t* places = WITH_PLACES ? args.places + segment * args.channels : nullptr;
+    for (int64_t p = args.starts[segment]; p < args.starts[segment + 1]; ++p) {
+        const int64_t place = args.order[p];
+        const T* row = args.values + place * args.channels;
+        if (p == args.starts[segment]) {
+            std::memcpy(out, row, size_t(args.channels) * sizeof(T));
+            if (WITH_PLACES) std::fill(places, places + args.channels, place);
+            continue;
+        }
+        for (int64_t c = 0; c < args.channels; ++c) {
+            const bool is_more = row[c] > out[c] || (row[c] != row[c] && out[c] == out[c]);
+            out[c] = is_more ? row[c] : out[c];
+            if (WITH_PLACES) places[c] = is_more ? place : places[c];
+        }
+    }
+}
+
 template <typename T>
 void segment_max(const sparse::SegmentArgs<T>& args) {
     parallel_for(args.segments, ROWS, [&](int64_t begin, int64_t end) {
-        for (int64_t m = begin; m < end; ++m) {
-            T* out = args.out + m * args.channels;
-            int64_t* places = args.places + m * args.channels;
-            for (int64_t p = args.starts[m]; p < args.starts[m + 1]; ++p) {
-                const int64_t place = args.order[p];
-                const T* row = args.values + place * args.channels;
-                const bool is_first = p == args.starts[m];
-                for (int64_t c = 0; c < args.channels; ++c) {
-                    const bool is_more = is_first || row[c] > out[c] || (row[c] != row[c] && out[c] == out[c]);
-                    out[c] = is_more ? row[c] : out[c];
-                    places[c] = is_more ? place : places[c];
-                }
-            }
-        }
+        for (int64_t m = begin; m < end; ++m) args.places ? largest<true>(args, m) : largest<false>(args, m);
     });
+}
+
+// By digits of 11 bits, the lowest first, as many as the largest key has.
+void sort_keys(const int64_t* keys, int64_t count, int64_t* sorted, int64_t* order) {
+    constexpr int BITS = 11, SIZE = 1 << BITS;
+    int64_t most = 0;
+    for (int64_t n = 0; n < count; ++n) most = std::max(most, keys[n]);
+    int passes = 1;
+    while (most >> (BITS * passes)) ++passes;
+    struct Entry {
+        int64_t key, place;
+    };
+    Scratch<Entry> buffers[2];
+    for (auto& buffer : buffers) buffer.resize(std::max<int64_t>(count, 1));
+    for (int64_t n = 0; n < count; ++n) buffers[0][n] = {keys[n], n};
+    for (int pass = 0; pass < passes; ++pass) {
+        const Entry* from = buffers[pass % 2].data();
+        Entry* to = buffers[1 - pass % 2].data();
+        int64_t places[SIZE + 1] = {0};
+        const auto digit = [&](const Entry& entry) { return (entry.key >> (BITS * pass)) & (SIZE - 1); };
+        for (int64_t n = 0; n < count; ++n) ++places[digit(from[n]) + 1];
+        for (int d = 0; d < SIZE; ++d) places[d + 1] += places[d];
+        for (int64_t n = 0; n < count; ++n) to[places[digit(from[n])]++] = from[n];
+    }
+    for (int64_t n = 0; n < count; ++n) {
+        sorted[n] = buffers[passes % 2][n].key;
+        order[n] = buffers[passes % 2][n].place;
+    }
 }
 
 template void submanifold_conv(const sparse::ConvArgs<float>&);

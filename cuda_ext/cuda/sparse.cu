@@ -35,7 +35,9 @@ __global__ void segment_sum_kernel(sparse::SegmentArgs<T> args) {
 template <typename T>
 __global__ void segment_max_kernel(sparse::SegmentArgs<T> args) {
     const int64_t n = thread_of_grid();
-    if (n < args.segments * args.channels) args.places[n] = sparse::segment_max(args, n / args.channels, n % args.channels, args.out[n]);
+    if (n >= args.segments * args.channels) return;
+    const int64_t place = sparse::segment_max(args, n / args.channels, n % args.channels, args.out[n]);
+    if (args.places) args.places[n] = place;
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ from vision3d.stages.detect.voxels import (
     window_order,
 )
 from vision3d.stages.detect.voxels.generation import candidates
-from vision3d.stages.detect.voxels.segments import Segments
+from vision3d.stages.detect.voxels.segments import Segments, sort_keys
 from vision3d.stages.detect.voxels.voxels import Triple, coords_of, keys_of
 
 LOW, SIZE, GRID = (-3.0, -2.0, -1.0), (0.5, 0.4, 0.25), (13, 11, 7)
@@ -357,6 +357,16 @@ def some_segments(rows: int = 20, seed: int = 0) -> Segments:
     return segments
 
 
+@pytest.mark.parametrize("limit", [1, 3, 2**11, 2**22 + 5, 2**62])
+@pytest.mark.parametrize("count", [0, 1, 3000])
+@pytest.mark.usefixtures("backend")
+def test_sorted_keys(count, limit):
+    keys = torch.randint(0, limit, (count,))
+    ordered, order = sort_keys(keys)
+    want = keys.sort(stable=True)
+    assert torch.equal(ordered, want.values) and torch.equal(order, want.indices)
+
+
 @pytest.mark.usefixtures("backend")
 def test_gradients_of_segments():
     segments = some_segments()
@@ -373,7 +383,8 @@ def test_registered_operations_of_segments():
     coarse = torch.randn(6, 3, dtype=F64, requires_grad=True)
     torch.library.opcheck(torch.ops.vision3d.segment_sum.default, (values, *segments))
     torch.library.opcheck(torch.ops.vision3d.segment_expand.default, (coarse, *segments))
-    torch.library.opcheck(torch.ops.vision3d.segment_max.default, (values, segments.order, segments.starts))
+    torch.library.opcheck(torch.ops.vision3d.segment_max.default, (values, segments.order, segments.starts, True))
+    torch.library.opcheck(torch.ops.vision3d.sort_keys.default, (segments.inverse,))
     sums = torch.ops.vision3d.segment_sum
     assert torch.autograd.gradgradcheck(lambda v: sums(v, *segments) ** 2, values)
 
@@ -383,11 +394,19 @@ def test_maximum_of_values_that_are_not_a_number():
     segments = some_segments()
     values = torch.randn(20, 3)
     values[7, 1] = math.nan
-    got = segment_max(values, segments)
-    assert bool(got[segments.inverse[7], 1].isnan()) and int(got.isnan().sum()) == 1
+    for requires_grad in (False, True):
+        got = segment_max(values.requires_grad_(requires_grad), segments)
+        assert bool(got[segments.inverse[7], 1].isnan()) and int(got.isnan().sum()) == 1
 
 
 @pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 def test_segments_without_rows_are_refused():
     with pytest.raises(ValueError, match="starts: segment 1 has no rows, want at least one"):
-        torch.ops.vision3d.segment_max(torch.rand(3, 2), torch.arange(3), torch.tensor([0, 2, 2, 3]))
+        torch.ops.vision3d.segment_max(torch.rand(3, 2), torch.arange(3), torch.tensor([0, 2, 2, 3]), True)
+
+
+@pytest.mark.skipif(native.module() is None, reason="the native module is not built")
+def test_indices_beyond_the_segments_are_refused():
+    rows = torch.arange(3)
+    with pytest.raises(InputError, match="inverse: got 0 to 7, want 0 to 2"):
+        torch.ops.vision3d.segment_expand(torch.rand(3, 2), rows, torch.arange(4), torch.tensor([0, 1, 7]))

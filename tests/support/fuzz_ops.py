@@ -156,14 +156,16 @@ def _overlap(dtype: torch.dtype) -> None:
 def _convolve(dtype: torch.dtype) -> None:
     from vision3d.stages.detect import voxels as vx
 
-    coords = (torch.rand(2, 5, 4, 3) < 0.5).nonzero()
+    coords = (torch.rand(2, 5, 4, 3) < 0.5).nonzero().contiguous()
     neighbors = vx.voxel_neighbors(coords, (5, 4, 3))
     features, weights = (torch.rand(*shape, dtype=dtype, requires_grad=True) for shape in ((len(coords), 3), (27, 3, 4)))
     _backward(torch.ops.vision3d.submanifold_conv(features, neighbors, weights))
     segments = vx.Segments.of_keys(torch.randint(0, 6, (len(coords),)))[1]
+    torch.ops.vision3d.segment_max(features.detach(), segments.order, segments.starts, False)
+    torch.ops.vision3d.sort_keys(segments.inverse)
     sums = torch.ops.vision3d.segment_sum(features, *segments)
     _backward(torch.ops.vision3d.segment_expand(sums, *segments))
-    _backward(torch.ops.vision3d.segment_max(features, segments.order, segments.starts)[0])
+    _backward(torch.ops.vision3d.segment_max(features, segments.order, segments.starts, True)[0])
 
 
 def _build_kernel(dtype: torch.dtype) -> None:

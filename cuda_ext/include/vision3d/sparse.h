@@ -94,7 +94,7 @@ struct SegmentArgs {
     const int64_t* starts;  // (M + 1)
     int64_t rows, segments, channels;
     T* out;           // (M, channels)
-    int64_t* places;  // (M, channels), row of the first maximum
+    int64_t* places;  // (M, channels), row of the first maximum; or null
 };
 
 template <typename T>

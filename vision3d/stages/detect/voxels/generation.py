@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vision3d.core.errors import InputError
 from vision3d.stages.detect.voxels.merging import Merged, merge
+from vision3d.stages.detect.voxels.segments import sort_keys
 from vision3d.stages.detect.voxels.voxels import Triple, Voxels
 
 OFFSETS = ((0, -1, 1, 0), (0, 1, 1, 0), (0, -1, -1, 0), (0, 1, -1, 0))
@@ -20,7 +21,7 @@ def foreground(voxels: Voxels, fraction: float) -> Int64[Tensor, " k"]:
         raise InputError(f"fraction: got {fraction}, want 0 to 1")
     batch, response = voxels.coords[:, 0], voxels.features.detach().mean(1)
     order = torch.argsort(response, descending=True, stable=True)
-    order = order[torch.argsort(batch[order], stable=True)]
+    order = order[sort_keys(batch[order])[1]]
     counts = voxels.counts
     batch = batch[order]
     rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[batch]

@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from vision3d.core.errors import InputError
+from vision3d.stages.detect.voxels.segments import sort_keys
 from vision3d.stages.detect.voxels.voxels import Triple
 
 Axis = Literal["x", "y"]
@@ -44,4 +44,4 @@ def window_order(
     for at, sizes in ((windows, counts), (inner, window)):
         for k in (first, second, 2):
             key = key * sizes[k] + at[:, k]
-    return torch.argsort(key)
+    return sort_keys(key)[1]

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.core import native
+from vision3d.core.errors import InputError
 from vision3d.core.op_checks import checked
 from vision3d.stages.detect.voxels.reference import sparse as reference
 
@@ -23,8 +24,8 @@ class Segments(NamedTuple):
 
     @staticmethod
     def of_keys(keys: Int64[Tensor, " n"]) -> "tuple[Int64[Tensor, ' m'], Segments]":
-        """The different keys, sorted, and the rows of each."""
-        ordered, order = keys.sort(stable=True)
+        """The different keys, sorted, and the rows of each; keys are not negative."""
+        ordered, order = sort_keys(keys)
         is_first = torch.ones_like(ordered, dtype=torch.bool)
         is_first[1:] = ordered[1:] != ordered[:-1]
         inverse = torch.empty_like(order)
@@ -36,6 +37,15 @@ class Segments(NamedTuple):
     def sizes(self) -> Int64[Tensor, " m"]:
         """Number of rows of each segment."""
         return self.starts.diff()
+
+
+def sort_keys(keys: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """Sorted keys, none negative, and the row of each; equal keys keep their order. On a CPU faster than `sort`."""
+    if keys.device.type == "cpu" and native.is_plain(keys):
+        with torch.no_grad():
+            return native.direct(_sort_keys)(keys)
+    ordered, order = keys.sort(stable=True)
+    return ordered, order
 
 
 def segment_sum(values: Float[Tensor, "n c"], segments: Segments) -> Float[Tensor, "m c"]:
@@ -53,7 +63,8 @@ def segment_mean(values: Float[Tensor, "n c"], segments: Segments) -> Float[Tens
 def segment_max(values: Float[Tensor, "n c"], segments: Segments) -> Float[Tensor, "m c"]:
     """Maximum of the rows of each segment in each channel; the gradient goes to the first of equal rows."""
     if native.is_plain(values):
-        return native.direct(_segment_max, _SEGMENT_MAX)(values, segments.order, segments.starts)[0]
+        with_places = values.requires_grad and torch.is_grad_enabled()
+        return native.direct(_segment_max, _SEGMENT_MAX)(values, segments.order, segments.starts, with_places)[0]
     return reference.segment_max(values, segments.inverse, len(segments.starts) - 1)
 
 
@@ -62,6 +73,14 @@ def expand(values: Float[Tensor, "m c"], segments: Segments) -> Float[Tensor, "n
     if native.is_plain(values):
         return native.direct(_segment_expand, _SEGMENT_EXPAND)(values, *segments)
     return values[segments.inverse]
+
+
+@native.custom_op("sort_keys", device_types="cpu")
+@checked("keys: int64 n")
+def _sort_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
+    ordered, order = torch.empty_like(keys), torch.empty_like(keys)
+    native.require().sort_keys(keys.contiguous(), ordered, order)
+    return ordered, order
 
 
 @native.custom_op("segment_sum")
@@ -76,15 +95,19 @@ def _segment_sum(values: Tensor, order: Tensor, starts: Tensor, inverse: Tensor)
 @native.custom_op("segment_expand")
 @checked("values: float m c, order: int64 n, starts: int64 p, inverse: int64 n")
 def _segment_expand(values: Tensor, order: Tensor, starts: Tensor, inverse: Tensor) -> Tensor:
-    return values.detach().index_select(0, inverse)
+    try:
+        return values.detach().index_select(0, inverse)
+    except IndexError as error:
+        low, high = inverse.aminmax()
+        raise InputError(f"inverse: got {int(low)} to {int(high)}, want 0 to {len(values) - 1}") from error
 
 
 @native.custom_op("segment_max")
 @checked("values: float n c, order: int64 n, starts: int64 m")
-def _segment_max(values: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-    out, places = _fake_max(values, order, starts)
+def _segment_max(values: Tensor, order: Tensor, starts: Tensor, with_places: bool) -> tuple[Tensor, Tensor]:
+    out, places = _fake_max(values, order, starts, with_places)
     given = values.detach().contiguous(), order.contiguous(), starts.contiguous()
-    native.require().segment_max(*given, out, places, **native.where(values))
+    native.require().segment_max(*given, out, places if with_places else None, **native.where(values))
     return out, places
 
 
@@ -98,9 +121,9 @@ def _fake_sum(values: Tensor, order: Tensor, starts: Tensor, inverse: Tensor) ->
     return values.new_empty((starts.shape[0] - 1, values.shape[1]))
 
 
-def _fake_max(values: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+def _fake_max(values: Tensor, order: Tensor, starts: Tensor, with_places: bool) -> tuple[Tensor, Tensor]:
     out = values.new_empty((starts.shape[0] - 1, values.shape[1]))
-    return out, out.new_empty(out.shape, dtype=torch.int64)
+    return out, out.new_empty(out.shape if with_places else (0, 0), dtype=torch.int64)
 
 
 def _keep_segments(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -121,9 +144,10 @@ def _backward_expand(ctx: Any, v: Tensor | None, vjp: Any = _segment_sum) -> tup
 
 
 def _backward_max(ctx: Any, v: Tensor | None, _: Tensor | None, vjp: Any = _segment_max_vjp) -> tuple[Tensor | None, ...]:
-    return (None if v is None else vjp(v, *ctx.saved_tensors, ctx.rows), None, None)
+    return (None if v is None else vjp(v, *ctx.saved_tensors, ctx.rows), None, None, None)
 
 
+_sort_keys.register_fake(lambda keys: (torch.empty_like(keys), torch.empty_like(keys)))
 _segment_sum.register_fake(_fake_sum)
 _segment_expand.register_fake(lambda values, order, starts, inverse: values.new_empty((inverse.shape[0], values.shape[1])))
 _segment_max.register_fake(_fake_max)

@@ -62,17 +62,18 @@ def voxelize(
     if min(voxel_size) <= 0:
         raise InputError(f"voxel_size: got {tuple(voxel_size)}, want positive sizes")
     xyz = points[:, :3].detach().double()
-    is_bad = ~torch.isfinite(xyz).all(1) | (batch < 0) | (batch >= batch_size)
-    if bool(is_bad.any()):
-        bad = int(is_bad.nonzero()[0])
+    if not bool(torch.isfinite(xyz).all() & (batch >= 0).all() & (batch < batch_size).all()):
+        bad = int((~torch.isfinite(xyz).all(1) | (batch < 0) | (batch >= batch_size)).nonzero()[0])
         raise InputError(
             f"points: point {bad} is {xyz[bad].tolist()} in sample {int(batch[bad])}, want finite coordinates and samples 0 to "
             f"{batch_size - 1}"
         )
     # In float64: a float32 quotient moves points at the border of a cell to the next one.
-    cells = ((xyz - xyz.new_tensor(low)) / xyz.new_tensor(voxel_size)).floor()
-    kept = ((cells >= 0) & (cells < cells.new_tensor(grid))).all(1).nonzero()[:, 0]
-    keys, segments = Segments.of_keys(keys_of(torch.cat([batch[kept, None], cells[kept].long()], 1), grid))
+    columns = ((xyz - xyz.new_tensor(low)) / xyz.new_tensor(voxel_size)).floor().T.contiguous()
+    x, y, z = ((column >= 0) & (column < cells) for column, cells in zip(columns, grid))
+    kept = (x & y & z).nonzero()[:, 0]
+    coords = torch.stack([batch[kept], *(column[kept].long() for column in columns)], 1)
+    keys, segments = Segments.of_keys(keys_of(coords, grid))
     return PointVoxels(coords_of(keys, grid), kept, segments, low, voxel_size, grid)
 
 
