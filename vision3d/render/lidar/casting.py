@@ -5,6 +5,7 @@ A frame therefore costs only rays, however many triangles its objects have, and 
 need, are a by-product. Only the block of rays that the bounding box of an instance can meet is cast.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,25 @@ class Instance:
     is_counted: bool = True
     """Whether `Hits.alone` is wanted; without it, rays that hit something nearer are not cast."""
 
+    @functools.cached_property
+    def inverse(self) -> np.ndarray:
+        """Sensor to shape, (4, 4)."""
+        matrix = np.asarray(self.matrix, np.float64)
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
+            raise InputError("Instance: the matrix is singular or not finite, want an invertible (4, 4) matrix")
+        return np.linalg.inv(matrix)
+
+    @functools.cached_property
+    def corners(self) -> np.ndarray:
+        """Corners of its bounding box in the frame of the sensor, (8, 3)."""
+        return self.shape.corners @ self.matrix[:3, :3].T + self.matrix[:3, 3]
+
+    @property
+    def nearest(self) -> float:
+        """A lower bound of its distance from the origin [m]."""
+        inside = np.clip(self.inverse[:3, 3], self.shape.corners[0], self.shape.corners[-1]) - self.inverse[:3, 3]
+        return float(np.linalg.norm(inside)) / max(float(np.linalg.norm(self.inverse[:3, :3], 2)), 1e-12) - 1e-3
+
 
 @dataclass(frozen=True, eq=False)
 class Hits:
@@ -111,34 +131,32 @@ def cast(instances: Sequence[Instance], rays: np.ndarray, origins: np.ndarray, *
         InputError: The matrix of an instance is singular or not finite.
     """
     shape, count = rays.shape[:2], rays.shape[0] * rays.shape[1]
-    distance = np.full(count, np.inf, np.float32)
+    distance = np.full(shape, np.inf, np.float32)
     instance, material = np.full(count, _NO_HIT, np.int32), np.zeros(count, np.uint8)
     cosine, alone = np.zeros(count, np.float32), np.zeros(len(instances), np.int64)
     grid = _Grid(rays, origins)
-    starts = np.zeros((count, 3), np.float32)
-    starts[:, 2] = np.repeat(origins, shape[1])
+    flat, heights, nearest = rays.reshape(-1, 3), np.repeat(origins, shape[1]), distance.reshape(-1)
     margin = float(np.abs(origins).max())
-    for k, placed in enumerate(instances):
-        inverse = _inverse(placed)
-        near = _nearest(placed, inverse) - margin
+    bounds = [placed.nearest - margin for placed in instances]
+    for k in np.argsort(bounds, kind="stable").tolist():  # near ones hide rays from those behind
+        placed = instances[k]
         for rows, columns in grid.blocks(placed):
-            block = np.ascontiguousarray(rays[rows, columns]).reshape(-1, 3)
-            index = (np.arange(rows.start, rows.stop)[:, None] * shape[1] + np.arange(columns.start, columns.stop)).reshape(-1)
-            if not placed.is_counted:
-                may_hit = distance[index] > near
-                block, index = block[may_hit], index[may_hit]
-            found = _hits(placed.shape, starts[index], block, inverse, max_range)
+            is_wanted = distance[rows, columns] > (-1.0 if placed.is_counted else bounds[k])
+            row, column = np.nonzero(is_wanted)
+            index = (row + rows.start) * shape[1] + (column + columns.start)
+            found = _hits(placed.shape, heights[index], flat[index], placed.inverse, max_range)
             if found is None:
                 continue
             which, far, face, along = found
             alone[k] += len(which)
             at = index[which]
-            is_nearer = far < distance[at]
+            is_nearer = far < nearest[at]
             if not is_nearer.all():
                 at, far, face, along = at[is_nearer], far[is_nearer], face[is_nearer], along[is_nearer]
-            distance[at], instance[at] = far, k
+            nearest[at], instance[at] = far, k
             material[at], cosine[at] = placed.shape.materials[face], along
-    return Hits(*(values.reshape(shape) for values in (distance, instance, material, cosine)), alone)
+    grids = [values.reshape(shape) for values in (instance, material, cosine)]
+    return Hits(distance, grids[0], grids[1], grids[2], alone)
 
 
 def cast_on(
@@ -157,7 +175,7 @@ def cast_on(
     distance = np.full(count, np.inf, np.float32)
     instance, material = np.full(count, _NO_HIT, np.int32), np.zeros(count, np.uint8)
     cosine, alone = np.zeros(count, np.float32), np.zeros(len(instances), np.int64)
-    corners = np.stack([placed.shape.corners @ placed.matrix[:3, :3].T + placed.matrix[:3, 3] for placed in instances])
+    corners = np.stack([placed.corners for placed in instances])
     centers = corners.mean(1)
     radii = np.sqrt(((corners - centers[:, None]) ** 2).sum(-1).max(1)) + 1e-3
     along = rays @ centers.T.astype(np.float32) - (rays[:, 2] * origins)[:, None]
@@ -165,9 +183,7 @@ def cast_on(
     may_hit = (away - along**2 <= radii**2) & (along + radii > start[:, None])
     for k in np.nonzero(may_hit.any(0))[0].tolist():
         near = np.nonzero(may_hit[:, k])[0]
-        begin = rays[near] * start[near, None]
-        begin[:, 2] += origins[near]
-        found = _hits(instances[k].shape, begin, rays[near], _inverse(instances[k]), max_range)
+        found = _hits(instances[k].shape, origins[near], rays[near], instances[k].inverse, max_range, start[near])
         if found is None:
             continue
         which, far, face, normal = found
@@ -197,7 +213,7 @@ class _Grid:
         self.step = turn / max(self.steps - 1, 1) if turn > 0 else 2 * math.pi
 
     def blocks(self, placed: Instance) -> list[tuple[slice, slice]]:
-        corners = placed.shape.corners @ placed.matrix[:3, :3].T + placed.matrix[:3, 3]
+        corners = placed.corners
         center = corners[:, :2].mean(0)
         radius = float(np.sqrt(((corners[:, :2] - center) ** 2).sum(1).max())) + 1e-3
         away = float(np.hypot(*center))
@@ -239,35 +255,28 @@ def _joined(pieces: list[tuple[slice, slice]]) -> list[tuple[slice, slice]]:
     return merged
 
 
-def _inverse(placed: Instance) -> np.ndarray:
-    matrix = np.asarray(placed.matrix, np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
-        raise InputError("Instance: the matrix is singular or not finite, want an invertible (4, 4) matrix")
-    return np.linalg.inv(matrix)
-
-
-def _nearest(placed: Instance, inverse: np.ndarray) -> float:
-    """A lower bound of the distance from the origin to an instance [m]."""
-    corners = placed.shape.corners
-    inside = np.clip(inverse[:3, 3], corners[0], corners[-1]) - inverse[:3, 3]
-    return float(np.linalg.norm(inside)) / max(float(np.linalg.norm(inverse[:3, :3], 2)), 1e-12) - 1e-3
-
-
 def _hits(
-    shape: Shape, origins: np.ndarray, rays: np.ndarray, inverse: np.ndarray, max_range: float
+    shape: Shape,
+    heights: np.ndarray,
+    rays: np.ndarray,
+    inverse: np.ndarray,
+    max_range: float,
+    begin: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Indices of the rays that hit, and their distances, faces and absolute cosines; None if none hits."""
+    """Indices of the rays that hit, and their distances (from `begin`), faces and absolute cosines; None if none hits."""
     turned = inverse[:3, :3].astype(np.float32)
     local = rays @ turned.T
-    starts = origins @ turned.T + inverse[:3, 3].astype(np.float32)
-    starts = np.ascontiguousarray(np.broadcast_to(starts, local.shape))
+    starts = heights[:, None] * turned[:, 2] + inverse[:3, 3].astype(np.float32)
+    if begin is not None:
+        starts += begin[:, None] * local
     found = shape.embree().run(starts, local, output=True)
-    which = np.nonzero((found["primID"] >= 0) & (found["tfar"] <= max_range))[0]
+    which = np.flatnonzero((found["primID"] >= 0) & (found["tfar"] <= max_range))
     if not len(which):
         return None
     normals = found["Ng"][which]
-    along = np.abs((normals * local[which]).sum(1))
-    length = np.sqrt(((normals @ turned) ** 2).sum(1))  # length of the normal outside, A^-T n
+    along = np.abs(np.einsum("ij,ij->i", normals, local[which]))
+    outside = normals @ turned  # A^-T n
+    length = np.sqrt(np.einsum("ij,ij->i", outside, outside))
     return which, found["tfar"][which], found["primID"][which], along / np.maximum(length, 1e-20)
 
 

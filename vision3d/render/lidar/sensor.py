@@ -104,10 +104,10 @@ class Sensor:
         up = np.radians(np.asarray(self.elevations) + elevation_error)
         around = np.arange(self.num_steps) * (2 * math.pi / self.num_steps) - math.pi
         start = np.broadcast_to(np.asarray(phase, float), self.num_beams)
-        flat = np.exp(1j * start) * np.cos(up)
-        steps = np.exp(1j * around)
+        forward, left = np.cos(up) * np.cos(start), np.cos(up) * np.sin(start)
+        cosine, sine = np.cos(around), np.sin(around)
         rays = np.empty((self.num_beams, self.num_steps, 3), np.float32)
-        rays[..., 0] = np.outer(flat.real, steps.real) - np.outer(flat.imag, steps.imag)
-        rays[..., 1] = np.outer(flat.imag, steps.real) + np.outer(flat.real, steps.imag)
+        rays[..., 0] = np.outer(forward, cosine) - np.outer(left, sine)
+        rays[..., 1] = np.outer(left, cosine) + np.outer(forward, sine)
         rays[..., 2] = np.sin(up)[:, None]
         return rays

@@ -64,8 +64,7 @@ class Frame:
 def frame(seed: int, config: FrameConfig | None = None, index: int = 0) -> Frame:
     """Generate a frame; the same seed, index and configuration always give the same frame.
 
-    Shapes are made once per process, so the first frames take longer. Start worker processes before the first call in their
-    parent (or with the start method `spawn`): Embree's threads do not survive a fork.
+    Shapes are made once per process, so the first frames take longer.
 
     Args:
         seed: Of a sequence of frames, at least 0.
