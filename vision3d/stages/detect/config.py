@@ -133,6 +133,8 @@ class AugmentConfig:
     """Mirror left and right."""
     scale: tuple[float, float] = (0.95, 1.05)
     """Range of the scale of the sweep."""
+    object_scale: tuple[float, float] = (0.82, 1.1)
+    """Range of the scale of each object, on its place on the ground."""
     height: float = 0.15
     """Shift the ground by up to this up or down [m]."""
     tilt_deg: float = 0.5
