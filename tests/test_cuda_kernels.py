@@ -9,13 +9,17 @@ from torch import Tensor
 
 from tests.support import emulator, physics
 from tests.support.physics import material, particles, solid, world
+from tests.support.scans import attention_inputs, delta_inputs, ragged, selective_inputs
 from tests.support.sides import Side, assert_same
 from vision3d.core import native
 from vision3d.core.errors import NumericalError
-from vision3d.geometry import quaternion, rotation, skinning
+from vision3d.geometry import quaternion, rotated_boxes, rotation, skinning
 from vision3d.geometry.row_ops import RowOp
 from vision3d.optim import adam, ssim
 from vision3d.optim.densification import noise
+from vision3d.stages.detect.operators import scans
+from vision3d.stages.detect.operators.groups import Groups
+from vision3d.stages.detect.voxels import Segments, convolution, segments
 from vision3d.stages.equivariant.kernel_nets import KernelNet
 from vision3d.stages.equivariant.kernels import build_kernel
 from vision3d.stages.simulate.engines.native import NativeEngine
@@ -126,6 +130,82 @@ def test_skinning(sides, mode):
 
     def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
         return (skinning._skin(given["vertices"], given["weights"], indices.to(given["rows"].device), given["rows"], mode),)
+
+    assert_same(case, inputs, sides)
+
+
+def some_boxes(count: int) -> Tensor:
+    return torch.rand(count, 7, dtype=torch.float64) * torch.tensor([9.0, 9, 1, 3, 3, 3, 6])
+
+
+@pytest.mark.parametrize("is_paired", [False, True])
+def test_overlap_of_boxes(sides, is_paired):
+    inputs = {"first": some_boxes(40), "second": some_boxes(40 if is_paired else 31)}
+
+    def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (rotated_boxes._box_iou(given["first"], given["second"], True, is_paired),)
+
+    assert_same(case, inputs, sides)
+
+
+@pytest.mark.parametrize("max_kept", [7, 150])
+def test_suppression_of_boxes(sides, max_kept):
+    inputs = [some_boxes(150), torch.arange(150) % 3]  # three words of 64 boxes
+
+    def case(boxes: Tensor, groups: Tensor) -> tuple[Tensor, ...]:
+        return (rotated_boxes._box_nms(boxes, groups, 0.1, False, max_kept),)
+
+    ((got,), (want,)) = on_both(case, inputs, sides)
+    assert torch.equal(got, want) and 7 <= int(want.sum()) < 100
+
+
+@pytest.mark.parametrize("size", [(3, 3, 3), (3, 3, 1)])
+def test_submanifold_convolution(sides, size):
+    coords, count = (torch.rand(2, 7, 5, 4) < 0.4).nonzero(), size[0] * size[1] * size[2]
+    ((got,), (want,)) = on_both(lambda c: (convolution._voxel_neighbors(c, [7, 5, 4], list(size)),), [coords], sides)
+    assert torch.equal(got, want) and bool((want >= 0).any())
+    inputs = {
+        "features": torch.randn(len(coords), 5, dtype=torch.float64),
+        "weights": torch.randn(count, 5, 6, dtype=torch.float64),
+    }
+
+    def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        neighbors = want.to(given["features"].device)
+        return (convolution._submanifold_conv(given["features"], neighbors, given["weights"]),)
+
+    assert_same(case, inputs, sides)
+
+
+def test_segments(sides):
+    rows = Segments.of_keys(torch.randint(0, 40, (300,)))[1]
+
+    def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        values = given["values"]
+        own = Segments(*(part.to(values.device) for part in rows))
+        largest, places = segments._segment_max(values, own.order, own.starts, True)
+        alone = segments._segment_max(values.detach(), own.order, own.starts, False)[0]
+        return segments._segment_expand(segments._segment_sum(values, *own), *own), largest, places, alone
+
+    assert_same(case, {"values": torch.randn(300, 5, dtype=torch.float64)}, sides)
+
+
+@pytest.mark.parametrize("options", [{}, {"reverse": True}], ids=["forward", "reverse"])
+@pytest.mark.parametrize("name", ["selective_scan", "decayed_attention", "decay of a head", "exclusive", "delta_rule"])
+def test_scans(sides, name, options):
+    groups = ragged((20, 0, 1, 37))
+    if name == "selective_scan":
+        rows, shape = selective_inputs(groups.rows, 20, 3), (20, 3)
+    elif name == "delta_rule":
+        rows, shape = delta_inputs(groups.rows, steps=2), (2, 5, 7)
+    else:
+        rows, shape = attention_inputs(groups.rows, per_head=name == "decay of a head"), (2, 5, 7)
+        options = {**options, "exclusive": name == "exclusive"}
+        name = "decayed_attention"
+    inputs = {str(index): value for index, value in enumerate((*rows, torch.randn(4, *shape, dtype=torch.float64)))}
+
+    def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        *rows, state = given.values()
+        return getattr(scans, name)(*rows, Groups(groups.starts.to(state.device)), state=state, **options)
 
     assert_same(case, inputs, sides)
 

@@ -160,6 +160,11 @@ def test_alpha_max_at_which_opaque_gaussians_would_vanish(backend):
         ("adam_step", {"grad": torch.zeros(11, 3)}, r"grad: got shape \(11, 3\), want \(\*s,\) with s = \(12, 3\)"),
         ("skin", {"indices": torch.full((9, 2), 4)}, "indices: got 4 at place 0, want 0 to 3"),
         ("group_kernel", {"c_out": 3}, "c_out, c_in: got 3, 3, want 6 as their product"),
+        ("selective_scan", {"starts": torch.tensor([0, 5, 5, 22])}, "starts: got 0 to 22, want 0 to 23, the number of rows"),
+        ("selective_scan", {"starts": torch.tensor([0, 9, 5, 23])}, "starts: got 5 after 9, want places that do not go back"),
+        ("decayed_attention", {"starts": torch.tensor([0, 23])}, r"starts: got shape \(2,\), want \(4,\), one more than first"),
+        ("decayed_attention", {"log_decay": torch.zeros(23, 2, 3)}, r"log_decay: got shape .*, want 1 or 5 numbers for a head"),
+        ("delta_rule", {"beta": torch.zeros(23, 1, 2)}, r"beta: got shape \(23, 1, 2\), want .* n = 2"),
     ],
 )  # fmt: skip
 def test_errors_name_the_argument(usual, name, changes, text):

@@ -35,10 +35,12 @@ _PUBLIC = {
     "render_scene": "vision3d.render",
     "mesh": "vision3d.stages.mesh:mesh_scene",
     "AnimateConfig": "vision3d.stages.animate",
+    "DetectConfig": "vision3d.stages.detect",
     "FitConfig": "vision3d.stages.fit",
     "MeshConfig": "vision3d.stages.mesh",
     "SimulateConfig": "vision3d.stages.simulate",
     "animate": "vision3d.stages.animate",
+    "detect": "vision3d.stages.detect",
     "simulate": "vision3d.stages.simulate",
     "simulate_frames": "vision3d.stages.simulate",
     "play_skin": "vision3d.stages.animate",
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
         load,
     )
     from vision3d.stages.animate import AnimateConfig, animate, play_skin
+    from vision3d.stages.detect import DetectConfig, detect
     from vision3d.stages.fit import FitConfig, evaluate, fit
     from vision3d.stages.mesh import MeshConfig, mesh_scene as mesh
     from vision3d.stages.simulate import SimulateConfig, simulate, simulate_frames

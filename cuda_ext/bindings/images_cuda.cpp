@@ -13,9 +13,12 @@ namespace nb = nanobind;
 using namespace vision3d;
 using namespace vision3d::arrays;
 
+void bind_boxes_cuda(nb::module_& m);
 void bind_meshes_cuda(nb::module_& m);
 void bind_mpm_cuda(nb::module_& m);
+void bind_scans_cuda(nb::module_& m);
 void bind_skin_cuda(nb::module_& m);
+void bind_sparse_cuda(nb::module_& m);
 void bind_splats_cuda(nb::module_& m);
 
 namespace {
@@ -75,8 +78,11 @@ void bind_cuda(nb::module_& m) {
     });
     bind<float>(m);
     bind<double>(m);
+    bind_boxes_cuda(m);
     bind_splats_cuda(m);
     bind_meshes_cuda(m);
     bind_mpm_cuda(m);
+    bind_scans_cuda(m);
     bind_skin_cuda(m);
+    bind_sparse_cuda(m);
 }

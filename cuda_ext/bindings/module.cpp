@@ -9,12 +9,15 @@
 #include "cpu/parallel.h"
 
 namespace nb = nanobind;
+void bind_boxes(nb::module_& m);
 void bind_groups(nb::module_& m);
 void bind_images(nb::module_& m);
 void bind_meshes(nb::module_& m);
 void bind_mpm(nb::module_& m);
 void bind_rows(nb::module_& m);
+void bind_scans(nb::module_& m);
 void bind_skin(nb::module_& m);
+void bind_sparse(nb::module_& m);
 void bind_splats(nb::module_& m);
 #ifdef VISION3D_CUDA
 void bind_cuda(nb::module_& m);
@@ -39,13 +42,16 @@ NB_MODULE(_native, m) {
     m.def("isa", [] { return std::string(vision3d::kernels().name); });
     m.def("available_isas", &vision3d::available_isas);
     m.def("set_isa", &vision3d::set_isa);
+    bind_boxes(m);
     bind_groups(m);
     bind_images(m);
     bind_splats(m);
     bind_rows(m);
     bind_meshes(m);  // after the splats, which create the submodule of the kernel bodies
     bind_mpm(m);
+    bind_scans(m);
     bind_skin(m);
+    bind_sparse(m);
 #ifdef VISION3D_CUDA
     bind_cuda(m);
 #endif

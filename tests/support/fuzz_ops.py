@@ -76,6 +76,9 @@ def usual_calls() -> dict[str, list[tuple[Any, ...]]]:
             _compare_images(dtype)
             _move(dtype)
             _build_kernel(dtype)
+            _overlap(dtype)
+            _convolve(dtype)
+            _scan(dtype)
     return record.calls
 
 
@@ -141,6 +144,30 @@ def _move(dtype: torch.dtype) -> None:
         _backward(torch.ops.vision3d.skin(vertices, weights, torch.randint(0, 4, (9, 2)), rows, mode))
 
 
+def _overlap(dtype: torch.dtype) -> None:
+    from vision3d.geometry import rotated_boxes  # noqa: F401  registers
+
+    first, second = (torch.rand(count, 7, dtype=dtype, requires_grad=True) for count in (5, 4))
+    _backward(torch.ops.vision3d.box_iou(first, second, True, False))
+    _backward(torch.ops.vision3d.box_iou(first, first, False, True))
+    torch.ops.vision3d.box_nms(first.detach(), torch.arange(5) % 2, 0.1, False, 5)
+
+
+def _convolve(dtype: torch.dtype) -> None:
+    from vision3d.stages.detect import voxels as vx
+
+    coords = (torch.rand(2, 5, 4, 3) < 0.5).nonzero().contiguous()
+    neighbors = vx.voxel_neighbors(coords, (5, 4, 3))
+    features, weights = (torch.rand(*shape, dtype=dtype, requires_grad=True) for shape in ((len(coords), 3), (27, 3, 4)))
+    _backward(torch.ops.vision3d.submanifold_conv(features, neighbors, weights))
+    segments = vx.Segments.of_keys(torch.randint(0, 6, (len(coords),)))[1]
+    torch.ops.vision3d.segment_max(features.detach(), segments.order, segments.starts, False)
+    torch.ops.vision3d.sort_keys(segments.inverse)
+    sums = torch.ops.vision3d.segment_sum(features, *segments)
+    _backward(torch.ops.vision3d.segment_expand(sums, *segments))
+    _backward(torch.ops.vision3d.segment_max(features, segments.order, segments.starts, True)[0])
+
+
 def _build_kernel(dtype: torch.dtype) -> None:
     from vision3d.stages.equivariant.kernels import build_kernel
 
@@ -150,6 +177,21 @@ def _build_kernel(dtype: torch.dtype) -> None:
         shapes = (8, 4 + sym), (8,), (8, 8), (8,), (8, 8), (8,), (6, 8), (6,)
         parameters = [torch.rand(shape, dtype=dtype, requires_grad=True) for shape in shapes]
         _backward(build_kernel(group, "siren", "smooth", inverses, elements, *factors, parameters, (2, 3), 3, 1.3))
+
+
+def _scan(dtype: torch.dtype) -> None:
+    from tests.support.scans import attention_inputs, delta_inputs, ragged, selective_inputs
+    from vision3d.stages.detect.operators import scans
+
+    groups = ragged((5, 0, 18))
+    for reverse in (False, True):
+        for scan, rows in (
+            (scans.selective_scan, selective_inputs(23, dtype=dtype)),
+            (scans.decayed_attention, attention_inputs(23, dtype=dtype)),
+            (scans.decayed_attention, attention_inputs(23, dtype=dtype, per_head=True)),
+            (scans.delta_rule, delta_inputs(23, dtype=dtype, steps=2)),
+        ):
+            _backward(*scan(*(value.requires_grad_() for value in rows), groups, reverse=reverse))
 
 
 class _Module:

@@ -33,6 +33,7 @@ OPTIONAL = {  # package: (extra, what it is for)
     "taichi": ("physics", "a fast physics engine"),
     "warp-lang": ("warp", "cloth and soft bodies of points"),
     "usd-core": ("usd", "animated meshes as USD"),
+    "pypcd4": ("lidar", "sweeps as .pcd"),
     "embreex": ("lidar", "scans of meshes by a LiDAR, synthetic frames"),
     "diffusers": ("guidance", "guidance of animate by your own networks"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),

@@ -15,6 +15,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "view": ("vision3d.cli.view", "view scenes, meshes, points, sequences and runs in a window or a browser"),
     "simulate": ("vision3d.cli.simulate", "simulate a scene, or parts of it, by physics: jelly, sand, water and more"),
     "animate": ("vision3d.cli.animate", "animate objects by skinning: static, fit, rig, eval"),
-    "detect": ("vision3d.cli.detect", "boxes around objects in LiDAR sweeps: synth"),
+    "detect": ("vision3d.cli.detect", "find objects in LiDAR sweeps: run, eval, train, check, synth"),
     "mesh": ("vision3d.cli.mesh", "extract a textured triangle mesh from a scene"),
 }

@@ -28,6 +28,7 @@ from vision3d.geometry import (
     registration as registration,
     representations as representations,
     rigid_joints as rigid_joints,
+    rotated_boxes as rotated_boxes,
     rotation as rotation,
     se3 as se3,
     shapes as shapes,
@@ -274,6 +275,11 @@ from vision3d.geometry.rigid_joints import (
     RigidJoints as RigidJoints,
     fit_rigid_joints as fit_rigid_joints,
 )
+from vision3d.geometry.rotated_boxes import (
+    box_iou as box_iou,
+    box_nms as box_nms,
+    paired_box_iou as paired_box_iou,
+)
 from vision3d.geometry.rotation import (
     Layout6d as Layout6d,
     from_6d as rotation_6d_to_rotmat,
@@ -360,6 +366,8 @@ __all__ = [
     "axis_angle4_to_quat",
     "boundary_edges",
     "box",
+    "box_iou",
+    "box_nms",
     "camera_centers",
     "camera_rays",
     "cameras",
@@ -464,6 +472,7 @@ __all__ = [
     "opengl_to_opencv",
     "orbit",
     "orthonormalize",
+    "paired_box_iou",
     "pairs_to_angles",
     "paths",
     "pixel_grid",
@@ -509,6 +518,7 @@ __all__ = [
     "rigid_joints",
     "rodrigues_rc_to_quat",
     "rotate_sh",
+    "rotated_boxes",
     "rotation",
     "rotation_6d_to_rotmat",
     "rotmat_geodesic_distance",

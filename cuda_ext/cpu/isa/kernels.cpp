@@ -7,6 +7,7 @@
 #include "cpu/isa/rows.inc.h"
 #include "cpu/isa/simd.h"
 #include "cpu/isa/skin.inc.h"
+#include "cpu/isa/sparse.inc.h"
 #include "cpu/isa/blend_2dgs.inc.h"
 
 #define V3D_STRING_(x) #x
@@ -14,8 +15,9 @@
 
 namespace vision3d::V3D_ISA {
 
-const MeshKernels& mesh_table();  // meshes.cpp
-const mpm::Loops& mpm_table();    // mpm.cpp
+const MeshKernels& mesh_table();   // meshes.cpp
+const mpm::Loops& mpm_table();     // mpm.cpp
+const scans::Loops& scan_table();  // scans.cpp
 
 const Kernels& table() {
     static const Kernels kernels = [] {
@@ -37,11 +39,14 @@ const Kernels& table() {
         k.group_kernel = group_kernel<float>;
         k.group_kernel64 = group_kernel<double>;
         rows::for_each([&](int index, auto op) { k.rows[index] = {rows_forward<decltype(op)>, rows_vjp<decltype(op)>}; });
+        k.sparse = {submanifold_conv<float>, submanifold_conv_weights<float>};
+        k.sparse64 = {submanifold_conv<double>, submanifold_conv_weights<double>};
         k.skin_vertices = skin_vertices;
         k.skin_vertices_vjp = skin_vertices_vjp;
         k.finite_range = finite_range;
         k.meshes = mesh_table();
         k.mpm = mpm_table();
+        k.scans = scan_table();
         return k;
     }();
     return kernels;

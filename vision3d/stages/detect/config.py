@@ -1,0 +1,299 @@
+"""Options of detection: the grid and network, training, evaluation, and the application to sweeps."""
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.ranges import check_counts, check_not_negative, check_positive
+
+RESUMABLE = ("checkpoint_every", "keep", "evaluate_every", "workers")
+"""Keys of a training that may change when it is resumed."""
+GROWS = ("steps",)
+"""Keys of a training that may be larger when it is resumed."""
+
+GROUND = -1.73
+"""Height of the ground in the frame of the network [m]: sweeps are shifted to the sensor height of KITTI's car."""
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """The region that the network sees, in the frame of the sensor (x forward, y left, z up), and its voxels."""
+
+    low: tuple[float, float, float] = (0.0, -25.6, -3.0)
+    """Lower corner [m]."""
+    high: tuple[float, float, float] = (51.2, 25.6, 1.0)
+    """Upper corner [m]."""
+    voxel: tuple[float, float, float] = (0.32, 0.32, 0.25)
+    """Size of a voxel [m]; a pillar has the whole height."""
+
+    def __post_init__(self) -> None:
+        for axis, low, high, voxel in zip("xyz", self.low, self.high, self.voxel):
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ConfigError("grid", f"{axis}: got {low} to {high}, want an ascending pair of finite numbers")
+            if not 0 < voxel <= high - low:
+                raise ConfigError("grid.voxel", f"{axis}: got {voxel}, want more than 0 and at most {high - low:g}")
+        if math.prod(self.shape[:2]) > 2**24:
+            raise ConfigError("grid.voxel", f"gives {self.shape[0]} x {self.shape[1]} cells, want at most 2^24")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of cells along x, y, z."""
+        counts = [round((high - low) / voxel) for low, high, voxel in zip(self.low, self.high, self.voxel)]
+        return counts[0], counts[1], counts[2]
+
+
+@dataclass(frozen=True)
+class BevConfig:
+    """Convolutions on the bird's-eye image; the outputs of all levels are upsampled to the first and concatenated."""
+
+    channels: tuple[int, ...] = (48, 96, 128)
+    """Features of each level; each has half the resolution of the one before."""
+    layers: tuple[int, ...] = (2, 3, 3)
+    """3x3 convolutions of each level."""
+    up_channels: int = 48
+    """Features of each level after upsampling."""
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(self.layers) or not self.channels:
+            raise ConfigError(
+                "bev", f"got {len(self.channels)} channels and {len(self.layers)} layers, want one of each a level"
+            )
+        if min(*self.channels, *self.layers, self.up_channels) < 1:
+            raise ConfigError("bev", "want at least one channel and layer per level")
+
+
+@dataclass(frozen=True)
+class LionConfig:
+    """Blocks of sequence operators on voxels (method lion)."""
+
+    operator: str = "mamba"
+    """Sequence operator: mamba, rwkv6, retnet, mlstm, ttt, gla, deltanet, gated_deltanet or deltaproduct."""
+    groups: tuple[int, ...] = (1024, 512, 256)
+    """Voxels per group of each block; the height of the grid halves after each."""
+    window: tuple[int, int] = (13, 13)
+    """Size of the windows that order the voxels, along x and y [voxels]; they have the whole height."""
+    last_group: int = 256
+    """Voxels per group of the layer behind the blocks."""
+    generate: float = 0.2
+    """Share of the voxels, those with the strongest features, around which new ones are generated after each block; 0: none."""
+    descriptor: bool = True
+    """Submanifold convolutions before voxels are merged (3D spatial feature descriptor)."""
+    bidirectional: bool = True
+    """Whether a voxel sees its whole group, or only the voxels before it."""
+    drop_path: float = 0.0
+    """Probability that the update of a group is dropped in training."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "last_group")
+        if not self.groups or min(self.groups) < 1:
+            raise ConfigError("lion.groups", f"got {list(self.groups)}, want one size of at least 1 for each block")
+        if min(self.window) < 1:
+            raise ConfigError("lion.window", f"got {list(self.window)}, want at least 1")
+        for name in ("generate", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"lion.{name}", f"got {getattr(self, name)}, want a number in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    method: Literal["lion", "pillars"] = "lion"
+    """lion: sequence operators on voxels (Liu et al. 2024). pillars: PointPillars (Lang et al. 2019)."""
+    classes: tuple[str, ...] = ("Car", "Pedestrian", "Cyclist")
+    """Names of the classes."""
+    grid: GridConfig = field(default_factory=GridConfig)
+    """Region and voxels."""
+    channels: int = 48
+    """Features of a voxel."""
+    intensity: bool = True
+    """Use the intensity of returns."""
+    lion: LionConfig = field(default_factory=LionConfig)
+    """Blocks of method lion."""
+    bev: BevConfig = field(default_factory=BevConfig)
+    """Convolutions on the bird's-eye image."""
+    head_channels: int = 48
+    """Features of the head."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "channels", "head_channels")
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ConfigError("classes", f"got {', '.join(self.classes) or 'none'}, want one or more different names")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of training samples."""
+
+    turn_deg: float = 180.0
+    """Rotate the sweep about the vertical by up to this in both directions, so that any sector becomes the front."""
+    flip: bool = True
+    """Mirror left and right."""
+    scale: tuple[float, float] = (0.95, 1.05)
+    """Range of the scale of the sweep."""
+    height: float = 0.15
+    """Shift the ground by up to this up or down [m]."""
+    tilt_deg: float = 0.5
+    """Tilt the ground by up to this in any direction."""
+    drop_intensity: float = 0.3
+    """Fraction of the samples whose intensities are set to 0."""
+    thin: float = 0.3
+    """Fraction of the samples of which only every second ring or a random part of the points stays."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses."""
+
+    heat: float = 1.0
+    """Focal loss of the centers."""
+    box: float = 2.0
+    """L1 of positions, sizes and orientations."""
+    direction: float = 0.2
+    """Cross-entropy of front and back."""
+    overlap: float = 0.5
+    """1 - overlap of the predicted and true boxes (3D intersection over union)."""
+    iou: float = 0.5
+    """L1 of the predicted overlap."""
+
+
+@dataclass(frozen=True)
+class StreetsConfig:
+    """Generated streets (DATA `synth`)."""
+
+    sensors: tuple[str, ...] = ("hdl64e", "hdl32e", "hdl64e", "vlp16")
+    """Sensors, in turn; the one of the validation is not among them."""
+    frames: int = 2000
+    """Streets that count as one pass; each pass has new ones."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "frames")
+        if not self.sensors:
+            raise ConfigError("synth.sensors", "got none, want at least one sensor")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a detector on labelled sweeps, or on generated ones."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("steps", "batch_size"),
+        "training": ("lr", "weight_decay", "clip_norm", "ema", "seed", "device"),
+        "logs and checkpoints": ("log_every", "checkpoint_every", "evaluate_every", "keep"),
+    }
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Random changes of the samples."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Weights of the losses."""
+    synth: StreetsConfig = field(default_factory=StreetsConfig)
+    """Generated streets."""
+    steps: int = 3000
+    """Steps of training."""
+    batch_size: int = 2
+    """Sectors per step."""
+    lr: float = 3e-3
+    """Maximum learning rate of AdamW (one cycle)."""
+    weight_decay: float = 0.01
+    """Weight decay of AdamW."""
+    clip_norm: float = 10.0
+    """Maximum norm of the gradient."""
+    ema: float = 0.998
+    """Decay of the moving averages of the parameters, which are evaluated and saved."""
+    min_points: int = 5
+    """Objects with fewer points are neither learned nor counted as mistakes."""
+    workers: int = 1
+    """Processes that prepare samples; 0: this one."""
+    log_every: int = 20
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints; 0: only at the end and when interrupted."""
+    evaluate_every: int = 0
+    """Steps between evaluations; 0: only at the end."""
+    keep: int = 2
+    """Number of checkpoints to keep."""
+    seed: int = 0
+    """Seed of the parameters and samples."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "steps", "batch_size", "log_every", "keep")
+        check_positive(self, "lr", "clip_norm")
+        check_not_negative(self, "weight_decay", "checkpoint_every", "evaluate_every", "seed", "workers", "min_points")
+        if not 0 <= self.ema < 1:
+            raise ConfigError("ema", f"got {self.ema}, want a number in [0, 1)")
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """Find the objects in LiDAR sweeps."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("weights", "score", "classes", "sensor_height"),
+        "output": ("images", "fps", "reach"),
+    }
+
+    weights: str = "detector"
+    """Weights: a .safetensors of `detect train`, or the name of bundled ones."""
+    score: float = 0.3
+    """Minimum score of a box."""
+    classes: tuple[str, ...] = ()
+    """Only these classes; none: all of the weights."""
+    sensor_height: float | None = None
+    """Height of the sensor above the ground [m]; by default the ground is estimated in every sweep."""
+    columns: int | None = None
+    """Columns of a .bin (float32): 4 as in KITTI, 5 as in nuScenes. By default this is recognized."""
+    images: bool = True
+    """Draw each sweep from above with its boxes, and the boxes on its camera image where there is a calibration."""
+    fps: float = 10.0
+    """Frames per second of the video of a folder of sweeps."""
+    reach: float = 50.0
+    """Distance shown in the images from above [m]."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "fps", "reach")
+        if not 0 <= self.score <= 1:
+            raise ConfigError("score", f"got {self.score}, want a number in [0, 1]")
+        if self.sensor_height is not None and not 0 <= self.sensor_height < 100:
+            raise ConfigError("sensor_height", f"got {self.sensor_height}, want 0 to 100 m")
+        if self.columns is not None and not 3 <= self.columns <= 64:
+            raise ConfigError("columns", f"got {self.columns}, want 3 to 64")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluate a detector by the protocol of KITTI."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("weights", "split", "frames"),
+        "generated streets": ("sensors", "seed"),
+    }
+
+    weights: str = "detector"
+    """Weights: a .safetensors of `detect train`, or the name of bundled ones."""
+    split: str = ""
+    """Frames of ImageSets/SPLIT.txt; by default all."""
+    frames: int = 0
+    """Number of frames; 0: all, and 200 generated ones."""
+    sensors: tuple[str, ...] = ("hdl64e", "vls128")
+    """Sensors of generated streets, in turn."""
+    seed: int = 1
+    """Seed of generated streets."""
+    score: float = 0.3
+    """Minimum score in images."""
+    worst: int = 8
+    """Number of images of the frames with the most mistakes."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "frames", "seed", "worst")
+        if not 0 <= self.score <= 1:
+            raise ConfigError("score", f"got {self.score}, want a number in [0, 1]")

@@ -1,0 +1,1 @@
+"""Training data of detection: labelled sweeps, their random changes, and targets."""

@@ -1,0 +1,109 @@
+"""Batches of training sectors, prepared by worker processes; each depends only on the seed and its step."""
+
+from collections import OrderedDict
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+
+from vision3d.stages.detect.config import AugmentConfig, GridConfig
+from vision3d.stages.detect.data.augment import augmented, cropped
+from vision3d.stages.detect.data.sources import Source
+from vision3d.stages.detect.data.sweeps import LabelledSweep
+from vision3d.stages.detect.data.targets import Targets, make_targets
+from vision3d.stages.detect.ground import levelled
+from vision3d.stages.detect.network.points import PointBatch
+
+_MIXED = 16  # sweeps whose sectors are mixed, so that neighboring steps see different streets
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that batches depend on."""
+
+    source: Source
+    augment: AugmentConfig
+    grid: GridConfig
+    num_classes: int
+    batch_size: int
+    min_points: int
+    seed: int
+    share: range
+    """The samples of a batch that belong to this process."""
+    sectors: int = 4
+    """Sectors taken from a sweep before the next."""
+
+
+class Batches:
+    """The batch of a step, prepared some steps ahead.
+
+    Args:
+        recipe: What they depend on.
+        workers: Processes; 0: this one.
+    """
+
+    def __init__(self, recipe: Recipe, workers: int = 1) -> None:
+        self.recipe = recipe
+        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers else None
+        self._ahead = 4 * workers
+        self._next: OrderedDict[int, Future] = OrderedDict()
+        self._maker = _Maker(recipe)
+
+    def __call__(self, step: int) -> tuple[PointBatch, Targets]:
+        """Points and targets of a step."""
+        if self._pool is None:
+            return self._maker(step)
+        for ahead in range(step, step + self._ahead + 1):
+            if ahead not in self._next:
+                self._next[ahead] = self._pool.submit(_made, self.recipe, ahead)
+        return self._next.pop(step).result()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Maker:
+    """Makes batches, and remembers the last sweeps, which are expensive to generate or read."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._sweeps: OrderedDict[tuple[int, int], LabelledSweep] = OrderedDict()
+
+    def __call__(self, step: int) -> tuple[PointBatch, Targets]:
+        recipe, sectors = self.recipe, []
+        for place in recipe.share:
+            number = step * recipe.batch_size + place
+            rng = np.random.default_rng((recipe.seed, number))
+            changed = augmented(self._sweep(number), recipe.augment, rng)
+            sectors.append(cropped(changed, recipe.grid, recipe.min_points))
+        targets = make_targets(sectors, recipe.grid, recipe.num_classes)
+        return PointBatch.of([sector.points for sector in sectors]), targets
+
+    def _sweep(self, number: int) -> LabelledSweep:
+        """The sweep of a sample: blocks of some sweeps, each seen several times within its block."""
+        mixed = min(_MIXED, len(self.recipe.source))
+        block, at = divmod(number, mixed * self.recipe.sectors)
+        epoch, index = divmod(block * mixed + at % mixed, len(self.recipe.source))
+        index = int(np.random.default_rng((self.recipe.seed, 1, epoch)).permutation(len(self.recipe.source))[index])
+        if (epoch, index) not in self._sweeps:
+            self._sweeps[epoch, index] = levelled(self.recipe.source.sweep(index, epoch))
+            if len(self._sweeps) > 2 * _MIXED:
+                self._sweeps.popitem(last=False)
+        return self._sweeps[epoch, index]
+
+
+_makers: dict[bytes, _Maker] = {}
+
+
+def _made(recipe: Recipe, step: int) -> tuple[PointBatch, Targets]:
+    """In a worker: the batch of a step."""
+    torch.set_num_threads(1)
+    key = repr(recipe).encode()
+    if key not in _makers:
+        _makers.clear()
+        _makers[key] = _Maker(recipe)
+    return _makers[key](step)

@@ -1,0 +1,1 @@
+"""Networks of detection: features of pillars or voxels, the bird's-eye image, and the head."""

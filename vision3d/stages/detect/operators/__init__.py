@@ -1,0 +1,50 @@
+"""Sequence operators for groups of voxels, with one interface: `Operator`.
+
+Every operator maps (groups, size, C) to the same shape with its residual inside, or rows of groups of any sizes without padding
+(`forward_ragged`). All are bidirectional by default, so that comparisons are fair, and causal by option.
+"""
+
+import difflib
+from typing import Any
+
+from vision3d.core.errors import ConfigError
+from vision3d.stages.detect.operators.base import Operator
+from vision3d.stages.detect.operators.deltanet import DeltaNet, DeltaProduct, GatedDeltaNet
+from vision3d.stages.detect.operators.gla import GLA
+from vision3d.stages.detect.operators.groups import Groups
+from vision3d.stages.detect.operators.mamba import Mamba
+from vision3d.stages.detect.operators.mlstm import MLSTM
+from vision3d.stages.detect.operators.retnet import RetNet
+from vision3d.stages.detect.operators.rwkv6 import RWKV6
+from vision3d.stages.detect.operators.ttt import TTT
+
+OPERATORS: dict[str, type[Operator]] = {
+    "mamba": Mamba,
+    "rwkv6": RWKV6,
+    "retnet": RetNet,
+    "mlstm": MLSTM,
+    "ttt": TTT,
+    "gla": GLA,
+    "deltanet": DeltaNet,
+    "gated_deltanet": GatedDeltaNet,
+    "deltaproduct": DeltaProduct,
+}
+
+
+def make_operator(name: str, channels: int, **options: Any) -> Operator:
+    """The operator of this name.
+
+    Args:
+        name: A key of `OPERATORS`.
+        channels: C.
+        options: Of its class.
+
+    Raises:
+        ConfigError: No operator has this name; the message has similar ones.
+        InputError: An option is out of range.
+    """
+    if name not in OPERATORS:
+        near = difflib.get_close_matches(name, OPERATORS, 3, 0.4)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ConfigError("operator", f"got {name!r}, {hint}want {', '.join(OPERATORS)}")
+    return OPERATORS[name](channels, **options)

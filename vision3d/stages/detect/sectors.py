@@ -1,0 +1,94 @@
+"""Detection in a whole sweep by a network that sees a sector: the sweep is rotated, and the boxes rotated back."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.core.errors import InputError
+from vision3d.geometry.rotated_boxes import box_nms
+from vision3d.scene.boxes import Boxes
+from vision3d.stages.detect.config import GridConfig
+from vision3d.stages.detect.ground import ground_plane, level_transform
+from vision3d.stages.detect.network.files import Detector
+from vision3d.stages.detect.network.head import Peaks, decode
+from vision3d.stages.detect.network.points import PointBatch
+
+_OVERLAP = 0.1  # two objects of a class do not share more of the ground
+_FEWEST = 20  # points of a sector worth looking at
+
+
+def detect_boxes(
+    detector: Detector,
+    points: Float[Tensor, "n 4"],
+    *,
+    lowest: float = 0.1,
+    sensor_height: float | None = None,
+    iou_power: float = 0.5,
+) -> Boxes:
+    """The boxes of a sweep, by descending score.
+
+    Args:
+        detector: The detector.
+        points: x y z [m], intensity in [0, 1]; x forward, z up.
+        lowest: Minimum score.
+        sensor_height: Height of the sensor above a horizontal ground [m]; None: the ground is estimated.
+        iou_power: Weight of the predicted overlap in the score.
+
+    Raises:
+        InputError: A coordinate is not finite.
+    """
+    if not bool(torch.isfinite(points).all()):
+        raise InputError("points: some values are not finite; drop them first")
+    plane = ground_plane(points[:, :3]) if sensor_height is None else (0.0, 0.0, -sensor_height)
+    level = level_transform(plane).to(points)
+    xyz = points[:, :3] @ level[:3, :3].T + level[:3, 3]
+    grid, device = detector.config.grid, next(detector.network.parameters()).device
+    number = num_sectors(grid)
+    clouds, angles = [], []
+    for sector in range(number):
+        angle = 2 * math.pi * sector / number
+        turned = torch.cat([xyz @ _about_z(angle).to(xyz), points[:, 3:4]], 1)
+        low, high = turned.new_tensor(grid.low), turned.new_tensor(grid.high)
+        turned = turned[((turned[:, :3] >= low) & (turned[:, :3] < high)).all(1)]
+        if len(turned) >= _FEWEST:
+            clouds.append(turned)
+            angles.append(angle)
+    found: list[Peaks] = []
+    for cloud, angle in zip(clouds, angles):
+        with torch.inference_mode():
+            outputs = detector.network(PointBatch.of([cloud]).to(device))
+        peaks = decode(outputs, grid, lowest=lowest, iou_power=iou_power)[0]
+        bearing = torch.atan2(peaks.boxes[:, 1], peaks.boxes[:, 0]).abs()
+        keep = bearing <= math.pi / number + math.radians(3) if number > 1 else torch.ones_like(bearing, dtype=torch.bool)
+        boxes = peaks.boxes[keep].cpu()
+        boxes[:, :3] = boxes[:, :3] @ _about_z(angle).T.to(boxes)
+        boxes[:, 6] += angle
+        found.append(Peaks(boxes, peaks.labels[keep].cpu(), peaks.scores[keep].cpu()))
+    return _merged(found, detector.config.classes, torch.linalg.inv(level.double()))
+
+
+def num_sectors(grid: GridConfig) -> int:
+    """Number of sectors for a whole circle up to the range of the grid; 1 if the grid surrounds the sensor."""
+    if grid.low[0] < 0:
+        return 1
+    side = min(-grid.low[1], grid.high[1])
+    return max(1, math.ceil(math.pi / math.asin(min(1.0, max(side / grid.high[0], 0.1))) - 1e-9))
+
+
+def _merged(found: list[Peaks], classes: tuple[str, ...], to_sensor: Tensor) -> Boxes:
+    boxes = torch.cat([peaks.boxes for peaks in found]) if found else torch.zeros(0, 7)
+    labels = torch.cat([peaks.labels for peaks in found]) if found else torch.zeros(0, dtype=torch.int64)
+    scores = torch.cat([peaks.scores for peaks in found]) if found else torch.zeros(0)
+    keep = box_nms(boxes, scores, _OVERLAP, labels=labels)
+    boxes, labels, scores = boxes[keep], labels[keep], scores[keep]
+    boxes[:, :3] = boxes[:, :3] @ to_sensor[:3, :3].T.to(boxes) + to_sensor[:3, 3].to(boxes)
+    boxes[:, 6] = torch.remainder(boxes[:, 6] + math.pi, 2 * math.pi) - math.pi
+    return Boxes(boxes, labels, scores, classes)
+
+
+def _about_z(angle: float) -> Tensor:
+    """Rotation by an angle, as a matrix R: x' = R x; points as rows multiplied by it rotate the other way."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return torch.tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])

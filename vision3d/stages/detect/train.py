@@ -1,0 +1,139 @@
+"""Training of a detector."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision3d.core.checkpoints import seed_everything
+from vision3d.core.device import resolve_device
+from vision3d.core.progress import ProgressCallback
+from vision3d.core.runs import RunFolder
+from vision3d.optim.schedules import one_cycle
+from vision3d.stage import stage
+from vision3d.stages.detect.config import GROWS, RESUMABLE, TrainConfig
+from vision3d.stages.detect.data.batches import Batches, Recipe
+from vision3d.stages.detect.data.sources import SYNTH, KittiFolder, Source, Streets
+from vision3d.stages.detect.network.detector import make_network
+from vision3d.stages.detect.network.files import Detector, save_detector, stored
+from vision3d.stages.detect.network.lion import is_decayed
+from vision3d.stages.detect.network.losses import total_loss
+from vision3d.training.ema import Ema
+from vision3d.training.group import Group
+from vision3d.training.loop import Loop
+from vision3d.training.network import NetworkTrainer
+from vision3d.training.weights import Card
+
+DETECTOR_FILE = "detector.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Result of a training."""
+
+    detector: Detector
+    summary: dict[str, Any]
+    run_folder: Path | None = None
+
+
+@stage("detect train", {"data": "data"}, resumable=RESUMABLE, grows=GROWS)
+def train_detector(
+    config: TrainConfig,
+    data: Source | Path | str,
+    *,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> TrainResult:
+    """Train a detector.
+
+    Args:
+        config: Options.
+        data: A folder in KITTI's layout, "synth" for generated streets, or a source of sweeps.
+        run_folder: Output folder; a `RunFolder` with checkpoints resumes from the newest.
+        progress: Progress callback.
+
+    Raises:
+        InputError: The data are incomplete or have unknown classes.
+        NumericalError: The loss is not finite.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
+    """
+    device, group = resolve_device(config.device), Group.current()
+    assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
+    source = _source(data, config) if isinstance(data, Path | str) else data
+    loop = Loop(
+        "train", source=source.name, steps=config.steps, folder=run_folder, log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every, latest=("lr",), group=group, callback=progress,
+    )  # fmt: skip
+    trainer = Trainer(config, source, device, group)
+    try:
+        if loop.saved is not None:
+            trainer.load_state_dict(loop.saved)
+        loop.run(trainer)
+    finally:
+        trainer.batches.close()
+    ema = trainer.ema
+    assert ema is not None
+    with ema.applied():
+        # Rounded as in the file, so that figures measured now are those of the file.
+        state = stored(trainer.network)
+    network = make_network(config.model)
+    network.load_state_dict(state)
+    card = Card.of_now(
+        "detector", config={}, data=source.name, seed=config.seed, cpu_hours=round(loop.cpu_s / 3600, 3),
+        about={"steps": loop.step, "batch_size": config.batch_size},
+    )  # fmt: skip
+    detector = Detector(network.eval().to(device), config.model, card)
+    path = None if run_folder is None else run_folder.path
+    if path is not None:
+        save_detector(path / DETECTOR_FILE, detector)
+    summary = {
+        "parameters": detector.num_parameters,
+        "steps": loop.step,
+        "training_cpu_s": round(loop.cpu_s, 1),
+        "training_s": round(loop.seconds, 1),
+        "device": str(device),
+    }
+    return TrainResult(detector, summary, path)
+
+
+def _source(data: Path | str, config: TrainConfig) -> Source:
+    if str(data) == SYNTH and not Path(data).exists():
+        return Streets(config.synth, config.model.classes, config.seed)
+    return KittiFolder.open(data, config.model.classes)
+
+
+class Trainer(NetworkTrainer):
+    """Steps on sectors of labelled sweeps."""
+
+    def __init__(self, config: TrainConfig, source: Source, device: torch.device, group: Group) -> None:
+        self.config, self.device = config, device
+        seed_everything(config.seed)
+        network = make_network(config.model).to(device)
+        rest = [parameter for name, parameter in network.named_parameters() if is_decayed(name, parameter)]
+        still = [parameter for name, parameter in network.named_parameters() if not is_decayed(name, parameter)]
+        optimizer = torch.optim.AdamW(
+            [{"params": rest}, {"params": still, "weight_decay": 0.0}], config.lr, weight_decay=config.weight_decay
+        )
+        super().__init__(
+            network, optimizer, self._loss, lambda progress: one_cycle(config.lr, progress),
+            clip_norm=config.clip_norm, ema=Ema(network, config.ema), autocast=True, group=group,
+        )  # fmt: skip
+        share = group.share(config.batch_size)
+        model = config.model
+        recipe = Recipe(
+            source, config.augment, model.grid, len(model.classes), config.batch_size, config.min_points, config.seed, share
+        )
+        self.batches = Batches(recipe, config.workers)
+
+    def _loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
+        batch, targets = self.batches(step)
+        device = self.device
+        targets = replace(
+            targets,
+            **{name: getattr(targets, name).to(device) for name in ("heat", "counted", "at", "boxes", "weights")},
+        )
+        outputs = self.network(batch.to(device))
+        return total_loss(outputs, targets, self.config.model.grid, self.config.loss)

@@ -1,0 +1,1 @@
+"""Plain torch versions of the native operations."""
