@@ -41,7 +41,8 @@ class FrameConfig:
     variety: int = 64
     """Shapes per class that are made once and placed with other sizes, colors and positions."""
     models: Path | None = None
-    """Folder with unpacked models of the Debian package sweethome3d-furniture, as further objects."""
+    """Folder with the unpacked Debian package sweethome3d-furniture, whose models become a third of the vehicles and people;
+    their creators are listed in credits.txt. One maker is in val only."""
 
     def __post_init__(self) -> None:
         for name in ("cars", "people", "cyclists", "height"):

@@ -81,7 +81,7 @@ def frame(seed: int, config: FrameConfig | None = None, index: int = 0) -> Frame
     sensor = _sensor(config, rng)
     family = str(rng.choice(VALIDATION_LAYOUTS if config.split == "val" else LAYOUTS))
     where = street(family, rng)
-    shapes = library(config.split, config.variety)
+    shapes = library(config.split, config.variety, config.models)
     placed = populate(where, config, shapes, rng)
     height = rng.uniform(*config.height)
     to_sensor = _to_sensor(height, math.radians(config.tilt), rng)

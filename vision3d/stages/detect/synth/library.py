@@ -3,11 +3,13 @@
 import functools
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from vision3d.render.lidar.casting import Shape
 from vision3d.stages.detect.synth import people, scenery, vehicles
+from vision3d.stages.detect.synth.models import load_models
 
 CARS = tuple(name for name in vehicles.PROFILES if name not in (*vehicles.VALIDATION, "van"))
 _VALIDATION_CARS = tuple(name for name in vehicles.VALIDATION if name != "minibus")
@@ -37,15 +39,19 @@ _COMMON: dict[str, tuple[Callable[[np.random.Generator], Shape], float]] = {
 """Kind -> (maker, number of shapes as a fraction of the variety)."""
 
 
+_MODEL_SHARE = 1 / 3
+
+
 class Library:
     """Shapes by kind. A frame chooses an index; the shape is made at its first use.
 
     Args:
         split: `train` or `val`: other families of cars and vans, and other shapes of everything else.
         variety: Number of shapes of a class.
+        models: Folder of `models.load_models`, from which a third of the shapes of their kinds come then.
     """
 
-    def __init__(self, split: str, variety: int) -> None:
+    def __init__(self, split: str, variety: int, models: Path | None = None) -> None:
         is_val = split == "val"
         self.split = split
         self.makers = {
@@ -55,9 +61,12 @@ class Library:
         }
         self.counts = {kind: max(1, round(share * variety)) for kind, (_, share) in self.makers.items()}
         self.made: dict[tuple[str, int], Shape] = {}
+        self.models, self.credits = ({}, []) if models is None else load_models(models, split)
 
     def pick(self, kind: str, rng: np.random.Generator) -> Shape:
         """One of the shapes of a kind."""
+        if kind in self.models and rng.random() < _MODEL_SHARE:
+            return self.models[kind][int(rng.integers(len(self.models[kind])))]
         index = int(rng.integers(self.counts[kind]))
         if (kind, index) not in self.made:
             key = int.from_bytes(hashlib.sha256(f"{self.split}/{kind}/{index}".encode()).digest()[:8], "little")
@@ -66,6 +75,6 @@ class Library:
 
 
 @functools.cache
-def library(split: str, variety: int) -> Library:
+def library(split: str, variety: int, models: Path | None = None) -> Library:
     """The library of this process."""
-    return Library(split, variety)
+    return Library(split, variety, models)

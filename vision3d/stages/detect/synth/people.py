@@ -7,6 +7,7 @@ import numpy as np
 
 from vision3d.render.lidar.casting import Shape
 from vision3d.stages.detect.synth.parts import Part, box, ellipsoid, moved, quad, shape, tube
+from vision3d.stages.detect.synth.walker import walker
 
 OUTFITS = ("trousers", "coat", "skirt", "shorts", "dress")
 BAGS = ("none", "backpack", "handbag", "shoulder")
@@ -28,12 +29,14 @@ def _limb(start: np.ndarray, upper: float, lower: float, swing: float, bend: flo
 def pedestrian(
     rng: np.random.Generator, *, outfit: str | None = None, bag: str | None = None, child: bool | None = None
 ) -> Shape:
-    """A person who walks or stands; `info` has its box."""
+    """A person who walks or stands: the rigged mesh, or a body of simple parts; `info` has its box."""
     is_child = rng.random() < 0.10 if child is None else child
     height = rng.uniform(1.0, 1.45) if is_child else float(np.clip(rng.normal(1.72, 0.10), 1.45, 2.0))
     girth = rng.uniform(0.85, 1.2) * (1.05 if is_child else 1.0)
     outfit = outfit or str(rng.choice(OUTFITS, p=[0.5, 0.25, 0.08, 0.1, 0.07]))
     bag = bag or str(rng.choice(BAGS, p=[0.5, 0.2, 0.15, 0.15]))
+    if rng.random() < 0.6:
+        return _boxed(walker(height, girth, outfit, bag, rng), "pedestrian", outfit=outfit)
     is_walking = rng.random() < 0.7
     phase = rng.uniform(0, 2 * math.pi)
     stride = rng.uniform(0.25, 0.55) if is_walking else rng.uniform(0, 0.08)

@@ -18,6 +18,7 @@ from vision3d.scene.points import PointCloud
 from vision3d.stage import stage
 from vision3d.stages.detect.synth.config import SynthConfig
 from vision3d.stages.detect.synth.frames import Frame, frame
+from vision3d.stages.detect.synth.models import load_models
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,10 @@ def synthesize(
         names = [f"{number:06d}\n" for number, own in enumerate(splits) if own == split]
         with atomic_write(root / "ImageSets" / f"{split}.txt") as temporary:
             temporary.write_text("".join(names), encoding="utf-8")
+    if config.models is not None:
+        used = {(one.archive, one.name, one.creator) for split in set(splits) for one in load_models(config.models, split)[1]}
+        with atomic_write(root / "credits.txt") as temporary:
+            temporary.write_text(_CREDITS + "".join(f"{a}: {n}, by {c}\n" for a, n, c in sorted(used)), encoding="utf-8")
     summary = {
         "frames": total,
         "written": written,
@@ -84,6 +89,12 @@ def synthesize(
         "cpu_s": round(time.process_time() - started, 2),
     }
     return SynthResult(root, summary)
+
+
+_CREDITS = """Models of the Debian package sweethome3d-furniture that these frames were cast from, with their creators.
+BlendSwap-CC-0: CC0 1.0. BlendSwap-CC-BY, Scopia: CC BY 3.0. KatorLegaz, Reallusion: CC BY 3.0 US.
+
+"""
 
 
 def write_frame(folder: Path, name: str, made: Frame, *, min_points: int = 5) -> None:
