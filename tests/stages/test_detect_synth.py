@@ -182,3 +182,24 @@ def test_mixed_sensors_keep_one_for_validation():
     assert len(set(beams)) > 1
     assert max(beams) <= 64
     assert int(frame(0, FrameConfig(sensor="mixed", split="val", variety=8, azimuth=60)).beam.max()) > 64
+
+
+def test_objects_stand_before_the_facades():
+    from vision3d.stages.detect.synth.library import library
+    from vision3d.stages.detect.synth.populate import LABELLED, populate
+
+    checked = 0
+    for index in range(24):
+        rng = np.random.default_rng(index)
+        where = streets.street([*streets.LAYOUTS, *streets.VALIDATION_LAYOUTS][index % 6], rng)
+        for one in populate(where, SMALL, library("train", 8), rng):
+            if one.kind in LABELLED and not (one.kind == "Car" and where.side_road is not None):
+                turned = one.yaw - where.heading
+                length, width, _ = np.array(one.shape.info["size"]) * one.scale
+                if abs(math.sin(turned)) < 0.2 and where.curvature * 70 < 0.1:
+                    reach = abs(one.across) + width / 2
+                else:
+                    reach = abs(one.across) + min(length, width) / 2
+                assert reach < where.room(1 if one.across > 0 else -1) + 0.3, (where.family, one.kind)
+                checked += 1
+    assert checked > 300

@@ -25,7 +25,7 @@ class FrameConfig:
     split: Literal["train", "val"] = "train"
     """Shapes and streets: families of cars and a layout of val never appear in train."""
     cars: tuple[int, int] = (6, 18)
-    """Fewest and most cars and vans."""
+    """Fewest and most cars and vans; fewer where there is no room."""
     people: tuple[int, int] = (4, 10)
     """Fewest and most people on foot."""
     cyclists: tuple[int, int] = (3, 8)

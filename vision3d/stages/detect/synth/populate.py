@@ -24,6 +24,8 @@ class Placement:
     """(4, 4) shape to the frame below the sensor."""
     kind: str
     yaw: float
+    across: float
+    """Distance of its origin from the centre line of the street, to the left [m]."""
     scale: np.ndarray
     """(3,) along the axes of the shape."""
 
@@ -65,7 +67,7 @@ class Crowd:
             if (gaps < rings[:, None, 2] + self.circles[None, :, 2] + margin).any():
                 return False
             self.circles = np.concatenate([self.circles, rings])
-        self.placed.append(Placement(shape, self._standing(s, d, x, y, yaw, scale, kind, high - low), kind, yaw, scale))
+        self.placed.append(Placement(shape, self._standing(s, d, x, y, yaw, scale, kind, high - low), kind, yaw, d, scale))
         return True
 
     def _standing(
@@ -188,9 +190,11 @@ def _parked(crowd: Crowd, count: int, back: float) -> None:
     for _ in range(4 * (count - front)):  # no more slots: in yards and on open ground
         if front >= count:
             return
-        side = rng.choice([-1, 1])
-        d = side * rng.uniform(street.road + 1.5, max(street.front[(side + 1) // 2] + 2, street.road + 8))
-        front += crowd.put("Car", _along(rng, back), d, rng.uniform(0, 2 * math.pi), spread=0.05)
+        side = int(rng.choice([-1, 1]))
+        space = street.room(side) - street.road
+        if space > 6:
+            d = side * (street.road + rng.uniform(3, space - 3))
+            front += crowd.put("Car", _along(rng, back), d, rng.uniform(0, 2 * math.pi), spread=0.03)
 
 
 def _people(crowd: Crowd, count: int, back: float) -> None:
@@ -212,9 +216,10 @@ def _people(crowd: Crowd, count: int, back: float) -> None:
         elif where < 0.85:
             d, turn = rng.uniform(-1, 1) * (street.road + 1), rng.choice([-1, 1]) * math.pi / 2 + rng.normal(0, 0.5)
         else:
-            d, turn = rng.uniform(-1, 1) * (max(street.front) + 4), rng.uniform(0, 2 * math.pi)
+            d, turn = side * rng.uniform(0, street.room(int(side))), rng.uniform(0, 2 * math.pi)
         size = 1 if rng.random() < 0.65 else int(rng.integers(2, 5))
         for _ in range(min(size, count - done)):
+            d = float(np.clip(d, 0.7 - street.room(-1), street.room(1) - 0.7))  # not in a wall
             done += crowd.put("Pedestrian", s, d, turn + rng.normal(0, 0.25), spread=0.04, margin=-0.05)
             s, d = s + rng.normal(0, 0.5), d + rng.choice([-1, 1]) * rng.uniform(0.4, 0.8)
 
@@ -231,6 +236,7 @@ def _cyclists(crowd: Crowd, count: int, back: float) -> None:
         turn = (0.0 if side < 0 else math.pi) + math.pi * (rng.random() < 0.15) + rng.normal(0, 0.12)
         if rng.random() < 0.12:
             turn = rng.uniform(0, 2 * math.pi)
+        d = float(np.clip(d, 1.0 - street.room(-1), street.room(1) - 1.0))
         done += crowd.put("Cyclist", _along(rng, back, 50.0), d, turn, spread=0.04, margin=0.1)
 
 
@@ -294,7 +300,7 @@ def _force(crowd: Crowd, shape: Shape, kind: str, s: float, d: float, turn: floa
     x, y, heading = (float(value) for value in crowd.street.place(s, d))
     matrix = crowd._standing(s, d, x, y, heading + turn, np.ones(3), kind, np.ones(3))
     matrix[2, 3] -= 0.1
-    crowd.placed.append(Placement(shape, matrix, kind, heading + turn, np.ones(3)))
+    crowd.placed.append(Placement(shape, matrix, kind, heading + turn, d, np.ones(3)))
 
 
 def _greenery(crowd: Crowd) -> None:

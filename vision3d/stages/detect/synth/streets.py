@@ -57,6 +57,10 @@ class Street:
     """(4, 4) amplitude, wave numbers along and across, phase."""
     camber: float
 
+    def room(self, side: int) -> float:
+        """Distance from the centre line to the facades on a side (-1 right, 1 left) [m]."""
+        return self.front[(side + 1) // 2]
+
     def place(self, s: ArrayLike, d: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, y and the heading of the road at (s, d) in the frame below the sensor."""
         s, d = np.asarray(s, float), np.asarray(d, float)
@@ -109,7 +113,7 @@ def street(family: str, rng: np.random.Generator) -> Street:
         values |= {"road": rng.uniform(8, 14), "pavement": pair(2, 5), "parking": pair(0.5, 0.95), "across": either(0.7)}
         values |= {"built": pair(0.5, 0.9), "greenery": 1.0, "yards": 0.2}
     road = values["road"]
-    right, left = (road + values["pavement"][i] + yard[i] + (2.6 if values["across"][i] else 0.0) for i in (0, 1))
+    right, left = (road + values["pavement"][i] + yard[i] + (5.2 if values["across"][i] else 0.0) for i in (0, 1))
     bumps = 0.08 if family == "country" else 0.04
     waves = [rng.normal(0, bumps, 4), rng.normal(0, 0.07, 4), rng.normal(0, 0.12, 4), rng.uniform(0, 6.3, 4)]
     has_side = family == "junction" or rng.random() < 0.2
