@@ -8,7 +8,8 @@ namespace vision3d::host {
 template <typename T>
 void skin_vertices(const skin::Args<T>& args, int mode) {
     skin::with_mode(mode, [&](auto m) {
-        for (int64_t n = 0; n < args.batch * args.vertices_count; ++n) bodies::skin_vertex<decltype(m)::value>(args, n);
+        for (int64_t b = 0; b < args.batch; ++b)
+            for (int64_t vertex = 0; vertex < args.vertices_count; ++vertex) bodies::skin_vertex<decltype(m)::value>(args, b, vertex);
     });
 }
 

@@ -41,11 +41,10 @@ V3D_BODY void sum_rows(const skin::Args<T>& args, const T* rows, int64_t vertex,
 }
 
 template <int MODE, typename T>
-V3D_BODY void skin_vertex(const skin::Args<T>& args, int64_t n) {
-    const int64_t b = n / args.vertices_count, vertex = n % args.vertices_count;
+V3D_BODY void skin_vertex(const skin::Args<T>& args, int64_t b, int64_t vertex) {
     T sums[skin::ROW];
     sum_rows<MODE>(args, args.rows + b * args.joints * skin::ROW, vertex, sums);
-    skin::place<MODE>(sums, args.vertices + 3 * vertex, args.out + 3 * n);
+    skin::place<MODE>(sums, args.vertices + 3 * vertex, args.out + 3 * (b * args.vertices_count + vertex));
 }
 
 template <int MODE, typename T>
