@@ -76,6 +76,17 @@ struct Block {
         return most;
     }
 
+    // The least value(thread) of the threads of a warp.
+    template <typename Value>
+    __device__ __forceinline__ int64_t least(Value value) const {
+        long long least = value(int(threadIdx.x));
+        for (int step = 16; step > 0; step /= 2) {
+            const long long other = __shfl_xor_sync(0xffffffffu, least, step);
+            least = other < least ? other : least;
+        }
+        return least;
+    }
+
     // target[k] += the sum over threads of rows[thread][k], k < used <= N; `counts` tells for each thread whether its row is
     // nonzero. Blocks of 16 threads or of whole warps.
     template <int N, typename T>
@@ -157,6 +168,9 @@ struct Block {
 // target += value, where other threads may add as well.
 template <typename T>
 V3D_BODY void add(T& target, T value, bool shared) {
+#if !defined(V3D_EMULATED)
+    __builtin_assume(__isGlobal(&target));  // adding to shared memory would take a loop
+#endif
     if (shared)
         atomicAdd(&target, value);
     else
@@ -208,6 +222,13 @@ struct Block {
         int most = -1;
         for (int t = 0; t < threads; ++t) most = value(t) > most ? value(t) : most;
         return most;
+    }
+
+    template <typename Value>
+    int64_t least(Value value) const {
+        int64_t least = value(0);
+        for (int t = 1; t < threads; ++t) least = value(t) < least ? value(t) : least;
+        return least;
     }
 
     template <int N, typename T>

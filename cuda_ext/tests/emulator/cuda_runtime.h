@@ -88,5 +88,6 @@ T atomicMax(T* target, T value) {
     return emulator::atomic(target, [&](T before) { return before < value ? value : before; });
 }
 
+inline int __popc(unsigned value) { return __builtin_popcount(value); }
 inline int __ffs(unsigned value) { return __builtin_ffs(int(value)); }
 inline long long __double_as_longlong(double value) { return emulator::bits<long long>(value); }
