@@ -17,7 +17,9 @@ template <typename T>
 void skin_vertices_vjp(const skin::VjpArgs<T>& args, int mode) {
     std::fill(args.v_rows, args.v_rows + args.batch * args.joints * skin::ROW, T(0));
     skin::with_mode(mode, [&](auto m) {
-        for (int64_t v = 0; v < args.vertices_count; ++v) bodies::skin_vertex_vjp<decltype(m)::value>(args, v);
+        constexpr int THREADS = 256;
+        for (int64_t block = 0; block * THREADS < args.vertices_count; ++block)
+            bodies::skin_vjp<decltype(m)::value>(Block{block, THREADS}, args);
     });
 }
 

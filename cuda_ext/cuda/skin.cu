@@ -10,9 +10,8 @@ __global__ void skin_kernel(skin::Args<T> args, int chunks) {
 }
 
 template <int MODE, typename T>
-__global__ void skin_vjp_kernel(skin::VjpArgs<T> args) {
-    const int64_t vertex = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
-    if (vertex < args.vertices_count) bodies::skin_vertex_vjp<MODE>(args, vertex);
+__global__ void __launch_bounds__(THREADS) skin_vjp_kernel(skin::VjpArgs<T> args) {
+    bodies::skin_vjp<MODE>(Block(), args);
 }
 
 }  // namespace
