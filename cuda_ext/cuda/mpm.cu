@@ -13,7 +13,8 @@ namespace {
 using bodies::Totals;
 using mpm::Step;
 
-constexpr int STEPS = 64;  // launched at once; then particles are sorted again
+// Time steps that are launched at once: until the fastest particle has moved by half a cell. Then particles are sorted again.
+constexpr double MIN_STEPS = 16, MAX_STEPS = 64, DRIFT = 0.5;
 
 // A step exceeds the size limit of kernel arguments, so it is in memory.
 template <typename T>
@@ -255,8 +256,10 @@ mpm::Report mpm_advance(const Stream& where, Step<T>& step, Step<T>& tracers, co
         mpm::check_length(clock);
         if (clock.is_over) return clock.report;
         solver.sort();
-        const double left = std::ceil((duration - clock.done) / clock.report.last_dt - 1e-9);  // one more if the end is not exact
-        for (int n = 0; n < STEPS && n < left; ++n) solver.substep();
+        const double dt = clock.report.last_dt, left = std::ceil((duration - clock.done) / dt - 1e-9);
+        const double calm = DRIFT * world.spacing / (std::sqrt(clock.found.speed2) * dt);  // infinite at rest
+        const int steps = int(std::fmin(left, std::fmin(MAX_STEPS, std::fmax(MIN_STEPS, calm))));
+        for (int n = 0; n < steps; ++n) solver.substep();
     }
 }
 

@@ -76,6 +76,11 @@ struct Block {
         return most;
     }
 
+    // The lanes of each thread's warp with the same key.
+    __device__ __forceinline__ void match(PerThread<int64_t>& keys, PerThread<uint32_t>& lanes) const {
+        lanes[0] = __match_any_sync(0xffffffffu, static_cast<unsigned long long>(keys[0]));
+    }
+
     // The least value(thread) of the threads of a warp.
     template <typename Value>
     __device__ __forceinline__ int64_t least(Value value) const {
@@ -184,6 +189,8 @@ V3D_BODY void keep_least(uint64_t& target, uint64_t value) {
 // count++; each thread gets a unique number.
 V3D_BODY int32_t next_place(int32_t& count) { return atomicAdd(&count, 1); }
 
+V3D_BODY int lowest_bit(uint32_t bits) { return __ffs(bits) - 1; }
+
 #else
 
 template <typename State>
@@ -224,6 +231,14 @@ struct Block {
         return most;
     }
 
+    void match(PerThread<int64_t>& keys, PerThread<uint32_t>& lanes) const {
+        for (int t = 0; t < threads; ++t) {
+            lanes[t] = 0;
+            for (int lane = 0; lane < 32 && t / 32 * 32 + lane < threads; ++lane)
+                if (keys[t / 32 * 32 + lane] == keys[t]) lanes[t] |= 1u << lane;
+        }
+    }
+
     template <typename Value>
     int64_t least(Value value) const {
         int64_t least = value(0);
@@ -252,6 +267,8 @@ V3D_BODY void add(T& target, T value, bool) {
 V3D_BODY void keep_least(uint64_t& target, uint64_t value) { target = value < target ? value : target; }
 
 V3D_BODY int32_t next_place(int32_t& count) { return count++; }
+
+V3D_BODY int lowest_bit(uint32_t bits) { return __builtin_ctz(bits); }
 
 #endif
 

@@ -172,7 +172,8 @@ constexpr int P2G_THREADS = 128;
 template <typename T>
 struct StagedParticles {
     StagedParticle<T> particles[P2G_THREADS];
-    int32_t count, runs[P2G_THREADS];  // first particle of each run with the same `first`, in any order
+    int32_t count, groups[P2G_THREADS];  // first particle of each group, in any order
+    uint32_t members[P2G_THREADS];       // of the group of a first particle: lanes of its warp
 };
 
 // The deformation and the stress of a particle.
@@ -207,8 +208,8 @@ V3D_BODY void load_particle(const Step<T>& step, int64_t p, StagedParticle<T>& o
     for (int k = 0; k < 3; ++k) out.momentum[k] = mass * v[k];
 }
 
-// A warp takes a run of particles with the same nodes, one node a thread, and adds its sum: with m particles a run, an m-th of the
-// atomics of one thread a particle.
+// A warp takes a group of particles with the same nodes, one node a thread, and adds its sum: with m particles a group, an m-th of
+// the atomics of one thread a particle. Groups are in a warp of the threads that load the particles.
 template <typename T>
 V3D_BODY void particles_to_grid(const Block& block, const Step<T>& step, StagedParticles<T>& staged) {
     const int64_t begin = block.index * block.threads;
@@ -218,27 +219,34 @@ V3D_BODY void particles_to_grid(const Block& block, const Step<T>& step, StagedP
         if (t == 0) staged.count = 0;
         if (t < used) load_particle(step, begin + t, staged.particles[t]);
     });
+    PerThread<int64_t> keys(block.threads);
+    PerThread<uint32_t> members(block.threads);
+    block.each([&](int t) { keys[t] = t < used ? all[t].first : -1; });
+    block.match(keys, members);
     block.barrier();
     block.each([&](int t) {
-        if (t < used && (t == 0 || all[t].first != all[t - 1].first)) staged.runs[next_place(staged.count)] = t;
+        if (t >= used || (members[t] & ((1u << t % 32) - 1))) return;
+        const int32_t place = next_place(staged.count);
+        staged.groups[place] = t;
+        staged.members[place] = members[t];
     });
     block.barrier();
     block.each([&](int t) {
         const int lane = t % 32, i = lane / 9, j = lane / 3 % 3, k = lane % 3;
         if (lane >= 27) return;
-        for (int run = t / 32; run < staged.count; run += block.threads / 32) {
-            int p = staged.runs[run];
-            const int64_t first = all[p].first, at = first + mpm::node_index(step, i, j, k);
+        for (int group = t / 32; group < staged.count; group += block.threads / 32) {
+            const int leader = staged.groups[group];
+            const int64_t at = all[leader].first + mpm::node_index(step, i, j, k);
             T sum[4] = {T(0), T(0), T(0), T(0)}, lacking(0);
-            do {
-                const StagedParticle<T>& s = all[p];
+            for (uint32_t left = staged.members[group]; left; left &= left - 1) {
+                const StagedParticle<T>& s = all[leader / 32 * 32 + lowest_bit(left)];
                 const T weight = s.w[0][i] * s.w[1][j] * s.w[2][k], d[3] = {T(i) - s.f[0], T(j) - s.f[1], T(k) - s.f[2]};
                 sum[0] += weight * s.mass;
                 for (int a = 0; a < 3; ++a)
                     sum[1 + a] += weight *
                                   (s.momentum[a] + s.affine[3 * a] * d[0] + s.affine[3 * a + 1] * d[1] + s.affine[3 * a + 2] * d[2]);
                 lacking += weight * s.lacking;
-            } while (++p < used && all[p].first == first);
+            }
             add_node(step.grid + 4 * at, sum);
             if (lacking != T(0)) add(step.lacking[at], lacking, true);
         }
