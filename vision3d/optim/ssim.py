@@ -48,8 +48,7 @@ def _ssim(
         raise InputError(f"data_range: got {data_range}, want a number > 0, and below 1e15")
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     pair = a.detach().contiguous(), b.detach().contiguous()
-    scratch = _column_sums(a, 4, values.shape[1], a.shape[2])
-    native.require().ssim(*pair, weights, margin, c1, c2, values, by_means, scratch, **native.where(a))
+    native.require().ssim(*pair, weights, margin, c1, c2, values, by_means, **native.where(a))
     return values, by_means
 
 
@@ -69,9 +68,8 @@ def _ssim_vjp(
     pair = first.detach().contiguous(), second.detach().contiguous()
     v_image = torch.empty_like(pair[0])
     v_values = v_values.detach().contiguous()
-    scratch = _column_sums(a, 3, a.shape[1], v_values.shape[2])
     derivatives = (v_values, by_mean, by_squares, by_product)
-    native.require().ssim_vjp(*pair, weights, margin, *derivatives, v_image, scratch, **native.where(a))
+    native.require().ssim_vjp(*pair, weights, margin, *derivatives, v_image, **native.where(a))
     return v_image
 
 
@@ -87,11 +85,6 @@ def _check_window(a: Tensor, window: int, sigma: float) -> None:
         raise InputError(f"window: got {window}, want an odd number from 1 to {side}, the smaller side of the images")
     if not sigma > 0:
         raise InputError(f"sigma: got {sigma}, want a number > 0")
-
-
-def _column_sums(a: Tensor, quantities: int, height: int, width: int) -> Tensor | None:
-    """Memory between the two passes of a GPU; the CPU has its own row buffers."""
-    return None if native.is_on_cpu(a) else a.new_empty((quantities, a.shape[0], height, width, a.shape[3]))
 
 
 def _empty_maps(a: Tensor, window: int, same: bool, derivatives: bool) -> tuple[Tensor, Tensor]:
