@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
+import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -342,13 +343,16 @@ class _Module:
 
 
 class _Event:
-    """A point in the order of the device's work; it is reached after a later wait."""
+    """A point in the order of the device's work; it is reached after a later wait. Its time is that of the CPU."""
 
     def __init__(self, gpu: PretendedGpu) -> None:
-        self._gpu, self._at = gpu, -1
+        self._gpu, self._at, self._time = gpu, -1, 0.0
 
     def record(self, *_stream: Any) -> None:
-        self._at = self._gpu.counts.waits
+        self._at, self._time = self._gpu.counts.waits, time.perf_counter()
+
+    def elapsed_time(self, end: "_Event") -> float:
+        return 1e3 * (end._time - self._time)
 
     def query(self) -> bool:
         return self._gpu.counts.waits > self._at
