@@ -30,7 +30,7 @@ def ssim_map(
     a, b = (a, b) if batched else (a.unsqueeze(0), b.unsqueeze(0))
     if a.dtype in (torch.float32, torch.float64) and native.is_plain(a, b):
         needs_grad = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-        values, _ = _ssim(a, b, window, sigma, padding == "same", data_range, needs_grad)
+        values, _ = native.direct(_ssim, _SSIM)(a, b, window, sigma, padding == "same", data_range, needs_grad)
     else:
         values = reference.ssim_maps(a, b, window=window, sigma=sigma, padding=padding, data_range=data_range).ssim
     return values if batched else values.squeeze(0)
@@ -102,13 +102,13 @@ def _setup(ctx, inputs, output):
     ctx.options = window, sigma, same
 
 
-def _backward(ctx, v_values, _):
+def _backward(ctx, v_values, _, vjp=_ssim_vjp):
     grads = [None] * 7
     if v_values is not None:
         a, b, by_means = ctx.saved_tensors
         for i in range(2):
             if ctx.needs_input_grad[i]:
-                grads[i] = _ssim_vjp(a, b, v_values, by_means, *ctx.options, of_second=i == 1)
+                grads[i] = vjp(a, b, v_values, by_means, *ctx.options, of_second=i == 1)
     return tuple(grads)
 
 
@@ -123,3 +123,4 @@ def _(a, b, v_values, by_means, window, sigma, same, of_second):
 
 
 _ssim.register_autograd(_backward, setup_context=_setup)
+_SSIM = native.eager_function(_ssim, _setup, _backward, _ssim_vjp)
