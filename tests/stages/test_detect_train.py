@@ -70,8 +70,10 @@ def test_trains_and_writes_its_files(tmp_path, folder, model):
 def test_learns_to_find_objects(folder):
     """Evaluated on the sweeps that were trained on: whether it can learn at all."""
     model = replace(PILLARS, channels=24, head_channels=24, bev=BevConfig(channels=(24, 32), layers=(2, 2), up_channels=24))
-    augment = AugmentConfig(turn_deg=0, flip=False, scale=(1, 1), height=0, tilt_deg=0, drop_intensity=0, thin=0)
-    config = TrainConfig(model=model, augment=augment, steps=150, batch_size=4, workers=0, ema=0.9, lr=5e-3)
+    augment = AugmentConfig(
+        turn_deg=0, flip=False, scale=(1, 1), object_scale=(1, 1), height=0, tilt_deg=0, drop_intensity=0, thin=0
+    )
+    config = TrainConfig(model=model, augment=augment, steps=250, batch_size=4, workers=0, ema=0.9, lr=5e-3)
     result = train_detector(config, folder)
     evaluation = evaluate_detector(EvalConfig(), folder, detector=result.detector).evaluation
     rows = [row for row in evaluation.rows if row.metric == "bev" and row.difficulty == "moderate" and row.valid]
@@ -280,3 +282,13 @@ def test_evaluation_writes_its_table(tmp_path, folder):
     rows = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert {row["metric"] for row in rows} >= {"2d", "bev", "3d"}
     assert len(list((tmp_path / "run" / "worst").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_the_bundled_detector_finds_objects_of_unseen_streets():
+    pytest.importorskip("embreex")
+    result = evaluate_detector(EvalConfig(frames=12, seed=5), "synth")
+    rows = {row.name: row for row in result.evaluation.rows if row.metric == "bev" and row.difficulty == "moderate"}
+    assert rows["Car"].valid + rows["Cyclist"].valid > 15
+    assert rows["Car"].exact > 55
+    assert rows["Cyclist"].exact > 50

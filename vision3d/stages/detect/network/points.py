@@ -24,9 +24,9 @@ class PointEncoder(nn.Module):
         super().__init__()
         self.grid, self.cells, self.intensity = grid, cells, intensity
         half = max(channels // 2, 1)
-        self.first = nn.Sequential(nn.Linear(10, half, bias=False), RowNorm(half, eps=1e-3, momentum=0.01), nn.ReLU())
+        self.first = nn.Sequential(nn.Linear(10, half, bias=False), RowNorm(half, eps=1e-3, momentum=0.03), nn.ReLU())
         self.second = nn.Sequential(
-            nn.Linear(2 * half, channels, bias=False), RowNorm(channels, eps=1e-3, momentum=0.01), nn.ReLU()
+            nn.Linear(2 * half, channels, bias=False), RowNorm(channels, eps=1e-3, momentum=0.03), nn.ReLU()
         )
         self.channels = channels
 
