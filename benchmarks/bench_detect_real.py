@@ -36,7 +36,7 @@ def labelled(data: Path, name: str) -> tuple[Path, Boxes, Path | None]:
         return folder / "velodyne" / f"{name}.bin", read_labels(folder / "label_2" / f"{name}.txt", calibration), calibration
     stem = "kitti_000008" if name == "000008" else "nuscenes_demo"
     rows = json.loads((data / "lidar" / f"{stem}_boxes.json").read_text())
-    names = [_WORDS.get(row["label"].lower(), row["label"]) for row in rows]
+    names = [str(_WORDS.get(row["label"].lower(), row["label"])) for row in rows]
     classes = tuple(dict.fromkeys(names))
     labels = torch.tensor([classes.index(name) for name in names])
     return data / "lidar" / f"{stem}.bin", Boxes(torch.tensor([row["box"] for row in rows]), labels, None, classes), None

@@ -81,6 +81,24 @@ def measure(scan: Callable[..., Any], rows: list[Tensor], tokens: int, repeats: 
     }
 
 
+def products(heads: int, keys: int, values: int) -> float:
+    """Microseconds for a token of the four matrix products of a form by chunks, without decays, at the best size of a chunk."""
+    best = float("inf")
+    for chunk in (16, 32, 64, 128):
+        count = GROUPS * SIZE * heads // chunk
+        (q, k), v, S = torch.randn(2, count, chunk, keys), torch.randn(count, chunk, values), torch.randn(count, keys, values)
+        scores, o, change = torch.empty(count, chunk, chunk), torch.empty_like(v), torch.empty_like(S)
+
+        def run(q=q, k=k, v=v, S=S, scores=scores, o=o, change=change) -> None:
+            torch.bmm(q, k.mT, out=scores)
+            torch.bmm(scores, v, out=o)
+            torch.baddbmm(o, q, S, out=o)
+            torch.bmm(k.mT, v, out=change)
+
+        best = min(best, cpu_times(run, 7, 1)["min"] / (GROUPS * SIZE) * 1e6)
+    return round(best, 3)
+
+
 def of_case(name: str, peers: dict[str, Any]) -> dict[str, Any]:
     """All forms of a recurrence, in one direction."""
     function, make, shape, options = CASES[name]
@@ -99,11 +117,14 @@ def of_case(name: str, peers: dict[str, Any]) -> dict[str, Any]:
         found[peer] = measure(lambda *given, call=call: call(*given, state), few, GROUPS * SHORT, 3)
         want, got = loop(*(value.double() for value in few), state.double(), **options)[0], call(*few, state)[0]
         found[peer]["largest_difference"] = float((got - want).abs().max() / want.abs().max())
+    if function == "decayed_attention":
+        found["products of chunks alone"] = {"forward_us": products(*shape)}
     base = found["native"]
     for kind, times in found.items():
         if kind not in ("shape", "native"):
-            times["ratio_forward"] = round(times["forward_us"] / base["forward_us"], 1)
-            times["ratio_forward_backward"] = round(times["forward_backward_us"] / base["forward_backward_us"], 1)
+            for pass_name in ("forward", "forward_backward"):
+                if f"{pass_name}_us" in times:
+                    times[f"ratio_{pass_name}"] = round(times[f"{pass_name}_us"] / base[f"{pass_name}_us"], 1)
     return found
 
 

@@ -105,14 +105,25 @@ class PlainTaichi:
 class PlainWarp:
     """Arrays, `wp.svd3` and atomic additions; Warp's CPU device has one thread."""
 
-    def __init__(self, x: Tensor, v: Tensor, volume: float, material: Material, nodes: int, dt: float, floor: float) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        v: Tensor,
+        volume: float,
+        material: Material,
+        nodes: int,
+        dt: float,
+        floor: float,
+        device: str = "cpu",
+    ) -> None:
         import warp as wp
 
         wp.config.log_level = wp.LOG_ERROR
         wp.init()
         self.wp, self.count, self.nodes = wp, len(x), nodes
         self.kernels = _warp_kernels(wp)
-        options: dict[str, Any] = {"device": "cpu"}
+        options: dict[str, Any] = {"device": device}
+        self.device = device
         self.x = wp.array(x.float().numpy(), dtype=wp.vec3, **options)
         self.v = wp.array(v.float().numpy(), dtype=wp.vec3, **options)
         self.C = wp.zeros(len(x), dtype=wp.mat33, **options)
@@ -129,9 +140,11 @@ class PlainWarp:
             self.grid_v.zero_()
             self.grid_m.zero_()
             inputs = [*moving, self.F, self.grid_v, self.grid_m, self.h, self.dt, *self.numbers]
-            wp.launch(k.to_grid, dim=self.count, inputs=inputs, device="cpu")
-            wp.launch(k.on_grid, dim=size, inputs=[self.grid_v, self.grid_m, self.h, self.dt, self.floor], device="cpu")
-            wp.launch(k.to_particles, dim=self.count, inputs=[*moving, self.grid_v, self.h, self.dt], device="cpu")
+            wp.launch(k.to_grid, dim=self.count, inputs=inputs, device=self.device)
+            on_nodes = [self.grid_v, self.grid_m, self.h, self.dt, self.floor]
+            wp.launch(k.on_grid, dim=size, inputs=on_nodes, device=self.device)
+            back = [*moving, self.grid_v, self.h, self.dt]
+            wp.launch(k.to_particles, dim=self.count, inputs=back, device=self.device)
         wp.synchronize()
 
     def positions(self) -> Tensor:

@@ -78,6 +78,18 @@ def test_ssim(sides, padding):
     assert_same(case, inputs, sides, atol=1e-4)
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_ssim_of_wide_windows(sides, padding):
+    """The columns of a tile take more than one pass."""
+    first = torch.rand(1, 19, 21, 9, dtype=torch.float64)
+    inputs = {"first": first, "second": (first + 0.2 * torch.randn_like(first)).clamp(0, 1)}
+
+    def case(given: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (ssim.ssim_map(given["first"], given["second"], window=17, sigma=4.0, padding=padding),)
+
+    assert_same(case, inputs, sides, atol=1e-4)
+
+
 Outputs = tuple[Tensor, ...]
 
 

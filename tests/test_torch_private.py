@@ -113,6 +113,16 @@ def test_an_operation_has_gradients_and_no_tangents():
         assert quick is not _sh_colors.op and torch.equal(quick(means, sh, *rest), _sh_colors.op(means, sh, *rest))
 
 
+def test_versions_count_changes_in_place():
+    values = torch.zeros(4)
+    before = torch_private.version_of(values)
+    values[1:] += 1  # through a view
+    assert torch_private.version_of(values) > before
+    again = torch_private.version_of(values)
+    _ = values + 1
+    assert torch_private.version_of(values) == again
+
+
 def test_constants_are_not_traced():
     """In a separate process, as it imports the compiler: marked functions are not traced, so graphs do not break."""
     code = """

@@ -10,11 +10,11 @@ namespace {
 
 struct Vectors {
     template <typename W, typename T>
-    static void ssim(const W&, const SsimImage<T>& image, T*) {
+    static void ssim(const W&, const SsimImage<T>& image) {
         cpu::ssim(image);
     }
     template <typename W, typename T>
-    static void ssim_vjp(const W&, const SsimImageVjp<T>& image, T*) {
+    static void ssim_vjp(const W&, const SsimImageVjp<T>& image) {
         cpu::ssim_vjp(image);
     }
     template <typename W, typename... Args>

@@ -28,20 +28,13 @@ void fill(Image& s, const In<W, 4>& a, const In<W, 4>& b, const In<W, 1>& weight
     s.b = pointer("b", b, {s.images, s.height, s.width, s.channels});
 }
 
-// Column sums between the two passes of a GPU; the CPU keeps its own.
-template <typename W>
-typename W::Scalar* column_sums(const MaybeOut<W, 5>& scratch, std::initializer_list<int64_t> want) {
-    require(on_cpu<W> || scratch, "scratch: got None, want an array");
-    return pointer("scratch", scratch, want);
-}
-
 template <typename W, typename Loops>
 void bind_images(nb::module_& m) {
     using T = typename W::Scalar;
     // derivatives: (4 or 0, images, out_height, out_width, channels), by the windowed means of a, b, aa + bb and ab
-    define(m, "ssim", "a b weights margin c1 c2 values derivatives scratch",
+    define(m, "ssim", "a b weights margin c1 c2 values derivatives",
            [](In<W, 4> a, In<W, 4> b, In<W, 1> weights, int64_t margin, double c1, double c2, Out<W, 4> values, Out<W, 5> derivatives,
-              MaybeOut<W, 5> scratch, int device, uint64_t stream) {
+              int device, uint64_t stream) {
         SsimImage<T> s{};
         fill<W>(s, a, b, weights, margin);
         s.c1 = T(c1);
@@ -55,14 +48,13 @@ void bind_images(nb::module_& m) {
             s.v_squares = derivatives.data() + 2 * map;
             s.v_products = derivatives.data() + 3 * map;
         }
-        T* sums = column_sums<W>(scratch, {4, s.images, s.out_height, s.width, s.channels});
         nb::gil_scoped_release release;
-        Loops::ssim(W(device, stream), s, sums);
+        Loops::ssim(W(device, stream), s);
     });
 
-    define(m, "ssim_vjp", "a b weights margin v_values v_means v_squares v_products v_a scratch",
+    define(m, "ssim_vjp", "a b weights margin v_values v_means v_squares v_products v_a",
            [](In<W, 4> a, In<W, 4> b, In<W, 1> weights, int64_t margin, In<W, 4> v_values, In<W, 4> v_means, In<W, 4> v_squares,
-              In<W, 4> v_products, Out<W, 4> v_a, MaybeOut<W, 5> scratch, int device, uint64_t stream) {
+              In<W, 4> v_products, Out<W, 4> v_a, int device, uint64_t stream) {
         SsimImageVjp<T> s{};
         fill<W>(s, a, b, weights, margin);
         const auto map = [&](const char* name, const In<W, 4>& array) {
@@ -73,9 +65,8 @@ void bind_images(nb::module_& m) {
         s.v_squares = map("v_squares", v_squares);
         s.v_products = map("v_products", v_products);
         s.v_a = pointer("v_a", v_a, {s.images, s.height, s.width, s.channels});
-        T* sums = column_sums<W>(scratch, {3, s.images, s.height, s.out_width, s.channels});
         nb::gil_scoped_release release;
-        Loops::ssim_vjp(W(device, stream), s, sums);
+        Loops::ssim_vjp(W(device, stream), s);
     });
 
     define(m, "adam_step", "param grad exp_avg exp_avg_sq visible learning_rate beta1 beta2 eps step",

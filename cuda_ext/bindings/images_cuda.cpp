@@ -25,12 +25,12 @@ namespace {
 
 struct GpuImages {
     template <typename W, typename T>
-    static void ssim(const W& target, const SsimImage<T>& image, T* scratch) {
-        cuda::ssim(image, scratch, target.where);
+    static void ssim(const W& target, const SsimImage<T>& image) {
+        cuda::ssim(image, target.where);
     }
     template <typename W, typename T>
-    static void ssim_vjp(const W& target, const SsimImageVjp<T>& image, T* scratch) {
-        cuda::ssim_vjp(image, scratch, target.where);
+    static void ssim_vjp(const W& target, const SsimImageVjp<T>& image) {
+        cuda::ssim_vjp(image, target.where);
     }
     template <typename W, typename... Args>
     static void adam_step(const W& target, const Args&... args) {

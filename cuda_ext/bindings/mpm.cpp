@@ -15,12 +15,16 @@ cpu::Particles particles_of(const mpm::Step<float>& step) {
 struct Vectors {
     template <typename W>
     static mpm::Report advance(const W&, mpm::Step<float>& step, mpm::Step<float>& tracers, const mpm::World& world, double duration,
-                               double time, double max_dt) {
+                               double time, double max_dt, uint8_t*) {
         return cpu::mpm_advance(particles_of(step), particles_of(tracers), world, duration, time, max_dt);
     }
     template <typename W>
-    static double energy(const W&, mpm::Step<float>& step, const mpm::World& world, double last_dt) {
+    static double energy(const W&, mpm::Step<float>& step, const mpm::World& world, double last_dt, uint8_t*) {
         return cpu::mpm_elastic_energy(particles_of(step), world, last_dt);
+    }
+    template <typename W, typename T>
+    static int64_t scratch(const W&, const mpm::Step<T>&) {
+        return 0;
     }
 };
 
@@ -28,12 +32,16 @@ struct Vectors {
 struct Shim {
     template <typename W, typename T>
     static mpm::Report advance(const W&, mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration, double time,
-                               double max_dt) {
+                               double max_dt, uint8_t*) {
         return host::mpm_advance(step, tracers, world, duration, time, max_dt);
     }
     template <typename W, typename T>
-    static double energy(const W&, mpm::Step<T>& step, const mpm::World& world, double last_dt) {
+    static double energy(const W&, mpm::Step<T>& step, const mpm::World& world, double last_dt, uint8_t*) {
         return host::mpm_elastic_energy(step, world, last_dt);
+    }
+    template <typename W, typename T>
+    static int64_t scratch(const W&, const mpm::Step<T>&) {
+        return 0;
     }
 };
 

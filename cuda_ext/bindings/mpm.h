@@ -93,33 +93,53 @@ std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int
     return step;
 }
 
+// Scratch memory of mpm_scratch bytes, none on a CPU.
+template <typename W, typename Loops>
+uint8_t* scratch_of(const W& target, const mpm::Step<typename W::Scalar>& step, const Out<W, 1, uint8_t>& scratch) {
+    const int64_t want = Loops::scratch(target, step);
+    if (int64_t(scratch.shape(0)) < want)
+        throw std::invalid_argument("scratch: got " + std::to_string(scratch.shape(0)) + " bytes, want " + std::to_string(want));
+    return scratch.data();
+}
+
 template <typename W, typename Loops>
 void bind_mpm(nb::module_& m) {
     using Fields = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, typename W::Device>;
+    define(m, "mpm_scratch", "rows count", [](Out<W, 2> rows, int64_t count, int device, uint64_t stream) {
+        require(count >= 0 && count <= int64_t(rows.shape(1)), "count: want 0 to the particles in rows");
+        mpm::Step<typename W::Scalar> step{};
+        step.count = count;
+        return Loops::scratch(W(device, stream), step);
+    });
     define(m, "mpm_advance",
            "rows ids count tracer_rows tracer_ids tracer_count grid lacking materials solids fields winds motions field_values numbers "
-           "duration time max_dt",
+           "duration time max_dt scratch",
            [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 2> tracer_rows, Out<W, 2, int32_t> tracer_ids,
               int64_t tracer_count, Out<W, 4> grid, MaybeOut<W, 3> lacking, Numbers materials, Numbers solids, Numbers fields,
-              Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double duration, double time, double max_dt, int device,
-              uint64_t stream) {
+              Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double duration, double time, double max_dt,
+              Out<W, 1, uint8_t> scratch, int device, uint64_t stream) {
         const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), int64_t(field_values.shape(0)),
                                           numbers);
         require(max_dt > 0 && duration >= 0, "max_dt, duration: want max_dt > 0 and duration >= 0");
         const auto step = step_of<W>(rows, ids, count, grid, world, lacking);
         const auto tracers = step_of<W>(tracer_rows, tracer_ids, tracer_count, grid, world);
+        const W target(device, stream);
+        uint8_t* const memory = scratch_of<W, Loops>(target, *step, scratch);
         nb::gil_scoped_release release;
-        const mpm::Report r = Loops::advance(W(device, stream), *step, *tracers, world, duration, time, max_dt);
+        const mpm::Report r = Loops::advance(target, *step, *tracers, world, duration, time, max_dt, memory);
         return std::make_tuple(r.steps, r.kept, r.shortest_dt, r.last_dt, r.work, r.is_finite);
     });
-    define(m, "mpm_elastic_energy", "rows ids count grid materials solids fields winds motions field_values numbers last_dt",
+    define(m, "mpm_elastic_energy", "rows ids count grid materials solids fields winds motions field_values numbers last_dt scratch",
            [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials, Numbers solids, Numbers fields,
-              Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double last_dt, int device, uint64_t stream) {
+              Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double last_dt, Out<W, 1, uint8_t> scratch, int device,
+              uint64_t stream) {
         const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), int64_t(field_values.shape(0)),
                                           numbers);
         const auto step = step_of<W>(rows, ids, count, grid, world);
+        const W target(device, stream);
+        uint8_t* const memory = scratch_of<W, Loops>(target, *step, scratch);
         nb::gil_scoped_release release;
-        return Loops::energy(W(device, stream), *step, world, last_dt);
+        return Loops::energy(target, *step, world, last_dt, memory);
     });
 }
 

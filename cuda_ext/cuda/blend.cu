@@ -5,6 +5,12 @@
 namespace vision3d::cuda {
 namespace {
 
+// Blocks per multiprocessor for which registers are allocated, by the compiled number of channels.
+template <typename T>
+constexpr int blocks_of_width(int channels, int to4, int to8, int to16, int more) {
+    return sizeof(T) == 8 ? 1 : channels <= 4 ? to4 : channels <= 8 ? to8 : channels <= 16 ? to16 : more;
+}
+
 template <typename T>
 __global__ void __launch_bounds__(THREADS) make_records_kernel(int64_t count, int64_t channels, const T* means2d, const T* conics,
                                                                const T* colors, const T* opacities, Record<T>* records) {
@@ -28,7 +34,7 @@ __global__ void __launch_bounds__(MAX_THREADS) blend_kernel(BlendArgs<T> args) {
 }
 
 template <int D, bool ABSGRAD, typename T>
-__global__ void __launch_bounds__(MAX_THREADS) blend_vjp_kernel(BlendVjpArgs<T> args) {
+__global__ void __launch_bounds__(MAX_THREADS, blocks_of_width<T>(D, 8, 6, 4, 2)) blend_vjp_kernel(BlendVjpArgs<T> args) {
     V3D_SHARED(bodies::Batch<T>, staged);
     bodies::blend_vjp<D, ABSGRAD>(Block(), args, staged);
 }
@@ -40,13 +46,13 @@ __global__ void __launch_bounds__(THREADS) blend_finish_kernel(BlendVjpArgs<T> a
 }
 
 template <int D, bool LIMITED, typename T>
-__global__ void __launch_bounds__(MAX_THREADS) blend_2dgs_kernel(Blend2dgsArgs<T> args) {
+__global__ void __launch_bounds__(MAX_THREADS, blocks_of_width<T>(D, 5, 5, 4, 3)) blend_2dgs_kernel(Blend2dgsArgs<T> args) {
     V3D_SHARED(bodies::Batch2dgs<T>, staged);
     bodies::blend_2dgs<D, LIMITED>(Block(), args, staged);
 }
 
 template <int D, typename T>
-__global__ void __launch_bounds__(MAX_THREADS) blend_2dgs_vjp_kernel(Blend2dgsVjpArgs<T> args) {
+__global__ void __launch_bounds__(MAX_THREADS, blocks_of_width<T>(D, 4, 3, 3, 2)) blend_2dgs_vjp_kernel(Blend2dgsVjpArgs<T> args) {
     V3D_SHARED(bodies::Batch2dgs<T>, staged);
     bodies::blend_2dgs_vjp<D>(Block(), args, staged);
 }

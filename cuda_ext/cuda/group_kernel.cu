@@ -29,12 +29,12 @@ __global__ void group_kernel_kernel(GroupKernelArgs<T> a, int64_t count) {
     dense_wave(a.wave, x, kernel_dims(a), a.weights[0], a.biases[0], first, a.width);
     dense_wave(a.wave, first, a.width, a.weights[1], a.biases[1], second, a.width);
     dense_wave(a.wave, second, a.width, a.weights[2], a.biases[2], first, a.width);
-    for (int64_t v = 0; v < a.c_out * a.c_in; ++v) {
-        T sum = a.biases[3][v];
-        for (int j = 0; j < a.width; ++j) sum += first[j] * a.weights[3][v * a.width + j];
-        const int64_t co = v / a.c_in, ci = v % a.c_in;
-        a.values[(((co * a.outputs + o) * a.c_in + ci) * a.inputs + i) * points + p] = sum * factor;
-    }
+    for (int64_t co = 0, v = 0; co < a.c_out; ++co)
+        for (int64_t ci = 0; ci < a.c_in; ++ci, ++v) {
+            T sum = a.biases[3][v];
+            for (int j = 0; j < a.width; ++j) sum += first[j] * a.weights[3][v * a.width + j];
+            a.values[(((co * a.outputs + o) * a.c_in + ci) * a.inputs + i) * points + p] = sum * factor;
+        }
 }
 
 }  // namespace

@@ -7,65 +7,54 @@
 namespace vision3d::host {
 namespace {
 
-double value_of(uint64_t bits) {
-    double value;
-    __builtin_memcpy(&value, &bits, sizeof value);
-    return value;
+// A kernel with blocks of `threads` for `count` values.
+template <typename Body>
+void launch_blocks(int64_t count, int threads, Body body) {
+    for (int64_t block = 0; block * threads < count; ++block) body(Block{block, threads});
 }
 
-template <typename T>
-mpm::Found extremes(const mpm::Step<T>& step) {
-    mpm::Found found;
-    for (int64_t p = 0; p < step.count; ++p) {
-        T v[3], C[9];
-        bodies::load_row(step, mpm::V_ROW, 3, p, v);
-        bodies::load_row(step, mpm::C_ROW, 9, p, C);
-        mpm::Found one;
-        for (T a : v) one.speed2 += double(a) * double(a);
-        for (T a : C) one.gradient2 += double(a) * double(a);
-        one.is_finite = one.speed2 + one.gradient2 < 1e300;
-        found.add(one);
-    }
-    return found;
-}
+constexpr int THREADS = 256;
 
 }  // namespace
 
 template <typename T>
 mpm::Report mpm_advance(mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration, double time, double max_dt) {
     mpm::set_world(world, step);
-    const auto substep = [](mpm::Step<T>& now) {
+    const auto staged = std::make_unique<bodies::StagedParticles<T>>();
+    const int64_t nodes = step.size[0] * step.size[1] * step.line;
+    const auto substep = [&](mpm::Step<T>& now) {
         bodies::Totals totals{};
-        const int64_t nodes = now.size[0] * now.size[1] * now.size[2];
-        std::fill(now.grid, now.grid + 4 * now.size[0] * now.size[1] * now.line, T(0));
-        if (now.lacking) std::fill(now.lacking, now.lacking + now.size[0] * now.size[1] * now.line, T(0));
-        for (int64_t p = 0; p < now.count; ++p) bodies::particle_to_grid(now, p);
-        for (int64_t n = 0; n < nodes; ++n) bodies::grid_node(now, n, totals);
+        std::fill(now.grid, now.grid + 4 * nodes, T(0));
+        if (now.lacking) std::fill(now.lacking, now.lacking + nodes, T(0));
+        launch_blocks(now.count, bodies::P2G_THREADS, [&](const Block& block) { bodies::particles_to_grid(block, now, *staged); });
+        launch_blocks(nodes, THREADS, [&](const Block& block) { bodies::grid_nodes(block, now, totals); });
         for (int solid = 0; solid < now.num_solids; ++solid) {
             int way, last;
             for (mpm::ways_of(now.solids[solid], way, last); way <= last; ++way)
-                for (int64_t n = 0; n < nodes; ++n) bodies::contact_node(now, n, solid, way, totals);
+                launch_blocks(nodes, THREADS, [&](const Block& block) { bodies::contact_nodes(block, now, solid, way, totals); });
         }
-        for (int64_t n = 0; n < nodes; ++n) bodies::side_node(now, n, totals);
-        for (int64_t p = 0; p < now.count; ++p) bodies::grid_to_particle(now, p, totals);
-        return mpm::Found{totals.work, value_of(totals.speed2), value_of(totals.gradient2), totals.kept, totals.bad == 0};
+        launch_blocks(nodes, THREADS, [&](const Block& block) { bodies::side_nodes(block, now, totals); });
+        launch_blocks(now.count, THREADS, [&](const Block& block) { bodies::grid_to_particles(block, now, totals); });
+        return totals.found();
     };
     const auto trace = [&](mpm::Step<T>& now) {
         bodies::Totals totals{};
         const auto moved = std::make_unique<mpm::Step<T>>(mpm::with_particles(now, tracers));
-        for (int64_t p = 0; p < moved->count; ++p) bodies::trace_particle(*moved, p, totals);
-        return mpm::Found{0, 0, 0, 0, totals.bad == 0};
+        launch_blocks(moved->count, THREADS, [&](const Block& block) { bodies::trace_particles(block, *moved, totals); });
+        return totals.found();
     };
-    return mpm::advance(world, duration, time, max_dt, extremes(step), step, substep, trace);
+    bodies::Totals totals{};
+    launch_blocks(step.count, THREADS, [&](const Block& block) { bodies::extremes(block, step, totals); });
+    return mpm::advance(world, duration, time, max_dt, totals.found(), step, substep, trace);
 }
 
 template <typename T>
 double mpm_elastic_energy(mpm::Step<T>& step, const mpm::World& world, double last_dt) {
     mpm::set_world(world, step);
     step.dt = T(last_dt);
-    double sum = 0;
-    for (int64_t p = 0; p < step.count; ++p) bodies::particle_energy(step, p, sum);
-    return sum;
+    bodies::Totals totals{};
+    launch_blocks(step.count, THREADS, [&](const Block& block) { bodies::elastic_energy(block, step, totals); });
+    return totals.work;
 }
 
 template mpm::Report mpm_advance(mpm::Step<float>&, mpm::Step<float>&, const mpm::World&, double, double, double);

@@ -50,7 +50,8 @@ void with_width(int64_t channels, Body body) {
 template <typename T>
 void project(Host, const ProjectArgs<T>& args) {
     with_camera(args.model, args.covars != nullptr, [&](auto model, auto covars) {
-        launch(args.batches * args.cameras * args.count, [&](int64_t i) { bodies::project<model(), covars()>(args, i); });
+        launch(args.batches * args.cameras * args.count,
+               [&](int64_t i) { bodies::project<model(), covars()>(args, i / args.count, i % args.count); });
     });
 }
 
@@ -90,8 +91,9 @@ void fill_tiles(Host, const TileArgs<T>& args, const int32_t* order, const int64
 template <typename T>
 void finish_tiles(Host, const TileGrid<T>& grid, int64_t images, int64_t records, const uint32_t* tile_keys, const int32_t* ids,
                   const T* depths, int64_t* isect_ids, int32_t* isect_offsets) {
+    const int bits = bits_of(int64_t(grid.tiles_x) * grid.tiles_y);
     launch(records + 1,
-           [&](int64_t at) { bodies::finish_tiles(grid, images, records, at, tile_keys, ids, depths, isect_ids, isect_offsets); });
+           [&](int64_t at) { bodies::finish_tiles(grid, bits, images, records, at, tile_keys, ids, depths, isect_ids, isect_offsets); });
 }
 
 template <typename Key>
@@ -150,7 +152,7 @@ void blend_vjp(Host, const BlendVjpArgs<T>& args, const BlendFinishArgs<T>& fini
 
 template <typename T>
 void project_2dgs(Host, const Project2dgsArgs<T>& args) {
-    launch(args.batches * args.cameras * args.count, [&](int64_t i) { bodies::project_2dgs(args, i); });
+    launch(args.batches * args.cameras * args.count, [&](int64_t i) { bodies::project_2dgs(args, i / args.count, i % args.count); });
 }
 
 template <typename T>

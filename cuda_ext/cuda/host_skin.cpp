@@ -8,7 +8,8 @@ namespace vision3d::host {
 template <typename T>
 void skin_vertices(const skin::Args<T>& args, int mode) {
     skin::with_mode(mode, [&](auto m) {
-        for (int64_t n = 0; n < args.batch * args.vertices_count; ++n) bodies::skin_vertex<decltype(m)::value>(args, n);
+        for (int64_t b = 0; b < args.batch; ++b)
+            for (int64_t vertex = 0; vertex < args.vertices_count; ++vertex) bodies::skin_vertex<decltype(m)::value>(args, b, vertex);
     });
 }
 
@@ -16,7 +17,9 @@ template <typename T>
 void skin_vertices_vjp(const skin::VjpArgs<T>& args, int mode) {
     std::fill(args.v_rows, args.v_rows + args.batch * args.joints * skin::ROW, T(0));
     skin::with_mode(mode, [&](auto m) {
-        for (int64_t v = 0; v < args.vertices_count; ++v) bodies::skin_vertex_vjp<decltype(m)::value>(args, v);
+        constexpr int THREADS = 256;
+        for (int64_t block = 0; block * THREADS < args.vertices_count; ++block)
+            bodies::skin_vjp<decltype(m)::value>(Block{block, THREADS}, args);
     });
 }
 

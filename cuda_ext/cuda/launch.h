@@ -59,6 +59,14 @@ constexpr int THREADS = 256;  // per block, if each thread processes one of `cou
 
 inline int64_t blocks_of(int64_t count) { return (count + THREADS - 1) / THREADS; }
 
+// body(row, i), i < count, for rows of `chunks` blocks each: a 32-bit division for the block, not a 64-bit one for every thread.
+template <typename Body>
+__device__ __forceinline__ void each_row(int chunks, int64_t count, Body body) {
+    const int block = int(blockIdx.x), row = block / chunks;
+    const int64_t i = int64_t(block - row * chunks) * blockDim.x + threadIdx.x;
+    if (i < count) body(int64_t(row), i);
+}
+
 #endif
 
 }  // namespace vision3d::cuda

@@ -5,9 +5,8 @@ namespace vision3d::cuda {
 namespace {
 
 template <int MODEL, bool COVARS, typename T>
-__global__ void __launch_bounds__(THREADS) project_kernel(ProjectArgs<T> args, int64_t count) {
-    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i < count) bodies::project<MODEL, COVARS>(args, i);
+__global__ void __launch_bounds__(THREADS) project_kernel(ProjectArgs<T> args, int chunks) {
+    each_row(chunks, args.count, [&](int64_t image, int64_t id) { bodies::project<MODEL, COVARS>(args, image, id); });
 }
 
 template <int MODEL, bool COVARS, typename T>
@@ -26,9 +25,8 @@ __global__ void __launch_bounds__(PAIR_CHUNK) sh_colors_vjp_kernel(ShArgs<T> arg
 }
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) project_2dgs_kernel(Project2dgsArgs<T> args, int64_t count) {
-    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i < count) bodies::project_2dgs(args, i);
+__global__ void __launch_bounds__(THREADS) project_2dgs_kernel(Project2dgsArgs<T> args, int chunks) {
+    each_row(chunks, args.count, [&](int64_t image, int64_t id) { bodies::project_2dgs(args, image, id); });
 }
 
 template <typename T>
@@ -40,9 +38,9 @@ __global__ void __launch_bounds__(PAIR_CHUNK) project_2dgs_vjp_kernel(Project2dg
 
 template <typename T>
 void project(const Stream& where, const ProjectArgs<T>& args) {
-    const int64_t count = args.batches * args.cameras * args.count;
+    const int64_t chunks = blocks_of(args.count);
     with_camera(args.model, args.covars != nullptr, [&](auto model, auto covars) {
-        launch("project", where, blocks_of(count), THREADS, project_kernel<model(), covars(), T>, args, count);
+        launch("project", where, args.batches * args.cameras * chunks, THREADS, project_kernel<model(), covars(), T>, args, int(chunks));
     });
 }
 
@@ -70,8 +68,8 @@ void sh_colors_vjp(const Stream& where, const ShArgs<T>& args) {
 
 template <typename T>
 void project_2dgs(const Stream& where, const Project2dgsArgs<T>& args) {
-    const int64_t count = args.batches * args.cameras * args.count;
-    launch("project_2dgs", where, blocks_of(count), THREADS, project_2dgs_kernel<T>, args, count);
+    const int64_t chunks = blocks_of(args.count);
+    launch("project_2dgs", where, args.batches * args.cameras * chunks, THREADS, project_2dgs_kernel<T>, args, int(chunks));
 }
 
 template <typename T>

@@ -5,24 +5,22 @@ namespace vision3d::cuda {
 namespace {
 
 template <int MODE, typename T>
-__global__ void skin_kernel(skin::Args<T> args) {
-    const int64_t n = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
-    if (n < args.batch * args.vertices_count) bodies::skin_vertex<MODE>(args, n);
+__global__ void skin_kernel(skin::Args<T> args, int chunks) {
+    each_row(chunks, args.vertices_count, [&](int64_t b, int64_t vertex) { bodies::skin_vertex<MODE>(args, b, vertex); });
 }
 
 template <int MODE, typename T>
-__global__ void skin_vjp_kernel(skin::VjpArgs<T> args) {
-    const int64_t vertex = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
-    if (vertex < args.vertices_count) bodies::skin_vertex_vjp<MODE>(args, vertex);
+__global__ void __launch_bounds__(THREADS) skin_vjp_kernel(skin::VjpArgs<T> args) {
+    bodies::skin_vjp<MODE>(Block(), args);
 }
 
 }  // namespace
 
 template <typename T>
 void skin_vertices(const Stream& where, const skin::Args<T>& args, int mode) {
-    skin::with_mode(mode, [&](auto m) {
-        launch("skin", where, blocks_of(args.batch * args.vertices_count), THREADS, skin_kernel<decltype(m)::value, T>, args);
-    });
+    const int64_t chunks = blocks_of(args.vertices_count);
+    skin::with_mode(
+        mode, [&](auto m) { launch("skin", where, args.batch * chunks, THREADS, skin_kernel<decltype(m)::value, T>, args, int(chunks)); });
 }
 
 template <typename T>

@@ -22,10 +22,10 @@ __global__ void __launch_bounds__(THREADS) fill_tiles_kernel(TileArgs<T> args, c
 
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
-    finish_tiles_kernel(TileGrid<T> grid, int64_t images, int64_t records, const uint32_t* tile_keys, const int32_t* ids, const T* depths,
-                        int64_t* isect_ids, int32_t* isect_offsets) {
+    finish_tiles_kernel(TileGrid<T> grid, int tile_bits, int64_t images, int64_t records, const uint32_t* tile_keys, const int32_t* ids,
+                        const T* depths, int64_t* isect_ids, int32_t* isect_offsets) {
     const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (at <= records) bodies::finish_tiles(grid, images, records, at, tile_keys, ids, depths, isect_ids, isect_offsets);
+    if (at <= records) bodies::finish_tiles(grid, tile_bits, images, records, at, tile_keys, ids, depths, isect_ids, isect_offsets);
 }
 
 }  // namespace
@@ -44,8 +44,8 @@ void fill_tiles(const Stream& where, const TileArgs<T>& args, const int32_t* ord
 template <typename T>
 void finish_tiles(const Stream& where, const TileGrid<T>& grid, int64_t images, int64_t records, const uint32_t* tile_keys,
                   const int32_t* ids, const T* depths, int64_t* isect_ids, int32_t* isect_offsets) {
-    launch("finish_tiles", where, blocks_of(records + 1), THREADS, finish_tiles_kernel<T>, grid, images, records, tile_keys, ids, depths,
-           isect_ids, isect_offsets);
+    launch("finish_tiles", where, blocks_of(records + 1), THREADS, finish_tiles_kernel<T>, grid,
+           bits_of(int64_t(grid.tiles_x) * grid.tiles_y), images, records, tile_keys, ids, depths, isect_ids, isect_offsets);
 }
 
 template <typename Key>

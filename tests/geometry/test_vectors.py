@@ -79,3 +79,11 @@ def test_orthogonal_directions():
         torch.testing.assert_close(other.norm(dim=-1), torch.ones(500))
         assert (other * axes).sum(-1).abs().max() < 1e-6
     assert vectors.any_orthogonal(torch.zeros(3)).norm().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_axis_vector(dtype):
+    like = torch.rand(3, 2, dtype=dtype)
+    for axis in range(4):
+        found = vectors.axis_vector(like, axis, 4)
+        assert found.dtype == dtype and torch.equal(found, torch.eye(4, dtype=dtype)[axis])

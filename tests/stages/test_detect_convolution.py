@@ -182,7 +182,9 @@ def test_invalid_sizes():
 @needs_native
 def test_time_of_the_neighbors():
     coords = (torch.rand(1, 352, 400, 16) < 0.01).nonzero()
-    voxel_neighbors(coords, (352, 400, 16))
-    start = time.process_time()
-    voxel_neighbors(coords, (352, 400, 16))
-    assert time.process_time() - start < 0.5e-6 * len(coords)
+    times = []
+    for _ in range(5):
+        start = time.process_time()
+        voxel_neighbors(coords, (352, 400, 16))
+        times.append(time.process_time() - start)
+    assert min(times) < 0.5e-6 * len(coords)

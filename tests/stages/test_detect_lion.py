@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from vision3d.stages.detect.config import GridConfig, LionConfig, ModelConfig
+from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.lion import LionBackbone
-from vision3d.stages.detect.network.points import PointBatch
 from vision3d.stages.detect.voxels import Voxels
 from vision3d.stages.detect.voxels.voxels import coords_of, keys_of
 

@@ -10,12 +10,12 @@ from hypothesis import given, strategies as st
 from vision3d.core.errors import InputError
 from vision3d.stages.detect.config import AugmentConfig, GridConfig, LossConfig, ModelConfig
 from vision3d.stages.detect.data.augment import augmented, cropped
+from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.data.sweeps import IGNORED, LabelledSweep, inside, labels_of, turned
 from vision3d.stages.detect.data.targets import gaussian_radius, make_targets
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.head import Outputs, boxes_at, decode
 from vision3d.stages.detect.network.losses import encoded, focal, total_loss
-from vision3d.stages.detect.network.points import PointBatch
 
 GRID = GridConfig()
 SMALL = GridConfig(low=(0, -4, -3), high=(8, 4, 1), voxel=(0.5, 0.5, 0.5))

@@ -259,6 +259,21 @@ def test_evaluation_of_perfect_boxes(folder):
     assert all(row.exact > 99.9 for row in rows)
 
 
+def test_a_folder_with_splits_is_evaluated_on_the_held_out_one(tmp_path):
+    folder = write_folder(tmp_path / "kitti", 4)
+    (folder / "ImageSets").mkdir()
+    (folder / "ImageSets" / "train.txt").write_text("000000\n000001\n000003\n")
+    (folder / "ImageSets" / "val.txt").write_text("000002\n")
+    config = replace(SMALL, evaluate_every=2)
+    result = train_detector(config, folder, run_folder=tmp_path / "run")
+    assert 0 <= result.summary["map"] <= 100
+    assert result.detector.card.data.startswith("3 frames of")
+    assert load_detector(tmp_path / "run" / "detector.safetensors").card.figures["data"].startswith("1 held-out frames")
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum("eval_map" in line for line in logged) == 1
+    assert (tmp_path / "run" / "checkpoints" / "best.pt").is_file()
+
+
 def test_evaluation_writes_its_table(tmp_path, folder):
     result = evaluate_detector(EvalConfig(worst=1), folder, detector=detector(), run_folder=tmp_path / "run")
     assert result.summary["frames"] == 4

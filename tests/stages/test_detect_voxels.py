@@ -15,6 +15,7 @@ from vision3d.stages.detect.voxels import (
     apply_padded,
     apply_ragged,
     describe_points,
+    dilate,
     equal_groups,
     expand,
     foreground,
@@ -348,6 +349,19 @@ def test_generation():
     before = {tuple(row): feature for row, feature in zip(old.coords.tolist(), old.features)}
     for row, feature in zip(merged.voxels.coords.tolist(), merged.voxels.features):
         torch.testing.assert_close(feature, before.get(tuple(row), torch.zeros_like(feature)))
+
+
+@pytest.mark.parametrize("size", [(3, 3, 1), (1, 5, 3), (1, 1, 1)])
+@pytest.mark.usefixtures("backend")
+def test_dilation(size):
+    voxels = random_voxels(fraction=0.05)
+    ones = dense(voxels.with_features(torch.ones_like(voxels.features)))[..., 0]
+    grown = torch.nn.functional.max_pool3d(ones, size, 1, [n // 2 for n in size])
+    got = dilate(voxels, size)
+    assert torch.equal(got.coords, grown.nonzero()) and got.grid == GRID
+    torch.testing.assert_close(dense(got), dense(voxels))
+    with pytest.raises(InputError, match=r"size: got \(2, 3, 1\), want odd and positive numbers"):
+        dilate(voxels, (2, 3, 1))
 
 
 def some_segments(rows: int = 20, seed: int = 0) -> Segments:

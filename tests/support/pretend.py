@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
+import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -70,6 +71,8 @@ class Counts:
     """Copies to the CPU other than of one number that is read (`item`)."""
     pageable: int = 0
     """Copies from CPU memory that is not pinned; they block."""
+    exchanges: int = 0
+    """Operations of torch.distributed on tensors of the device."""
 
     def __sub__(self, other: "Counts") -> "Counts":
         return Counts(*(a - b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
@@ -174,6 +177,8 @@ class PretendedGpu:
         if func.namespace == "vision3d":
             with self._mode:
                 return dict(native._plain.values())[func._opname](*args, **kwargs)
+        if func.namespace == "c10d":
+            return self._exchange(func, args, kwargs)
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
             with self._mode:  # below autograd torch does not take it apart
                 return func.decompose(*args, **kwargs)
@@ -209,6 +214,16 @@ class PretendedGpu:
             with torch._C._DisableTorchDispatch():
                 func(*args, **kwargs)
         return self._pretended(found, pretended)
+
+    def _exchange(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """An operation of torch.distributed, done by the group of the CPU on the values."""
+        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        there = [value for value in tensors if isinstance(value, PretendedTensor)]
+        if there and len(there) < len(tensors):
+            raise MixedDevices(f"{func.name()}: tensors on cuda:0 and on the CPU at {_here()}")
+        if there:
+            self.counts.exchanges += 1
+        return self._pretended(func(*tree_map(_host, args), **kwargs), there)
 
     def _copy(self, name: str, func: Any, args: tuple, kwargs: dict[str, Any], device: Any) -> Any:
         to, source = (args[0], args[1]) if name == "copy_" else (None, args[0])
@@ -342,13 +357,16 @@ class _Module:
 
 
 class _Event:
-    """A point in the order of the device's work; it is reached after a later wait."""
+    """A point in the order of the device's work; it is reached after a later wait. Its time is that of the CPU."""
 
     def __init__(self, gpu: PretendedGpu) -> None:
-        self._gpu, self._at = gpu, -1
+        self._gpu, self._at, self._time = gpu, -1, 0.0
 
     def record(self, *_stream: Any) -> None:
-        self._at = self._gpu.counts.waits
+        self._at, self._time = self._gpu.counts.waits, time.perf_counter()
+
+    def elapsed_time(self, end: "_Event") -> float:
+        return 1e3 * (end._time - self._time)
 
     def query(self) -> bool:
         return self._gpu.counts.waits > self._at

@@ -21,13 +21,14 @@ from tests.support.pretend import MixedDevices, PretendedGpu, pretended_gpu
 from vision3d.core import native
 from vision3d.core.checkpoints import load_checkpoint
 from vision3d.core.device import resolve_device, sent
-from vision3d.core.errors import DeviceError, NumericalError
+from vision3d.core.errors import DeviceError, InputError, NumericalError
 from vision3d.core.progress import silent
+from vision3d.geometry import quaternion
 from vision3d.io.dataset import load_dataset
 from vision3d.optim import losses
 from vision3d.optim.adam import SplatAdam
 from vision3d.optim.training_views import TrainingViews
-from vision3d.render import render_views
+from vision3d.render import meshes, render_views
 from vision3d.stages.fit import FitConfig, fit
 from vision3d.training.late_check import LateCheck
 
@@ -219,6 +220,22 @@ def a_late_check_is_read_without_a_wait(gpu):
     params["x"].grad = bad
     optimizer.step(is_valid.expand(3).contiguous())
     assert params["x"].tolist() == [0, 0, 0] and check.read() == (4, "b") and check.read() is None
+
+
+@control
+def indices_are_read_again_only_after_a_change(gpu):
+    positions = torch.tensor([[[0.0, 0, 1, 1], [4, 0, 1, 1], [0, 4, 1, 1], [4, 4, 1, 1]]]).to("cuda")
+    faces, colors = torch.tensor([[0, 1, 2], [1, 2, 3]]).to("cuda"), torch.rand(4, 3).to("cuda")
+    fragments = counted(gpu, lambda: meshes.rasterize(positions, faces, 4, 4), waits=2)
+    counted(gpu, lambda: meshes.interpolate(colors, faces, fragments))  # nor the faces of the pixels, which we made
+    counted(gpu, lambda: meshes.rasterize(positions, faces, 4, 4))
+    faces[1, 2] = 4
+    refused(InputError, lambda: meshes.rasterize(positions, faces, 4, 4))
+    fragments.face_ids[0, 0, 0] = 2
+    faces[1, 2] = 3
+    refused(InputError, lambda: meshes.interpolate(colors, faces, fragments))
+    refused(InputError, lambda: meshes.rasterize(positions[:, :3], faces, 4, 4))
+    counted(gpu, lambda: quaternion.conjugate(quaternion.normalize(torch.zeros(2, 4, device="cuda"))))
 
 
 @control

@@ -57,18 +57,21 @@ def stage_verb(
 
     def run(arguments: Sequence[str]) -> None:
         if not is_distributed or int(os.environ.get("WORLD_SIZE", "1")) < 2:
-            return run_alone(arguments)
+            return run_alone(parse(options_class, arguments, verb, stage=stage, bases=bases))
         from vision3d.training.group import launched_group
 
-        with launched_group() as group:
+        options = parse(options_class, arguments, verb, stage=stage, bases=bases)
+        set_up_output(options)
+        settings: Any = getattr(options, "settings")  # noqa: B009  subclasses have it
+        with launched_group(settings.device, backend=getattr(settings, "backend", "auto")) as group:
             if group.is_first:
-                return run_alone(arguments)
-            options = parse(options_class, arguments, verb, stage=stage, bases=bases)
+                return run_alone(options)
+            if options.print_config:
+                return
             set_up_output(dataclasses.replace(options, quiet=True, verbose=False))
             execute(options, None, silent)
 
-    def run_alone(arguments: Sequence[str]) -> None:
-        options = parse(options_class, arguments, verb, stage=stage, bases=bases)
+    def run_alone(options: OptionsT) -> None:
         settings: Any = getattr(options, "settings")  # noqa: B009  subclasses have it
         set_up_output(options)
         if options.print_config:

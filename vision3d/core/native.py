@@ -4,13 +4,12 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 
 from vision3d.core import torch_private
 from vision3d.core.errors import BackendError
@@ -140,10 +139,14 @@ def custom_op(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
 def refuse_tangents(name: str, *arguments: Any) -> None:
     """Raise BackendError if an argument carries a forward-mode tangent."""
     if torch_private.forward_mode_is_on() and any(map(has_tangent, arguments)):
-        raise BackendError(
-            f"{name}: has no forward-mode derivatives (dual numbers, torch.func.jvp); use reverse mode (backward, grad, vjp), "
-            "or backend='reference' where there is one"
-        )
+        raise _no_tangents(name)
+
+
+def _no_tangents(name: str) -> BackendError:
+    return BackendError(
+        f"{name}: has no forward-mode derivatives (dual numbers, torch.func.jvp); use reverse mode (backward, grad, vjp), "
+        "or backend='reference' where there is one"
+    )
 
 
 def has_tangent(value: Any) -> bool:
@@ -174,6 +177,20 @@ def direct(op: Any, function: Any = None) -> Any:
     return op if function is None else function.apply
 
 
+def plain_function(op: Any) -> Callable[..., Any]:
+    """The function that an op of `custom_op` wraps."""
+    return _plain[op][1]
+
+
+def in_place(op: Any, changed: Sequence[torch.Tensor], *arguments: Any) -> None:
+    """Call an op without results that changes tensors, by the fastest way; autograd counts the change however it is called."""
+    function = direct(op)
+    function(*arguments)
+    if function is not op:
+        for tensor in changed:
+            torch.autograd.graph.increment_version(tensor)
+
+
 def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., Any], vjp: Any) -> type[torch.autograd.Function]:
     """The autograd function of an op, from the arguments of `register_autograd`; gradients may be None.
 
@@ -188,10 +205,41 @@ def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., A
         ctx.set_materialize_grads(False)
         return outputs
 
-    name = f"{op_name}_eager"
-    eager = once_differentiable(functools.partial(backward, vjp=_plain[vjp][1]))
-    methods = {"forward": staticmethod(forward), "backward": staticmethod(eager)}
-    return type(name, (torch.autograd.Function,), methods)
+    return autograd_function(op_name, forward, functools.partial(backward, vjp=_plain[vjp][1]))
+
+
+def autograd_function(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> type[torch.autograd.Function]:
+    """The autograd function of an op, called without torch's dispatcher. Gradients of its gradients are an error."""
+
+    def backward_once(ctx: Any, *upstream: Any) -> Any:
+        with torch.no_grad():
+            grads = backward(ctx, *upstream)
+        if not torch.is_grad_enabled():
+            return grads
+        grads = grads if isinstance(grads, tuple) else (grads,)
+        return tuple([None if grad is None else _WithoutGradient.apply(_differentiable, grad, name) for grad in grads])
+
+    def jvp(_ctx: Any, *_tangents: Any) -> Any:
+        raise _no_tangents(name)
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward_once), "jvp": staticmethod(jvp)}
+    return type(f"{name}_eager", (torch.autograd.Function,), methods)
+
+
+_differentiable = torch.zeros((), requires_grad=True)  # not the saved inputs, which not every gradient depends on
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """A gradient that is part of a graph (`create_graph=True`), of which no gradient can be computed."""
+
+    @staticmethod
+    def forward(ctx: Any, _differentiable: torch.Tensor, grad: torch.Tensor, name: str) -> torch.Tensor:
+        ctx.name = name
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, *_upstream: Any) -> Any:
+        raise BackendError(f"{ctx.name}: has no second derivatives; use backend='reference' where there is one")
 
 
 def runs_on(tensor: torch.Tensor) -> bool:

@@ -45,15 +45,27 @@ class RecordOp:
         self.names = [field.name for field in fields_of(self.record)]
         self.signature = Signature(_signature_text(self.record))
 
+        self.name, self.function = name, function
+        self._eager: type[torch.autograd.Function] | None = None
+
         @functools.wraps(function)
         def flat(*values: Any) -> Any:
-            self.signature.check(*values)
-            return function(build(self.record, values))
+            return function(self._checked(values))
 
         self.op = native.custom_op(name, schema=schema_of(self.record, returns))(flat)
 
     def __call__(self, *values: Any) -> Any:
-        return native.direct(self.op)(*values)
+        return native.direct(self.op, self._eager)(*values)
+
+    def of(self, record: Any) -> Any:
+        """The result for a record whose tensors were arguments or results of an operation; they are not checked again."""
+        if native.direct(self.op, self._eager) is native.plain_function(self.op):
+            return self.function(record)
+        return self(*flatten(record))
+
+    def _checked(self, values: Sequence[Any]) -> Any:
+        self.signature.check(*values)
+        return build(self.record, values)
 
     def register_fake(self, function: Callable[[Any], Any]) -> None:
         """Register a function that returns empty outputs for a record of fake tensors."""
@@ -73,9 +85,16 @@ class RecordOp:
             found = backward(ctx, *upstream)
             return tuple([found.get(name) for name in self.names])
 
+        def forward(ctx: Any, *values: Any) -> Any:
+            record = self._checked(values)
+            outputs = self.function(record)
+            setup(ctx, record, outputs)
+            return outputs
+
         self.op.register_autograd(
             gradients, setup_context=lambda ctx, inputs, output: setup(ctx, build(self.record, inputs), output)
         )
+        self._eager = native.autograd_function(self.name, forward, gradients)
 
     def needs_gradient(self, ctx: Any, name: str) -> bool:
         """Whether the gradient of this input is required."""

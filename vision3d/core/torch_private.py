@@ -45,6 +45,11 @@ def transform_is_on() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def version_of(tensor: torch.Tensor) -> int:
+    """Number of operations of torch that have changed the tensor in place, counted with its views."""
+    return tensor._version
+
+
 def constant_while_compiling(function: Function) -> Function:
     """Mark a function whose result torch.compile takes as a constant, without tracing it.
 

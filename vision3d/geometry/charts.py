@@ -17,7 +17,7 @@ from vision3d.geometry.reference.rotation import rotvec_to_quat
 from vision3d.geometry.rotation import hat, quat_to_rotvec
 from vision3d.geometry.smooth import angle_of, atan2, wrapped
 from vision3d.geometry.spectral import least_eigenvector
-from vision3d.geometry.vectors import length, unit
+from vision3d.geometry.vectors import axis_vector, length, unit
 
 _TRIANGLE = (0, 1, 2, 3, 1, 4, 5, 6, 2, 5, 7, 8, 3, 6, 8, 9)
 
@@ -26,7 +26,7 @@ def axis_angle4_to_quat(values: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*ba
     """Unit quaternions of (s, axis): angle pi tanh(s) about an axis of any length (x if zero); Zhou et al.'s code."""
     check_trailing("values", values, 4)
     half = math.pi / 2 * values[..., :1].tanh()
-    axes = unit(values[..., 1:], fallback=values.new_tensor([1.0, 0.0, 0.0]))
+    axes = unit(values[..., 1:], fallback=axis_vector(values, 0, 3))
     return torch.cat([half.cos(), half.sin() * axes], -1)
 
 
@@ -35,7 +35,7 @@ def quat_to_axis_angle4(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*bat
     quats = positive_w(normalize(quats))
     axes = quats[..., 1:]
     share = angle_of(axes, quats[..., :1]) / (math.pi / 2)
-    return torch.cat([_atanh(share)[..., None], unit(axes, fallback=axes.new_tensor([1.0, 0.0, 0.0]))], -1)
+    return torch.cat([_atanh(share)[..., None], unit(axes, fallback=axis_vector(axes, 0, 3))], -1)
 
 
 def rodrigues_rc_to_quat(values: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:

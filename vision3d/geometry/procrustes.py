@@ -8,7 +8,7 @@ from vision3d.core.errors import ShapeError
 from vision3d.geometry.reference.rotation import nearest_rotation as _by_svd, nearest_rotation_vjp
 from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.spectral import Solved, svd
-from vision3d.geometry.vectors import nan_for_nan, unit
+from vision3d.geometry.vectors import axis_vector, nan_for_nan, unit
 
 
 def special_orthogonal(matrices: Float[Tensor, "*batch n n"], regularization: float = 0.0) -> Float[Tensor, "*batch n n"]:
@@ -30,7 +30,7 @@ def special_orthogonal(matrices: Float[Tensor, "*batch n n"], regularization: fl
     if n > 3:
         return _by_svd(matrices)
     first = torch.stack([matrices[..., 0, 0] + matrices[..., 1, 1], matrices[..., 1, 0] - matrices[..., 0, 1]], -1)
-    cosine, sine = unit(first, fallback=first.new_tensor([1.0, 0.0])).unbind(-1)
+    cosine, sine = unit(first, fallback=axis_vector(first, 0, 2)).unbind(-1)
     return torch.stack([cosine, -sine, sine, cosine], -1).unflatten(-1, (2, 2))
 
 

@@ -22,7 +22,8 @@ BoxMode = Literal["bev", "3d"]
 def box_iou(first: Float[Tensor, "n 7"], second: Float[Tensor, "m 7"], *, mode: BoxMode = "bev") -> Float[Tensor, "n m"]:
     """Intersection over union of every box of the first set with every box of the second.
 
-    Computed in float64. 0 for boxes that only touch or have no extent, NaN where a value is not finite or a size negative.
+    Computed in float64. 0 for boxes that only touch or have no extent, NaN where a size is negative or a value is not finite
+    (or larger than 1e75).
     Differentiable once.
 
     Raises:

@@ -12,7 +12,7 @@ from vision3d.geometry.quaternion import normalize, positive_w
 from vision3d.geometry.reference import rotation as reference
 from vision3d.geometry.row_ops import RowOp
 from vision3d.geometry.smooth import atan2
-from vision3d.geometry.vectors import any_orthogonal, length, nan_for_nan, orthogonal_part, unit
+from vision3d.geometry.vectors import any_orthogonal, axis_vector, length, nan_for_nan, orthogonal_part, unit
 
 Layout6d = Literal["columns", "columns_interleaved", "rows", "symmetric"]
 
@@ -132,7 +132,7 @@ def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*b
 
 
 def _bisect(first: Tensor, second: Tensor) -> Tensor:
-    first = unit(first, fallback=first.new_tensor([1.0, 0.0, 0.0]))
+    first = unit(first, fallback=axis_vector(first, 0, 3))
     second = unit(second, fallback=any_orthogonal(first))
     middle, across = first + second, first - second
     # The sum and the difference of two unit vectors are orthogonal; the longer one is the stable one to start from.

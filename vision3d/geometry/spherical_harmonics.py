@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry.checks import check_trailing
-from vision3d.geometry.vectors import unit
+from vision3d.geometry.vectors import axis_vector, unit
 
 MAX_DEGREE = 4
 SH0 = 0.5 / math.sqrt(math.pi)
@@ -32,7 +32,7 @@ def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor
     """
     check_trailing("directions", directions, 3)
     _check_degree(degree)
-    x, y, z = unit(directions, fallback=directions.new_tensor([0.0, 0.0, 1.0])).unbind(-1)
+    x, y, z = unit(directions, fallback=axis_vector(directions, 2, 3)).unbind(-1)
     values: list[Tensor | None] = [None] * (degree + 1) ** 2
     cosine, sine = torch.ones_like(x), torch.zeros_like(x)
     sectoral = 1.0

@@ -13,7 +13,7 @@ from torch import Tensor
 from vision3d.core.errors import ConfigError
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
-from vision3d.geometry.vectors import orthogonal_part, unit
+from vision3d.geometry.vectors import axis_vector, orthogonal_part, unit
 
 _ORTHOGONAL = 8  # in units of rounding of the cosine between two edges
 
@@ -66,7 +66,7 @@ def edges_to_gaussians(
     if method == "exact":
         first, second, lengths, _ = _principal(a, b)
     elif method == "gram_schmidt":
-        first = unit(a, fallback=a.new_tensor([1.0, 0.0, 0.0]))
+        first = unit(a, fallback=axis_vector(a, 0, 3))
         second = orthogonal_part(b, first)
         lengths = torch.stack([torch.linalg.vector_norm(a, dim=-1), (b * second).sum(-1)], -1)
     else:
@@ -162,6 +162,6 @@ def _principal(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tens
     long = torch.where(mean == 0, 0, long)
     # area / long has full precision for slivers, where the difference mean - spread has none.
     short = area / torch.where(mean == 0, 1, long)
-    first = unit(longest, fallback=a.new_tensor([1.0, 0.0, 0.0]))
+    first = unit(longest, fallback=axis_vector(a, 0, 3))
     second = orthogonal_part(b * cosine - a * sine, first)
     return first, second, torch.stack([long, short], -1), (cosine, sine)

@@ -20,6 +20,11 @@ def unit(vectors: Float[Tensor, "*batch d"], fallback: Float[Tensor, "*#batch d"
     return torch.where(is_zero, torch.zeros_like(units) if fallback is None else fallback, units)
 
 
+def axis_vector(like: Float[Tensor, "*_"], axis: int, size: int) -> Float[Tensor, " size"]:
+    """The unit vector along a coordinate axis, made on the device of `like` without a copy from the CPU."""
+    return torch.nn.functional.pad(like.new_ones(1), (axis, size - 1 - axis))
+
+
 def length(vectors: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
     """Lengths from 1e-37 to 1e37 in float32, with zero gradient (of every order) where the vector is zero."""
     scale = vectors.detach().abs().amax(-1, keepdim=True)

@@ -96,8 +96,11 @@ class SplatAdam:
             grad = param.grad.to_dense() if param.grad.is_sparse else param.grad
             self.steps[name] += 1
             state = param, grad, self.exp_avgs[name], self.exp_avg_sqs[name]
-            step = _adam_step if _runs_native(param) else reference.adam_step
-            step(*state, visible, self.learning_rates[name], *self.betas, self.eps, self.steps[name])
+            options = visible, self.learning_rates[name], *self.betas, self.eps, self.steps[name]
+            if _runs_native(param):
+                native.in_place(_adam_step, (state[0], *state[2:]), *state, *options)
+            else:
+                reference.adam_step(*state, *options)
 
     def uncount(self) -> None:
         """Undo the count of a `step` in which no row was visible."""

@@ -30,7 +30,7 @@ def ssim_map(
     a, b = (a, b) if batched else (a.unsqueeze(0), b.unsqueeze(0))
     if a.dtype in (torch.float32, torch.float64) and native.is_plain(a, b):
         needs_grad = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-        values, _ = _ssim(a, b, window, sigma, padding == "same", data_range, needs_grad)
+        values, _ = native.direct(_ssim, _SSIM)(a, b, window, sigma, padding == "same", data_range, needs_grad)
     else:
         values = reference.ssim_maps(a, b, window=window, sigma=sigma, padding=padding, data_range=data_range).ssim
     return values if batched else values.squeeze(0)
@@ -48,8 +48,7 @@ def _ssim(
         raise InputError(f"data_range: got {data_range}, want a number > 0, and below 1e15")
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     pair = a.detach().contiguous(), b.detach().contiguous()
-    scratch = _column_sums(a, 4, values.shape[1], a.shape[2])
-    native.require().ssim(*pair, weights, margin, c1, c2, values, by_means, scratch, **native.where(a))
+    native.require().ssim(*pair, weights, margin, c1, c2, values, by_means, **native.where(a))
     return values, by_means
 
 
@@ -69,9 +68,8 @@ def _ssim_vjp(
     pair = first.detach().contiguous(), second.detach().contiguous()
     v_image = torch.empty_like(pair[0])
     v_values = v_values.detach().contiguous()
-    scratch = _column_sums(a, 3, a.shape[1], v_values.shape[2])
     derivatives = (v_values, by_mean, by_squares, by_product)
-    native.require().ssim_vjp(*pair, weights, margin, *derivatives, v_image, scratch, **native.where(a))
+    native.require().ssim_vjp(*pair, weights, margin, *derivatives, v_image, **native.where(a))
     return v_image
 
 
@@ -89,11 +87,6 @@ def _check_window(a: Tensor, window: int, sigma: float) -> None:
         raise InputError(f"sigma: got {sigma}, want a number > 0")
 
 
-def _column_sums(a: Tensor, quantities: int, height: int, width: int) -> Tensor | None:
-    """Memory between the two passes of a GPU; the CPU has its own row buffers."""
-    return None if native.is_on_cpu(a) else a.new_empty((quantities, a.shape[0], height, width, a.shape[3]))
-
-
 def _empty_maps(a: Tensor, window: int, same: bool, derivatives: bool) -> tuple[Tensor, Tensor]:
     shrink = 0 if same else window - 1
     shape = (a.shape[0], a.shape[1] - shrink, a.shape[2] - shrink, a.shape[3])
@@ -109,13 +102,13 @@ def _setup(ctx, inputs, output):
     ctx.options = window, sigma, same
 
 
-def _backward(ctx, v_values, _):
+def _backward(ctx, v_values, _, vjp=_ssim_vjp):
     grads = [None] * 7
     if v_values is not None:
         a, b, by_means = ctx.saved_tensors
         for i in range(2):
             if ctx.needs_input_grad[i]:
-                grads[i] = _ssim_vjp(a, b, v_values, by_means, *ctx.options, of_second=i == 1)
+                grads[i] = vjp(a, b, v_values, by_means, *ctx.options, of_second=i == 1)
     return tuple(grads)
 
 
@@ -130,3 +123,4 @@ def _(a, b, v_values, by_means, window, sigma, same, of_second):
 
 
 _ssim.register_autograd(_backward, setup_context=_setup)
+_SSIM = native.eager_function(_ssim, _setup, _backward, _ssim_vjp)

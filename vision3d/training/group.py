@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision3d.core.errors import ConfigError
+from vision3d.core.device import resolve_device
+from vision3d.core.errors import ConfigError, DeviceError
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Group:
         return float(values[0]), bool(values[1] > 0)
 
     def from_first(self, value: Any) -> Any:
-        """The value of process 0 (tensors and plain values) in every process."""
+        """The value of process 0 (tensors and plain values) in every process; in the others, tensors are on the CPU."""
         if self.size == 1:
             return value
         buffer = io.BytesIO()
@@ -82,20 +83,49 @@ class Group:
         if self.is_first:
             data.copy_(torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8))
         torch.distributed.broadcast(data, 0)
-        return torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
+        return torch.load(io.BytesIO(data.numpy().tobytes()), map_location="cpu", weights_only=True)
 
 
 @contextlib.contextmanager
-def launched_group() -> Iterator[Group]:
-    """The group that torchrun started this process in, or this process alone."""
+def launched_group(device: str = "auto", *, backend: str = "auto") -> Iterator[Group]:
+    """The group that torchrun started this process in, or this process alone.
+
+    Every process gets the GPU of its local rank as current device, so that `cuda` is a different GPU in each. Tensors on GPUs
+    are exchanged by NCCL, those of the CPU by gloo.
+
+    Args:
+        device: As for `resolve_device`, without an index; `cpu` leaves the GPUs alone.
+        backend: Rasterizer backend, as for `resolve_device`.
+
+    Raises:
+        DeviceError: The device cannot be used, or there are more processes on this machine than GPUs.
+    """
     distributed = torch.distributed
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not distributed.is_available() or distributed.is_initialized():
         yield Group.current()
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    distributed.init_process_group("gloo")
+    is_nccl = _takes_own_gpu(device, backend) and distributed.is_nccl_available()
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if is_nccl else "gloo")
     try:
         yield Group.current()
     finally:
         distributed.destroy_process_group()
+
+
+def _takes_own_gpu(name: str, backend: str) -> bool:
+    """Make the GPU of the local rank the current one, and return whether the device of that name is a GPU."""
+    rank, processes = (int(os.environ.get(key, "0")) for key in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    gpus = torch.cuda.device_count() if name != "cpu" and torch.cuda.is_available() else 0
+    if rank < gpus:
+        torch.cuda.set_device(rank)
+    device = resolve_device(name, backend=backend)
+    if device.type != "cuda":
+        return False
+    if device.index is not None:
+        raise DeviceError(f"device {name}: torchrun gives each process the GPU of its local rank; want cuda")
+    if processes > gpus:
+        raise DeviceError(
+            f"device {name}: got {processes} processes on this machine for its {gpus} GPUs, want at most one per GPU "
+            f"(--nproc-per-node {gpus}), or --device cpu"
+        )
+    return True

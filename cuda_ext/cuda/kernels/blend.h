@@ -5,10 +5,10 @@
 // Blending: one block per tile, one thread per pixel. Records are staged in batches of the block size.
 namespace vision3d::bodies {
 
-// Parts of a Record shared by the threads of a block.
+// Parts of a Record shared by the threads of a block, ordered for loads of 16 bytes.
 template <typename T>
-struct Staged {
-    T x, y, ha, b, hc, lo, color[4];
+struct alignas(16) Staged {
+    T color[4], x, y, ha, b, hc, lo;
     int32_t id;
 };
 
@@ -34,34 +34,33 @@ V3D_BODY const T* colors_of(const BlendArgs<T>& args, const Staged<T>& staged) {
     return D <= 4 ? staged.color : args.colors + int64_t(staged.id) * args.channels;
 }
 
-// The tile of a block, and the pixel of each thread: a warp covers 8 x 4 pixels, so that its threads hit the same Gaussians.
+// The tile of a block, and the pixel of each thread: a warp covers 8 x 4 pixels, so that its threads hit the same Gaussians. Tiles
+// of 4, 8 or 16 pixels; the bindings limit all counts to 32 bits.
 template <typename T>
 struct Tile {
-    int64_t image, begin, end;
-    int left, top;
+    int image, begin, end, left, top;
 
     V3D_BODY Tile(const BlendArgs<T>& args, int64_t index) {
-        const int64_t tiles = int64_t(args.tiles_x) * args.tiles_y;
-        image = index / tiles;
-        left = int(index % tiles) % args.tiles_x * args.tile_size;
-        top = int(index % tiles) / args.tiles_x * args.tile_size;
+        const int tiles = args.tiles_x * args.tiles_y, at = int(index), rest = at % tiles;
+        image = at / tiles;
+        left = rest % args.tiles_x * args.tile_size;
+        top = rest / args.tiles_x * args.tile_size;
         begin = args.offsets[index];
-        end = index + 1 < args.images * tiles ? int64_t(args.offsets[index + 1]) : args.records;
+        end = at + 1 < int(args.images) * tiles ? args.offsets[index + 1] : int(args.records);
     }
 
     // Sets the pixel's center; returns its index in the image, or -1 outside.
     V3D_BODY int64_t pixel(const BlendArgs<T>& args, int t, T& x, T& y) const {
-        const int width = args.tile_size < 8 ? args.tile_size : 8, across = args.tile_size / width, patch = t / (4 * width);
-        const int px = left + patch % across * width + t % width, py = top + patch / across * 4 + t / width % 4;
+        const int width = args.tile_size < 8 ? 2 : 3, across = args.tile_size > 8 ? 1 : 0, patch = t >> (width + 2);  // powers of two
+        const int px = left + ((patch & across) << width) + (t & ((1 << width) - 1)), py = top + (patch >> across << 2) + (t >> width & 3);
         x = T(px) + T(0.5);
         y = T(py) + T(0.5);
-        return px < args.width && py < args.height ? (image * args.height + py) * args.width + px : int64_t(-1);
+        return px < args.width && py < args.height ? (int64_t(image) * args.height + py) * args.width + px : int64_t(-1);
     }
 };
 
 template <int D, typename T>
 struct Pixel {
-    int64_t place;  // index in the image, -1 outside
     T x, y, transmittance, limit, color[D];
     int32_t last;
     bool open;
@@ -76,17 +75,17 @@ V3D_BODY void blend(const Block& block, const BlendArgs<T>& args, Staged<T>* sta
     PerThread<Pixel<D, T>> pixels(block.threads);
     block.each([&](int t) {
         Pixel<D, T>& p = pixels[t];
-        p.place = tile.pixel(args, t, p.x, p.y);
-        p.open = shown && p.place >= 0;
-        if constexpr (LIMITED) p.limit = p.open ? args.max_depths[p.place] : T(0);
+        const int64_t place = tile.pixel(args, t, p.x, p.y);
+        p.open = shown && place >= 0;
+        if constexpr (LIMITED) p.limit = p.open ? args.max_depths[place] : T(0);
         p.transmittance = T(1);
         p.last = -1;
         for (int k = 0; k < D; ++k) p.color[k] = T(0);
     });
-    for (int64_t first = tile.begin; first < tile.end; first += block.threads) {
+    for (int first = tile.begin; first < tile.end; first += block.threads) {
         // Also the barrier before the records of the last batch are overwritten.
         if (block.all([&](int t) { return !pixels[t].open; })) break;
-        const int used = int(tile.end - first < block.threads ? tile.end - first : block.threads);
+        const int used = tile.end - first < block.threads ? tile.end - first : block.threads;
         block.each([&](int t) {
             if (t < used) stage(args, first + t, staged[t]);
         });
@@ -109,19 +108,20 @@ V3D_BODY void blend(const Block& block, const BlendArgs<T>& args, Staged<T>* sta
                 for (int k = 0; k < D; ++k)
                     if (k < channels) p.color[k] = fma(step.weight, color[k], p.color[k]);
                 p.transmittance = step.transmittance;
-                p.last = int32_t(first + j);
+                p.last = first + j;
             }
         });
     }
     block.each([&](int t) {
-        const Pixel<D, T>& p = pixels[t];
-        if (p.place < 0) return;
+        Pixel<D, T>& p = pixels[t];
+        const int64_t place = tile.pixel(args, t, p.x, p.y);  // again: it would take registers
+        if (place < 0) return;
         const T* background = args.backgrounds ? args.backgrounds + tile.image * channels : nullptr;
         V3D_UNROLL
         for (int k = 0; k < D; ++k)
-            if (k < channels) args.out_colors[p.place * channels + k] = p.color[k] + (background ? p.transmittance * background[k] : T(0));
-        args.out_transmittances[p.place] = p.transmittance;
-        args.last_ids[p.place] = p.last;
+            if (k < channels) args.out_colors[place * channels + k] = p.color[k] + (background ? p.transmittance * background[k] : T(0));
+        args.out_transmittances[place] = p.transmittance;
+        args.last_ids[place] = p.last;
     });
 }
 
@@ -160,9 +160,8 @@ V3D_BODY void blend_vjp(const Block& block, const BlendVjpArgs<T>& vjp, Staged<T
         p.behind = p.transmittance * v;
         p.last = args.last_ids[place];
     });
-    const int64_t used_end = int64_t(block.max([&](int t) { return int(pixels[t].last); })) + 1;
-    for (int64_t end = used_end; end > tile.begin; end -= block.threads) {
-        const int used = int(end - tile.begin < block.threads ? end - tile.begin : block.threads);
+    for (int end = block.max([&](int t) { return pixels[t].last; }) + 1; end > tile.begin; end -= block.threads) {
+        const int used = end - tile.begin < block.threads ? end - tile.begin : block.threads;
         block.barrier();
         block.each([&](int t) {
             if (t < used) stage(args, end - 1 - t, staged[t]);
@@ -170,7 +169,7 @@ V3D_BODY void blend_vjp(const Block& block, const BlendVjpArgs<T>& vjp, Staged<T
         block.barrier();
         for (int j = 0; j < used; ++j) {
             const Staged<T>& r = staged[j];
-            const int64_t here = end - 1 - j;
+            const int here = end - 1 - j;
             const T* color = colors_of<D>(args, r);
             block.each([&](int t) {
                 PixelVjp<D, T>& p = pixels[t];

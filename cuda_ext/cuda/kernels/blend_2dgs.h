@@ -4,9 +4,10 @@
 // Blending of 2D Gaussians; as blend.h.
 namespace vision3d::bodies {
 
+// As Staged.
 template <typename T>
-struct Staged2dgs {
-    T x, y, lo, by_x[3], by_y[3], base[3], rx, ry, depth, normal[3];
+struct alignas(16) Staged2dgs {
+    T x, y, rx, ry, lo, by_x[3], by_y[3], base[3], depth, normal[3];
     int32_t id;
 };
 
@@ -33,7 +34,6 @@ V3D_BODY void stage(const Blend2dgsArgs<T>& splats, int64_t record, Staged2dgs<T
 
 template <int D, typename T>
 struct Pixel2dgs {
-    int64_t place;
     T x, y, transmittance, limit, median, spread, moment, color[D], normal[3];
     int32_t last, middle;
     bool open;
@@ -48,18 +48,18 @@ V3D_BODY void blend_2dgs(const Block& block, const Blend2dgsArgs<T>& splats, Sta
     PerThread<Pixel2dgs<D, T>> pixels(block.threads);
     block.each([&](int t) {
         Pixel2dgs<D, T>& p = pixels[t];
-        p.place = tile.pixel(args, t, p.x, p.y);
-        p.open = shown && p.place >= 0;
-        if constexpr (LIMITED) p.limit = p.open ? args.max_depths[p.place] : T(0);
+        const int64_t place = tile.pixel(args, t, p.x, p.y);
+        p.open = shown && place >= 0;
+        if constexpr (LIMITED) p.limit = p.open ? args.max_depths[place] : T(0);
         p.transmittance = T(1);
         p.median = p.spread = p.moment = T(0);
         p.last = p.middle = -1;
         for (int k = 0; k < D; ++k) p.color[k] = T(0);
         for (int k = 0; k < 3; ++k) p.normal[k] = T(0);
     });
-    for (int64_t first = tile.begin; first < tile.end; first += block.threads) {
+    for (int first = tile.begin; first < tile.end; first += block.threads) {
         if (block.all([&](int t) { return !pixels[t].open; })) break;
-        const int used = int(tile.end - first < block.threads ? tile.end - first : block.threads);
+        const int used = tile.end - first < block.threads ? tile.end - first : block.threads;
         block.each([&](int t) {
             if (t < used) stage(splats, first + t, staged[t]);
         });
@@ -73,7 +73,7 @@ V3D_BODY void blend_2dgs(const Block& block, const Blend2dgsArgs<T>& splats, Sta
                     if (!p.open) break;
                 }
                 const T dx = p.x - r.x, dy = p.y - r.y;
-                if (!(abs(dx) <= r.rx && abs(dy) <= r.ry)) continue;
+                if (!((abs(dx) <= r.rx) & (abs(dy) <= r.ry))) continue;
                 const T e = meet_2dgs<T, bool>(dx, dy, r.by_x, r.by_y, r.base, r.lo).e;
                 if (!is_hit(e, r.lo, true)) continue;
                 const T before = p.transmittance;
@@ -89,7 +89,7 @@ V3D_BODY void blend_2dgs(const Block& block, const Blend2dgsArgs<T>& splats, Sta
                 p.spread += T(2) * (lump * (T(1) - before) - step.weight * p.moment);
                 p.moment += lump;
                 p.transmittance = step.transmittance;
-                p.last = int32_t(first + j);
+                p.last = first + j;
                 if (before > T(0.5)) {
                     p.median = r.depth;
                     p.middle = p.last;
@@ -98,19 +98,20 @@ V3D_BODY void blend_2dgs(const Block& block, const Blend2dgsArgs<T>& splats, Sta
         });
     }
     block.each([&](int t) {
-        const Pixel2dgs<D, T>& p = pixels[t];
-        if (p.place < 0) return;
+        Pixel2dgs<D, T>& p = pixels[t];
+        const int64_t place = tile.pixel(args, t, p.x, p.y);
+        if (place < 0) return;
         const T* background = args.backgrounds ? args.backgrounds + tile.image * channels : nullptr;
         V3D_UNROLL
         for (int k = 0; k < D; ++k)
-            if (k < channels) args.out_colors[p.place * channels + k] = p.color[k] + (background ? p.transmittance * background[k] : T(0));
-        for (int k = 0; k < 3; ++k) splats.normals[3 * p.place + k] = p.normal[k];
-        args.out_transmittances[p.place] = p.transmittance;
-        args.last_ids[p.place] = p.last;
-        splats.median_ids[p.place] = p.middle;
-        splats.distortions[p.place] = splats.distortion ? p.spread : T(0);
-        splats.moments[p.place] = p.moment;
-        splats.medians[p.place] = p.median;
+            if (k < channels) args.out_colors[place * channels + k] = p.color[k] + (background ? p.transmittance * background[k] : T(0));
+        for (int k = 0; k < 3; ++k) splats.normals[3 * place + k] = p.normal[k];
+        args.out_transmittances[place] = p.transmittance;
+        args.last_ids[place] = p.last;
+        splats.median_ids[place] = p.middle;
+        splats.distortions[place] = splats.distortion ? p.spread : T(0);
+        splats.moments[place] = p.moment;
+        splats.medians[place] = p.median;
     });
 }
 
@@ -157,9 +158,8 @@ V3D_BODY void blend_2dgs_vjp(const Block& block, const Blend2dgsVjpArgs<T>& vjp,
         p.v_spread = splats.distortion ? vjp.v_distortions[place] : T(0);
         p.v_median = vjp.v_medians[place];
     });
-    const int64_t used_end = int64_t(block.max([&](int t) { return int(pixels[t].last); })) + 1;
-    for (int64_t end = used_end; end > tile.begin; end -= block.threads) {
-        const int used = int(end - tile.begin < block.threads ? end - tile.begin : block.threads);
+    for (int end = block.max([&](int t) { return pixels[t].last; }) + 1; end > tile.begin; end -= block.threads) {
+        const int used = end - tile.begin < block.threads ? end - tile.begin : block.threads;
         block.barrier();
         block.each([&](int t) {
             if (t < used) stage(splats, end - 1 - t, staged[t]);
@@ -167,14 +167,14 @@ V3D_BODY void blend_2dgs_vjp(const Block& block, const Blend2dgsVjpArgs<T>& vjp,
         block.barrier();
         for (int j = 0; j < used; ++j) {
             const Staged2dgs<T>& r = staged[j];
-            const int64_t here = end - 1 - j;
+            const int here = end - 1 - j;
             const T* color = args.colors + int64_t(r.id) * channels;
             block.each([&](int t) {
                 Pixel2dgsVjp<D, T>& p = pixels[t];
                 T(&out)[N] = sums[t];
                 for (int k = 0; k < N; ++k) out[k] = T(0);
                 const T dx = p.x - r.x, dy = p.y - r.y, one(1), two(2);
-                counts[t] = here <= p.last && abs(dx) <= r.rx && abs(dy) <= r.ry;
+                counts[t] = (here <= p.last) & (abs(dx) <= r.rx) & (abs(dy) <= r.ry);
                 if (!counts[t]) return;
                 const Hit2dgs<T, bool> met = meet_2dgs<T, bool>(dx, dy, r.by_x, r.by_y, r.base, r.lo);
                 counts[t] = is_hit(met.e, r.lo, true);

@@ -76,6 +76,22 @@ struct Block {
         return most;
     }
 
+    // The lanes of each thread's warp with the same key.
+    __device__ __forceinline__ void match(PerThread<int64_t>& keys, PerThread<uint32_t>& lanes) const {
+        lanes[0] = __match_any_sync(0xffffffffu, static_cast<unsigned long long>(keys[0]));
+    }
+
+    // The least value(thread) of the threads of a warp.
+    template <typename Value>
+    __device__ __forceinline__ int64_t least(Value value) const {
+        long long least = value(int(threadIdx.x));
+        for (int step = 16; step > 0; step /= 2) {
+            const long long other = __shfl_xor_sync(0xffffffffu, least, step);
+            least = other < least ? other : least;
+        }
+        return least;
+    }
+
     // target[k] += the sum over threads of rows[thread][k], k < used <= N; `counts` tells for each thread whether its row is
     // nonzero. Blocks of 16 threads or of whole warps.
     template <int N, typename T>
@@ -157,6 +173,9 @@ struct Block {
 // target += value, where other threads may add as well.
 template <typename T>
 V3D_BODY void add(T& target, T value, bool shared) {
+#if !defined(V3D_EMULATED)
+    __builtin_assume(__isGlobal(&target));  // adding to shared memory would take a loop
+#endif
     if (shared)
         atomicAdd(&target, value);
     else
@@ -169,6 +188,8 @@ V3D_BODY void keep_least(uint64_t& target, uint64_t value) {
 
 // count++; each thread gets a unique number.
 V3D_BODY int32_t next_place(int32_t& count) { return atomicAdd(&count, 1); }
+
+V3D_BODY int lowest_bit(uint32_t bits) { return __ffs(bits) - 1; }
 
 #else
 
@@ -210,6 +231,21 @@ struct Block {
         return most;
     }
 
+    void match(PerThread<int64_t>& keys, PerThread<uint32_t>& lanes) const {
+        for (int t = 0; t < threads; ++t) {
+            lanes[t] = 0;
+            for (int lane = 0; lane < 32 && t / 32 * 32 + lane < threads; ++lane)
+                if (keys[t / 32 * 32 + lane] == keys[t]) lanes[t] |= 1u << lane;
+        }
+    }
+
+    template <typename Value>
+    int64_t least(Value value) const {
+        int64_t least = value(0);
+        for (int t = 1; t < threads; ++t) least = value(t) < least ? value(t) : least;
+        return least;
+    }
+
     template <int N, typename T>
     void add_sums(PerThread<T[N]>& rows, PerThread<bool>& counts, int used, T* target) const {
         for (int t = 0; t < threads; ++t)
@@ -231,6 +267,8 @@ V3D_BODY void add(T& target, T value, bool) {
 V3D_BODY void keep_least(uint64_t& target, uint64_t value) { target = value < target ? value : target; }
 
 V3D_BODY int32_t next_place(int32_t& count) { return count++; }
+
+V3D_BODY int lowest_bit(uint32_t bits) { return __builtin_ctz(bits); }
 
 #endif
 

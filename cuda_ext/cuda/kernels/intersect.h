@@ -42,12 +42,13 @@ V3D_BODY void fill_tiles(const TileArgs<T>& args, int64_t place, const int32_t* 
 }
 
 // Public outputs of record `at`, and the starts of the tile lists that follow the previous record; at = records
-// closes the lists of the last tiles.
+// closes the lists of the last tiles. tile_bits: bits_of(tiles of an image).
 template <typename T>
-V3D_BODY void finish_tiles(const TileGrid<T>& grid, int64_t images, int64_t records, int64_t at, const uint32_t* tile_keys,
+V3D_BODY void finish_tiles(const TileGrid<T>& grid, int tile_bits, int64_t images, int64_t records, int64_t at, const uint32_t* tile_keys,
                            const int32_t* ids, const T* depths, int64_t* isect_ids, int32_t* isect_offsets) {
-    const int64_t tiles = int64_t(grid.tiles_x) * grid.tiles_y, tile = at < records ? int64_t(tile_keys[at]) : images * tiles - 1;
-    if (at < records) isect_ids[at] = (tile / tiles << bits_of(tiles) | tile % tiles) << 32 | depth_bits(float(depths[ids[at]]));
+    const uint32_t tiles = uint32_t(grid.tiles_x) * uint32_t(grid.tiles_y), key = at < records ? tile_keys[at] : 0;
+    const int64_t tile = at < records ? int64_t(key) : images * tiles - 1;
+    if (at < records) isect_ids[at] = (int64_t(key / tiles) << tile_bits | key % tiles) << 32 | depth_bits(float(depths[ids[at]]));
     for (int64_t open = at ? int64_t(tile_keys[at - 1]) + 1 : 0; open <= tile; ++open) isect_offsets[open] = int32_t(at);
 }
 

@@ -49,17 +49,24 @@ V3D_BODY uint64_t key_at(const MeshArgs<T>& a, const StagedFace& s, int x, int y
     return covers(s.face, x + .5, y + .5, a.near_plane, a.far_plane, e, depth) ? fragment_key(depth, s.id) : NO_FRAGMENT;
 }
 
+// Every `step`-th pixel of a face's box, from the `first` one on; without divisions in the loop.
 template <typename T>
-V3D_BODY void draw_at(const MeshArgs<T>& a, int64_t image, const StagedFace& s, int64_t n) {
-    const int width = s.box.x1 - s.box.x0, x = s.box.x0 + int(n % width), y = s.box.y0 + int(n / width);
-    const uint64_t key = key_at(a, s, x, y);
-    if (key != NO_FRAGMENT) keep_least(a.keys[(image * a.height + y) * a.width + x], key);
+V3D_BODY void draw_box(const MeshArgs<T>& a, int64_t image, const StagedFace& s, int first, int step) {
+    const int width = s.box.x1 - s.box.x0, across = step % width, down = step / width;
+    for (int x = s.box.x0 + first % width, y = s.box.y0 + first / width; y < s.box.y1; x += across, y += down) {
+        if (x >= s.box.x1) {
+            x -= width;
+            if (++y >= s.box.y1) break;
+        }
+        const uint64_t key = key_at(a, s, x, y);
+        if (key != NO_FRAGMENT) keep_least(a.keys[(image * a.height + y) * a.width + x], key);
+    }
 }
 
 // Block b processes one block's number of faces of image b / chunks.
 template <typename T>
 V3D_BODY void draw_faces(const Block& block, const MeshArgs<T>& a, int64_t chunks, StagedFaces* staged) {
-    const int64_t image = block.index / chunks, first = block.index % chunks * block.threads;
+    const int64_t image = int(block.index) / int(chunks), first = int64_t(int(block.index) % int(chunks)) * block.threads;
     block.each([&](int t) {
         if (t == 0) staged->count = 0;
     });
@@ -71,7 +78,7 @@ V3D_BODY void draw_faces(const Block& block, const MeshArgs<T>& a, int64_t chunk
         const int64_t pixels = int64_t(s.box.x1 - s.box.x0) * (s.box.y1 - s.box.y0);
         if (s.box.x0 >= s.box.x1 || s.box.y0 >= s.box.y1) return;
         if (pixels <= SMALL_BOX) {
-            for (int64_t n = 0; n < pixels; ++n) draw_at(a, image, s, n);
+            draw_box(a, image, s, 0, 1);
         } else if (pixels <= MEDIUM_BOX) {
             staged->faces[next_place(staged->count)] = s;
         } else {
@@ -80,20 +87,15 @@ V3D_BODY void draw_faces(const Block& block, const MeshArgs<T>& a, int64_t chunk
         }
     });
     block.barrier();
-    for (int32_t f = 0; f < staged->count; ++f)
-        block.each([&](int t) {
-            const StagedFace& s = staged->faces[f];
-            const int64_t pixels = int64_t(s.box.x1 - s.box.x0) * (s.box.y1 - s.box.y0);
-            for (int64_t n = t; n < pixels; n += block.threads) draw_at(a, image, s, n);
-        });
+    for (int32_t f = 0; f < staged->count; ++f) block.each([&](int t) { draw_box(a, image, staged->faces[f], t, block.threads); });
 }
 
 // Draws the queued faces in one tile of the image, then writes the outputs of its pixels.
 template <typename T>
 V3D_BODY void finish_fragments(const Block& block, const MeshArgs<T>& a, StagedFaces* staged) {
     const int tiles_x = (a.width + MESH_TILE - 1) / MESH_TILE, tiles_y = (a.height + MESH_TILE - 1) / MESH_TILE;
-    const int64_t tile = block.index % (int64_t(tiles_x) * tiles_y), image = block.index / (int64_t(tiles_x) * tiles_y);
-    const int left = int(tile % tiles_x) * MESH_TILE, top = int(tile / tiles_x) * MESH_TILE;
+    const int tile = int(block.index) % (tiles_x * tiles_y), left = tile % tiles_x * MESH_TILE, top = tile / tiles_x * MESH_TILE;
+    const int64_t image = int(block.index) / (tiles_x * tiles_y);
     const int32_t* queue = face_queue(a, image);
     const int32_t waiting = *queue;
     PerThread<uint64_t> keys(block.threads);
@@ -124,6 +126,15 @@ V3D_BODY void finish_fragments(const Block& block, const MeshArgs<T>& a, StagedF
     });
 }
 
+// A face of an image as one number.
+V3D_BODY int64_t face_key(int64_t image, int32_t face) { return image << 32 | face; }
+
+// Corner k of the face, as an index of the vertices of all images.
+template <typename Args>
+V3D_BODY int64_t corner_of(const Args& a, int64_t key, int k) {
+    return (key >> 32) * a.vertices + a.triangles[3 * int64_t(int32_t(key)) + k];
+}
+
 template <typename T>
 V3D_BODY void rasterize_vjp(const Block& block, const MeshVjpArgs<T>& a) {
     const MeshArgs<T>& f = a.forward;
@@ -136,11 +147,9 @@ V3D_BODY void rasterize_vjp(const Block& block, const MeshVjpArgs<T>& a) {
         double v[3][4] = {};
         if (face >= 0) fragment_vjp(a, i, face, v);
         for (int k = 0; k < 12; ++k) rows[t][k] = T(v[k / 4][k % 4]);
-        keys[t] = face < 0 ? -1 : i / size * f.faces + face;
+        keys[t] = face < 0 ? -1 : face_key(i / size, face);
     });
-    block.add_by_key(rows, keys, [&](int64_t key, int k) -> T& {
-        return a.v_positions[4 * (key / f.faces * f.vertices + f.triangles[3 * (key % f.faces) + k / 4]) + k % 4];
-    });
+    block.add_by_key(rows, keys, [&](int64_t key, int k) -> T& { return a.v_positions[4 * corner_of(f, key, k / 4) + k % 4]; });
 }
 
 template <typename T>
@@ -152,17 +161,14 @@ V3D_BODY void interpolate_vjp(const Block& block, const InterpolateArgs<T>& a) {
         keys[t] = -1;
         if (i >= a.images * a.pixels) return;
         interpolate_pixel_vjp(a, i, a.channels);
-        if (a.face_ids[i] >= 0) keys[t] = (a.sets == 1 ? 0 : image) * a.faces + a.face_ids[i];
+        if (a.face_ids[i] >= 0) keys[t] = face_key(a.sets == 1 ? 0 : image, a.face_ids[i]);
     });
     for (int64_t c = 0; c < a.channels; ++c) {
         block.each([&](int t) {
             const int64_t i = block.index * block.threads + t;
             for (int k = 0; k < 3; ++k) rows[t][k] = keys[t] < 0 ? T(0) : a.barycentrics[3 * i + k] * a.v_values[i * a.channels + c];
         });
-        block.add_by_key(rows, keys, [&](int64_t key, int k) -> T& {
-            const int64_t corner = key / a.faces * a.vertices + a.triangles[3 * (key % a.faces) + k];
-            return a.v_attributes[corner * a.channels + c];
-        });
+        block.add_by_key(rows, keys, [&](int64_t key, int k) -> T& { return a.v_attributes[corner_of(a, key, k) * a.channels + c]; });
     }
 }
 
@@ -178,8 +184,9 @@ V3D_BODY void texture_vjp(const TextureArgs<T>& a, int64_t i) {
 template <typename T>
 V3D_BODY void find_pairs(const AntialiasArgs<T>& a, int64_t i) {
     const int64_t size = int64_t(a.width) * a.height, image = i / size;
+    const int pixel = int(i - image * size);
     FaceLines lines;
-    a.pairs[i] = find_pairs(a, image, int(i % size % a.width), int(i % size / a.width),
+    a.pairs[i] = find_pairs(a, image, pixel % a.width, pixel / a.width,
                             [&](int32_t face) -> const FaceLines& { return lines = face_lines(a, image, face); });
 }
 
@@ -187,7 +194,7 @@ template <typename T>
 V3D_BODY void antialias_vjp(const AntialiasArgs<T>& a, int64_t i) {
     antialias_pixel_vjp(a, i);
     const int64_t size = int64_t(a.width) * a.height, image = i / size;
-    const int x = int(i % size % a.width), y = int(i % size / a.width);
+    const int pixel = int(i - image * size), x = pixel % a.width, y = pixel / a.width;
     for (int n = 0; n < 2; ++n) {
         const bool vertical = n == 1;
         if (!is_marked(a, image, x, y, vertical)) continue;

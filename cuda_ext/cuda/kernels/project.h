@@ -17,19 +17,25 @@ V3D_BODY void store(T* to, const T* from, bool seen) {
     for (int j = 0; j < WIDTH; ++j) to[j] = seen ? from[j] : T(0);
 }
 
+// Index of the first Gaussian of an image's batch.
+template <typename Args>
+V3D_BODY int64_t first_of(const Args& args, int64_t image) {
+    return int64_t(int(image) / int(args.cameras)) * args.count;
+}
+
 // The pair of a thread: block b processes PAIR_CHUNK pairs of image b / chunks.
 struct PairBlock {
     int64_t image, begin, end;
 
-    V3D_BODY PairBlock(const Block& block, const int64_t* offsets, int64_t chunks) : image(block.index / chunks) {
-        begin = offsets[image] + block.index % chunks * block.threads;
+    V3D_BODY PairBlock(const Block& block, const int64_t* offsets, int64_t chunks) : image(int(block.index) / int(chunks)) {
+        begin = offsets[image] + int64_t(int(block.index) % int(chunks)) * block.threads;
         end = offsets[image + 1];
     }
 };
 
 template <int MODEL, bool COVARS, typename T>
-V3D_BODY void project(const ProjectArgs<T>& args, int64_t i) {
-    const int64_t image = i / args.count, g = image / args.cameras * args.count + i % args.count;
+V3D_BODY void project(const ProjectArgs<T>& args, int64_t image, int64_t id) {
+    const int64_t i = image * args.count + id, g = first_of(args, image) + id;
     const View<T> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
     Projection<T> f;
     T mean[3];
@@ -57,7 +63,7 @@ template <int MODEL, bool COVARS, typename T>
 V3D_BODY void project_vjp(const Block& block, const ProjectVjpArgs<T>& vjp) {
     const ProjectArgs<T>& args = vjp.forward;
     const PairBlock pairs(block, vjp.offsets, vjp.chunks);
-    const int64_t image = pairs.image, first = image / args.cameras * args.count;
+    const int64_t image = pairs.image, first = first_of(args, image);
     const View<T> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
     const bool shared = args.cameras > 1;  // the cameras of a batch add to the same Gaussians
     PerThread<T[12]> v_view(block.threads);
@@ -96,7 +102,7 @@ V3D_BODY void project_vjp(const Block& block, const ProjectVjpArgs<T>& vjp) {
 template <int DEGREE, typename T>
 V3D_BODY void sh_colors(const Block& block, const ShArgs<T>& args) {
     const PairBlock pairs(block, args.offsets, args.chunks);
-    const int64_t image = pairs.image, first = image / args.cameras * args.count, rows = args.per_camera ? image * args.count : first;
+    const int64_t image = pairs.image, first = first_of(args, image), rows = args.per_camera ? image * args.count : first;
     T center[3];
     load<3>(args.centers + 3 * image, center);
     block.each([&](int t) {
@@ -114,7 +120,7 @@ V3D_BODY void sh_colors(const Block& block, const ShArgs<T>& args) {
 template <int DEGREE, typename T>
 V3D_BODY void sh_colors_vjp(const Block& block, const ShArgs<T>& args) {
     const PairBlock pairs(block, args.offsets, args.chunks);
-    const int64_t image = pairs.image, first = image / args.cameras * args.count, rows = args.per_camera ? image * args.count : first;
+    const int64_t image = pairs.image, first = first_of(args, image), rows = args.per_camera ? image * args.count : first;
     const bool shared = args.cameras > 1, shared_sh = shared && !args.per_camera;
     T center[3];
     load<3>(args.centers + 3 * image, center);
@@ -142,8 +148,8 @@ V3D_BODY void sh_colors_vjp(const Block& block, const ShArgs<T>& args) {
 }
 
 template <typename T>
-V3D_BODY void project_2dgs(const Project2dgsArgs<T>& args, int64_t i) {
-    const int64_t image = i / args.count, g = image / args.cameras * args.count + i % args.count;
+V3D_BODY void project_2dgs(const Project2dgsArgs<T>& args, int64_t image, int64_t id) {
+    const int64_t i = image * args.count + id, g = first_of(args, image) + id;
     const View<T> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
     Splat2dgs<T> splat;
     T mean[3], quat[4], scales[3], transform[9], mean2d[2];
@@ -165,7 +171,7 @@ template <typename T>
 V3D_BODY void project_2dgs_vjp(const Block& block, const Project2dgsVjpArgs<T>& vjp) {
     const Project2dgsArgs<T>& args = vjp.forward;
     const PairBlock pairs(block, vjp.offsets, vjp.chunks);
-    const int64_t image = pairs.image, first = image / args.cameras * args.count;
+    const int64_t image = pairs.image, first = first_of(args, image);
     const View<T> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
     const bool shared = args.cameras > 1;
     PerThread<T[12]> v_view(block.threads);

@@ -147,10 +147,11 @@ V3D_HD void each_pair(const AntialiasArgs<T>& a, int64_t image, int x, int y, Vi
 
 template <typename T>
 V3D_HD void antialias_pixel(const AntialiasArgs<T>& a, int64_t i) {
-    const int64_t D = a.channels, size = int64_t(a.width) * a.height, pixel = i % size;
+    const int64_t D = a.channels, size = int64_t(a.width) * a.height, image = i / size;
+    const int pixel = int(i - image * size);
     T* out = a.out_colors + i * D;
     for (int64_t c = 0; c < D; ++c) out[c] = a.colors[i * D + c];
-    each_pair(a, i / size, int(pixel % a.width), int(pixel / a.width), [&](const PairBlend& blend, int64_t at, int64_t other) {
+    each_pair(a, image, pixel % a.width, pixel / a.width, [&](const PairBlend& blend, int64_t at, int64_t other) {
         const int64_t from = at == i ? other : at;
         if ((blend.target == 0 ? at : other) != i) return;
         for (int64_t c = 0; c < D; ++c) out[c] += T(blend.weight) * (a.colors[from * D + c] - a.colors[i * D + c]);
@@ -160,10 +161,11 @@ V3D_HD void antialias_pixel(const AntialiasArgs<T>& a, int64_t i) {
 // Gradient by the color of pixel i.
 template <typename T>
 V3D_HD void antialias_pixel_vjp(const AntialiasArgs<T>& a, int64_t i) {
-    const int64_t D = a.channels, size = int64_t(a.width) * a.height, pixel = i % size;
+    const int64_t D = a.channels, size = int64_t(a.width) * a.height, image = i / size;
+    const int pixel = int(i - image * size);
     T* v = a.v_colors + i * D;
     for (int64_t c = 0; c < D; ++c) v[c] = a.v_out_colors[i * D + c];
-    each_pair(a, i / size, int(pixel % a.width), int(pixel / a.width), [&](const PairBlend& blend, int64_t at, int64_t other) {
+    each_pair(a, image, pixel % a.width, pixel / a.width, [&](const PairBlend& blend, int64_t at, int64_t other) {
         const int64_t target = blend.target == 0 ? at : other;
         for (int64_t c = 0; c < D; ++c) v[c] += (target == i ? T(-blend.weight) : T(blend.weight)) * a.v_out_colors[target * D + c];
     });

@@ -8,20 +8,21 @@
 namespace vision3d::boxes {
 
 constexpr int SIZE = 7;
-constexpr int CORNERS = 20;  // 4, and at most half as many more after each of four clips
+constexpr double LARGEST = 1e75;  // product of four such values is finite
+constexpr int CORNERS = 20;       // 4, and at most half as many more after each of four clips
 
 struct Box {
     double x, y, z, l, w, h, c, s;
-    bool valid;  // finite, and no size is negative
+    bool valid;  // values are not NaN or beyond LARGEST, and no size is negative
 };
 
 template <typename T>
 V3D_HD Box read(const T* b) {
     const double yaw = double(b[6]);
     Box box{double(b[0]), double(b[1]), double(b[2]), double(b[3]), double(b[4]), double(b[5]), ::cos(yaw), ::sin(yaw), true};
-    double sum = 0;  // finite if all values are: the range of float64 squared is not reached by lengths in meters
+    double sum = 0;
     for (int k = 0; k < SIZE; ++k) sum += ::fabs(double(b[k]));
-    box.valid = sum < 1e300 && box.l >= 0 && box.w >= 0 && box.h >= 0;
+    box.valid = sum < LARGEST && box.l >= 0 && box.w >= 0 && box.h >= 0;
     return box;
 }
 

@@ -121,7 +121,8 @@ V3D_HD void write_fragment(const MeshArgs<T>& a, int64_t i, uint64_t key) {
         return;
     }
     const int32_t face = int32_t(uint32_t(key));
-    const int64_t image = i / (int64_t(a.width) * a.height), pixel = i % (int64_t(a.width) * a.height);
+    const int64_t size = int64_t(a.width) * a.height, image = i / size;
+    const int pixel = int(i - image * size);
     const MeshFace f = load_face(a.positions + 4 * image * a.vertices, a.triangles + 3 * int64_t(face));
     double e[3];
     edge_functions(f, double(pixel % a.width) + .5, double(pixel / a.width) + .5, e);
@@ -164,7 +165,8 @@ V3D_HD void fragment_vjp(const MeshFace& f, double px, double py, const double v
 template <typename T>
 V3D_HD void fragment_vjp(const MeshVjpArgs<T>& a, int64_t i, int32_t face, double v[3][4]) {
     const MeshArgs<T>& f = a.forward;
-    const int64_t size = int64_t(f.width) * f.height, image = i / size, pixel = i % size;
+    const int64_t size = int64_t(f.width) * f.height, image = i / size;
+    const int pixel = int(i - image * size);
     double v_b[3];
     for (int k = 0; k < 3; ++k) v_b[k] = a.v_barycentrics ? double(a.v_barycentrics[3 * i + k]) : 0;
     fragment_vjp(load_face(f.positions + 4 * image * f.vertices, f.triangles + 3 * int64_t(face)), double(pixel % f.width) + .5,

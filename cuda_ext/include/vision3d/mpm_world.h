@@ -27,7 +27,7 @@ struct Report {
     bool is_finite = true;
 };
 
-inline void rotation_by(const double spin[3], double time, double R[9]) {
+V3D_HD void rotation_by(const double spin[3], double time, double R[9]) {
     const double rotvec[3] = {spin[0] * time, spin[1] * time, spin[2] * time};
     so3_exp(rotvec, R);
 }
@@ -44,7 +44,7 @@ std::vector<Material<T>> materials_of(const World& world) {
 }
 
 template <typename T>
-Solid<T> solid_at(const World& world, const double* row, double age) {
+V3D_HD Solid<T> solid_at(const World& world, const double* row, double age) {
     Solid<T> out{};
     out.shape = int(row[0]);
     out.contact = int(row[1]);
@@ -80,14 +80,19 @@ Solid<T> solid_at(const World& world, const double* row, double age) {
     return out;
 }
 
+V3D_HD bool solid_is_on(const World& world, int n, double time) {
+    const double* row = world.solids + n * SOLID_NUMBERS;
+    return row[24] <= time && time < row[25];
+}
+
 // Sets the time-dependent values.
 template <typename T>
-void set_time(const World& world, double time, double dt, Step<T>& step) {
+V3D_HD void set_time(const World& world, double time, double dt, Step<T>& step) {
     step.dt = T(dt);
     step.num_solids = step.num_winds = 0;
     for (int n = 0; n < world.num_solids; ++n) {
         const double* row = world.solids + n * SOLID_NUMBERS;
-        if (row[24] <= time && time < row[25]) step.solids[step.num_solids++] = solid_at<T>(world, row, time - row[24]);
+        if (solid_is_on(world, n, time)) step.solids[step.num_solids++] = solid_at<T>(world, row, time - row[24]);
     }
     for (int n = 0; n < world.num_winds; ++n) {
         const double* row = world.winds + n * WIND_NUMBERS;
@@ -151,10 +156,10 @@ Step<T> with_particles(const Step<T>& step, const Step<T>& particles) {
 }
 
 // The longest stable time step: stages/simulate/world/time_step.py.
-inline double stable_dt(const World& world, const Found& found) {
+V3D_HD double stable_dt(const World& world, const Found& found) {
     const double lengths[3] = {0.5 * world.spacing, 0.4 * world.spacing, 0.5};
     const double rates[3] = {std::sqrt(found.speed2), world.sound, std::sqrt(found.gradient2)};
-    double dt = std::numeric_limits<double>::infinity();
+    double dt = HUGE_VAL;
     for (int k = 0; k < 3; ++k)
         if (rates[k] > 0 && lengths[k] / rates[k] < dt) dt = lengths[k] / rates[k];
     return dt;
@@ -164,42 +169,77 @@ constexpr double MAX_STEPS = 1e7;   // maximum per call
 constexpr int TRACE_EVERY = 8;      // time steps between two moves of tracers
 constexpr double TRACE_WAY = 0.25;  // maximum distance in cells of the fastest particle in between
 
-// Calls substep(step) -> Found with stable steps until `duration` has passed, and trace(step) -> Found occasionally, with the time
-// since the last call as the step's dt. `found` is of the particles at the start. Tracers use the velocity at their position
-// before the last step and move with the mean over all steps, assuming it changed linearly: no lag in free fall.
-template <typename T, typename Substep, typename Trace>
-Report advance(const World& world, double duration, double time, double max_dt, Found found, Step<T>& step, Substep substep, Trace trace) {
-    Report report;
-    set_world(world, step);
+// Progress of the loop over time steps. On a GPU it is in memory of the device, so that steps need not wait for the CPU.
+struct Clock {
+    double duration, time, max_dt;
     double done = 0, traced = 0;
     int untraced = 0;
-    while (duration - done > 1e-9 * duration) {
-        report.is_finite = found.is_finite;
-        if (!report.is_finite) return report;
-        const double left = duration - done, longest = std::fmin(stable_dt(world, found), max_dt);
-        const double count = std::ceil(left / longest - 1e-9);
-        if (!(count < MAX_STEPS)) throw std::invalid_argument("duration, max_dt: would take more than 10^7 time steps in one call");
-        const double dt = left / (count > 1 ? count : 1);
-        set_time(world, time + done, dt, step);
-        found = substep(step);
-        done += dt;
-        ++report.steps;
-        report.kept += found.kept;
-        report.work += found.work;
-        report.last_dt = dt;
-        report.shortest_dt = std::fmin(report.shortest_dt, dt);
-        const bool is_last = !(duration - done > 1e-9 * duration);
-        if (is_last || ++untraced == TRACE_EVERY || (done - traced) * std::sqrt(found.speed2) > TRACE_WAY * world.spacing) {
-            set_time(world, time + traced, done - traced, step);
-            step.skipped = T(done - traced - dt);
-            found.is_finite = trace(step).is_finite && found.is_finite;
-            step.skipped = T(0);
-            traced = done;
-            untraced = 0;
-        }
-    }
-    report.is_finite = found.is_finite;
-    return report;
+    bool is_over = false, is_tracing = false, is_too_long = false;
+    Found found{};  // of the last step; of the particles at the start
+    Report report{};
+};
+
+// Begins the next time step with the longest stable dt; false at the end.
+template <typename T>
+V3D_HD bool begin_step(const World& world, Clock& clock, Step<T>& step) {
+    Report& report = clock.report;
+    const double left = clock.duration - clock.done;
+    report.is_finite = clock.found.is_finite;
+    clock.is_over = !report.is_finite || !(left > 1e-9 * clock.duration);
+    if (clock.is_over) return false;
+    const double count = std::ceil(left / std::fmin(stable_dt(world, clock.found), clock.max_dt) - 1e-9);
+    clock.is_too_long = clock.is_over = !(count < MAX_STEPS);
+    if (clock.is_over) return false;
+    report.last_dt = left / (count > 1 ? count : 1);
+    set_time(world, clock.time + clock.done, report.last_dt, step);
+    return true;
+}
+
+// Ends a time step; returns whether the tracers move now, with the time since their last move as the step's dt. They use the velocity
+// at their position before the last step and move with the mean over all steps, assuming it changed linearly: no lag in free fall.
+template <typename T>
+V3D_HD bool end_step(const World& world, Clock& clock, const Found& found, Step<T>& step) {
+    Report& report = clock.report;
+    const double dt = report.last_dt;
+    clock.found = found;
+    clock.done += dt;
+    ++report.steps;
+    report.kept += found.kept;
+    report.work += found.work;
+    report.shortest_dt = std::fmin(report.shortest_dt, dt);
+    const bool is_last = !(clock.duration - clock.done > 1e-9 * clock.duration);
+    const double since = clock.done - clock.traced;
+    clock.is_tracing = is_last || ++clock.untraced == TRACE_EVERY || since * std::sqrt(found.speed2) > TRACE_WAY * world.spacing;
+    if (!clock.is_tracing) return false;
+    set_time(world, clock.time + clock.traced, since, step);
+    step.skipped = T(since - dt);
+    return true;
+}
+
+template <typename T>
+V3D_HD void end_trace(Clock& clock, bool is_finite, Step<T>& step) {
+    clock.found.is_finite = is_finite && clock.found.is_finite;
+    clock.traced = clock.done;
+    clock.untraced = 0;
+    clock.is_tracing = false;
+    step.skipped = T(0);
+}
+
+inline void check_length(const Clock& clock) {
+    if (clock.is_too_long) throw std::invalid_argument("duration, max_dt: would take more than 10^7 time steps in one call");
+}
+
+// Calls substep(step) -> Found with stable steps until `duration` has passed, and trace(step) -> Found occasionally. `found` is of the
+// particles at the start.
+template <typename T, typename Substep, typename Trace>
+Report advance(const World& world, double duration, double time, double max_dt, Found found, Step<T>& step, Substep substep, Trace trace) {
+    Clock clock{duration, time, max_dt};
+    clock.found = found;
+    set_world(world, step);
+    while (begin_step(world, clock, step))
+        if (end_step(world, clock, substep(step), step)) end_trace(clock, trace(step).is_finite, step);
+    check_length(clock);
+    return clock.report;
 }
 
 }  // namespace vision3d::mpm

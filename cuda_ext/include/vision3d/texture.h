@@ -15,11 +15,9 @@ struct Texels {
     T scale_x, scale_y;  // derivative of the position in texels by u and v; zero where clamped
 };
 
+// i is at most one texel outside.
 V3D_HD int64_t wrap_index(int64_t i, int64_t size, bool repeat) {
-    if (repeat) {
-        i %= size;
-        return i < 0 ? i + size : i;
-    }
+    if (repeat) return i < 0 ? i + size : (i < size ? i : i - size);
     return i < 0 ? 0 : (i < size ? i : size - 1);
 }
 
@@ -115,13 +113,14 @@ V3D_HD void texture_pixel_vjp(const TextureArgs<T>& a, int64_t i) {
     T v_u(0), v_v(0), v_lod(0);
     const bool seen = a.masks == nullptr || a.masks[i];
     const LevelMix<T> mix = mix_levels(a, i);
+    const T* texture = texture_of(a, i);
     for (int m = 0; seen && m < mix.count; ++m) {
         Texels<T> t;
         if (!place(a, i, mix.levels[m], t)) break;
         T dots[2][2];
         for (int r = 0; r < 2; ++r)
             for (int s = 0; s < 2; ++s) {
-                const T* texel = texture_of(a, i) + (t.begins[r] + t.columns[s]) * D;
+                const T* texel = texture + (t.begins[r] + t.columns[s]) * D;
                 T sum(0);
                 for (int64_t c = 0; c < D; ++c) sum += a.v_values[i * D + c] * texel[c];
                 dots[r][s] = sum;

@@ -67,6 +67,15 @@ inline int __any_sync(unsigned mask, int holds) { return emulator::ballot("any",
 inline int __all_sync(unsigned mask, int holds) { return emulator::ballot("all", mask, holds) == mask; }
 inline unsigned __ballot_sync(unsigned mask, int holds) { return emulator::ballot("ballot", mask, holds); }
 template <typename T>
+unsigned __match_any_sync(unsigned mask, T value) {
+    uint64_t values[32];
+    emulator::exchange("match", mask, emulator::bits<uint64_t>(value), values);
+    unsigned found = 0;
+    for (unsigned lane = 0; lane < 32; ++lane)
+        if (mask >> lane & 1 && values[lane] == emulator::bits<uint64_t>(value)) found |= 1u << lane;
+    return found;
+}
+template <typename T>
 T __shfl_sync(unsigned mask, T value, int from) {
     return emulator::shuffle("shfl", mask, value, unsigned(from) % 32);
 }
@@ -88,5 +97,6 @@ T atomicMax(T* target, T value) {
     return emulator::atomic(target, [&](T before) { return before < value ? value : before; });
 }
 
+inline int __popc(unsigned value) { return __builtin_popcount(value); }
 inline int __ffs(unsigned value) { return __builtin_ffs(int(value)); }
 inline long long __double_as_longlong(double value) { return emulator::bits<long long>(value); }

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.smooth import atan2
-from vision3d.geometry.vectors import nan_for_nan, unit
+from vision3d.geometry.vectors import axis_vector, nan_for_nan, unit
 
 
 def exp(angles: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 2 2"]:
@@ -29,7 +29,7 @@ def log(rotmats: Float[Tensor, "*batch 2 2"]) -> Float[Tensor, "*batch"]:
 def from_vector(vectors: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2 2"]:
     """Rotations that map x to the direction of (cos, sin), of any length; the identity for zero. Continuous, as `to_vector`."""
     check_trailing("vectors", vectors, 2)
-    return _from_pair(*unit(vectors, fallback=vectors.new_tensor([1.0, 0.0])).unbind(-1))
+    return _from_pair(*unit(vectors, fallback=axis_vector(vectors, 0, 2)).unbind(-1))
 
 
 def to_vector(rotmats: Float[Tensor, "*batch 2 2"]) -> Float[Tensor, "*batch 2"]:

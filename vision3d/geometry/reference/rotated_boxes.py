@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+LARGEST = 1e75  # beyond, volumes are not finite
+
 
 def box_iou(first: Tensor, second: Tensor, is_3d: bool) -> Tensor:
     """IoU of boxes (..., 7) that broadcast; in float64, returned in the dtype of `first`."""
@@ -16,7 +18,7 @@ def box_iou(first: Tensor, second: Tensor, is_3d: bool) -> Tensor:
     shared = height * _shared_area(a, b)
     both = sizes[0] + sizes[1] - shared
     iou = (shared / torch.where(both > 0, both, 1)).clamp(max=1)
-    is_valid = torch.isfinite(a).all(-1) & torch.isfinite(b).all(-1) & (torch.minimum(a, b)[..., 3:6] >= 0).all(-1)
+    is_valid = (a.abs().sum(-1) < LARGEST) & (b.abs().sum(-1) < LARGEST) & (torch.minimum(a, b)[..., 3:6] >= 0).all(-1)
     return torch.where(is_valid, torch.where(both > 0, iou, 0), torch.nan).to(first.dtype)
 
 

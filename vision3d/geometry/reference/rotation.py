@@ -9,12 +9,12 @@ from torch import Tensor
 from vision3d.geometry.reference.quaternion import rotmat_to_quat, unit_quat_to_rotmat
 from vision3d.geometry.smooth import atan_over, cos_of, sin_over
 from vision3d.geometry.spectral import Solved, largest_entry, lyapunov, svd
-from vision3d.geometry.vectors import length, orthogonal_part, unit
+from vision3d.geometry.vectors import axis_vector, length, orthogonal_part, unit
 
 
 def gram_schmidt(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
     first, second = values[..., :3], values[..., 3:]
-    x_axis = unit(first, fallback=first.new_tensor([1.0, 0.0, 0.0]))
+    x_axis = unit(first, fallback=axis_vector(first, 0, 3))
     y_axis = orthogonal_part(second, x_axis)
     return torch.stack([x_axis, y_axis, torch.linalg.cross(x_axis, y_axis)], -1)
 

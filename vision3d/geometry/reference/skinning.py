@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vision3d.geometry import dual_quaternion
 from vision3d.geometry.reference.quaternion import unit_quat_to_rotmat
-from vision3d.geometry.vectors import unit
+from vision3d.geometry.vectors import axis_vector, unit
 
 LINEAR, DUAL, STRETCH = 1, 2, 4
 """Bits of a mode; both branches together are blended."""
@@ -20,7 +20,7 @@ def symmetric(stretches: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3
 def skin_joint(joints: Float[Tensor, "*batch 17"]) -> Float[Tensor, "*batch 32"]:
     """The row of a joint (cuda_ext/include/vision3d/skin.h) from quaternion, translation, center, stretch and blend."""
     quats, translations, centers, stretches, blends = joints.split([4, 3, 3, 6, 1], -1)
-    quats = unit(quats, fallback=quats.new_tensor([1.0, 0.0, 0.0, 0.0]))
+    quats = unit(quats, fallback=axis_vector(quats, 0, 4))
     rotmats = unit_quat_to_rotmat(quats)
     linear = rotmats @ symmetric(stretches)
     moved = centers + translations

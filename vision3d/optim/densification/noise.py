@@ -24,9 +24,12 @@ def add_noise(params: dict[str, Tensor], seed: int, step: int, strength: float) 
         strength: Factor of the noise: learning rate of the means times noise scale.
     """
     means, log_scales, quats, logits = (params[name] for name in ("means", "log_scales", "quats", "opacity_logits"))
-    runs_native = means.dtype in (torch.float32, torch.float64) and native.runs_on(means)
-    add = _add_noise if runs_native else reference.add_noise
-    add(means, log_scales, quats, logits, seed % 2**63, step, strength, math.log(NOISE_OPACITY / (1 - NOISE_OPACITY)))
+    max_logit = math.log(NOISE_OPACITY / (1 - NOISE_OPACITY))
+    arguments = means, log_scales, quats, logits, seed % 2**63, step, strength, max_logit
+    if means.dtype in (torch.float32, torch.float64) and native.runs_on(means):
+        native.in_place(_add_noise, (means,), *arguments)
+    else:
+        reference.add_noise(*arguments)
 
 
 @native.custom_op("add_noise", mutates_args=("means",))

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
 from vision3d.core.errors import ShapeError
+from vision3d.core.index_ranges import remember
 from vision3d.render.meshes import checks
 
 
@@ -64,7 +65,9 @@ def rasterize(
     triangles = checks.check_faces(faces, positions.shape[1], positions)
     checks.check_image(len(positions), width, height, near_plane, far_plane)
     kernels = checks.kernels(backend, positions.device)
-    return Fragments(*kernels.rasterize(positions, triangles, width, height, float(near_plane), float(far_plane)))
+    fragments = Fragments(*kernels.rasterize(positions, triangles, width, height, float(near_plane), float(far_plane)))
+    remember(fragments.face_ids, -1, len(triangles) - 1)
+    return fragments
 
 
 def interpolate(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vision3d.core.device import resolve_backend
 from vision3d.core.errors import BackendError, DeviceError, InputError, ShapeError
+from vision3d.core.index_ranges import index_range
 from vision3d.core.op_checks import check_image_size
 
 
@@ -55,8 +56,8 @@ def check_faces(faces: object, vertices: int, like: Tensor) -> Tensor:
     if faces.device != like.device:
         raise DeviceError(f"faces: got device {faces.device}, want {like.device}")
     if len(faces):
-        low, high = faces.aminmax()
-        if int(low) < 0 or int(high) >= vertices:
+        low, high = index_range(faces)
+        if low < 0 or high >= vertices:
             bad = int(((faces < 0) | (faces >= vertices)).any(1).nonzero()[0])
             raise InputError(f"faces: face {bad} is {faces[bad].tolist()}, but there are {vertices} vertices")
     return faces.detach().to(torch.int32).contiguous()
@@ -69,7 +70,7 @@ def check_face_ids(face_ids: Tensor, faces: Tensor) -> None:
         InputError: A pixel has another face.
     """
     if face_ids.numel():
-        low, high = map(int, face_ids.aminmax())
+        low, high = index_range(face_ids)
         if low < -1 or high >= len(faces):
             bad = low if low < -1 else high
             raise InputError(f"fragments.face_ids: a pixel has face {bad}, but there are {len(faces)} faces")
@@ -84,8 +85,8 @@ def check_neighbors(neighbors: object, faces: Tensor, like: Tensor) -> None:
     """
     check_tensor("neighbors", neighbors, tuple(faces.shape), like, torch.int32)
     if len(faces):
-        low, high = neighbors.aminmax()  # type: ignore[attr-defined]
-        if int(low) < -1 or int(high) >= len(faces):
+        low, high = index_range(neighbors)  # type: ignore[arg-type]
+        if low < -1 or high >= len(faces):
             bad = int(((neighbors < -1) | (neighbors >= len(faces))).any(1).nonzero()[0])  # type: ignore[operator]
             raise InputError(f"neighbors: those of face {bad} are {neighbors[bad].tolist()}, but there are {len(faces)} faces")  # type: ignore[index]
 

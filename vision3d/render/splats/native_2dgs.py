@@ -9,7 +9,7 @@ from torch import Tensor
 from vision3d.core import native
 from vision3d.core.errors import InputError
 from vision3d.core.op_checks import check_image_size, check_memory
-from vision3d.core.op_records import Gradients, flatten, record_op, save, saved
+from vision3d.core.op_records import Gradients, record_op, save, saved
 from vision3d.render.splats.kernels import rows_of, visible_pairs
 from vision3d.render.splats.native_support import (
     background_gradient,
@@ -145,7 +145,7 @@ def _project_setup(ctx, a: _Projection, output) -> None:
 
 
 def _project_backward(ctx, _images, _gaussians, _radii, *upstream) -> Gradients:
-    found = _project_vjp(*flatten(saved(ctx)), _project.needs_gradient(ctx, "viewmats"), *upstream)
+    found = _project_vjp.of(_ProjectionVjp(saved(ctx), _project.needs_gradient(ctx, "viewmats"), *upstream))
     return dict(zip(("means", "quats", "scales", "viewmats"), found))
 
 
@@ -260,7 +260,7 @@ def _blend_setup(ctx, a: _Blending, output) -> None:
 
 def _blend_backward(ctx, *upstream) -> Gradients:
     state: _BlendingState = saved(ctx)
-    grads = _blend_vjp(*flatten(state), *upstream[:5])
+    grads = _blend_vjp.of(_BlendingVjp(state, *upstream[:5]))
     found: Gradients = dict(zip(("means2d", "transforms", "colors", "opacities", "normals"), grads))
     if _blend.needs_gradient(ctx, "backgrounds"):
         found["backgrounds"] = background_gradient(state.transmittances, upstream[0])

@@ -9,7 +9,7 @@ from torch import Tensor
 from vision3d.core import native
 from vision3d.core.errors import InputError
 from vision3d.core.op_checks import check_image_size, check_memory
-from vision3d.core.op_records import Gradients, flatten, record_op, save, saved
+from vision3d.core.op_records import Gradients, record_op, save, saved
 from vision3d.render.splats.native_support import (
     background_gradient,
     check_tile_size,
@@ -182,7 +182,7 @@ def _project_setup(ctx, a: _Projection, output) -> None:
 
 
 def _project_backward(ctx, _images, _gaussians, _radii, *upstream) -> Gradients:
-    found = _project_vjp(*flatten(saved(ctx)), _project.needs_gradient(ctx, "viewmats"), *upstream)
+    found = _project_vjp.of(_ProjectionVjp(saved(ctx), _project.needs_gradient(ctx, "viewmats"), *upstream))
     names = ("means", "quats", "scales", "covars", "viewmats")
     return {name: grad for name, grad in zip(names, found) if _project.needs_gradient(ctx, name)}
 
@@ -229,7 +229,7 @@ _sh_colors.register_fake(lambda a: a.means.new_empty((len(a.gaussian_ids), 3)))
 _sh_colors_vjp.register_fake(lambda a: tuple(map(torch.empty_like, a.forward[:3])))
 _sh_colors.register_autograd(
     lambda ctx, a, output: save(ctx, a),
-    lambda ctx, v_colors: dict(zip(("means", "sh", "centers"), _sh_colors_vjp(*saved(ctx), v_colors))),
+    lambda ctx, v_colors: dict(zip(("means", "sh", "centers"), _sh_colors_vjp.of(_HarmonicsVjp(saved(ctx), v_colors)))),
 )
 
 
@@ -334,7 +334,7 @@ def _blend_backward(ctx, v_colors, v_transmittances, _last, _records) -> Gradien
     state: _BlendingState = saved(ctx)
     if v_colors is None:
         v_colors = state.transmittances.new_zeros((*state.transmittances.shape, state.scene.colors.shape[1]))
-    *grads, v_means2d_abs = _blend_vjp(*flatten(state), v_colors, v_transmittances, ctx.absgrad is not None)
+    *grads, v_means2d_abs = _blend_vjp.of(_BlendingVjp(state, v_colors, v_transmittances, ctx.absgrad is not None))
     if ctx.absgrad is not None:
         ctx.absgrad += v_means2d_abs
     found: Gradients = dict(zip(("means2d", "conics", "colors", "opacities"), grads))

@@ -8,7 +8,7 @@ from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
 from vision3d.core.ranges import check_counts, check_not_negative, check_positive
 
-RESUMABLE = ("checkpoint_every", "keep", "evaluate_every", "workers")
+RESUMABLE = ("checkpoint_every", "keep", "evaluate_every", "evaluate_frames", "workers")
 """Keys of a training that may change when it is resumed."""
 GROWS = ("steps",)
 """Keys of a training that may be larger when it is resumed."""
@@ -133,6 +133,8 @@ class AugmentConfig:
     """Mirror left and right."""
     scale: tuple[float, float] = (0.95, 1.05)
     """Range of the scale of the sweep."""
+    object_scale: tuple[float, float] = (0.82, 1.1)
+    """Range of the scale of each object, on its place on the ground."""
     height: float = 0.15
     """Shift the ground by up to this up or down [m]."""
     tilt_deg: float = 0.5
@@ -181,7 +183,7 @@ class TrainConfig:
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("steps", "batch_size"),
         "training": ("lr", "weight_decay", "clip_norm", "ema", "seed", "device"),
-        "logs and checkpoints": ("log_every", "checkpoint_every", "evaluate_every", "keep"),
+        "logs and checkpoints": ("log_every", "checkpoint_every", "evaluate_every", "evaluate_frames", "keep"),
     }
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -213,7 +215,9 @@ class TrainConfig:
     checkpoint_every: int = 200
     """Steps between checkpoints; 0: only at the end and when interrupted."""
     evaluate_every: int = 0
-    """Steps between evaluations; 0: only at the end."""
+    """Steps between evaluations, whose best checkpoint is kept as best.pt; 0: only at the end."""
+    evaluate_frames: int = 100
+    """Held-out frames of an evaluation: of ImageSets/val.txt, or generated streets of validation; 0: none."""
     keep: int = 2
     """Number of checkpoints to keep."""
     seed: int = 0

@@ -1,6 +1,6 @@
 """Evaluation of a detector by the protocol of KITTI."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,15 +75,10 @@ def evaluate_detector(
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     path = None if run_folder is None else run_folder.path
     source = eval_source(data, config, detector.config.classes) if isinstance(data, Path | str) else data
-    labels, detections, mistakes = [], [], []
-    with Progress(len(source), "evaluate", progress) as bar:
-        for number, frame in enumerate(_frames(source), 1):
-            found = detect_in_view(detector, frame)
-            labels.append(label_objects(frame))
-            detections.append(found_objects(frame, found))
-            mistakes.append((_mistakes(frame, found, config.score), number - 1))
-            bar.update(number)
-    evaluation = evaluate(labels, detections, classes=detector.config.classes)
+    mistakes: list[tuple[int, int]] = []
+    evaluation = average_precision(
+        detector, source, lambda index, frame, found: mistakes.append((_mistakes(frame, found, config.score), index)), progress
+    )
     worst = [index for _, index in sorted(mistakes, reverse=True)[: config.worst]]
     if path is not None:
         with atomic_write(path / "evaluation.txt") as temporary:
@@ -97,6 +92,33 @@ def evaluate_detector(
             write_image(path / "worst" / f"{rank:02}_{frame.name}.png", image)
     summary = {"frames": len(source), **mean_precision(evaluation), "device": str(device)}
     return EvalResult(evaluation, {**summary, "table": evaluation.records()}, path)
+
+
+def average_precision(
+    detector: Detector,
+    source: EvalSource,
+    seen: Callable[[int, EvalFrame, Boxes], None] | None = None,
+    progress: ProgressCallback | None = None,
+) -> Evaluation:
+    """Detect in all frames and evaluate.
+
+    Args:
+        detector: In evaluation mode.
+        source: The frames.
+        seen: Called with the index, the frame and its boxes.
+        progress: Progress callback, called for every frame.
+    """
+    labels, detections = [], []
+    with Progress(len(source), "evaluate", progress) as bar:
+        for index in range(len(source)):
+            frame = source.eval_frame(index)
+            found = detect_in_view(detector, frame)
+            labels.append(label_objects(frame))
+            detections.append(found_objects(frame, found))
+            if seen is not None:
+                seen(index, frame, found)
+            bar.update(index + 1)
+    return evaluate(labels, detections, classes=detector.config.classes)
 
 
 def mean_precision(evaluation: Evaluation) -> dict[str, float]:
@@ -143,10 +165,6 @@ def found_objects(frame: EvalFrame, found: Boxes) -> FrameObjects:
     names = [found.classes[label] for label in _labels(found)]
     assert found.scores is not None
     return FrameObjects(names, _upright(frame.camera, found), boxes_2d, None, None, alphas, found.scores.numpy())
-
-
-def _frames(source: EvalSource) -> Iterator[EvalFrame]:
-    return (source.eval_frame(index) for index in range(len(source)))
 
 
 def _labels(boxes: Boxes) -> list[int]:

@@ -10,10 +10,10 @@ from vision3d.core.errors import InputError
 from vision3d.geometry.rotated_boxes import box_nms
 from vision3d.scene.boxes import Boxes
 from vision3d.stages.detect.config import GridConfig
+from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.ground import ground_plane, level_transform
 from vision3d.stages.detect.network.files import Detector
 from vision3d.stages.detect.network.head import Peaks, decode
-from vision3d.stages.detect.network.points import PointBatch
 
 _OVERLAP = 0.1  # two objects of a class do not share more of the ground
 _FEWEST = 20  # points of a sector worth looking at

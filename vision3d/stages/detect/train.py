@@ -14,16 +14,17 @@ from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.optim.schedules import one_cycle
 from vision3d.stage import stage
-from vision3d.stages.detect.config import GROWS, RESUMABLE, TrainConfig
+from vision3d.stages.detect.config import GROWS, RESUMABLE, EvalConfig, StreetsConfig, TrainConfig
 from vision3d.stages.detect.data.batches import Batches, Recipe
-from vision3d.stages.detect.data.sources import SYNTH, KittiFolder, Source, Streets
+from vision3d.stages.detect.data.sources import SYNTH, KittiFolder, Source, Streets, has_split
+from vision3d.stages.detect.evaluate import EvalSource, average_precision, mean_precision
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.files import Detector, save_detector, stored
 from vision3d.stages.detect.network.lion import is_decayed
 from vision3d.stages.detect.network.losses import total_loss
 from vision3d.training.ema import Ema
 from vision3d.training.group import Group
-from vision3d.training.loop import Loop
+from vision3d.training.loop import Evaluation, Loop
 from vision3d.training.network import NetworkTrainer
 from vision3d.training.weights import Card
 
@@ -62,12 +63,15 @@ def train_detector(
     """
     device, group = resolve_device(config.device), Group.current()
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
-    source = _source(data, config) if isinstance(data, Path | str) else data
+    source, held_out = _sources(data, config) if isinstance(data, Path | str) else (data, None)
+    trainer = Trainer(config, source, device, group)
+    evaluation = None
+    if held_out is not None:
+        evaluation = Evaluation(config.evaluate_every, lambda: trainer.precision(held_out), best="map")
     loop = Loop(
         "train", source=source.name, steps=config.steps, folder=run_folder, log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every, latest=("lr",), group=group, callback=progress,
+        checkpoint_every=config.checkpoint_every, evaluation=evaluation, latest=("lr",), group=group, callback=progress,
     )  # fmt: skip
-    trainer = Trainer(config, source, device, group)
     try:
         if loop.saved is not None:
             trainer.load_state_dict(loop.saved)
@@ -86,6 +90,11 @@ def train_detector(
         about={"steps": loop.step, "batch_size": config.batch_size},
     )  # fmt: skip
     detector = Detector(network.eval().to(device), config.model, card)
+    figures = {}
+    if held_out is not None:
+        figures = mean_precision(average_precision(detector, held_out, progress=progress))
+        shown = {name: round(value, 2) for name, value in figures.items()}
+        detector.card = replace(card, figures={**shown, "data": f"{len(held_out)} held-out frames, 3D AP R40, moderate"})
     path = None if run_folder is None else run_folder.path
     if path is not None:
         save_detector(path / DETECTOR_FILE, detector)
@@ -94,15 +103,24 @@ def train_detector(
         "steps": loop.step,
         "training_cpu_s": round(loop.cpu_s, 1),
         "training_s": round(loop.seconds, 1),
+        **figures,
         "device": str(device),
     }
     return TrainResult(detector, summary, path)
 
 
-def _source(data: Path | str, config: TrainConfig) -> Source:
+def _sources(data: Path | str, config: TrainConfig) -> tuple[Source, EvalSource | None]:
+    """Sweeps to train on, and frames to evaluate on: of train.txt and val.txt where a folder has both."""
+    classes, count = config.model.classes, config.evaluate_frames
     if str(data) == SYNTH and not Path(data).exists():
-        return Streets(config.synth, config.model.classes, config.seed)
-    return KittiFolder.open(data, config.model.classes)
+        held_out = Streets(StreetsConfig(EvalConfig().sensors, count), classes, EvalConfig().seed, "val") if count else None
+        return Streets(config.synth, classes, config.seed), held_out
+    if not has_split(data, "train"):
+        return KittiFolder.open(data, classes), None
+    if not count or not has_split(data, "val"):
+        return KittiFolder.open(data, classes, "train"), None
+    held_out = KittiFolder.open(data, classes, "val")
+    return KittiFolder.open(data, classes, "train"), replace(held_out, frames=held_out.frames[:count])
 
 
 class Trainer(NetworkTrainer):
@@ -127,6 +145,16 @@ class Trainer(NetworkTrainer):
             source, config.augment, model.grid, len(model.classes), config.batch_size, config.min_points, config.seed, share
         )
         self.batches = Batches(recipe, config.workers)
+
+    def precision(self, held_out: EvalSource) -> dict[str, float]:
+        """Average precision of the averaged parameters on held-out frames."""
+        assert self.ema is not None
+        with self.ema.applied():
+            self.network.eval()
+            detector = Detector(
+                self.network, self.config.model, Card.of_now("detector", config={}, data="", seed=0, cpu_hours=0)
+            )
+            return mean_precision(average_precision(detector, held_out))
 
     def _loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
         batch, targets = self.batches(step)

@@ -53,6 +53,11 @@ class Footage:
         """Width and height [px]."""
         return self.images.shape[2], self.images.shape[1]
 
+    def size_at(self, factor: int) -> tuple[int, int]:
+        """Width and height of images downscaled by `factor` [px]."""
+        width, height = (-(-side // factor) for side in self.size)
+        return width, height
+
     def read(
         self, views: Int64[Tensor, " i"], factor: int = 1, background: Float[Tensor, " 3"] | None = None
     ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
@@ -62,7 +67,7 @@ class Footage:
         behind = alphas.new_ones(3) if background is None else background.to(alphas)
         layers = torch.cat([values[..., :3] * alphas + (1 - alphas) * behind, alphas], -1)
         if factor > 1:
-            width, height = (-(-side // factor) for side in self.size)
+            width, height = self.size_at(factor)
             layers = torch.nn.functional.interpolate(layers.movedim(-1, 1), (height, width), mode="area").movedim(1, -1)
         return layers[..., :3], layers[..., 3]
 

@@ -64,7 +64,7 @@ def pose_losses(
         posed = joints.tree.pose(vertices, *joints.split(poses))
         rows = torch.arange(samples, device=posed.device).repeat_interleave(count)
         repeated = cameras[torch.arange(count).repeat(samples)]
-        colors, alphas = painter.paint(posed, rows, replace(repeated, names=None, times=None))
+        colors, alphas = painter.paint(posed, rows, replace(repeated, names=None, times=None), (masks.shape[2], masks.shape[1]))
         gaps = [over(colors, alphas, background) - targets.repeat(samples, 1, 1, 1)]
         gaps.append((alphas - masks.repeat(samples, 1, 1))[..., None])
         both = torch.cat(gaps, -1).unflatten(0, (samples, count))

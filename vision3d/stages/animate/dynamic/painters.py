@@ -19,9 +19,17 @@ class Painter(Protocol):
     """Renders a mesh in many poses."""
 
     def paint(
-        self, vertices: Float[Tensor, "f v 3"], frames: Int64[Tensor, " i"], cameras: Cameras
+        self,
+        vertices: Float[Tensor, "f v 3"],
+        frames: Int64[Tensor, " i"],
+        cameras: Cameras,
+        size: tuple[int, int] | None = None,
     ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
-        """Colors on black, and opacity: image i shows pose frames[i] in camera i, all of the same size."""
+        """Colors on black, and opacity: image i shows pose frames[i] in camera i, all of the same size.
+
+        Args:
+            size: Width and height [px]; None reads them from the first camera, for which the CPU waits if it is on a GPU.
+        """
         ...
 
 
@@ -43,9 +51,13 @@ class MeshPainter:
         return cls(Surface.of(mesh), faces, first_of_each(place), edge_neighbors(faces))
 
     def paint(
-        self, vertices: Float[Tensor, "f v 3"], frames: Int64[Tensor, " i"], cameras: Cameras
+        self,
+        vertices: Float[Tensor, "f v 3"],
+        frames: Int64[Tensor, " i"],
+        cameras: Cameras,
+        size: tuple[int, int] | None = None,
     ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
-        width, height = _size(cameras)
+        width, height = size or _size(cameras)
         positions = screen_positions(vertices[frames], cameras.viewmats, cameras.Ks, cameras.model)
         welded = positions[:, self.first].contiguous()
         fragments = rasterize(welded, self.faces, width, height)
@@ -63,9 +75,13 @@ class GaussianPainter:
     backend: str = "auto"
 
     def paint(
-        self, vertices: Float[Tensor, "f v 3"], frames: Int64[Tensor, " i"], cameras: Cameras
+        self,
+        vertices: Float[Tensor, "f v 3"],
+        frames: Int64[Tensor, " i"],
+        cameras: Cameras,
+        size: tuple[int, int] | None = None,
     ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
-        size = _size(cameras)
+        size = size or _size(cameras)
         colors, alphas, order = [], [], []
         for frame in frames.unique().tolist():
             rows = (frames == frame).nonzero()[:, 0]

@@ -264,7 +264,8 @@ class Trainer:
             rows += [row] * len(order)
         views = sent(torch.cat(picked), vertices.device)
         cameras = with_views(self.cameras, views, factor)
-        colors, alphas = self.painter.paint(vertices, sent(torch.tensor(rows), vertices.device), cameras)
+        rows, size = sent(torch.tensor(rows), vertices.device), self.footage.size_at(factor)
+        colors, alphas = self.painter.paint(vertices, rows, cameras, size)
         # A single background color would hide object parts of the same color.
         background = sent(torch.rand(3, generator=self.random), vertices.device).to(vertices)
         targets, masks = self.footage.read(views, factor, background)

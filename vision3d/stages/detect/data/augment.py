@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vision3d.stages.detect.config import AugmentConfig, GridConfig
 from vision3d.stages.detect.data.sweeps import IGNORED, LabelledSweep, inside, turned
@@ -15,6 +16,7 @@ def augmented(sweep: LabelledSweep, config: AugmentConfig, rng: np.random.Genera
     points, boxes = sweep.points, sweep.boxes
     if config.flip and rng.random() < 0.5:
         points[:, 1], boxes[:, 1], boxes[:, 6] = -points[:, 1], -boxes[:, 1], -boxes[:, 6]
+    _scale_objects(points, boxes, config.object_scale, rng)
     scale = float(rng.uniform(*config.scale))
     points[:, :3] *= scale
     boxes[:, :6] *= scale
@@ -38,6 +40,22 @@ def cropped(sweep: LabelledSweep, grid: GridConfig, min_points: int) -> Labelled
     boxes, labels = sweep.boxes[keep], sweep.labels[keep]
     counts = inside(points[:, :3], boxes, 0.05).sum(1) if len(boxes) else labels
     return LabelledSweep(points, boxes, torch.where(counts >= min_points, labels, IGNORED), sweep.name)
+
+
+def _scale_objects(points: Tensor, boxes: Tensor, limits: tuple[float, float], rng: np.random.Generator) -> None:
+    """Scale each box with its points, in place; the middle of its bottom stays."""
+    scales = torch.from_numpy(rng.uniform(*limits, len(boxes))).to(points)
+    if not len(boxes) or limits == (1.0, 1.0):
+        return
+    owned = inside(points[:, :3], boxes, 0.03)
+    has_owner, owner = owned.any(0), owned.int().argmax(0)
+    bottom = boxes[:, :3].clone()
+    bottom[:, 2] -= boxes[:, 5] / 2
+    rows = has_owner.nonzero()[:, 0]
+    own = owner[rows]
+    points[rows, :3] = (points[rows, :3] - bottom[own]) * scales[own, None] + bottom[own]
+    boxes[:, 3:6] *= scales[:, None]
+    boxes[:, 2] = bottom[:, 2] + boxes[:, 5] / 2
 
 
 def _thinned(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -10,11 +10,11 @@ import torch
 
 from vision3d.stages.detect.config import AugmentConfig, GridConfig
 from vision3d.stages.detect.data.augment import augmented, cropped
+from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.data.sources import Source
 from vision3d.stages.detect.data.sweeps import LabelledSweep
 from vision3d.stages.detect.data.targets import Targets, make_targets
 from vision3d.stages.detect.ground import levelled
-from vision3d.stages.detect.network.points import PointBatch
 
 _MIXED = 16  # sweeps whose sectors are mixed, so that neighboring steps see different streets
 

@@ -69,10 +69,9 @@ class KittiFolder:
         folder = root / "training" if (root / "training" / "velodyne").is_dir() else root
         if not (folder / "velodyne").is_dir():
             raise MissingFileError(folder / "velodyne", "a folder of .bin sweeps beside label_2 and calib (KITTI's layout)")
-        lists = next((place for place in (root, root.parent, folder) if (place / "ImageSets").is_dir()), None)
         if split is not None:
-            listed = None if lists is None else lists / "ImageSets" / f"{split}.txt"
-            if listed is None or not listed.is_file():
+            listed = _split_file(root, split)
+            if listed is None:
                 raise MissingFileError(root / "ImageSets" / f"{split}.txt", "the names of the frames of the split, one a line")
             names = [line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()]
         else:
@@ -126,6 +125,16 @@ class KittiFolder:
             camera,
             columns.dont_care.numpy(),
         )
+
+
+def has_split(path: Path | str, split: str) -> bool:
+    """Whether a folder lists the frames of a split."""
+    return _split_file(Path(path), split) is not None
+
+
+def _split_file(root: Path, split: str) -> Path | None:
+    places = (root, root.parent, root / "training")
+    return next((file for place in places if (file := place / "ImageSets" / f"{split}.txt").is_file()), None)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vision3d.stages.detect.config import ModelConfig
+from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.network.bev import BevNet
 from vision3d.stages.detect.network.head import CenterHead, Outputs
 from vision3d.stages.detect.network.lion import LionBackbone
-from vision3d.stages.detect.network.points import PointBatch, PointEncoder
+from vision3d.stages.detect.network.points import PointEncoder
 from vision3d.stages.detect.voxels.voxels import Voxels, keys_of
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from vision3d.stages.detect.config import LionConfig
 from vision3d.stages.detect.network.norms import RowNorm
 from vision3d.stages.detect.operators import make_operator
+from vision3d.stages.detect.operators.base import Operator
 from vision3d.stages.detect.voxels import (
     SubmanifoldConv,
     Voxels,
@@ -45,6 +46,7 @@ class LionLayer(nn.Module):
         for operator, axis in zip(self.operators, axes):
             order = window_order(voxels.coords, voxels.grid, self.window, axis=axis, shifted=self.shifted)
             groups = equal_groups(order, voxels.counts, self.size)
+            assert isinstance(operator, Operator)
             features = apply_ragged(operator.forward_ragged, features, groups)
         return voxels.with_features(features)
 

@@ -19,16 +19,17 @@ def total_loss(outputs: Outputs, targets: Targets, grid: GridConfig, config: Los
         grid: The grid.
         config: Weights.
     """
+    shape = outputs.heat.shape[2], outputs.heat.shape[3]
     sample, x, y = targets.at.unbind(1)
     total = targets.weights.sum().clamp(min=1)
     values = outputs.boxes[sample, :, x, y]
     direction, iou = outputs.direction[sample, 0, x, y], outputs.iou[sample, 0, x, y]
-    wanted = encoded(targets.boxes, x, y, grid, outputs.heat.shape[2:])
+    wanted = encoded(targets.boxes, x, y, grid, shape)
     error = (values - wanted).abs().sum(1)
     is_front = (torch.cos(targets.boxes[:, 6]) >= 0).to(direction)
     turn = functional.binary_cross_entropy_with_logits(direction, is_front, reduction="none")
     # The way along the axis is left to the direction: turned by half a circle the overlap is the same.
-    overlap = paired_box_iou(boxes_at(values, is_front - 0.5, x, y, grid, outputs.heat.shape[2:]), targets.boxes, mode="3d")
+    overlap = paired_box_iou(boxes_at(values, is_front - 0.5, x, y, grid, shape), targets.boxes, mode="3d")
     parts = {
         "heat": focal(outputs.heat, targets.heat, targets.counted),
         "box": (error * targets.weights).sum() / total / 8,
@@ -50,7 +51,7 @@ def focal(logits: Tensor, heat: Tensor, counted: Tensor) -> Tensor:
     return -(positive.sum() + negative.sum()) / is_center.sum().clamp(min=1)
 
 
-def encoded(boxes: Tensor, x: Tensor, y: Tensor, grid: GridConfig, shape: tuple[int, ...]) -> Tensor:
+def encoded(boxes: Tensor, x: Tensor, y: Tensor, grid: GridConfig, shape: tuple[int, int]) -> Tensor:
     """What the head should predict at cells (x, y) for these boxes; the inverse of `boxes_at`."""
     size = [(grid.high[i] - grid.low[i]) / shape[i] for i in range(2)]
     off_x = (boxes[:, 0] - grid.low[0]) / size[0] - x - 0.5

@@ -220,18 +220,18 @@ def _with_gradient(op: Any, vjp: Any, tensors: int, empty: Callable[..., Any]) -
     count = tensors + 1  # with starts
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs[:count], output[2], output[1])
+        ctx.save_for_backward(*inputs[:count], output[2])
         ctx.flags, ctx.is_kept = inputs[count:-1], inputs[-1]
 
     def backward(ctx: Any, v_y: Tensor | None, v_last: Tensor | None, v_kept: Tensor | None, vjp: Any = vjp) -> Any:
         if not ctx.is_kept:
             raise InputError("keep: got False, want True for gradients")
         rest = [None] * (len(ctx.flags) + 2)
-        *inputs, kept, last = ctx.saved_tensors
+        *inputs, kept = ctx.saved_tensors
         if v_y is None and v_last is None:
             return (*[None] * tensors, *rest)
         v_y = empty(*inputs, *ctx.flags, False)[0].zero_() if v_y is None else v_y
-        v_last = torch.zeros_like(last) if v_last is None else v_last
+        v_last = torch.zeros_like(inputs[tensors - 1]) if v_last is None else v_last  # like the first state
         return (*vjp(*inputs, *ctx.flags, kept, v_y, v_last), *rest)
 
     op.register_fake(empty)

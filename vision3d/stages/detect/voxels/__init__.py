@@ -5,7 +5,7 @@ device; on a CPU the native kernels give the same bits for any number of threads
 """
 
 from vision3d.stages.detect.voxels.convolution import SubmanifoldConv, submanifold_conv, voxel_neighbors
-from vision3d.stages.detect.voxels.generation import foreground, generate
+from vision3d.stages.detect.voxels.generation import dilate, foreground, generate
 from vision3d.stages.detect.voxels.groups import Groups, apply_padded, apply_ragged, equal_groups
 from vision3d.stages.detect.voxels.merging import Merged, merge
 from vision3d.stages.detect.voxels.orders import window_order
@@ -23,6 +23,7 @@ __all__ = [
     "apply_padded",
     "apply_ragged",
     "describe_points",
+    "dilate",
     "equal_groups",
     "expand",
     "foreground",

@@ -49,6 +49,26 @@ def generate(voxels: Voxels, scale: Triple = (1, 1, 2), *, fraction: float = 0.2
     return merge(Voxels(torch.cat([voxels.coords, new]), features, voxels.grid, voxels.batch_size), scale)
 
 
+def dilate(voxels: Voxels, size: Triple = (3, 3, 1)) -> Voxels:
+    """Add the empty cells around each voxel, with zero features, so that a submanifold convolution can reach them.
+
+    Args:
+        size: Of the neighborhood along x, y, z, odd.
+
+    Raises:
+        InputError: A size is not odd and positive.
+    """
+    if any(n % 2 == 0 or n < 1 for n in size):
+        raise InputError(f"size: got {tuple(size)}, want odd and positive numbers")
+    steps = [torch.arange(-(n // 2), n // 2 + 1, device=voxels.coords.device) for n in size]
+    offsets = torch.cartesian_prod(voxels.coords.new_zeros(1), *steps)
+    moved = (voxels.coords[None] + offsets[:, None]).flatten(0, 1)
+    cells = moved[:, 1:]
+    new = moved[((cells >= 0) & (cells < cells.new_tensor(voxels.grid))).all(1)]
+    features = torch.cat([voxels.features, voxels.features.new_zeros(len(new), voxels.features.shape[1])])
+    return merge(Voxels(torch.cat([voxels.coords, new]), features, voxels.grid, voxels.batch_size), (1, 1, 1)).voxels
+
+
 def candidates(voxels: Voxels, fraction: float = 0.2) -> Int64[Tensor, "n 4"]:
     """The four diagonal neighbors of each foreground voxel, clamped to the grid; some are occupied or repeated."""
     coords = voxels.coords[foreground(voxels, fraction)]

@@ -1,15 +1,16 @@
 """The method in C++: particles sorted by blocks of cells, SIMD over particles, threads without atomics; or on a GPU.
 
-float32 on a CPU; 168 bytes per particle and 16 per node, 20 if materials differ in friction. Results do not depend on the
-number of threads.
+float32 on a CPU; 168 bytes per particle and 16 per node, 20 if materials differ in friction; on a GPU 180 more per particle.
+Results do not depend on the number of threads.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import fields
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from vision3d.core import native
@@ -129,12 +130,18 @@ class NativeEngine(Engine):
 
     def advance(self, duration: float, time: float = 0.0, max_dt: float = math.inf) -> Advance:
         state = (*self._heavy.state, *self._tracers.state, self._grid, self._lacking, *self._tables)
-        found = native.require().mpm_advance(*state, duration, time, max_dt, **native.where(self._grid))
+        found = native.require().mpm_advance(*state, duration, time, max_dt, self._scratch, **native.where(self._grid))
         steps, kept, shortest, last, work, is_finite = found
         # A sum is finite if all terms are, since they are far from overflow; five times faster than checking each.
         if not is_finite or not math.isfinite(float(self._heavy.total + self._tracers.total)):
             raise NumericalError(steps, "position or deformation", "Check velocities and stiffness of the input")
         return Advance(steps, shortest, last, kept, work)
+
+    @functools.cached_property
+    def _scratch(self) -> UInt8[Tensor, " bytes"]:
+        """Memory of the kernels, kept between calls; empty on a CPU."""
+        size = native.require().mpm_scratch(self._heavy.values, self._heavy.count, **native.where(self._grid))
+        return self._grid.new_empty(size, dtype=torch.uint8)
 
     @property
     def particles(self) -> Particles:
@@ -177,7 +184,7 @@ class NativeEngine(Engine):
 
     def energies(self, last_dt: float) -> Energies:
         state = (*self._heavy.state, self._grid, *self._tables)
-        elastic = native.require().mpm_elastic_energy(*state, last_dt, **native.where(self._grid))
+        elastic = native.require().mpm_elastic_energy(*state, last_dt, self._scratch, **native.where(self._grid))
         particles = self.particles
         kinetic = float(particles.kinetic_energy(self.world.grid.spacing))
         return Energies(kinetic, elastic, potential_energy(particles, self.world, last_dt))
