@@ -60,18 +60,19 @@ def synthesize(
     total = config.frames + config.val_frames
     options = {"train": config, "val": replace(config, split="val")}
     splits = [config.split] * config.frames + ["val"] * config.val_frames
-    counts: Counter[str] = Counter()
+    counts, of_split = Counter[str](), Counter[str]()
     points = written = 0
     with Progress(total, "synth", progress) as bar:
         for number, split in enumerate(splits):
             name = f"{number:06d}"
             label = root / "training" / "label_2" / f"{name}.txt"
             if not label.is_file():
-                made = frame(config.seed, options[split], splits[:number].count(split))
+                made = frame(config.seed, options[split], of_split[split])
                 write_frame(root / "training", name, made, min_points=config.min_points)
                 counts.update(made.names)
                 points += len(made.points)
                 written += 1
+            of_split[split] += 1
             bar.update(number + 1)
     for split in ("train", "val"):
         names = [f"{number:06d}\n" for number, own in enumerate(splits) if own == split]
