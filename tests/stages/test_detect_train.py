@@ -196,6 +196,21 @@ def test_columns_are_recognized(tmp_path):
         read_sweep(tmp_path / "c.npy")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
+def test_sweeps_as_pcd(tmp_path, encoding):
+    pypcd4 = pytest.importorskip("pypcd4")
+    rows = np.random.default_rng(0).normal(0, 20, (300, 4)).astype(np.float32)
+    rows[:, 3] = np.abs(rows[:, 3])
+    cloud = pypcd4.PointCloud.from_xyzi_points(rows)
+    cloud.save(tmp_path / "a.pcd", encoding=pypcd4.Encoding(encoding))
+    read = read_sweep(tmp_path / "a.pcd")
+    assert torch.allclose(read.points, torch.from_numpy(rows[:, :3]), atol=1e-3)
+    assert torch.allclose(read.intensity, torch.from_numpy(rows[:, 3] / 255), atol=1e-4)
+    (tmp_path / "b.pcd").write_bytes((tmp_path / "a.pcd").read_bytes()[:150])
+    with pytest.raises(FileFormatError, match=r"b\.pcd: is not a \.pcd that pypcd4 reads"):
+        read_sweep(tmp_path / "b.pcd")
+
+
 def test_wrong_data_sets_are_refused(tmp_path, folder):
     with pytest.raises(MissingFileError, match="KITTI's layout"):
         KittiFolder.open(tmp_path, CLASSES)
