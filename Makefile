@@ -12,6 +12,7 @@ BIN := .venv/bin
 # One thread a test process: two processes already fill two cores, and more threads than cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 CPP_SOURCES := find cuda_ext -name '*.h' -o -name '*.cpp' -o -name '*.cu'
+CHECK_ARCHITECTURES ?= 90-real;100-real;120-real
 WHEEL_ARCHITECTURES ?= 75-real;80-real;86-real;89-real;90-real;100-real;120
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(shell find cuda_ext -type f)
 
@@ -92,9 +93,9 @@ fuzz-native: .venv/installed-dev  ## call every operation with random arguments 
 	@.ci/fuzz-native
 
 .PHONY: check-cuda
-check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
+check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc (CHECK_ARCHITECTURES="90-real;100-real;120-real")
 	@command -v "$${CUDACXX:-nvcc}" > /dev/null || { echo "error: nvcc not found: put the CUDA toolkit on PATH or set CUDACXX" >&2; exit 1; }
-	@$(BIN)/cmake -S . -B build/cuda -G Ninja -Wno-dev -DVISION3D_CUDA=ON -DVISION3D_CUDA_ARCHITECTURES=90 -DCMAKE_BUILD_TYPE=Release \
+	@$(BIN)/cmake -S . -B build/cuda -G Ninja -Wno-dev -DVISION3D_CUDA=ON "-DVISION3D_CUDA_ARCHITECTURES=$(CHECK_ARCHITECTURES)" -DCMAKE_BUILD_TYPE=Release \
 	  -DPython_EXECUTABLE="$$PWD/$(BIN)/python" -DCMAKE_MAKE_PROGRAM="$$PWD/$(BIN)/ninja" \
 	  -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
 	@$(BIN)/cmake --build build/cuda --target _native
