@@ -13,9 +13,9 @@ from vision3d.stages.detect.data.augment import augmented, cropped
 from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.data.sweeps import IGNORED, LabelledSweep, inside, labels_of, turned
 from vision3d.stages.detect.data.targets import gaussian_radius, make_targets
+from vision3d.stages.detect.network.centers import CenterHead, CenterOutputs, boxes_at, encoded
 from vision3d.stages.detect.network.detector import make_network
-from vision3d.stages.detect.network.head import Outputs, boxes_at, decode
-from vision3d.stages.detect.network.losses import encoded, focal, total_loss
+from vision3d.stages.detect.network.losses import heat_focal
 
 GRID = GridConfig()
 SMALL = GridConfig(low=(0, -4, -3), high=(8, 4, 1), voxel=(0.5, 0.5, 0.5))
@@ -39,16 +39,19 @@ def test_the_head_decodes_what_it_should_have_predicted(x, y, yaw, length):
         assert abs(turn) < 1e-9
 
 
-def test_a_perfect_prediction_is_decoded_to_the_box():
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_perfect_prediction_is_decoded_to_the_box(stride):
     sweep = car(yaw=2.5)
-    targets = make_targets([sweep], GRID, 3)
-    width, height, _ = GRID.shape
+    width, height = GRID.shape[0] // stride, GRID.shape[1] // stride
+    targets = make_targets([sweep], GRID, 3, (width, height))
     values, direction = torch.zeros(1, 8, width, height), torch.zeros(1, 1, width, height)
     sample, x, y = targets.at.unbind(1)
     values[sample, :, x, y] = encoded(targets.boxes, x, y, GRID, (width, height))
     direction[sample, 0, x, y] = targets.boxes[:, 6].cos()
     heat = torch.logit(targets.heat.clamp(1e-4, 1 - 1e-4))
-    peaks = decode(Outputs(heat, values, direction, torch.ones(1, 1, width, height)), GRID, lowest=0.5)[0]
+    peaks = CenterHead(1, 1, 3, GRID).decode(
+        CenterOutputs(heat, values, direction, torch.ones(1, 1, width, height)), lowest=0.5
+    )[0]
     assert peaks.labels.tolist() == [0]
     assert (peaks.boxes - sweep.boxes).abs().max() < 1e-4
 
@@ -76,11 +79,11 @@ def test_ignored_objects_are_neither_positive_nor_negative():
     hidden = ~targets.counted[0]
     assert 40 < int(hidden.sum()) < 160  # 5 m x 2.8 m of cells of 0.32 m: 137
     logits = torch.full((1, 3, *GRID.shape[:2]), -8.0)
-    quiet = float(focal(logits, targets.heat, targets.counted))
+    quiet = float(heat_focal(logits, targets.heat, targets.counted))
     logits[:, :, hidden] = 3.0
-    assert float(focal(logits, targets.heat, targets.counted)) == pytest.approx(quiet, abs=1e-3)
+    assert float(heat_focal(logits, targets.heat, targets.counted)) == pytest.approx(quiet, abs=1e-3)
     logits[:, :, 0, 0] = 3.0
-    assert float(focal(logits, targets.heat, targets.counted)) > quiet + 1
+    assert float(heat_focal(logits, targets.heat, targets.counted)) > quiet + 1
 
 
 def test_focal_loss_is_minimal_at_the_targets():
@@ -89,8 +92,8 @@ def test_focal_loss_is_minimal_at_the_targets():
     right[targets.heat == 1] = 9.0
     wrong = right.clone()
     wrong[targets.heat == 1] = -9.0
-    assert float(focal(right, targets.heat, targets.counted)) < 1e-3
-    assert float(focal(wrong, targets.heat, targets.counted)) > 8
+    assert float(heat_focal(right, targets.heat, targets.counted)) < 1e-3
+    assert float(heat_focal(wrong, targets.heat, targets.counted)) > 8
 
 
 def test_a_batch_without_objects_has_a_finite_loss_and_gradient():
@@ -98,7 +101,7 @@ def test_a_batch_without_objects_has_a_finite_loss_and_gradient():
     empty = LabelledSweep(torch.rand(50, 4), torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64))
     targets = make_targets([empty, empty], SMALL, 3)
     outputs = network(PointBatch.of([empty.points, torch.zeros(0, 4)]))
-    loss, parts = total_loss(outputs, targets, SMALL, LossConfig())
+    loss, parts = network.head.loss(outputs, targets, LossConfig())
     loss.backward()
     assert math.isfinite(float(loss.detach()))
     assert parts["loss_box"] == 0

@@ -46,22 +46,74 @@ class GridConfig:
 
 @dataclass(frozen=True)
 class BevConfig:
-    """Convolutions on the bird's-eye image; the outputs of all levels are upsampled to the first and concatenated."""
+    """Convolutions on the bird's-eye image; the outputs of all levels are brought to one resolution and concatenated."""
 
     channels: tuple[int, ...] = (48, 96, 128)
-    """Features of each level; each has half the resolution of the one before."""
+    """Features of each level."""
     layers: tuple[int, ...] = (2, 3, 3)
-    """3x3 convolutions of each level."""
+    """3x3 convolutions, or residual blocks of two, of each level."""
+    strides: tuple[int, ...] = ()
+    """Stride of each level relative to the one before; by default 1 for the first level and 2 for the others."""
+    block: Literal["plain", "residual"] = "plain"
+    """plain: convolutions (SECOND). residual: blocks of two convolutions and a shortcut (ResNet)."""
+    up: Literal["nearest", "transposed"] = "nearest"
+    """Upsampling. nearest: 1x1 convolution, then nearest neighbor. transposed: transposed convolution."""
     up_channels: int = 48
     """Features of each level after upsampling."""
+    stride: int = 1
+    """Cells of the grid along an edge of a cell of the output."""
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.layers) or not self.channels:
             raise ConfigError(
                 "bev", f"got {len(self.channels)} channels and {len(self.layers)} layers, want one of each a level"
             )
+        if self.strides and len(self.strides) != len(self.channels):
+            raise ConfigError("bev.strides", f"got {len(self.strides)}, want none or {len(self.channels)}, one a level")
         if min(*self.channels, *self.layers, self.up_channels) < 1:
             raise ConfigError("bev", "want at least one channel and layer per level")
+        if min(1, self.stride, *self.strides) < 1:
+            raise ConfigError("bev.strides", "want at least 1")
+        for stride in self.level_strides:
+            if stride % self.stride and self.stride % stride:
+                raise ConfigError(
+                    "bev.stride", f"got {self.stride} with a level of stride {stride}, want one to be a multiple of the other"
+                )
+
+    @property
+    def level_strides(self) -> tuple[int, ...]:
+        """Stride of each level relative to the grid."""
+        strides = self.strides or (1, *[2] * (len(self.channels) - 1))
+        return tuple(math.prod(strides[: level + 1]) for level in range(len(strides)))
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """Anchors of the anchor head: one box for each class, along x and along y, at every cell. The default is KITTI's."""
+
+    sizes: tuple[tuple[float, float, float], ...] = ((3.9, 1.6, 1.56), (0.8, 0.6, 1.73), (1.76, 0.6, 1.73))
+    """Length, width, height of each class [m]."""
+    bottoms: tuple[float, ...] = (-1.78, -0.6, -0.6)
+    """Height of the bottom of each class [m], where the ground is at -1.73."""
+    positive: tuple[float, ...] = (0.6, 0.5, 0.5)
+    """Anchors with at least this overlap with an object of their class shall predict it."""
+    negative: tuple[float, ...] = (0.45, 0.35, 0.35)
+    """Anchors with less than this overlap with every object of their class shall predict none."""
+
+    def __post_init__(self) -> None:
+        counts = [len(self.sizes), len(self.bottoms), len(self.positive), len(self.negative)]
+        if len(set(counts)) != 1:
+            raise ConfigError(
+                "anchors",
+                "got {} sizes, {} bottoms, {} positive and {} negative thresholds, want one of each a class".format(*counts),
+            )
+        if not all(0 < edge < math.inf for size in self.sizes for edge in size):
+            raise ConfigError("anchors.sizes", f"got {[list(size) for size in self.sizes]}, want positive numbers")
+        if not all(math.isfinite(bottom) for bottom in self.bottoms):
+            raise ConfigError("anchors.bottoms", f"got {list(self.bottoms)}, want finite numbers")
+        for low, high in zip(self.negative, self.positive):
+            if not 0 < low <= high <= 1:
+                raise ConfigError("anchors.positive", f"got {high} with negative {low}, want 0 < negative <= positive <= 1")
 
 
 @dataclass(frozen=True)
@@ -76,6 +128,10 @@ class LionConfig:
     """Size of the windows that order the voxels, along x and y [voxels]; they have the whole height."""
     last_group: int = 256
     """Voxels per group of the layer behind the blocks."""
+    flat_groups: tuple[int, ...] = ()
+    """Voxels per group of further layers on voxels of the whole height."""
+    flat_windows: tuple[int, ...] = ()
+    """Size of the windows of each of these layers, along x and y [voxels]."""
     generate: float = 0.2
     """Share of the voxels, those with the strongest features, around which new ones are generated after each block; 0: none."""
     descriptor: bool = True
@@ -91,6 +147,11 @@ class LionConfig:
             raise ConfigError("lion.groups", f"got {list(self.groups)}, want one size of at least 1 for each block")
         if min(self.window) < 1:
             raise ConfigError("lion.window", f"got {list(self.window)}, want at least 1")
+        if len(self.flat_groups) != len(self.flat_windows) or min((1, *self.flat_groups, *self.flat_windows)) < 1:
+            raise ConfigError(
+                "lion.flat_groups",
+                f"got {list(self.flat_groups)} with flat_windows {list(self.flat_windows)}, want as many, at least 1",
+            )
         for name in ("generate", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"lion.{name}", f"got {getattr(self, name)}, want a number in [0, 1)")
@@ -114,13 +175,29 @@ class ModelConfig:
     """Blocks of method lion."""
     bev: BevConfig = field(default_factory=BevConfig)
     """Convolutions on the bird's-eye image."""
+    head: Literal["center", "anchor"] = "center"
+    """center: boxes at the centers of objects (CenterPoint). anchor: boxes relative to given ones (SECOND)."""
     head_channels: int = 48
-    """Features of the head."""
+    """Features of the center head."""
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    """Anchors of the anchor head."""
 
     def __post_init__(self) -> None:
         check_counts(self, "channels", "head_channels")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ConfigError("classes", f"got {', '.join(self.classes) or 'none'}, want one or more different names")
+        if self.head == "anchor" and len(self.anchors.sizes) != len(self.classes):
+            raise ConfigError(
+                "anchors", f"got {len(self.anchors.sizes)} for {len(self.classes)} classes, want one a class, in their order"
+            )
+        for axis, count in zip("xy", self.grid.shape):
+            if count % self.bev.stride:
+                raise ConfigError("bev.stride", f"got {self.bev.stride} for {count} cells along {axis}, want a divisor")
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Cells along x and y of the image that the head sees."""
+        return self.grid.shape[0] // self.bev.stride, self.grid.shape[1] // self.bev.stride
 
 
 @dataclass(frozen=True)
@@ -150,15 +227,15 @@ class LossConfig:
     """Weights of the losses."""
 
     heat: float = 1.0
-    """Focal loss of the centers."""
+    """Focal loss of the centers, or of the anchors' classes."""
     box: float = 2.0
-    """L1 of positions, sizes and orientations."""
+    """L1 (anchors: smooth L1) of positions, sizes and orientations."""
     direction: float = 0.2
     """Cross-entropy of front and back."""
     overlap: float = 0.5
-    """1 - overlap of the predicted and true boxes (3D intersection over union)."""
+    """1 - overlap of the predicted and true boxes (3D intersection over union); center head only."""
     iou: float = 0.5
-    """L1 of the predicted overlap."""
+    """L1 of the predicted overlap; center head only."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from vision3d.stages.detect.config import GridConfig
 from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.ground import ground_plane, level_transform
 from vision3d.stages.detect.network.files import Detector
-from vision3d.stages.detect.network.head import Peaks, decode
+from vision3d.stages.detect.network.head import Peaks
 
 _OVERLAP = 0.1  # two objects of a class do not share more of the ground
 _FEWEST = 20  # points of a sector worth looking at
@@ -34,7 +34,7 @@ def detect_boxes(
         points: x y z [m], intensity in [0, 1]; x forward, z up.
         lowest: Minimum score.
         sensor_height: Height of the sensor above a horizontal ground [m]; None: the ground is estimated.
-        iou_power: Weight of the predicted overlap in the score.
+        iou_power: Weight of the predicted overlap in the score, if the head predicts one.
 
     Raises:
         InputError: A coordinate is not finite.
@@ -59,7 +59,7 @@ def detect_boxes(
     for cloud, angle in zip(clouds, angles):
         with torch.inference_mode():
             outputs = detector.network(PointBatch.of([cloud]).to(device))
-        peaks = decode(outputs, grid, lowest=lowest, iou_power=iou_power)[0]
+        peaks = detector.network.head.decode(outputs, lowest=lowest, iou_power=iou_power)[0]
         bearing = torch.atan2(peaks.boxes[:, 1], peaks.boxes[:, 0]).abs()
         keep = bearing <= math.pi / number + math.radians(3) if number > 1 else torch.ones_like(bearing, dtype=torch.bool)
         boxes = peaks.boxes[keep].cpu()

@@ -21,7 +21,6 @@ from vision3d.stages.detect.evaluate import EvalSource, average_precision, mean_
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.files import Detector, save_detector, stored
 from vision3d.stages.detect.network.lion import is_decayed
-from vision3d.stages.detect.network.losses import total_loss
 from vision3d.training.ema import Ema
 from vision3d.training.group import Group
 from vision3d.training.loop import Evaluation, Loop
@@ -130,6 +129,7 @@ class Trainer(NetworkTrainer):
         self.config, self.device = config, device
         seed_everything(config.seed)
         network = make_network(config.model).to(device)
+        self.detector = Detector(network, config.model, Card.of_now("detector", config={}, data="", seed=0, cpu_hours=0))
         rest = [parameter for name, parameter in network.named_parameters() if is_decayed(name, parameter)]
         still = [parameter for name, parameter in network.named_parameters() if not is_decayed(name, parameter)]
         optimizer = torch.optim.AdamW(
@@ -142,8 +142,9 @@ class Trainer(NetworkTrainer):
         share = group.share(config.batch_size)
         model = config.model
         recipe = Recipe(
-            source, config.augment, model.grid, len(model.classes), config.batch_size, config.min_points, config.seed, share
-        )
+            source, config.augment, model.grid, len(model.classes), config.batch_size, config.min_points, config.seed, share,
+            cells=model.cells,
+        )  # fmt: skip
         self.batches = Batches(recipe, config.workers)
 
     def precision(self, held_out: EvalSource) -> dict[str, float]:
@@ -151,17 +152,9 @@ class Trainer(NetworkTrainer):
         assert self.ema is not None
         with self.ema.applied():
             self.network.eval()
-            detector = Detector(
-                self.network, self.config.model, Card.of_now("detector", config={}, data="", seed=0, cpu_hours=0)
-            )
-            return mean_precision(average_precision(detector, held_out))
+            return mean_precision(average_precision(self.detector, held_out))
 
     def _loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
         batch, targets = self.batches(step)
-        device = self.device
-        targets = replace(
-            targets,
-            **{name: getattr(targets, name).to(device) for name in ("heat", "counted", "at", "boxes", "weights")},
-        )
-        outputs = self.network(batch.to(device))
-        return total_loss(outputs, targets, self.config.model.grid, self.config.loss)
+        network = self.detector.network
+        return network.head.loss(network(batch.to(self.device)), targets.to(self.device), self.config.loss)

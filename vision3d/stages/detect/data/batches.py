@@ -34,6 +34,8 @@ class Recipe:
     """The samples of a batch that belong to this process."""
     sectors: int = 4
     """Sectors taken from a sweep before the next."""
+    cells: tuple[int, int] | None = None
+    """Cells along x and y of the image that the head sees; None: those of the grid."""
 
 
 class Batches:
@@ -80,7 +82,7 @@ class _Maker:
             rng = np.random.default_rng((recipe.seed, number))
             changed = augmented(self._sweep(number), recipe.augment, rng)
             sectors.append(cropped(changed, recipe.grid, recipe.min_points))
-        targets = make_targets(sectors, recipe.grid, recipe.num_classes)
+        targets = make_targets(sectors, recipe.grid, recipe.num_classes, recipe.cells)
         return PointBatch.of([sector.points for sector in sectors]), targets
 
     def _sweep(self, number: int) -> LabelledSweep:

@@ -1,7 +1,7 @@
-"""Targets of the center head: heat maps, ignored cells, and the box of each cell near a center."""
+"""Targets of the heads: heat maps, ignored cells, the box of each cell near a center, and the objects."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -28,6 +28,16 @@ class Targets:
     """Their boxes."""
     weights: Float[Tensor, " n"]
     """Their weights: the heat."""
+    objects: Float[Tensor, "m 7"]
+    """Boxes of the objects, without ignored ones."""
+    labels: Int64[Tensor, " m"]
+    """Their classes."""
+    samples: Int64[Tensor, " m"]
+    """Their samples."""
+
+    def to(self, device: torch.device) -> "Targets":
+        """The targets on a device."""
+        return Targets(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def gaussian_radius(length: Tensor, width: Tensor, overlap: float = _OVERLAP) -> Tensor:
@@ -40,10 +50,19 @@ def gaussian_radius(length: Tensor, width: Tensor, overlap: float = _OVERLAP) ->
     return (total - (total * total - 4 * area).clamp(min=0).sqrt()) / 2
 
 
-def make_targets(sweeps: list[LabelledSweep], grid: GridConfig, num_classes: int) -> Targets:
-    """The targets of cropped sweeps."""
-    width, height, _ = grid.shape
-    cell = [(grid.high[i] - grid.low[i]) / grid.shape[i] for i in range(2)]
+def make_targets(
+    sweeps: list[LabelledSweep], grid: GridConfig, num_classes: int, cells: tuple[int, int] | None = None
+) -> Targets:
+    """The targets of cropped sweeps.
+
+    Args:
+        sweeps: Points and boxes in the grid.
+        grid: The region.
+        num_classes: Number of classes.
+        cells: Cells along x and y of the image that the head sees; by default those of the grid.
+    """
+    width, height = cells or grid.shape[:2]
+    cell = [(grid.high[i] - grid.low[i]) / count for i, count in enumerate((width, height))]
     heat = torch.zeros(len(sweeps), num_classes, width, height)
     counted = torch.ones(len(sweeps), width, height, dtype=torch.bool)
     xs = (torch.arange(width) + 0.5) * cell[0] + grid.low[0]
@@ -69,6 +88,9 @@ def make_targets(sweeps: list[LabelledSweep], grid: GridConfig, num_classes: int
         torch.tensor(at, dtype=torch.int64).reshape(-1, 3),
         torch.stack(boxes) if boxes else torch.zeros(0, 7),
         torch.tensor(weights),
+        torch.cat([sweep.boxes[sweep.labels >= 0] for sweep in sweeps]),
+        torch.cat([sweep.labels[sweep.labels >= 0] for sweep in sweeps]),
+        torch.cat([torch.full((int((sweep.labels >= 0).sum()),), sample) for sample, sweep in enumerate(sweeps)]),
     )
 
 

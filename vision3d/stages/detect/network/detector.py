@@ -1,49 +1,58 @@
 """Detectors: encoder, bird's-eye network and head."""
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vision3d.stages.detect.config import ModelConfig
 from vision3d.stages.detect.data.points import PointBatch
+from vision3d.stages.detect.network.anchors import AnchorHead
 from vision3d.stages.detect.network.bev import BevNet
-from vision3d.stages.detect.network.head import CenterHead, Outputs
+from vision3d.stages.detect.network.centers import CenterHead
+from vision3d.stages.detect.network.head import Head
 from vision3d.stages.detect.network.lion import LionBackbone
 from vision3d.stages.detect.network.points import PointEncoder
 from vision3d.stages.detect.voxels.voxels import Voxels, keys_of
 
 
-class Pillars(nn.Module):
-    """PointPillars (Lang et al. 2019, arXiv 1812.05784) with the dynamic encoder and a center head."""
+class Network(nn.Module):
+    """Points to the predictions of the head.
+
+    lion: sequence operators on voxels, then the image from above (LION, Liu et al. 2024, arXiv 2407.18232).
+    pillars: the image at once (PointPillars, Lang et al. 2019, arXiv 1812.05784), with the same encoder.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        width, height, _ = config.grid.shape
-        self.encoder = PointEncoder(config.channels, config.grid, (width, height, 1), config.intensity)
-        self.bev = BevNet(config.channels, config.bev)
-        self.head = CenterHead(self.bev.channels, config.head_channels, len(config.classes))
+        width, length, height = config.grid.shape
+        cells = (width, length, height if config.method == "lion" else 1)
+        self.encoder = PointEncoder(config.channels, config.grid, cells, config.intensity)
+        self.backbone = LionBackbone(config.channels, cells, config.lion) if config.method == "lion" else None
+        self.bev = BevNet(config.channels * (1 if self.backbone is None else self.backbone.height), config.bev)
+        self.head = make_head(self.bev.channels, config)
 
-    def forward(self, batch: PointBatch) -> Outputs:
+    def forward(self, batch: PointBatch) -> Any:
+        """The predictions of the head."""
         return self.head(self.bev(self.image(batch)))
 
-    def image(self, batch: PointBatch) -> Tensor:
-        """The bird's-eye image of the encoder."""
-        return height_to_features(self.encoder(batch))
+    def image(self, batch: PointBatch) -> Float[Tensor, "b c x y"]:
+        """The bird's-eye image before its convolutions."""
+        voxels = self.encoder(batch)
+        return height_to_features(voxels if self.backbone is None else self.backbone(voxels))
 
 
-class Lion(nn.Module):
-    """LION (Liu et al. 2024, arXiv 2407.18232): sequence operators on voxels, then the image from above."""
+def make_head(inputs: int, config: ModelConfig) -> Head[Any]:
+    """The head of a configuration.
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = PointEncoder(config.channels, config.grid, config.grid.shape, config.intensity)
-        self.backbone = LionBackbone(config.channels, config.grid.shape, config.lion)
-        self.bev = BevNet(config.channels * self.backbone.height, config.bev)
-        self.head = CenterHead(self.bev.channels, config.head_channels, len(config.classes))
-
-    def forward(self, batch: PointBatch) -> Outputs:
-        return self.head(self.bev(height_to_features(self.backbone(self.encoder(batch)))))
+    Args:
+        inputs: Features of the bird's-eye image.
+        config: The network.
+    """
+    if config.head == "anchor":
+        return AnchorHead(inputs, config.grid, config.anchors)
+    return CenterHead(inputs, config.head_channels, len(config.classes), config.grid)
 
 
 def height_to_features(voxels: Voxels) -> Float[Tensor, "b c x y"]:
@@ -54,6 +63,6 @@ def height_to_features(voxels: Voxels) -> Float[Tensor, "b c x y"]:
     return image.view(voxels.batch_size, width, length, -1).permute(0, 3, 1, 2)
 
 
-def make_network(config: ModelConfig) -> nn.Module:
+def make_network(config: ModelConfig) -> Network:
     """The network of a configuration, with random parameters."""
-    return Lion(config) if config.method == "lion" else Pillars(config)
+    return Network(config)

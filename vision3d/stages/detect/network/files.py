@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vision3d.core import config as configuration
 from vision3d.core.errors import ConfigError, FileFormatError
 from vision3d.stages.detect.config import ModelConfig
-from vision3d.stages.detect.network.detector import make_network
+from vision3d.stages.detect.network.detector import Network, make_network
 from vision3d.training.weights import Card, find_weights, load_strictly, load_weights, save_weights
 
 KIND = "detector"
@@ -19,7 +19,7 @@ KIND = "detector"
 class Detector:
     """A network that finds boxes in sweeps."""
 
-    network: nn.Module
+    network: Network
     config: ModelConfig
     card: Card
     """Training data, seed, time and figures."""

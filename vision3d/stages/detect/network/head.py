@@ -1,79 +1,16 @@
-"""Boxes at the centers of objects (CenterPoint, Yin et al. 2021), with the orientation as an axis and a direction.
+"""What the heads share: a loss on the targets of a batch, and boxes."""
 
-An L1 loss on the sine and cosine of the yaw has its optimum near zero where front and back look alike. So the head predicts
-the axis (sine and cosine of twice the yaw) and, by classification, which way along it.
-"""
-
-import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional
 
-from vision3d.stages.detect.config import GridConfig
-from vision3d.stages.detect.network.bev import block
+from vision3d.stages.detect.config import LossConfig
+from vision3d.stages.detect.data.targets import Targets
 
-_PRIOR = -2.19  # logit of a probability of 0.1 (Lin et al. 2017)
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Predictions per cell of the bird's-eye image."""
-
-    heat: Float[Tensor, "b k x y"]
-    """Logits of the classes' centers."""
-    boxes: Float[Tensor, "b 8 x y"]
-    """Offset of the center from that of the cell [cells], z [m], log of length, width, height, sine and cosine of twice the
-    yaw."""
-    direction: Float[Tensor, "b 1 x y"]
-    """Logit that the yaw is in [-pi/2, pi/2)."""
-    iou: Float[Tensor, "b 1 x y"]
-    """Predicted overlap with the true box, in [-1, 1] for 0 to 1."""
-
-
-class CenterHead(nn.Module):
-    """Heat map of each class and one box per cell.
-
-    Args:
-        inputs: Features of the bird's-eye image.
-        channels: Features of the head.
-        num_classes: Number of classes.
-    """
-
-    def __init__(self, inputs: int, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.shared = block(inputs, channels, kernel=1)
-        self.heat = nn.Sequential(block(channels, channels), nn.Conv2d(channels, num_classes, 1))
-        self.box = nn.Sequential(block(channels, channels), nn.Conv2d(channels, 10, 1))
-        last = self.heat[-1]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
-        nn.init.constant_(last.bias, _PRIOR)
-
-    def forward(self, image: Float[Tensor, "b c x y"]) -> Outputs:
-        image = self.shared(image)
-        box = self.box(image)
-        return Outputs(self.heat(image), box[:, :8], box[:, 8:9], box[:, 9:10])
-
-
-def boxes_at(
-    values: Float[Tensor, "n 8"],
-    direction: Float[Tensor, " n"],
-    x: Tensor,
-    y: Tensor,
-    grid: GridConfig,
-    shape: tuple[int, int],
-) -> Float[Tensor, "n 7"]:
-    """Boxes of predictions at cells (x, y)."""
-    size = [(grid.high[i] - grid.low[i]) / shape[i] for i in range(2)]
-    center_x = (x + 0.5 + values[:, 0]) * size[0] + grid.low[0]
-    center_y = (y + 0.5 + values[:, 1]) * size[1] + grid.low[1]
-    sizes = values[:, 3:6].clamp(-3, 4).exp()
-    yaw = torch.atan2(values[:, 6], values[:, 7]) / 2
-    yaw = torch.where(direction >= 0, yaw, yaw + math.pi)
-    yaw = torch.remainder(yaw + math.pi, 2 * math.pi) - math.pi
-    return torch.cat([torch.stack([center_x, center_y, values[:, 2]], 1), sizes, yaw[:, None]], 1)
+Outputs = TypeVar("Outputs")
 
 
 @dataclass(frozen=True)
@@ -81,35 +18,40 @@ class Peaks:
     """The strongest predictions of a sample."""
 
     boxes: Float[Tensor, "n 7"]
-    labels: Tensor
+    labels: Int64[Tensor, " n"]
     scores: Float[Tensor, " n"]
 
 
-def decode(
-    outputs: Outputs, grid: GridConfig, *, count: int = 200, lowest: float = 0.05, iou_power: float = 0.5
-) -> list[Peaks]:
-    """The peaks of the heat maps of every sample as boxes, by descending score; no overlapping ones are removed.
+class Head(nn.Module, ABC, Generic[Outputs]):
+    """Predictions from the bird's-eye image, of a type of its own."""
 
-    Args:
-        outputs: Predictions.
-        grid: The grid.
-        count: Maximum number per sample.
-        lowest: Minimum score.
-        iou_power: Weight a of the predicted overlap: score^(1 - a) overlap^a (Hu et al. 2022).
-    """
-    heat = outputs.heat.sigmoid()
-    heat = torch.where(functional.max_pool2d(heat, 3, 1, 1) == heat, heat, 0)
-    found = []
-    for sample in range(len(heat)):
-        scores, order = heat[sample].flatten().topk(min(count, heat[sample].numel()))
-        order = order[scores >= lowest]
-        scores = scores[scores >= lowest]
-        width, height = heat.shape[2:]
-        labels, place = order // (width * height), order % (width * height)
-        x, y = place // height, place % height
-        boxes = boxes_at(outputs.boxes[sample, :, x, y].T, outputs.direction[sample, 0, x, y], x, y, grid, (width, height))
-        overlap = ((outputs.iou[sample, 0, x, y] + 1) / 2).clamp(1e-3, 1)
-        scores = scores ** (1 - iou_power) * overlap**iou_power
-        order = scores.argsort(descending=True, stable=True)
-        found.append(Peaks(boxes[order], labels[order], scores[order]))
-    return found
+    @abstractmethod
+    def forward(self, image: Float[Tensor, "b c x y"]) -> Outputs:
+        """The predictions."""
+
+    @abstractmethod
+    def parts(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
+        """Each loss, by the name of its weight in `LossConfig`."""
+
+    def loss(self, outputs: Outputs, targets: Targets, config: LossConfig) -> tuple[Tensor, dict[str, float]]:
+        """The weighted sum of the losses, and each of them.
+
+        Args:
+            outputs: Predictions.
+            targets: Targets of the same samples and cells.
+            config: Weights.
+        """
+        parts = self.parts(outputs, targets)
+        loss = sum((getattr(config, name) * part for name, part in parts.items()), targets.heat.new_zeros(()))
+        return loss, {f"loss_{name}": float(part.detach()) for name, part in parts.items()}
+
+    @abstractmethod
+    def decode(self, outputs: Outputs, *, count: int = 200, lowest: float = 0.05, iou_power: float = 0.5) -> list[Peaks]:
+        """The boxes of every sample, by descending score.
+
+        Args:
+            outputs: Predictions.
+            count: Maximum number per sample.
+            lowest: Minimum score.
+            iou_power: Weight a of the predicted overlap, if there is one: score^(1 - a) overlap^a (Hu et al. 2022).
+        """

@@ -28,17 +28,17 @@ class LionLayer(nn.Module):
 
     Args:
         channels: Features of a voxel.
-        config: Operator, windows, drop path.
+        config: Operator, drop path.
         size: Voxels per group.
-        height: Height of a window [voxels].
+        window: Size of the windows along x, y, z [voxels].
         shifted: Shift the windows by half their size.
     """
 
-    def __init__(self, channels: int, config: LionConfig, size: int, height: int, shifted: bool) -> None:
+    def __init__(self, channels: int, config: LionConfig, size: int, window: Triple, shifted: bool) -> None:
         super().__init__()
         options = {"bidirectional": config.bidirectional, "drop_path": config.drop_path}
         self.operators = nn.ModuleList(make_operator(config.operator, channels, **options) for _ in range(2))
-        self.window, self.size, self.shifted = (*config.window, height), size, shifted
+        self.window, self.size, self.shifted = window, size, shifted
 
     def forward(self, voxels: Voxels) -> Voxels:
         features = voxels.features
@@ -94,11 +94,12 @@ class LionBlock(nn.Module):
 
     def __init__(self, channels: int, config: LionConfig, size: int, height: int) -> None:
         super().__init__()
+        window = *config.window, height
         self.positions = nn.ModuleList(Position(channels) for _ in range(2))
-        self.encoders = nn.ModuleList(LionLayer(channels, config, size, height, shifted) for shifted in (False, True))
+        self.encoders = nn.ModuleList(LionLayer(channels, config, size, window, shifted) for shifted in (False, True))
         self.descriptors = nn.ModuleList(Descriptor(channels, config.descriptor) for _ in range(2))
         self.merge_norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
-        self.decoders = nn.ModuleList(LionLayer(channels, config, size, height, shifted) for shifted in (False, True))
+        self.decoders = nn.ModuleList(LionLayer(channels, config, size, window, shifted) for shifted in (False, True))
         self.expand_norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
 
     def forward(self, voxels: Voxels, neighbors: Tensor | None) -> Voxels:
@@ -123,6 +124,8 @@ class LionBlock(nn.Module):
 class LionBackbone(nn.Module):
     """Blocks, each followed by the generation of voxels and by merging pairs along the height, and a last layer.
 
+    By option, voxels are then merged along the whole height for further layers.
+
     Args:
         channels: Features of a voxel.
         grid: Cells along x, y, z.
@@ -135,23 +138,42 @@ class LionBackbone(nn.Module):
         heights = [grid[2]]
         for _ in config.groups:
             heights.append(-(-heights[-1] // 2))
-        self.height = heights[-1]
+        last = heights[-1]
+        self.height = 1 if config.flat_groups else last
         """Cells along z of the result."""
         self.blocks = nn.ModuleList(
             LionBlock(channels, config, size, height) for size, height in zip(config.groups, heights)
         )  # fmt: skip
         self.descriptors = nn.ModuleList(Descriptor(channels, config.descriptor) for _ in config.groups)
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in config.groups)
-        self.last = LionLayer(channels, config, config.last_group, heights[-1], True)
+        self.last = LionLayer(channels, config, config.last_group, (*config.window, last), True)
         self.has_descriptor = config.descriptor
+        self.flat = nn.ModuleList(
+            LionLayer(channels, config, size, (window, window, 1), True)
+            for size, window in zip(config.flat_groups, config.flat_windows)
+        )
+        if self.flat:
+            self.flat_descriptor, self.flat_norm = Descriptor(channels, config.descriptor), nn.LayerNorm(channels)
 
     def forward(self, voxels: Voxels) -> Voxels:
         for block, descriptor, norm in zip(self.blocks, self.descriptors, self.norms):
-            neighbors = voxel_neighbors(voxels.coords, voxels.grid) if self.has_descriptor else None
-            voxels = descriptor(block(voxels, neighbors), neighbors)
-            lower = generate(voxels, (1, 1, 2), fraction=self.share).voxels
-            voxels = lower.with_features(norm(lower.features))
-        return self.last(voxels)
+            neighbors = self._neighbors(voxels)
+            voxels = self._lowered(block(voxels, neighbors), neighbors, descriptor, norm, 2)
+        voxels = self.last(voxels)
+        if self.flat:
+            neighbors = self._neighbors(voxels)
+            voxels = self._lowered(voxels, neighbors, self.flat_descriptor, self.flat_norm, voxels.grid[2])
+            for layer in self.flat:
+                voxels = layer(voxels)
+        return voxels
+
+    def _neighbors(self, voxels: Voxels) -> Tensor | None:
+        return voxel_neighbors(voxels.coords, voxels.grid) if self.has_descriptor else None
+
+    def _lowered(self, voxels: Voxels, neighbors: Tensor | None, descriptor: nn.Module, norm: nn.Module, scale: int) -> Voxels:
+        """Voxels of `scale` times the height, with generated ones."""
+        lower = generate(descriptor(voxels, neighbors), (1, 1, scale), fraction=self.share).voxels
+        return lower.with_features(norm(lower.features))
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:
