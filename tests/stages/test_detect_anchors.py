@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from tests.support.sweeps import write_folder
 from vision3d.core.errors import ConfigError
+from vision3d.geometry.rotated_boxes import box_iou
 from vision3d.io.sweep_files import read_sweep
 from vision3d.stages.detect import TrainConfig, load_detector, train_detector
 from vision3d.stages.detect.config import AnchorConfig, BevConfig, GridConfig, LossConfig, ModelConfig
@@ -106,6 +107,35 @@ def test_an_object_on_an_anchor_is_matched_by_the_overlap():
     assert learned[2:].all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_random_objects_are_matched_as_by_the_overlaps_of_all_pairs(seed):
+    """With the overlap of rotated boxes, of objects turned to the nearest axis."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for _ in range(5):
+        x, y, yaw, label = (torch.rand(4, generator=generator) * torch.tensor([12, 12, 6.2, 2.999])).tolist()
+        rows.append((int(label), x + 2, y - 6, yaw - 3.1))
+    targets, own = targets_of(sweep(*rows)), head()
+    owner, learned = own.assign(targets.objects, targets.labels, targets.counted[0])
+    anchor, x, y = (torch.ones_like(owner) > 0).nonzero(as_tuple=True)
+    flat = targets.objects.clone()
+    flat[:, 6] = (flat[:, 6] / (math.pi / 2)).round() * (math.pi / 2)
+    overlaps = box_iou(flat.double(), own.anchors(anchor, x, y, SHAPE).double())
+    overlaps[targets.labels[:, None] != anchor // 2] = 0
+    best = overlaps.max(0)
+    config = AnchorConfig()
+    positive = best.values >= torch.tensor(config.positive)[anchor // 2] + 1e-5
+    assert torch.equal(owner.flatten()[positive], best.indices[positive])
+    # The others are the best of an object, or have too little overlap.
+    forced = (owner.flatten() >= 0) & (best.values < torch.tensor(config.positive)[anchor // 2] - 1e-5)
+    tops = overlaps.max(1).values
+    for place in forced.nonzero()[:, 0].tolist():
+        assert overlaps[owner.flatten()[place], place] > tops[owner.flatten()[place]] - 1e-5
+    assert set(range(5)) == set(owner[owner >= 0].tolist())
+    between = best.values >= torch.tensor(config.negative)[anchor // 2]
+    assert torch.equal(learned.flatten(), (owner.flatten() >= 0) | ~between)
+
+
 def test_turned_objects_match_the_anchors_across():
     owner, _ = assigned((0, 8.2, 0.2, math.radians(80)))
     assert (owner[0] == -1).all()
@@ -121,6 +151,13 @@ def test_the_best_anchor_of_an_object_is_positive_whatever_its_overlap():
     assert abs(x - 20) <= 11 and abs(y - 20) <= 2
     assert learned[anchor, x, y]
     assert int((owner >= 0).sum()) == 1
+
+
+def test_an_object_between_all_anchors_has_none():
+    targets = targets_of(sweep((1, 7.9, 0.1, 0.0)))
+    owner, learned = head().assign(targets.objects, targets.labels, torch.ones(2, 2, dtype=torch.bool))  # cells of 8 m
+    assert (owner == -1).all()
+    assert learned.all()
 
 
 def test_objects_share_anchors_by_their_overlap():

@@ -129,7 +129,8 @@ class AnchorHead(Head[AnchorOutputs]):
             owner = torch.where(is_positive, own[nearest], -1).flatten()
             most, place = overlaps.flatten(1).max(1)
             # In ascending order: of objects with the same best anchor, the one with the largest overlap is written last.
-            for i in most.argsort().tolist():
+            order = most.argsort()
+            for i in order[most[order] > 0].tolist():
                 owner[place[i]] = own[i]
             owner = owner.view_as(best)
             here = slice(len(YAWS) * kind, len(YAWS) * (kind + 1))
