@@ -1,11 +1,14 @@
 """The operators of `detect`: one interface, padded and ragged groups, both directions, sequences in parts."""
 
+import itertools
+
 import pytest
 import torch
 
 from tests.support.scans import LENGTHS, attention_inputs, ragged, relative
 from vision3d.core.errors import ConfigError, InputError, ShapeError
 from vision3d.stages.detect.operators import OPERATORS, make_operator, scans
+from vision3d.stages.detect.operators.convolution import shifted_sum
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.mlstm import mlstm
 from vision3d.stages.detect.operators.reference import recurrent
@@ -250,3 +253,22 @@ def test_wrong_options(name, options, text):
 def test_channels_of_mlstm():
     with pytest.raises(InputError, match="expand: got 18 inner channels, want a multiple of 4"):
         make_operator("mlstm", 9, heads=2)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_convolution_of_ragged_groups_is_that_of_each_group(reverse):
+    lengths = (5, 0, 1, 2, 9, 3)
+    groups = Groups(torch.tensor([0, *itertools.accumulate(lengths)]))
+    x = torch.randn(groups.rows, 3, dtype=torch.float64, requires_grad=True)
+    weight, bias = torch.randn(3, 4, dtype=torch.float64, requires_grad=True), torch.randn(3, dtype=torch.float64)
+    found = shifted_sum(x, weight, bias, groups, reverse)
+    for part, got in zip(x.split(lengths), found.split(lengths)):
+        whole = part.flip(0) if reverse else part
+        padded = torch.nn.functional.pad(whole.T[None], (3, 0))
+        want = torch.nn.functional.conv1d(padded, weight[:, None], bias, groups=3)[0].T if len(part) else part
+        assert torch.allclose(got, want.flip(0) if reverse else want, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda x, w: shifted_sum(x, w, bias, groups, reverse), (x, weight))
+    with torch.no_grad():
+        x[8:17] = torch.nan  # the fifth group
+        found = shifted_sum(x, weight, bias, groups, reverse)
+    assert bool(found[:8].isfinite().all()) and bool(found[17:].isfinite().all())

@@ -104,7 +104,7 @@ def _functions(module: Path) -> dict[int, str]:
 def kernels_in_sources() -> set[str]:
     """Names of all `__global__` functions."""
     sources = [path for suffix in ("cu", "h") for path in (ROOT / "cuda_ext/cuda").rglob(f"*.{suffix}")]
-    pattern = r"__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\("
+    pattern = r"__global__\s+void\s+(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?(\w+)\s*\("
     return {name for path in sources for name in re.findall(pattern, path.read_text())}
 
 

@@ -46,8 +46,7 @@ class _ShiftedSum(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         v_weight = torch.empty_like(weight)
         for by in range(weight.shape[1]):
-            target, source = _aligned(v_y, x, ctx.groups, ctx.direction * by)
-            v_weight[:, -1 - by] = (target * source).sum(tuple(range(target.dim() - 1)))
+            v_weight[:, -1 - by] = _product(v_y, x, ctx.groups, ctx.direction * by)
         return _summed(v_y, weight, ctx.groups, -ctx.direction), v_weight, None, None
 
 
@@ -56,13 +55,42 @@ def _summed(x: Tensor, weight: Tensor, groups: Groups, direction: int) -> Tensor
     for by in range(1, weight.shape[1]):
         target, source = _aligned(y, x, groups, direction * by)
         target.addcmul_(source, weight[:, -1 - by])
+    if groups.size is None:
+        _correct_ends(y, x, weight, groups, direction)
     return y
 
 
+def _correct_ends(y: Tensor, x: Tensor, weight: Tensor, groups: Groups, direction: int) -> None:
+    """Compute the rows anew that took from another group: those with fewer rows in front of them than the width."""
+    rows, place = groups.ends(weight.shape[1] - 1, direction < 0)
+    value = x[rows] * weight[:, -1]
+    for by in range(1, weight.shape[1]):
+        source = x[(rows - direction * by).clamp(0, max(len(x) - 1, 0))]
+        value = torch.addcmul(value, torch.where((place >= by)[:, None], source, 0), weight[:, -1 - by])
+    y.index_copy_(0, rows, value)
+
+
+def _product(target: Tensor, source: Tensor, groups: Groups, by: int) -> Tensor:
+    """Sum over all rows t of target[t] * source[t - by] in the same group."""
+    rows, partners = _aligned(target, source, groups, by)
+    total = (rows * partners).sum(tuple(range(rows.dim() - 1)))
+    if groups.size is None and by:
+        ends, place = groups.ends(abs(by), by < 0)
+        others = ends - by
+        crossing = (place < abs(by)) & (others >= 0) & (others < len(source))
+        total = total - (target[ends[crossing]] * source[others[crossing]]).sum(0)
+    return total
+
+
 def _aligned(target: Tensor, source: Tensor, groups: Groups, by: int) -> tuple[Tensor, Tensor]:
-    """Rows t of the target, as a view, and rows t - by of the source; of rows without such a partner the source is zero."""
+    """Rows t of the target, as a view, and rows t - by of the source.
+
+    Groups of equal size do not mix. Others are shifted as one sequence, so at their ends rows of different groups meet.
+    """
     if groups.size is None:
-        return target, groups.shifted(source, by)
+        kept = max(len(target) - abs(by), 0)
+        late, early = slice(len(target) - kept, None), slice(0, kept)
+        return (target[late], source[early]) if by > 0 else (target[early], source[late])
     target, source = (value.view(groups.count, groups.size, value.shape[1]) for value in (target, source))
     kept = max(groups.size - abs(by), 0)
     late, early = slice(groups.size - kept, None), slice(0, kept)

@@ -68,6 +68,14 @@ class Groups:
     def _slot(self) -> Tensor:
         return self.owner * self.longest + self.position
 
+    def ends(self, width: int, last: bool) -> tuple[Tensor, Tensor]:
+        """The first `width` rows of each group, or the last ones, and how many rows of the group are beyond each."""
+        place = torch.arange(width, device=self.starts.device).expand(self.count, width)
+        first, end = self.starts[:-1, None], self.starts[1:, None]
+        rows = end - 1 - place if last else first + place
+        inside = (rows >= first) & (rows < end)
+        return rows[inside], place[inside]
+
     def check(self, name: str, rows: Tensor) -> None:
         """Check that a tensor has the number of rows of all groups.
 
