@@ -101,6 +101,8 @@ def made_up(kind: str):
         return torch.ones(2)
     if "List[Tensor" in kind:
         return [torch.ones(2)]
+    if kind.startswith("List[int"):
+        return [1, 1, 1]
     return {"int": 1, "SymInt": 1, "float": 1.0, "bool": True, "str": ""}[kind.removeprefix("Optional[").removesuffix("]")]
 
 

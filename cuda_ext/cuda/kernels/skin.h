@@ -125,7 +125,8 @@ V3D_BODY void skin_vjp(const Block& block, const skin::VjpArgs<T>& args) {
                                           ? weights[t] * ((FIRST + first + j < skin::MAP ? sides[t] : T(1)) * v_sums[t][FIRST + first + j])
                                           : T(0);
                 });
-                block.add_sums(parts, counts, N - first, args.v_rows + (b * args.joints + joint) * skin::ROW + FIRST + first);
+                block.add_sums(parts, counts, N - first < 8 ? N - first : 8,
+                               args.v_rows + (b * args.joints + joint) * skin::ROW + FIRST + first);
             }
         }
     }
