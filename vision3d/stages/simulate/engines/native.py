@@ -4,13 +4,12 @@ float32 on a CPU; 168 bytes per particle and 16 per node, 20 if materials differ
 Results do not depend on the number of threads.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import fields
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.core import native
@@ -117,6 +116,9 @@ class NativeEngine(Engine):
         self._heavy, self._tracers = (_Rows(which.nonzero()[:, 0], x) for which in (~self._is_tracer, self._is_tracer))
         nx, ny, nz = world.grid.shape
         self._grid = x.new_zeros(nx, ny, nz + 1, 4)
+        # Memory of the kernels, kept between calls; none on a CPU.
+        size = native.require().mpm_scratch(self._heavy.values, self._heavy.count, **native.where(self._grid))
+        self._scratch = self._grid.new_empty(size, dtype=torch.uint8)
         scales = {material.contact_friction for material in world.materials}
         # Different frictions are averaged at the nodes; a common factor is multiplied into the obstacles' coefficients.
         self._friction_scale = scales.pop() if len(scales) == 1 else None
@@ -136,12 +138,6 @@ class NativeEngine(Engine):
         if not is_finite or not math.isfinite(float(self._heavy.total + self._tracers.total)):
             raise NumericalError(steps, "position or deformation", "Check velocities and stiffness of the input")
         return Advance(steps, shortest, last, kept, work)
-
-    @functools.cached_property
-    def _scratch(self) -> UInt8[Tensor, " bytes"]:
-        """Memory of the kernels, kept between calls; empty on a CPU."""
-        size = native.require().mpm_scratch(self._heavy.values, self._heavy.count, **native.where(self._grid))
-        return self._grid.new_empty(size, dtype=torch.uint8)
 
     @property
     def particles(self) -> Particles:
