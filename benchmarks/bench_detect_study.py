@@ -47,9 +47,9 @@ class NearStreets:
 
     def eval_frame(self, index: int) -> EvalFrame:
         frame = self.streets.eval_frame(index)
-        far = torch.linalg.vector_norm(frame.boxes.boxes[:, :2], dim=1).numpy() > _REACH
-        frame.occlusion[far] = 3
-        return frame
+        labels = frame.labels
+        far = torch.linalg.vector_norm(labels.boxes.boxes[:, :2], dim=1) > _REACH
+        return replace(frame, labels=replace(labels, occlusion=torch.where(far, 3, labels.occlusion)))
 
 
 def variant(name: str, seed: int, steps: int) -> TrainConfig:

@@ -26,7 +26,7 @@ def test_it_is_small_and_closed(skin: SkinnedMesh):
     # a body weighs about as much as water: 1.74 m and 60 to 90 kg
     assert 0.055 < float(volume(skin.mesh.vertices, skin.mesh.faces)) < 0.095
     size = skin.mesh.vertices.amax(0) - skin.mesh.vertices.amin(0)
-    assert 1.7 < float(size[1]) < 1.8
+    assert float(size[1]) == pytest.approx(1.75, abs=0.01)
 
 
 def test_walk_loops_and_keeps_a_foot_on_the_ground(skin: SkinnedMesh):
@@ -50,5 +50,5 @@ def test_walkers_have_the_given_height(outfit: str, bag: str):
     for _ in range(3):
         parts = walker(1.8, 1.0, outfit, bag, rng)
         points = np.concatenate([part[0] for part in parts])
-        assert 1.7 < np.ptp(points[:, 2]) < 1.85
+        assert np.ptp(points[:, 2]) == pytest.approx(1.8, abs=0.04)  # a stride lowers the head
         assert np.isfinite(points).all()

@@ -99,7 +99,7 @@ void bind_selective(nb::module_& m) {
         a.last = pointer("last", last, {a.groups.count, a.channels, a.states});
         a.kept = kept_pointer(kept, kept_size(a));
         nb::gil_scoped_release release;
-        Loops::selective(W(device, stream), a);
+        Loops::scan(W(device, stream), a);
     });
     define(m, "selective_scan_vjp",
            "x delta A B C skip first starts reverse kept v_y v_last v_x v_delta v_A v_B v_C v_skip v_first scratch",
@@ -121,7 +121,7 @@ void bind_selective(nb::module_& m) {
         a.v_first = pointer("v_first", v_first, {a.groups.count, a.channels, a.states});
         a.scratch = pointer("scratch", scratch, {a.groups.count * a.channels * scans::CHUNK * a.states});
         nb::gil_scoped_release release;
-        Loops::selective_vjp(W(device, stream), a);
+        Loops::scan(W(device, stream), a);
     });
 }
 
@@ -137,7 +137,7 @@ void bind_attention(nb::module_& m) {
         a.last = pointer("last", last, {a.groups.count, a.heads, a.keys, a.values});
         a.kept = kept_pointer(kept, kept_size(a, scans::CHUNK));
         nb::gil_scoped_release release;
-        Loops::attention(W(device, stream), a);
+        Loops::scan(W(device, stream), a);
     });
     define(m, "decayed_attention_vjp", "q k v decay first starts reverse exclusive kept v_o v_last v_q v_k v_v v_log_decay v_first scratch",
            [](In<W, 3> q, In<W, 3> k, In<W, 3> v, In<W, 3> decay, In<W, 4> first, In<W, 1, int64_t> starts, bool reverse, bool exclusive,
@@ -155,7 +155,7 @@ void bind_attention(nb::module_& m) {
         a.v_first = pointer("v_first", v_first, {a.groups.count, a.heads, a.keys, a.values});
         a.scratch = pointer("scratch", scratch, {a.groups.count * a.heads * a.values * scans::CHUNK * a.keys});
         nb::gil_scoped_release release;
-        Loops::attention_vjp(W(device, stream), a);
+        Loops::scan(W(device, stream), a);
     });
 }
 
@@ -171,7 +171,7 @@ void bind_delta(nb::module_& m) {
         a.last = pointer("last", last, {a.groups.count, a.heads, a.keys, a.values});
         a.kept = kept_pointer(kept, kept_size(a, scans::chunk_of(a.steps)));
         nb::gil_scoped_release release;
-        Loops::delta(W(device, stream), a);
+        Loops::scan(W(device, stream), a);
     });
     define(m, "delta_rule_vjp", "q k v beta decay first starts reverse kept v_o v_last v_q v_k v_v v_beta v_log_decay v_first scratch",
            [](In<W, 3> q, In<W, 4> k, In<W, 4> v, In<W, 3> beta, In<W, 2> decay, In<W, 4> first, In<W, 1, int64_t> starts, bool reverse,
@@ -190,7 +190,7 @@ void bind_delta(nb::module_& m) {
         a.v_first = pointer("v_first", v_first, {a.groups.count, a.heads, a.keys, a.values});
         a.scratch = pointer("scratch", scratch, {a.groups.count * a.heads * a.values * scans::delta_scratch(a.keys, a.steps)});
         nb::gil_scoped_release release;
-        Loops::delta_vjp(W(device, stream), a);
+        Loops::scan(W(device, stream), a);
     });
 }
 

@@ -17,11 +17,11 @@ int64_t blocks(int64_t channels) { return (channels + scans::BLOCK - 1) / scans:
 
 }  // namespace
 
-void selective(const scans::SelectiveArgs<float>& args) { for_tasks(args, blocks(args.channels), kernels().scans.selective); }
-void selective_vjp(const scans::SelectiveVjpArgs<float>& args) { for_tasks(args, blocks(args.channels), kernels().scans.selective_vjp); }
-void attention(const scans::AttentionArgs<float>& args) { for_tasks(args, args.heads, kernels().scans.attention); }
-void attention_vjp(const scans::AttentionVjpArgs<float>& args) { for_tasks(args, args.heads, kernels().scans.attention_vjp); }
-void delta(const scans::DeltaArgs<float>& args) { for_tasks(args, args.heads, kernels().scans.delta); }
-void delta_vjp(const scans::DeltaVjpArgs<float>& args) { for_tasks(args, args.heads, kernels().scans.delta_vjp); }
+void scan(const scans::SelectiveArgs<float>& args) { for_tasks(args, blocks(args.channels), kernels().scans.selective); }
+void scan(const scans::SelectiveVjpArgs<float>& args) { for_tasks(args, blocks(args.channels), kernels().scans.selective_vjp); }
+void scan(const scans::AttentionArgs<float>& args) { for_tasks(args, args.heads, kernels().scans.attention); }
+void scan(const scans::AttentionVjpArgs<float>& args) { for_tasks(args, args.heads, kernels().scans.attention_vjp); }
+void scan(const scans::DeltaArgs<float>& args) { for_tasks(args, args.heads, kernels().scans.delta); }
+void scan(const scans::DeltaVjpArgs<float>& args) { for_tasks(args, args.heads, kernels().scans.delta_vjp); }
 
 }  // namespace vision3d::cpu

@@ -5,11 +5,11 @@
 // threads.
 namespace vision3d::cpu {
 
-void selective(const scans::SelectiveArgs<float>& args);
-void selective_vjp(const scans::SelectiveVjpArgs<float>& args);
-void attention(const scans::AttentionArgs<float>& args);
-void attention_vjp(const scans::AttentionVjpArgs<float>& args);
-void delta(const scans::DeltaArgs<float>& args);
-void delta_vjp(const scans::DeltaVjpArgs<float>& args);
+void scan(const scans::SelectiveArgs<float>& args);
+void scan(const scans::SelectiveVjpArgs<float>& args);
+void scan(const scans::AttentionArgs<float>& args);
+void scan(const scans::AttentionVjpArgs<float>& args);
+void scan(const scans::DeltaArgs<float>& args);
+void scan(const scans::DeltaVjpArgs<float>& args);
 
 }  // namespace vision3d::cpu

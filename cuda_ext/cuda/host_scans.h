@@ -5,11 +5,6 @@
 // loops.
 namespace vision3d::host {
 
-template <typename T> void selective(const scans::SelectiveArgs<T>& args);
-template <typename T> void selective_vjp(const scans::SelectiveVjpArgs<T>& args);
-template <typename T> void attention(const scans::AttentionArgs<T>& args);
-template <typename T> void attention_vjp(const scans::AttentionVjpArgs<T>& args);
-template <typename T> void delta(const scans::DeltaArgs<T>& args);
-template <typename T> void delta_vjp(const scans::DeltaVjpArgs<T>& args);
+template <typename Args> void scan(const Args& args);
 
 }  // namespace vision3d::host

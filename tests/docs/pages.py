@@ -109,7 +109,9 @@ def _write_sweeps(folder: Path) -> None:
     """A KITTI folder, one of its sweeps, and a small detector with random parameters under the names of the pages."""
     write_folder(folder / "kitti" / "training", 2)
     (folder / "sweep.bin").write_bytes((folder / "kitti" / "training" / "velodyne" / "000000.bin").read_bytes())
-    config = ModelConfig(method="pillars", channels=4, head_channels=4, bev=BevConfig(channels=(4,), layers=(1,), up_channels=4))
+    config = ModelConfig(
+        method="pillars", channels=4, head_channels=4, bev=BevConfig(channels=(4,), layers=(1,), up_channels=4)
+    )
     card = Card.of_now("detector", config={}, data="none", seed=0, cpu_hours=0)
     save_detector(_made(folder / "runs" / "detector") / "detector.safetensors", Detector(make_network(config), config, card))
 

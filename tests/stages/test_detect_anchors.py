@@ -7,11 +7,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from tests.support.sweeps import write_folder
 from vision3d.core.errors import ConfigError
 from vision3d.geometry.rotated_boxes import box_iou
-from vision3d.io.sweep_files import read_sweep
-from vision3d.stages.detect import TrainConfig, load_detector, train_detector
 from vision3d.stages.detect.config import AnchorConfig, BevConfig, GridConfig, LossConfig, ModelConfig
 from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.data.sweeps import IGNORED, LabelledSweep
@@ -26,7 +23,6 @@ from vision3d.stages.detect.network.anchors import (
 )
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.losses import class_focal
-from vision3d.stages.detect.sectors import detect_boxes
 
 GRID = GridConfig(low=(0, -8, -3), high=(16, 8, 1), voxel=(0.4, 0.4, 0.5))
 SHAPE = (40, 40)
@@ -257,39 +253,6 @@ def test_losses_and_gradients_are_finite(objects):
     assert (parts["loss_box"] > 0) == objects
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in network.parameters())
     assert any(p.grad is not None and bool((p.grad != 0).any()) for p in network.encoder.parameters())
-
-
-def test_trains_saves_and_detects(tmp_path):
-    folder = write_folder(tmp_path / "kitti", 2)
-    config = TrainConfig(model=MODEL, steps=2, log_every=1, workers=0, ema=0.5)
-    result = train_detector(config, folder, run_folder=tmp_path / "run")
-    loaded = load_detector(tmp_path / "run" / "detector.safetensors")
-    assert loaded.config == MODEL
-    cloud = read_sweep(folder / "velodyne" / "000000.bin")
-    rows = torch.cat([cloud.points, cloud.intensity[:, None]], 1)
-    a, b = detect_boxes(result.detector, rows, lowest=0.0), detect_boxes(loaded, rows, lowest=0.0)
-    assert len(a) > 0
-    assert torch.equal(a.boxes, b.boxes)
-
-
-@pytest.mark.slow
-def test_learns_to_find_objects(tmp_path):
-    """On the sweeps that were trained on: whether it can learn at all."""
-    from vision3d.stages.detect import EvalConfig, evaluate_detector
-    from vision3d.stages.detect.config import AugmentConfig
-
-    folder = write_folder(tmp_path / "kitti", 4)
-    grid = GridConfig(low=(0, -12.8, -3), high=(25.6, 12.8, 1), voxel=(0.4, 0.4, 0.5))
-    bev = BevConfig(channels=(24, 32), layers=(2, 2), up_channels=24)
-    model = ModelConfig(method="pillars", grid=grid, channels=24, bev=bev, head="anchor")
-    augment = AugmentConfig(
-        turn_deg=0, flip=False, scale=(1, 1), object_scale=(1, 1), height=0, tilt_deg=0, drop_intensity=0, thin=0
-    )
-    config = TrainConfig(model=model, augment=augment, steps=150, batch_size=4, workers=0, ema=0.9, lr=5e-3)
-    result = train_detector(config, folder)
-    evaluation = evaluate_detector(EvalConfig(), folder, detector=result.detector).evaluation
-    rows = [row for row in evaluation.rows if row.metric == "bev" and row.difficulty == "moderate" and row.valid]
-    assert sum(row.exact * row.valid for row in rows) / sum(row.valid for row in rows) > 60
 
 
 def test_wrong_options_are_refused():

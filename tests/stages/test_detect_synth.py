@@ -8,7 +8,7 @@ import torch
 
 from vision3d.core.errors import ConfigError, MissingFileError
 from vision3d.render.lidar.materials import NAMES
-from vision3d.stages.detect.synth import Frame, FrameConfig, frame, people, scenery, streets, vehicles
+from vision3d.stages.detect.synth import Frame, FrameConfig, frame, people, profiles, scenery, streets, vehicles
 
 pytest.importorskip("embreex")
 
@@ -86,11 +86,11 @@ def test_frames_are_the_same_whatever_was_made_before():
 def test_splits_share_no_family_and_no_layout():
     from vision3d.stages.detect.synth.library import CARS, library
 
-    assert not set(CARS) & set(vehicles.VALIDATION)
+    assert not set(CARS) & set(profiles.VALIDATION)
     assert not set(streets.LAYOUTS) & set(streets.VALIDATION_LAYOUTS)
     val = library("val", 8)
     rng = np.random.default_rng(0)
-    assert {val.pick(kind, rng).info["family"] for kind in ("Car", "Van") for _ in range(40)} <= set(vehicles.VALIDATION)
+    assert {val.pick(kind, rng).info["family"] for kind in ("Car", "Van") for _ in range(40)} <= set(profiles.VALIDATION)
     assert frame(0, FrameConfig(sensor="vlp16", split="val", variety=8)).layout in streets.VALIDATION_LAYOUTS
 
 
@@ -113,7 +113,7 @@ def test_sector_has_only_its_points():
     assert len(one.points) > 1000
 
 
-@pytest.mark.parametrize("family", vehicles.PROFILES)
+@pytest.mark.parametrize("family", profiles.PROFILES)
 def test_cars_fill_their_boxes(family: str):
     """Without mirrors and plates the body is as long, wide and high as its box says."""
     rng = np.random.default_rng(1)

@@ -27,6 +27,7 @@ from vision3d.stages.detect import (
 from vision3d.stages.detect.config import AugmentConfig, BevConfig, GridConfig, LionConfig, ModelConfig
 from vision3d.stages.detect.data.batches import Batches, Recipe
 from vision3d.stages.detect.data.sources import KittiFolder
+from vision3d.stages.detect.data.sweeps import rows_of
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.files import Detector
 from vision3d.stages.detect.sectors import detect_boxes, num_sectors
@@ -51,7 +52,7 @@ def detector(model=PILLARS, seed=0):
     return Detector(make_network(model).eval(), model, Card.of_now("detector", config={}, data="none", seed=0, cpu_hours=0))
 
 
-@pytest.mark.parametrize("model", [PILLARS, LION])
+@pytest.mark.parametrize("model", [PILLARS, LION, replace(PILLARS, head="anchor")], ids=["pillars", "lion", "anchors"])
 def test_trains_and_writes_its_files(tmp_path, folder, model):
     result = train_detector(replace(SMALL, model=model), folder, run_folder=tmp_path / "run")
     assert result.summary["steps"] == 3
@@ -59,17 +60,18 @@ def test_trains_and_writes_its_files(tmp_path, folder, model):
     assert {"detector.safetensors", "summary.json", "report.html", "metrics.jsonl"} <= files
     loaded = load_detector(tmp_path / "run" / "detector.safetensors")
     assert loaded.config == model
-    points = read_sweep(folder / "velodyne" / "000000.bin")
-    rows = torch.cat([points.points, points.intensity[:, None]], 1)
+    rows = rows_of(read_sweep(folder / "velodyne" / "000000.bin"))
     a, b = detect_boxes(result.detector, rows, lowest=0.0), detect_boxes(loaded, rows, lowest=0.0)
     assert len(a) > 0
     assert torch.equal(a.boxes, b.boxes)
 
 
 @pytest.mark.slow
-def test_learns_to_find_objects(folder):
+@pytest.mark.parametrize("head", ["center", "anchor"])
+def test_learns_to_find_objects(folder, head):
     """Evaluated on the sweeps that were trained on: whether it can learn at all."""
-    model = replace(PILLARS, channels=24, head_channels=24, bev=BevConfig(channels=(24, 32), layers=(2, 2), up_channels=24))
+    bev = BevConfig(channels=(24, 32), layers=(2, 2), up_channels=24)
+    model = replace(PILLARS, channels=24, head_channels=24, bev=bev, head=head)
     augment = AugmentConfig(
         turn_deg=0, flip=False, scale=(1, 1), object_scale=(1, 1), height=0, tilt_deg=0, drop_intensity=0, thin=0
     )
@@ -267,8 +269,8 @@ def test_evaluation_of_perfect_boxes(folder):
     labels, found = [], []
     for index in range(4):
         frame = Perfect().eval_frame(index)
-        names = [frame.boxes.classes[label] for label in frame.boxes.labels.tolist()]
-        own = Boxes(frame.boxes.boxes, torch.tensor([CLASSES.index(n) for n in names]), torch.full((len(names),), 0.9), CLASSES)
+        boxes = frame.labels.boxes
+        own = Boxes.of_names(boxes.boxes, boxes.names, torch.full((len(boxes),), 0.9))
         labels.append(label_objects(frame))
         found.append(found_objects(frame, own))
     rows = [row for row in evaluate(labels, found).rows if row.valid]

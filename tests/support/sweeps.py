@@ -7,7 +7,7 @@ import torch
 
 from vision3d.io.kitti import KittiLabels, write_calibration, write_labels
 from vision3d.scene.boxes import Boxes
-from vision3d.stages.detect.synth.camera import Camera, observed
+from vision3d.stages.detect.camera import Camera, observed
 
 SIZES = {"Car": (4.0, 1.8, 1.5), "Pedestrian": (0.7, 0.6, 1.75), "Cyclist": (1.8, 0.6, 1.7)}
 
@@ -45,10 +45,8 @@ def write_folder(folder, count=4, first=0):
         points, rows, names = made_frame(first + index)
         points.tofile(folder / "velodyne" / f"{index:06}.bin")
         write_calibration(folder / "calib" / f"{index:06}.txt", calibration, torch.from_numpy(camera.P2))
-        classes = tuple(dict.fromkeys(names))
-        labels = torch.tensor([classes.index(name) for name in names], dtype=torch.int64)
-        boxes = Boxes(torch.from_numpy(rows).float(), labels, None, classes)
+        boxes = Boxes.of_names(torch.from_numpy(rows).float(), names)
         boxes_2d, truncation, alphas = (torch.from_numpy(value).float() for value in observed(rows, camera))
-        columns = KittiLabels(boxes, truncation, torch.zeros_like(labels), alphas, boxes_2d, torch.zeros(0, 4))
+        columns = KittiLabels(boxes, truncation, torch.zeros_like(boxes.labels), alphas, boxes_2d, torch.zeros(0, 4))
         write_labels(folder / "label_2" / f"{index:06}.txt", columns, calibration)
     return folder

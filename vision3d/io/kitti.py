@@ -163,10 +163,8 @@ def read_label_columns(path: Path | str, calibration: Path | str | Tensor | None
     camera_to_lidar = torch.linalg.inv(lidar_to_camera.double())
     centers = torch.stack([x, y - height / 2, z], 1) @ camera_to_lidar[:3, :3].T + camera_to_lidar[:3, 3]
     sizes_and_yaw = torch.stack([length, width, height, _wrapped(-turn - math.pi / 2)], 1)
-    classes = tuple(dict.fromkeys(names))
-    labels = torch.tensor([classes.index(name) for name in names], dtype=torch.int64)
     try:
-        boxes = Boxes(torch.cat([centers, sizes_and_yaw], 1).float(), labels, scores, classes).validate()
+        boxes = Boxes.of_names(torch.cat([centers, sizes_and_yaw], 1).float(), names, scores).validate()
     except InputError as error:
         raise FileFormatError(path, str(error)) from error
     return KittiLabels(

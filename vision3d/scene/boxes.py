@@ -1,5 +1,6 @@
 """Bounding boxes of objects, as detectors predict them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -43,6 +44,18 @@ class Boxes:
             check_shape("Boxes.scores", self.scores, (count,))
         object.__setattr__(self, "classes", tuple(self.classes))
         check_device("Boxes", self._tensors())
+
+    @classmethod
+    def of_names(cls, boxes: Float[Tensor, "b 7"], names: Sequence[str], scores: Float[Tensor, " b"] | None = None) -> "Boxes":
+        """Boxes with the name of the class of each; the classes are numbered in order of appearance."""
+        classes = tuple(dict.fromkeys(names))
+        labels = torch.tensor([classes.index(name) for name in names], dtype=torch.int64, device=boxes.device)
+        return cls(boxes, labels, scores, classes)
+
+    @property
+    def names(self) -> list[str]:
+        """Name of the class of each box; empty without labels."""
+        return [] if self.labels is None else [self.classes[label] for label in self.labels.tolist()]
 
     @classmethod
     def load(cls, path: Path | str) -> "Boxes":

@@ -15,7 +15,7 @@ V3D_BODY T keyed_decay(T delta, T rate) {
 
 // Thread `task` of groups x channels.
 template <typename T>
-V3D_BODY void selective(const SelectiveArgs<T>& a, int64_t task) {
+V3D_BODY void scan(const SelectiveArgs<T>& a, int64_t task) {
     const int64_t group = task / a.channels, c = task % a.channels, length = length_of(a.groups, group), N = a.states;
     const int64_t row = padded(a.channels) * N, first_chunk = kept_chunk(a.groups, group, CHUNK);
     const T* A = a.A + c * N;
@@ -33,7 +33,7 @@ V3D_BODY void selective(const SelectiveArgs<T>& a, int64_t task) {
 }
 
 template <typename T>
-V3D_BODY void selective_vjp(const SelectiveVjpArgs<T>& a, int64_t task) {
+V3D_BODY void scan(const SelectiveVjpArgs<T>& a, int64_t task) {
     const int64_t group = task / a.channels, c = task % a.channels, length = length_of(a.groups, group), N = a.states;
     const int64_t row = padded(a.channels) * N, first_chunk = kept_chunk(a.groups, group, CHUNK);
     const T* A = a.A + c * N;
@@ -89,7 +89,7 @@ struct Column {
 };
 
 template <typename T>
-V3D_BODY void attention(const AttentionArgs<T>& a, int64_t task) {
+V3D_BODY void scan(const AttentionArgs<T>& a, int64_t task) {
     const Column at(a, task, CHUNK);
     T* S = a.last + at.state;
     for (int64_t n = 0; n < a.keys; ++n) S[n * a.values] = a.first[at.state + n * a.values];
@@ -109,7 +109,7 @@ V3D_BODY void attention(const AttentionArgs<T>& a, int64_t task) {
 }
 
 template <typename T>
-V3D_BODY void attention_vjp(const AttentionVjpArgs<T>& a, int64_t task) {
+V3D_BODY void scan(const AttentionVjpArgs<T>& a, int64_t task) {
     const Column at(a, task, CHUNK);
     T *v_S = a.v_first + at.state, *before = a.scratch + task * CHUNK * a.keys;
     for (int64_t n = 0; n < a.keys; ++n) v_S[n * a.values] = a.v_last[at.state + n * a.values];
@@ -149,7 +149,7 @@ V3D_BODY T error_of(const T* k, const T* S, int64_t stride, T v, int64_t keys) {
 }
 
 template <typename T>
-V3D_BODY void delta(const DeltaArgs<T>& a, int64_t task) {
+V3D_BODY void scan(const DeltaArgs<T>& a, int64_t task) {
     const int64_t chunk = chunk_of(a.steps);
     const Column at(a, task, chunk);
     T* S = a.last + at.state;
@@ -173,7 +173,7 @@ V3D_BODY void delta(const DeltaArgs<T>& a, int64_t task) {
 
 // As on a CPU: of each token of a chunk, the faded state, the states behind its steps and their errors are in the scratch.
 template <typename T>
-V3D_BODY void delta_vjp(const DeltaVjpArgs<T>& a, int64_t task) {
+V3D_BODY void scan(const DeltaVjpArgs<T>& a, int64_t task) {
     const int64_t chunk_size = chunk_of(a.steps), K = a.keys, per_token = (a.steps + 1) * K;
     const Column at(a, task, chunk_size);
     T *v_S = a.v_first + at.state, *states = a.scratch + task * delta_scratch(K, a.steps), *errors = states + chunk_size * per_token;

@@ -69,4 +69,20 @@ struct DeltaVjpArgs : DeltaArgs<T> {
     T* scratch;  // G x H x V x delta_scratch
 };
 
+// Threads of a GPU: one for each channel, or for each value of a head, of each group.
+template <typename T>
+int64_t tasks(const SelectiveArgs<T>& args) {
+    return args.groups.count * args.channels;
+}
+
+template <typename T>
+int64_t tasks(const AttentionArgs<T>& args) {
+    return args.groups.count * args.heads * args.values;
+}
+
+template <typename T>
+int64_t tasks(const DeltaArgs<T>& args) {
+    return args.groups.count * args.heads * args.values;
+}
+
 }  // namespace vision3d::scans

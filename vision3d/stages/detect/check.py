@@ -10,7 +10,7 @@ import numpy as np
 from vision3d.core.errors import InputError, Vision3DError
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.stages.detect.config import GridConfig
-from vision3d.stages.detect.data.sources import KittiFolder
+from vision3d.stages.detect.data.sources import KittiFolder, split_folder
 from vision3d.stages.detect.data.sweeps import EvalFrame, inside
 from vision3d.stages.detect.ground import ground_plane
 
@@ -78,7 +78,7 @@ def check_data(
             heights.append(-plane[2])
             counts.append(len(frame.points))
             in_view.append(float((frame.points[:, 0] > 0).float().mean()))
-            blank += int((np.abs(frame.boxes_2d).sum(1) == 0).sum())
+            blank += int((frame.labels.boxes_2d.abs().sum(1) == 0).sum())
             _add(facts, frame, plane, grid)
             bar.update(number)
     if not counts:
@@ -89,17 +89,17 @@ def check_data(
         "points_per_sweep": int(np.median(counts)),
         "share_in_front": round(float(np.mean(in_view)), 2),
         "sensor_height": round(float(np.median(heights)), 2),
-        "splits": _splits(Path(data), folder),
+        "splits": _splits(Path(data)),
         "classes": {name: _row(facts[name]) for name in sorted(facts)},
     }
     return CheckResult(summary, (*errors[:3], *_problems(facts, classes, blank, summary)))
 
 
 def _add(facts: dict[str, ClassFacts], frame: EvalFrame, plane: tuple[float, float, float], grid: GridConfig) -> None:
-    boxes, labels = frame.boxes.boxes, frame.boxes.labels
-    counts = inside(frame.points[:, :3], boxes, 0.05).sum(1).tolist() if len(boxes) else []
-    for box, label, points in zip(boxes.tolist(), [] if labels is None else labels.tolist(), counts):
-        own = facts[frame.boxes.classes[label]]
+    boxes = frame.labels.boxes
+    counts = inside(frame.points[:, :3], boxes.boxes, 0.05).sum(1).tolist() if len(boxes) else []
+    for box, name, points in zip(boxes.boxes.tolist(), boxes.names, counts):
+        own = facts[name]
         own.count += 1
         own.points.append(points)
         own.sizes.append(np.array(box[3:6]))
@@ -123,12 +123,10 @@ def _problems(facts: dict[str, ClassFacts], classes: tuple[str, ...], blank: int
     found = []
     total = sum(own.count for own in facts.values())
     for name in classes:
-        if not facts[name].count if name in facts else True:
-            found.append(
-                f"{name}: no labels; the data set has {', '.join(sorted(n for n in facts if facts[n].count)) or 'none'}"
-            )
+        if name not in facts:
+            found.append(f"{name}: no labels; the data set has {', '.join(sorted(facts)) or 'none'}")
     for name, own in facts.items():
-        if not own.count or name not in classes:
+        if name not in classes:
             continue
         row = _row(own)
         if row["few_points"] > _EMPTY:
@@ -159,12 +157,7 @@ def _problems(facts: dict[str, ClassFacts], classes: tuple[str, ...], blank: int
     return found
 
 
-def _splits(data: Path, folder: KittiFolder) -> dict[str, int]:
-    places = (data / "ImageSets", data.parent / "ImageSets", folder.path / "ImageSets")
-    place = next((place for place in places if place.is_dir()), None)
-    if place is None:
-        return {}
-    return {
-        file.stem: sum(bool(line.strip()) for line in file.read_text("utf-8").splitlines())
-        for file in sorted(place.glob("*.txt"))
-    }
+def _splits(data: Path) -> dict[str, int]:
+    folder = split_folder(data)
+    files = [] if folder is None else sorted(folder.glob("*.txt"))
+    return {file.stem: sum(bool(line.strip()) for line in file.read_text("utf-8").splitlines()) for file in files}

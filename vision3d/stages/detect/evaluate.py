@@ -14,20 +14,24 @@ from vision3d.core.device import resolve_device
 from vision3d.core.plain import to_json
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.core.runs import RunFolder
+from vision3d.geometry.rotated_boxes import box_iou
 from vision3d.io.images import write_image
+from vision3d.io.kitti import DONT_CARE
 from vision3d.scene.boxes import Boxes
 from vision3d.stage import stage
+from vision3d.stages.detect.camera import Camera, observed
 from vision3d.stages.detect.config import EvalConfig, StreetsConfig
-from vision3d.stages.detect.data.sources import SYNTH, KittiFolder, Streets
+from vision3d.stages.detect.data.sources import KittiFolder, Streets, is_generated
 from vision3d.stages.detect.data.sweeps import EvalFrame
 from vision3d.stages.detect.evaluation import Evaluation, FrameObjects, evaluate
 from vision3d.stages.detect.images import from_above
 from vision3d.stages.detect.network.files import Detector, load_detector
 from vision3d.stages.detect.sectors import detect_boxes
-from vision3d.stages.detect.synth.camera import Camera, observed
 
 _LOWEST = 0.05
 """Scores below this hardly change an average precision."""
+_TALL = 25
+"""Height in the image from which a missed label counts as a mistake [px]."""
 
 
 class EvalSource(Protocol):
@@ -88,7 +92,7 @@ def evaluate_detector(
         for rank, index in enumerate(worst):
             frame = source.eval_frame(index)
             boxes = detect_in_view(detector, frame, config.score)
-            image = from_above(frame.points[:, :3], boxes, truth=frame.boxes, title=frame.name)
+            image = from_above(frame.points[:, :3], boxes, truth=frame.labels.boxes, title=frame.name)
             write_image(path / "worst" / f"{rank:02}_{frame.name}.png", image)
     summary = {"frames": len(source), **mean_precision(evaluation), "device": str(device)}
     return EvalResult(evaluation, {**summary, "table": evaluation.records()}, path)
@@ -130,16 +134,15 @@ def mean_precision(evaluation: Evaluation) -> dict[str, float]:
 
 def eval_source(data: Path | str, config: EvalConfig, classes: Sequence[str]) -> EvalSource:
     """The frames of a path, or generated ones."""
-    if str(data) == SYNTH and not Path(data).exists():
-        streets = StreetsConfig(config.sensors, config.frames or 200)
-        return Streets(streets, tuple(classes), config.seed, "val")
+    if is_generated(data):
+        return Streets(StreetsConfig(config.sensors, config.frames or 200), tuple(classes), config.seed, "val")
     folder = KittiFolder.open(data, tuple(classes), config.split or None)
     return replace(folder, frames=folder.frames[: config.frames or None])
 
 
 def detect_in_view(detector: Detector, frame: EvalFrame, lowest: float = _LOWEST) -> Boxes:
     """The boxes of a frame from the points that its camera sees."""
-    pixels = _project(frame.camera, frame.points[:, :3].double())
+    pixels = project(frame.camera, frame.points[:, :3].double())
     inside = (pixels[:, 2] > 0) & (pixels[:, :2] >= 0).all(1)
     inside &= (pixels[:, 0] < frame.camera.size[0]) & (pixels[:, 1] < frame.camera.size[1])
     return detect_boxes(detector, frame.points[inside], lowest=lowest)
@@ -147,31 +150,26 @@ def detect_in_view(detector: Detector, frame: EvalFrame, lowest: float = _LOWEST
 
 def label_objects(frame: EvalFrame) -> FrameObjects:
     """The labels of a frame for the evaluation."""
-    names = [frame.boxes.classes[label] for label in _labels(frame.boxes)]
-    blank = np.zeros(len(frame.dont_care))
+    labels, count = frame.labels, len(frame.labels.dont_care)
+    blank = np.zeros(count)
     return FrameObjects(
-        [*names, *["DontCare"] * len(frame.dont_care)],
-        np.concatenate([_upright(frame.camera, frame.boxes), np.zeros((len(blank), 7))]),
-        np.concatenate([frame.boxes_2d.reshape(-1, 4), frame.dont_care.reshape(-1, 4)]),
-        np.concatenate([frame.truncation, blank]),
-        np.concatenate([frame.occlusion, blank]),
-        np.concatenate([frame.alphas, blank]),
+        [*labels.boxes.names, *[DONT_CARE] * count],
+        np.concatenate([_upright(frame.camera, labels.boxes), np.zeros((count, 7))]),
+        torch.cat([labels.boxes_2d, labels.dont_care]),
+        np.concatenate([labels.truncation, blank]),
+        np.concatenate([labels.occlusion, blank]),
+        np.concatenate([labels.alpha, blank]),
     )
 
 
 def found_objects(frame: EvalFrame, found: Boxes) -> FrameObjects:
     """Detected boxes of a frame for the evaluation."""
     boxes_2d, _, alphas = observed(found.boxes.double().numpy(), frame.camera)
-    names = [found.classes[label] for label in _labels(found)]
     assert found.scores is not None
-    return FrameObjects(names, _upright(frame.camera, found), boxes_2d, None, None, alphas, found.scores.numpy())
+    return FrameObjects(found.names, _upright(frame.camera, found), boxes_2d, None, None, alphas, found.scores.numpy())
 
 
-def _labels(boxes: Boxes) -> list[int]:
-    return [] if boxes.labels is None else boxes.labels.tolist()
-
-
-def _project(camera: Camera, xyz: Tensor) -> Tensor:
+def project(camera: Camera, xyz: Tensor) -> Tensor:
     """Pixels and depth of positions."""
     matrix = torch.from_numpy(camera.P2 @ camera.to_camera)
     pixels = xyz @ matrix[:, :3].T + matrix[:, 3]
@@ -187,11 +185,10 @@ def _upright(camera: Camera, boxes: Boxes) -> np.ndarray:
 
 def _mistakes(frame: EvalFrame, found: Boxes, score: float) -> int:
     """Confident boxes without a label, and visible labels without a box, to rank frames."""
-    from vision3d.geometry.rotated_boxes import box_iou
-
     assert found.scores is not None
     sure = found.boxes[found.scores >= score].double()
-    overlap = box_iou(sure, frame.boxes.boxes.double())
-    visible = torch.from_numpy((frame.occlusion <= 1) & (frame.boxes_2d[:, 3] - frame.boxes_2d[:, 1] > 25))
+    labels = frame.labels
+    overlap = box_iou(sure, labels.boxes.boxes.double())
+    visible = (labels.occlusion <= 1) & (labels.boxes_2d[:, 3] - labels.boxes_2d[:, 1] > _TALL)
     missed = int((visible & (overlap.amax(0) < 0.25)).sum()) if len(sure) else int(visible.sum())
     return missed + (int((overlap.amax(1) < 0.1).sum()) if overlap.numel() else len(sure))

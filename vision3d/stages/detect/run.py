@@ -20,6 +20,7 @@ from vision3d.io.video import VideoWriter
 from vision3d.scene import Boxes, PointCloud
 from vision3d.stage import stage
 from vision3d.stages.detect.config import DetectConfig
+from vision3d.stages.detect.data.sweeps import rows_of
 from vision3d.stages.detect.images import from_above, on_image
 from vision3d.stages.detect.network.files import Detector, load_detector
 from vision3d.stages.detect.sectors import detect_boxes
@@ -92,7 +93,7 @@ def detect(
             if not len(cloud):
                 raise InputError("points: got 0 points, want at least one")
             started = time.perf_counter()
-            boxes = detect_boxes(detector, _rows(cloud), lowest=config.score, sensor_height=config.sensor_height)
+            boxes = detect_boxes(detector, rows_of(cloud), lowest=config.score, sensor_height=config.sensor_height)
             boxes = boxes[torch.isin(boxes.labels, kept)] if boxes.labels is not None else boxes
             name = "sweep" if isinstance(sweep, PointCloud) else sweep.stem
             found.append(Found(name, boxes, time.perf_counter() - started))
@@ -177,11 +178,6 @@ def _beside(sweep: Path, folder: str, suffixes: tuple[str, ...]) -> Path | None:
         return None
     files = (sweep.parent.parent / folder / f"{sweep.stem}{suffix}" for suffix in suffixes)
     return next((file for file in files if file.is_file()), None)
-
-
-def _rows(cloud: PointCloud) -> Tensor:
-    intensity = torch.zeros_like(cloud.points[:, 0]) if cloud.intensity is None else cloud.intensity
-    return torch.cat([cloud.points, intensity[:, None]], 1).float()
 
 
 def _kept_labels(config: DetectConfig, detector: Detector) -> Tensor:

@@ -16,7 +16,7 @@ from vision3d.optim.schedules import one_cycle
 from vision3d.stage import stage
 from vision3d.stages.detect.config import GROWS, RESUMABLE, EvalConfig, StreetsConfig, TrainConfig
 from vision3d.stages.detect.data.batches import Batches, Recipe
-from vision3d.stages.detect.data.sources import SYNTH, KittiFolder, Source, Streets, has_split
+from vision3d.stages.detect.data.sources import KittiFolder, Source, Streets, has_split, is_generated
 from vision3d.stages.detect.evaluate import EvalSource, average_precision, mean_precision
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.files import Detector, save_detector, stored
@@ -111,7 +111,7 @@ def train_detector(
 def _sources(data: Path | str, config: TrainConfig) -> tuple[Source, EvalSource | None]:
     """Sweeps to train on, and frames to evaluate on: of train.txt and val.txt where a folder has both."""
     classes, count = config.model.classes, config.evaluate_frames
-    if str(data) == SYNTH and not Path(data).exists():
+    if is_generated(data):
         held_out = Streets(StreetsConfig(EvalConfig().sensors, count), classes, EvalConfig().seed, "val") if count else None
         return Streets(config.synth, classes, config.seed), held_out
     if not has_split(data, "train"):

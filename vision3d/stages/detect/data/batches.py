@@ -47,8 +47,9 @@ class Batches:
     """
 
     def __init__(self, recipe: Recipe, workers: int = 1) -> None:
-        self.recipe = recipe
-        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers else None
+        self._pool = None
+        if workers:
+            self._pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(recipe,))
         self._ahead = 4 * workers
         self._next: OrderedDict[int, Future] = OrderedDict()
         self._maker = _Maker(recipe)
@@ -59,7 +60,7 @@ class Batches:
             return self._maker(step)
         for ahead in range(step, step + self._ahead + 1):
             if ahead not in self._next:
-                self._next[ahead] = self._pool.submit(_made, self.recipe, ahead)
+                self._next[ahead] = self._pool.submit(_made, ahead)
         return self._next.pop(step).result()
 
     def close(self) -> None:
@@ -98,14 +99,16 @@ class _Maker:
         return self._sweeps[epoch, index]
 
 
-_makers: dict[bytes, _Maker] = {}
+_maker: _Maker | None = None
+"""Of a worker process."""
 
 
-def _made(recipe: Recipe, step: int) -> tuple[PointBatch, Targets]:
-    """In a worker: the batch of a step."""
+def _start(recipe: Recipe) -> None:
+    global _maker
     torch.set_num_threads(1)
-    key = repr(recipe).encode()
-    if key not in _makers:
-        _makers.clear()
-        _makers[key] = _Maker(recipe)
-    return _makers[key](step)
+    _maker = _Maker(recipe)
+
+
+def _made(step: int) -> tuple[PointBatch, Targets]:
+    assert _maker is not None
+    return _maker(step)

@@ -4,16 +4,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from vision3d.core.errors import InputError, MissingFileError
 from vision3d.io.kitti import read_calibration, read_image_size, read_label_columns, read_labels, read_projection
 from vision3d.io.point_files import read_bin
-from vision3d.scene.boxes import Boxes
+from vision3d.stages.detect.camera import Camera
 from vision3d.stages.detect.config import StreetsConfig
-from vision3d.stages.detect.data.sweeps import EvalFrame, LabelledSweep, labels_of
-from vision3d.stages.detect.synth.camera import Camera
+from vision3d.stages.detect.data.sweeps import EvalFrame, LabelledSweep, labels_of, rows_of
 from vision3d.stages.detect.synth.config import FrameConfig
 
 if TYPE_CHECKING:
@@ -96,35 +95,32 @@ class KittiFolder:
     def sweep(self, index: int, epoch: int = 0) -> LabelledSweep:
         """The labelled sweep of a frame."""
         name = self.frames[index]
-        cloud = read_bin(self.path / "velodyne" / f"{name}.bin", drop_nan=True)
         labels = self.path / "label_2" / f"{name}.txt"
         boxes = read_labels(labels, self.path / "calib" / f"{name}.txt")
-        assert boxes.labels is not None and cloud.intensity is not None
-        names = [boxes.classes[label] for label in boxes.labels.tolist()]
-        points = torch.cat([cloud.points, cloud.intensity[:, None]], 1)
-        return LabelledSweep(points, boxes.boxes, labels_of(names, self.classes, str(labels)), name)
+        return LabelledSweep(self._points(name), boxes.boxes, labels_of(boxes.names, self.classes, str(labels)), name)
 
     def eval_frame(self, index: int) -> EvalFrame:
         """A frame with everything that the evaluation needs."""
         name = self.frames[index]
-        calibration = self.path / "calib" / f"{name}.txt"
+        calibration, labels = self.path / "calib" / f"{name}.txt", self.path / "label_2" / f"{name}.txt"
         to_camera = read_calibration(calibration)
-        columns = read_label_columns(self.path / "label_2" / f"{name}.txt", to_camera)
-        photo = next((self.path / "image_2" / f"{name}{end}" for end in (".png", ".jpg")
-                      if (self.path / "image_2" / f"{name}{end}").is_file()), None)  # fmt: skip
+        columns = read_label_columns(labels, to_camera)
+        labels_of(columns.boxes.names, self.classes, str(labels))  # refuses unknown classes
+        photos = (self.path / "image_2" / f"{name}{suffix}" for suffix in (".png", ".jpg"))
+        photo = next((path for path in photos if path.is_file()), None)
         size = Camera().size if photo is None else read_image_size(photo)
-        camera = Camera(read_projection(calibration).numpy(), to_camera.numpy(), size)
         return EvalFrame(
-            name,
-            self.sweep(index).points,
-            columns.boxes,
-            columns.boxes_2d.numpy(),
-            columns.truncation.numpy(),
-            columns.occlusion.numpy(),
-            columns.alpha.numpy(),
-            camera,
-            columns.dont_care.numpy(),
+            name, self._points(name), columns, Camera(read_projection(calibration).numpy(), to_camera.numpy(), size)
         )
+
+    def _points(self, name: str) -> Tensor:
+        return rows_of(read_bin(self.path / "velodyne" / f"{name}.bin", drop_nan=True))
+
+
+def split_folder(root: Path) -> Path | None:
+    """The folder ImageSets of a data set."""
+    places = (root, root.parent, root / "training")
+    return next((place / "ImageSets" for place in places if (place / "ImageSets").is_dir()), None)
 
 
 def has_split(path: Path | str, split: str) -> bool:
@@ -133,8 +129,13 @@ def has_split(path: Path | str, split: str) -> bool:
 
 
 def _split_file(root: Path, split: str) -> Path | None:
-    places = (root, root.parent, root / "training")
-    return next((file for place in places if (file := place / "ImageSets" / f"{split}.txt").is_file()), None)
+    folder = split_folder(root)
+    return None if folder is None or not (folder / f"{split}.txt").is_file() else folder / f"{split}.txt"
+
+
+def is_generated(data: Path | str) -> bool:
+    """Whether DATA stands for generated streets."""
+    return str(data) == SYNTH and not Path(data).exists()
 
 
 @dataclass(frozen=True)
@@ -170,20 +171,8 @@ class Streets:
     def eval_frame(self, index: int) -> EvalFrame:
         """A frame with everything that the evaluation needs; objects with few points are ignored."""
         made = self._made(index)
-        classes = tuple(dict.fromkeys(made.names))
-        labels = torch.tensor([classes.index(name) for name in made.names], dtype=torch.int64)
         occlusion = torch.where(made.num_points < _FEWEST, 3, made.occlusion)
-        return EvalFrame(
-            f"{self.split}_{index:06}",
-            made.points,
-            Boxes(made.boxes, labels, None, classes),
-            made.boxes_2d.numpy(),
-            made.truncation.numpy(),
-            occlusion.numpy(),
-            made.alpha.numpy(),
-            made.camera,
-            np.zeros((0, 4)),
-        )
+        return EvalFrame(f"{self.split}_{index:06}", made.points, replace(made.labels, occlusion=occlusion), made.camera)
 
     def _made(self, number: int) -> "Frame":
         from vision3d.stages.detect.synth.frames import frame

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.core.errors import InputError, nearest_names
-from vision3d.scene.boxes import Boxes
-from vision3d.stages.detect.synth.camera import Camera
+from vision3d.io.kitti import KittiLabels
+from vision3d.scene.points import PointCloud
+from vision3d.stages.detect.camera import Camera
 
 IGNORED = -1
 """Label of objects that are neither learned nor counted as mistakes."""
@@ -38,15 +38,15 @@ class EvalFrame:
 
     name: str
     points: Float[Tensor, "n 4"]
-    boxes: Boxes
-    """Labelled boxes in the frame of the LiDAR, with class names."""
-    boxes_2d: np.ndarray
-    truncation: np.ndarray
-    occlusion: np.ndarray
-    alphas: np.ndarray
+    labels: KittiLabels
+    """In the frame of the sensor."""
     camera: Camera
-    dont_care: np.ndarray
-    """(k, 4) regions of the image that are not labelled."""
+
+
+def rows_of(cloud: PointCloud) -> Float[Tensor, "n 4"]:
+    """Points as the network takes them: x y z, and the intensity, 0 if there is none."""
+    intensity = torch.zeros_like(cloud.points[:, 0]) if cloud.intensity is None else cloud.intensity
+    return torch.cat([cloud.points, intensity[:, None]], 1).float()
 
 
 def labels_of(names: Sequence[str], classes: Sequence[str], source: str = "labels") -> Int64[Tensor, " b"]:

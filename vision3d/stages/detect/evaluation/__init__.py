@@ -1,7 +1,7 @@
 """Average precision of detected boxes by the protocol of the KITTI object benchmark (Geiger et al. 2012).
 
 result = evaluate(labels, detections)    # one FrameObjects each per frame
-print(result.table())
+result.table()
 result.get("Car", "3d", "moderate").r40
 """
 

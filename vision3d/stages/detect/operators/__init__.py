@@ -4,10 +4,9 @@ Every operator maps (groups, size, C) to the same shape with its residual inside
 (`forward_ragged`). All are bidirectional by default, so that comparisons are fair, and causal by option.
 """
 
-import difflib
 from typing import Any
 
-from vision3d.core.errors import ConfigError
+from vision3d.core.errors import ConfigError, nearest_names
 from vision3d.stages.detect.operators.base import Operator
 from vision3d.stages.detect.operators.deltanet import DeltaNet, DeltaProduct, GatedDeltaNet
 from vision3d.stages.detect.operators.gla import GLA
@@ -44,7 +43,5 @@ def make_operator(name: str, channels: int, **options: Any) -> Operator:
         InputError: An option is out of range.
     """
     if name not in OPERATORS:
-        near = difflib.get_close_matches(name, OPERATORS, 3, 0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ConfigError("operator", f"got {name!r}, {hint}want {', '.join(OPERATORS)}")
+        raise ConfigError("operator", f"got {name!r}; {nearest_names(name, OPERATORS)}")
     return OPERATORS[name](channels, **options)

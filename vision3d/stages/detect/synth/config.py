@@ -25,15 +25,15 @@ class FrameConfig:
     split: Literal["train", "val"] = "train"
     """Shapes and streets: families of cars and a layout of val never appear in train."""
     cars: tuple[int, int] = (6, 18)
-    """Fewest and most cars and vans; fewer where there is no room."""
+    """Minimum and maximum number of cars and vans; there are fewer if the street has no space left."""
     people: tuple[int, int] = (4, 10)
-    """Fewest and most people on foot."""
+    """Minimum and maximum number of pedestrians."""
     cyclists: tuple[int, int] = (3, 8)
-    """Fewest and most cyclists."""
+    """Minimum and maximum number of cyclists."""
     azimuth: float = 360.0
     """Width of the sector around the forward direction [degrees]; objects stand mostly inside it."""
     height: tuple[float, float] = (1.5, 2.1)
-    """Lowest and highest height of the sensor above the ground [m]."""
+    """Minimum and maximum height of the sensor above the ground [m]."""
     tilt: float = 1.0
     """Standard deviation of the pitch of the sensor [degrees]; the roll has half of it."""
     rain: float = 0.05

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from vision3d.io.kitti import KittiLabels
 from vision3d.render.lidar.casting import Instance, Shape, cast
 from vision3d.render.lidar.materials import INDEX, NAMES, table
 from vision3d.render.lidar.returns import Errors, Returns, measure, random_phase, see_through
 from vision3d.render.lidar.sensor import Sensor
-from vision3d.stages.detect.synth.camera import Camera, observed
+from vision3d.scene.boxes import Boxes
+from vision3d.stages.detect.camera import Camera, observed
 from vision3d.stages.detect.synth.config import TRAINING_SENSORS, VALIDATION_SENSOR, FrameConfig
 from vision3d.stages.detect.synth.library import library
 from vision3d.stages.detect.synth.parts import box, shape
@@ -60,6 +62,18 @@ class Frame:
     sensor_height: float
     """Above the ground [m]."""
 
+    @property
+    def labels(self) -> KittiLabels:
+        """All objects with the columns of KITTI's label files."""
+        return KittiLabels(
+            Boxes.of_names(self.boxes, self.names),
+            truncation=self.truncation,
+            occlusion=self.occlusion,
+            alpha=self.alpha,
+            boxes_2d=self.boxes_2d,
+            dont_care=torch.zeros(0, 4),
+        )
+
 
 def frame(seed: int, config: FrameConfig | None = None, index: int = 0) -> Frame:
     """Generate a frame; the same seed, index and configuration always give the same frame.
@@ -74,7 +88,7 @@ def frame(seed: int, config: FrameConfig | None = None, index: int = 0) -> Frame
     Raises:
         MissingDependencyError: embreex is not installed.
         ConfigError: The sensor has invalid values.
-        MissingFileError: There is no such sensor.
+        MissingFileError: The sensor is neither a bundled one nor a YAML file.
     """
     config = config or FrameConfig()
     rng = np.random.default_rng((seed, index, int(config.split == "val")))

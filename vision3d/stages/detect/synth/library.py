@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from vision3d.render.lidar.casting import Shape
-from vision3d.stages.detect.synth import people, scenery, vehicles
+from vision3d.stages.detect.synth import people, profiles, scenery, vehicles
 from vision3d.stages.detect.synth.models import load_models
 
-CARS = tuple(name for name in vehicles.PROFILES if name not in (*vehicles.VALIDATION, "van"))
-_VALIDATION_CARS = tuple(name for name in vehicles.VALIDATION if name != "minibus")
+CARS = tuple(name for name in profiles.PROFILES if name not in (*profiles.VALIDATION, "van"))
+_VALIDATION_CARS = tuple(name for name in profiles.VALIDATION if name != "minibus")
 
 
 def _car(families: tuple[str, ...]) -> Callable[[np.random.Generator], Shape]:

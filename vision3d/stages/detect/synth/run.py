@@ -13,7 +13,6 @@ from vision3d.core.errors import ConfigError
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.io.kitti import KittiLabels, write_calibration, write_labels
-from vision3d.scene.boxes import Boxes
 from vision3d.scene.points import PointCloud
 from vision3d.stage import stage
 from vision3d.stages.detect.synth.config import SynthConfig
@@ -107,7 +106,7 @@ def write_frame(folder: Path, name: str, made: Frame, *, min_points: int = 5) ->
         folder: `training` of the data set; created if missing.
         name: Six digits.
         made: The frame.
-        min_points: Fewest points of a labelled object.
+        min_points: Minimum number of points of a labelled object.
     """
     PointCloud(made.points[:, :3].contiguous(), intensity=made.points[:, 3].contiguous()).save(
         folder / "velodyne" / f"{name}.bin"
@@ -121,15 +120,12 @@ def kitti_labels(made: Frame, *, min_points: int = 5) -> KittiLabels:
     """The labels of a frame as KITTI has them: only objects in the image, those with few points as DontCare."""
     is_seen = made.truncation < 1
     is_labelled = is_seen & (made.num_points >= min_points)
-    kept = is_labelled.nonzero()[:, 0]
-    names = [made.names[k] for k in kept.tolist()]
-    classes = tuple(dict.fromkeys(names))
-    labels = torch.tensor([classes.index(name) for name in names], dtype=torch.int64)
+    own = made.labels
     return KittiLabels(
-        Boxes(made.boxes[kept], labels, None, classes),
-        truncation=made.truncation[kept],
-        occlusion=made.occlusion[kept],
-        alpha=made.alpha[kept],
-        boxes_2d=made.boxes_2d[kept],
-        dont_care=made.boxes_2d[is_seen & ~is_labelled],
+        own.boxes[is_labelled],
+        truncation=own.truncation[is_labelled],
+        occlusion=own.occlusion[is_labelled],
+        alpha=own.alpha[is_labelled],
+        boxes_2d=own.boxes_2d[is_labelled],
+        dont_care=own.boxes_2d[is_seen & ~is_labelled],
     )

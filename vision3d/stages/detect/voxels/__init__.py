@@ -6,7 +6,7 @@ device; on a CPU the native kernels give the same bits for any number of threads
 
 from vision3d.stages.detect.voxels.convolution import SubmanifoldConv, submanifold_conv, voxel_neighbors
 from vision3d.stages.detect.voxels.generation import dilate, foreground, generate
-from vision3d.stages.detect.voxels.groups import Groups, apply_padded, apply_ragged, equal_groups
+from vision3d.stages.detect.voxels.groups import Partition, apply_padded, apply_ragged, equal_groups
 from vision3d.stages.detect.voxels.merging import Merged, merge
 from vision3d.stages.detect.voxels.orders import window_order
 from vision3d.stages.detect.voxels.segments import Segments, expand, segment_max, segment_mean, segment_sum
@@ -14,8 +14,8 @@ from vision3d.stages.detect.voxels.voxelize import PointVoxels, describe_points,
 from vision3d.stages.detect.voxels.voxels import Voxels
 
 __all__ = [
-    "Groups",
     "Merged",
+    "Partition",
     "PointVoxels",
     "Segments",
     "SubmanifoldConv",

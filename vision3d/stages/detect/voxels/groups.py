@@ -13,7 +13,7 @@ from vision3d.stages.detect.voxels.segments import Segments, expand
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
+class Partition:
     """A partition of M voxels into groups of `size`; the last group of a sample may have fewer. Groups do not cross samples."""
 
     order: Int64[Tensor, " m"]
@@ -41,7 +41,7 @@ class Groups:
         return Segments.of_keys(self.padded.flatten())[1]
 
 
-def equal_groups(order: Int64[Tensor, " m"], counts: Int64[Tensor, " b"], size: int) -> Groups:
+def equal_groups(order: Int64[Tensor, " m"], counts: Int64[Tensor, " b"], size: int) -> Partition:
     """Cut the voxels of each sample into groups.
 
     The last group of a sample is filled up with the voxels at the same places of the group before it, or, if there is none, by
@@ -70,13 +70,13 @@ def equal_groups(order: Int64[Tensor, " m"], counts: Int64[Tensor, " b"], size: 
     local = torch.arange(len(order), device=order.device) - firsts[voxel_sample]
     slots = torch.empty_like(order)
     slots[order] = first_groups[voxel_sample] * size + local
-    return Groups(order, starts, padded, slots)
+    return Partition(order, starts, padded, slots)
 
 
 def apply_padded(
     operator: Callable[[Float[Tensor, "groups size c"]], Float[Tensor, "groups size c"]],
     features: Float[Tensor, "m c"],
-    groups: Groups,
+    groups: Partition,
 ) -> Float[Tensor, "m c"]:
     """Run an operator on groups of equal size; outputs at the filled-up places are dropped."""
     gathered = expand(features, groups.filled) if features.requires_grad else features[groups.padded.flatten()]
@@ -87,7 +87,7 @@ def apply_padded(
 def apply_ragged(
     operator: Callable[[Float[Tensor, "m c"], Int64[Tensor, " groups+1"]], Float[Tensor, "m c"]],
     features: Float[Tensor, "m c"],
-    groups: Groups,
+    groups: Partition,
 ) -> Float[Tensor, "m c"]:
     """Run an operator on groups without padding: it takes all rows by group, and `starts`."""
     return expand(operator(expand(features, groups.gathered), groups.starts), groups.scattered)
