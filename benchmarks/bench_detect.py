@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from support import ForeignLoad, add_options, cpu_times, refuse_foreign_load, wall_times, write
 
-from vision3d.core.config import load_yaml, presets
+from vision3d.core.config import load_yaml
 from vision3d.stages.detect.config import TrainConfig
 from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.network.detector import make_network
@@ -48,7 +48,7 @@ def measured(name: str, points: torch.Tensor, repeats: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
-    parser.add_argument("--presets", nargs="+", default=sorted(presets("detect")), help="presets of detect train")
+    parser.add_argument("--presets", nargs="+", default=["tiny", "pillars", "lion_kitti"], help="presets of detect train")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     if not options.busy:
@@ -56,6 +56,7 @@ def main() -> None:
     started = time.process_time()
     frames = [frame(11, FrameConfig(), index) for index in range(5)]
     per_frame = (time.process_time() - started) / len(frames)
+    print(f"{per_frame:.3f} CPU-s to generate a frame", flush=True)
     with ForeignLoad() as load:
         results = {name: measured(name, frames[0].points, options.repeats) for name in options.presets}
     write("detect", {"points": len(frames[0].points), "generate_cpu_s_per_frame": per_frame, **results}, load.share)

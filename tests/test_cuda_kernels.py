@@ -261,8 +261,8 @@ def test_particles(sides):
     before, its_world = scene_of_everything()
     engines, reports, elastic = [], [], []
     for side in sides:
-        engines.append(NativeEngine(moved(before, side), its_world, side.dtype))
         with side.chosen():
+            engines.append(NativeEngine(moved(before, side), its_world, side.dtype))
             reports.append(engines[-1].advance(2e-4, 0.25, 1e-4))
             elastic.append(engines[-1].energies(1e-4).elastic)
     got, want = (moved(engine.particles, Side("native", torch.float64)) for engine in engines)
@@ -280,8 +280,8 @@ def test_particles_over_many_time_steps(sides):
     before = before.replace(mass=torch.where(torch.arange(60) % 4 == 0, 0.0, before.mass))
     engines, reports = [], []
     for side in sides:
-        engines.append(NativeEngine(moved(before, side), its_world, side.dtype))
         with side.chosen():
+            engines.append(NativeEngine(moved(before, side), its_world, side.dtype))
             reports += [engines[-1].advance(1.5e-3, 0.0, 1e-4), engines[-1].advance(4e-4, 1.5e-3, 1e-4)]
     got, want = (moved(engine.particles, Side("native", torch.float64)) for engine in engines)
     physics.assert_same(got, want, 1e-10 if sides[0].dtype == torch.float64 else 1e-4)
@@ -294,9 +294,10 @@ def test_particles_that_are_not_finite(sides, name):
     its_world = world(material("neo_hookean"))
     before = particles(its_world.materials, 300)
     values = getattr(before, name).index_fill(0, torch.arange(0, 300, 7), torch.nan if name == "v" else 1e200)
-    engine = NativeEngine(moved(before.replace(**{name: values}), sides[0]), its_world, sides[0].dtype)
-    with sides[0].chosen(), pytest.raises(NumericalError, match="position or deformation"):
-        engine.advance(1e-4)
+    with sides[0].chosen():
+        engine = NativeEngine(moved(before.replace(**{name: values}), sides[0]), its_world, sides[0].dtype)
+        with pytest.raises(NumericalError, match="position or deformation"):
+            engine.advance(1e-4)
 
 
 FAULTS = {

@@ -47,11 +47,12 @@ def _scale_objects(points: Tensor, boxes: Tensor, limits: tuple[float, float], r
     scales = torch.from_numpy(rng.uniform(*limits, len(boxes))).to(points)
     if not len(boxes) or limits == (1.0, 1.0):
         return
-    owned = inside(points[:, :3], boxes, 0.03)
-    has_owner, owner = owned.any(0), owned.int().argmax(0)
+    owner = torch.full((len(points),), -1)
+    for index, owned in reversed(list(enumerate(inside(points[:, :3], boxes, 0.03)))):
+        owner[owned] = index
     bottom = boxes[:, :3].clone()
     bottom[:, 2] -= boxes[:, 5] / 2
-    rows = has_owner.nonzero()[:, 0]
+    rows = (owner >= 0).nonzero()[:, 0]
     own = owner[rows]
     points[rows, :3] = (points[rows, :3] - bottom[own]) * scales[own, None] + bottom[own]
     boxes[:, 3:6] *= scales[:, None]

@@ -67,12 +67,18 @@ def labels_of(names: Sequence[str], classes: Sequence[str], source: str = "label
 
 def inside(points: Float[Tensor, "n 3"], boxes: Float[Tensor, "b 7"], slack: float = 0.0) -> Bool[Tensor, "b n"]:
     """Which points lie in which boxes, enlarged by `slack` [m] on all sides."""
-    offset = points[None] - boxes[:, None, :3]
-    cosine, sine = boxes[:, 6].cos()[:, None], boxes[:, 6].sin()[:, None]
-    along = offset[..., 0] * cosine + offset[..., 1] * sine
-    across = offset[..., 1] * cosine - offset[..., 0] * sine
-    half = boxes[:, None, 3:6] / 2 + slack
-    return (along.abs() <= half[..., 0]) & (across.abs() <= half[..., 1]) & (offset[..., 2].abs() <= half[..., 2])
+    found = torch.zeros(len(boxes), len(points), dtype=torch.bool, device=points.device)
+    x, halves = points[:, 0].contiguous(), boxes[:, 3:6] / 2 + slack
+    reaches = torch.linalg.vector_norm(halves[:, :2], dim=1)
+    # Only points within reach along x are tested further: few, in a sweep of streets.
+    for index, (box, half) in enumerate(zip(boxes, halves)):
+        rows = ((x - box[0]).abs_() <= reaches[index]).nonzero()[:, 0]
+        offset = points[rows] - box[:3]
+        cosine, sine = box[6].cos(), box[6].sin()
+        along = offset[:, 0] * cosine + offset[:, 1] * sine
+        across = offset[:, 1] * cosine - offset[:, 0] * sine
+        found[index, rows] = (along.abs() <= half[0]) & (across.abs() <= half[1]) & (offset[:, 2].abs() <= half[2])
+    return found
 
 
 def turned(sweep: LabelledSweep, angle: float) -> LabelledSweep:
