@@ -35,6 +35,19 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 _REACH = 25.0
 
+# So that each has as many parameters as Mamba's operator of 32 channels, 13,760, within 2 %.
+EQUAL_SIZES = {
+    "mamba": (),
+    "rwkv6": ("mix_rank=4", "decay_rank=16", "mlp_ratio=2.3125"),
+    "retnet": ("mlp_ratio=3.59375",),
+    "mlstm": ("expand=1.5",),
+    "ttt": ("mlp_ratio=2.9375",),
+    "gla": ("mlp_ratio=2.875",),
+    "deltanet": ("mlp_ratio=3.09375",),
+    "gated_deltanet": ("mlp_ratio=2.6875",),
+    "deltaproduct": ("mlp_ratio=2.375",),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class NearStreets:
@@ -57,12 +70,13 @@ def variant(name: str, seed: int, steps: int) -> TrainConfig:
     config = load_yaml(TrainConfig, "study", stage="detect")
     model = config.model
     if name == "pillars":
-        bev = replace(model.bev, channels=(48, 96), layers=(3, 4), up_channels=48)
+        bev = replace(model.bev, channels=(64, 128), layers=(4, 4), up_channels=64)
         model = replace(model, method="pillars", channels=48, bev=bev, head_channels=48)
     elif name in ABLATIONS:
-        model = replace(model, lion=replace(model.lion, **ABLATIONS[name]))
+        lion = replace(model.lion, operator="gla", operator_options=EQUAL_SIZES["gla"], **ABLATIONS[name])
+        model = replace(model, lion=lion)
     else:
-        model = replace(model, lion=replace(model.lion, operator=name))
+        model = replace(model, lion=replace(model.lion, operator=name, operator_options=EQUAL_SIZES[name]))
     return replace(config, model=model, seed=seed, steps=steps)
 
 

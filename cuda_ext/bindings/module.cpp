@@ -17,6 +17,7 @@ void bind_mpm(nb::module_& m);
 void bind_rows(nb::module_& m);
 void bind_scans(nb::module_& m);
 void bind_skin(nb::module_& m);
+void bind_layers(nb::module_& m);
 void bind_sparse(nb::module_& m);
 void bind_splats(nb::module_& m);
 #ifdef VISION3D_CUDA
@@ -51,6 +52,7 @@ NB_MODULE(_native, m) {
     bind_mpm(m);
     bind_scans(m);
     bind_skin(m);
+    bind_layers(m);
     bind_sparse(m);
 #ifdef VISION3D_CUDA
     bind_cuda(m);

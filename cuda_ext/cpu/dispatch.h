@@ -9,6 +9,7 @@
 #include "cpu/ssim.h"
 #include "vision3d/args.h"
 #include "vision3d/group_kernel.h"
+#include "vision3d/layers_args.h"
 #include "vision3d/row_ops.h"
 #include "vision3d/skin_args.h"
 #include "vision3d/sparse.h"
@@ -74,6 +75,7 @@ struct Kernels {
     MeshKernels meshes;
     mpm::Loops mpm;
     scans::Loops scans;
+    layers::Loops layers;
 };
 
 // The table in use: the widest set supported by this CPU, unless changed by set_isa.

@@ -18,6 +18,7 @@ namespace vision3d::V3D_ISA {
 const MeshKernels& mesh_table();   // meshes.cpp
 const mpm::Loops& mpm_table();     // mpm.cpp
 const scans::Loops& scan_table();  // scans.cpp
+const layers::Loops& layer_table();
 
 const Kernels& table() {
     static const Kernels kernels = [] {
@@ -47,6 +48,7 @@ const Kernels& table() {
         k.meshes = mesh_table();
         k.mpm = mpm_table();
         k.scans = scan_table();
+        k.layers = layer_table();
         return k;
     }();
     return kernels;

@@ -122,6 +122,8 @@ class LionConfig:
 
     operator: str = "mamba"
     """Sequence operator: mamba, rwkv6, retnet, mlstm, ttt, gla, deltanet, gated_deltanet or deltaproduct."""
+    operator_options: tuple[str, ...] = ()
+    """Options of the operator, such as mlp_ratio=4 (its arguments in vision3d.stages.detect.operators)."""
     groups: tuple[int, ...] = (1024, 512, 256)
     """Voxels per group of each block; the height of the grid halves after each."""
     window: tuple[int, int] = (13, 13)

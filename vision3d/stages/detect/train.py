@@ -133,8 +133,9 @@ class Trainer(NetworkTrainer):
         rest = [parameter for name, parameter in network.named_parameters() if is_decayed(name, parameter)]
         still = [parameter for name, parameter in network.named_parameters() if not is_decayed(name, parameter)]
         optimizer = torch.optim.AdamW(
-            [{"params": rest}, {"params": still, "weight_decay": 0.0}], config.lr, weight_decay=config.weight_decay
-        )
+            [{"params": rest}, {"params": still, "weight_decay": 0.0}], config.lr, weight_decay=config.weight_decay,
+            fused=True,
+        )  # fmt: skip
         super().__init__(
             network, optimizer, self._loss, lambda progress: one_cycle(config.lr, progress),
             clip_norm=config.clip_norm, ema=Ema(network, config.ema), autocast=True, group=group,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,6 +33,9 @@ class Network(nn.Module):
         self.backbone = LionBackbone(config.channels, cells, config.lion) if config.method == "lion" else None
         self.bev = BevNet(config.channels * (1 if self.backbone is None else self.backbone.height), config.bev)
         self.head = make_head(self.bev.channels, config)
+        # As the image is: a fifth faster on a CPU.
+        self.bev.to(memory_format=torch.channels_last)
+        self.head.to(memory_format=torch.channels_last)
 
     def forward(self, batch: PointBatch) -> Any:
         """The predictions of the head."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vision3d.stages.detect.config import LionConfig
 from vision3d.stages.detect.network.norms import RowNorm
-from vision3d.stages.detect.operators import make_operator
+from vision3d.stages.detect.operators import make_operator, read_options
 from vision3d.stages.detect.operators.base import Operator
 from vision3d.stages.detect.voxels import (
     SubmanifoldConv,
@@ -36,7 +36,8 @@ class LionLayer(nn.Module):
 
     def __init__(self, channels: int, config: LionConfig, size: int, window: Triple, shifted: bool) -> None:
         super().__init__()
-        options = {"bidirectional": config.bidirectional, "drop_path": config.drop_path}
+        options = read_options(config.operator, config.operator_options)
+        options |= {"bidirectional": config.bidirectional, "drop_path": config.drop_path}
         self.operators = nn.ModuleList(make_operator(config.operator, channels, **options) for _ in range(2))
         self.window, self.size, self.shifted = window, size, shifted
 

@@ -4,6 +4,8 @@ Every operator maps (groups, size, C) to the same shape with its residual inside
 (`forward_ragged`). All are bidirectional by default, so that comparisons are fair, and causal by option.
 """
 
+import typing
+from collections.abc import Iterable
 from typing import Any
 
 from vision3d.core.errors import ConfigError, nearest_names
@@ -42,6 +44,31 @@ def make_operator(name: str, channels: int, **options: Any) -> Operator:
         ConfigError: No operator has this name; the message has similar ones.
         InputError: An option is out of range.
     """
+    return _operator(name)(channels, **options)
+
+
+def read_options(name: str, options: Iterable[str]) -> dict[str, Any]:
+    """Options of an operator from texts such as "mlp_ratio=4".
+
+    Raises:
+        ConfigError: The operator has no such option, or the value is not of its type.
+    """
+    values: dict[str, Any] = {}
+    known = typing.get_type_hints(_operator(name).__init__)
+    for key in ("self", "channels", "bidirectional", "drop_path", "return"):
+        known.pop(key, None)
+    for text in options:
+        key, _, value = text.partition("=")
+        if key not in known:
+            raise ConfigError("operator_options", f"got {text!r}; {name} has {', '.join(known)}")
+        try:
+            values[key] = known[key](value)
+        except ValueError:
+            raise ConfigError("operator_options", f"got {text!r}, want {key}={known[key].__name__}") from None
+    return values
+
+
+def _operator(name: str) -> type[Operator]:
     if name not in OPERATORS:
         raise ConfigError("operator", f"got {name!r}; {nearest_names(name, OPERATORS)}")
-    return OPERATORS[name](channels, **options)
+    return OPERATORS[name]

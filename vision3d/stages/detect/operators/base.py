@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vision3d.core.errors import InputError, ShapeError
+from vision3d.stages.detect.operators import native_layers
 from vision3d.stages.detect.operators.groups import Groups
 
 States = dict[str, Tensor]
@@ -86,6 +87,18 @@ class Operator(nn.Module, ABC):
         if self.bidirectional:
             y = y + scan(state=None, reverse=True)[0]
         return y, {name: last}
+
+
+class RMSNorm(nn.RMSNorm):
+    """x weight / sqrt(mean(x^2) + eps) over the last axis; torch's has no loop of its own on a CPU."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, 1e-6)
+
+    def forward(self, x: Float[Tensor, "*rows c"]) -> Float[Tensor, "*rows c"]:
+        if native_layers.is_native(x) and self.weight.dtype == x.dtype:
+            return native_layers.rms_norm(x.reshape(-1, x.shape[-1]), self.weight, 1e-6).view(x.shape)
+        return super().forward(x)
 
 
 class SwiGLU(nn.Module):

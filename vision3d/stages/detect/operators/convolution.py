@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vision3d.stages.detect.operators import native_layers
 from vision3d.stages.detect.operators.groups import Groups
 
 
@@ -22,6 +23,9 @@ def shifted_sum(
         reverse: Of the rows that follow.
         before: (groups, width - 1, D) rows in front of each group.
     """
+    if before is None and native_layers.is_native(x):
+        bias = x.new_zeros(x.shape[1]) if bias is None else bias
+        return native_layers.group_conv(x, weight, bias, groups.starts, reverse)
     if before is None:
         y: Tensor = _ShiftedSum.apply(x, weight, groups, -1 if reverse else 1)  # type: ignore[assignment]  # pyright: ignore
         return y if bias is None else y + bias

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vision3d.core.errors import InputError
-from vision3d.stages.detect.operators.base import Operator, States, SwiGLU, split_heads
+from vision3d.stages.detect.operators.base import Operator, RMSNorm, States, SwiGLU, split_heads
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.scans import delta_rule
 
@@ -45,7 +45,7 @@ class DeltaProduct(Operator):
             raise InputError(f"max_beta: got {max_beta}, want above 0 and at most 2")
         size = split_heads("the operator", channels, heads)
         self.steps, self.heads, self.max_beta, self.gated = steps, heads, max_beta, gated
-        self.norm, self.mlp_norm = nn.RMSNorm(channels, 1e-6), nn.RMSNorm(channels, 1e-6)
+        self.norm, self.mlp_norm = RMSNorm(channels), RMSNorm(channels)
         self.project = nn.Linear(channels, (1 + 2 * steps) * channels, bias=False)
         self.beta = nn.Linear(channels, steps * heads)
         if gated:
@@ -55,7 +55,7 @@ class DeltaProduct(Operator):
             with torch.no_grad():  # softplus(bias) is log-uniform from 1e-3 to 1e-1
                 delta = torch.exp(torch.rand(heads) * math.log(100) + math.log(1e-3))
                 self.decay.bias.copy_(delta + torch.log(-torch.expm1(-delta)))
-        self.out_norm = nn.RMSNorm(size, 1e-6)
+        self.out_norm = RMSNorm(size)
         self.output = nn.Linear(channels, channels, bias=False)
         self.mlp = SwiGLU(channels, int(mlp_ratio * channels))
 

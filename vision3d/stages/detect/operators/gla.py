@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from vision3d.stages.detect.operators.base import Operator, States, SwiGLU, split_heads
+from vision3d.stages.detect.operators.base import Operator, RMSNorm, States, SwiGLU, split_heads
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.scans import decayed_attention
 
@@ -36,10 +36,10 @@ class GLA(Operator):
         super().__init__(channels, bidirectional=bidirectional, drop_path=drop_path)
         self.keys, self.values, self.heads = int(expand_k * channels), int(expand_v * channels), heads
         self.key_size, value_size = split_heads("the keys", self.keys, heads), split_heads("the values", self.values, heads)
-        self.norm, self.mlp_norm = nn.RMSNorm(channels, 1e-6), nn.RMSNorm(channels, 1e-6)
+        self.norm, self.mlp_norm = RMSNorm(channels), RMSNorm(channels)
         self.project = nn.Linear(channels, 2 * self.keys + 2 * self.values, bias=False)
         self.decay = nn.Sequential(nn.Linear(channels, rank, bias=False), nn.Linear(rank, self.keys))
-        self.out_norm = nn.RMSNorm(value_size, 1e-6)
+        self.out_norm = RMSNorm(value_size)
         self.output = nn.Linear(self.values, channels, bias=False)
         self.mlp = SwiGLU(channels, int(mlp_ratio * channels))
 

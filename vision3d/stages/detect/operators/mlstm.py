@@ -48,9 +48,9 @@ def mlstm(
 class _Layer(nn.Module):
     """One direction: x + down(h * SiLU(z)) of x, z = up(LayerNorm(x)); q and k read a convolution of x, v reads x."""
 
-    def __init__(self, channels: int, expand: int, heads: int, conv: int) -> None:
+    def __init__(self, channels: int, expand: float, heads: int, conv: int) -> None:
         super().__init__()
-        inner = expand * channels
+        inner = int(expand * channels)
         split_heads("the inner layer", inner, heads)
         if inner % _BLOCK:
             raise InputError(f"expand: got {inner} inner channels, want a multiple of {_BLOCK}")
@@ -105,7 +105,7 @@ class MLSTM(Operator):
         bidirectional: bool = True,
         drop_path: float = 0.0,
         heads: int = 4,
-        expand: int = 2,
+        expand: float = 2.0,
         conv: int = 4,
     ) -> None:
         super().__init__(channels, bidirectional=bidirectional, drop_path=drop_path)

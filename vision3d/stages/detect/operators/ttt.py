@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from vision3d.core.errors import InputError
-from vision3d.stages.detect.operators.base import Operator, States, SwiGLU, split_heads
+from vision3d.stages.detect.operators.base import Operator, RMSNorm, States, SwiGLU, split_heads
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.reference import ttt
 from vision3d.stages.detect.operators.scans import on_padded
@@ -41,7 +41,7 @@ class TTT(Operator):
         self.heads, self.size, self.base_lr = heads, split_heads("the operator", channels, heads), base_lr
         if self.size % 2:
             raise InputError(f"heads: got {heads} for {channels} channels, want an even number of channels for each head")
-        self.norm, self.mlp_norm, self.out_norm = nn.RMSNorm(channels, 1e-6), nn.RMSNorm(channels, 1e-6), nn.LayerNorm(channels)
+        self.norm, self.mlp_norm, self.out_norm = RMSNorm(channels), RMSNorm(channels), nn.LayerNorm(channels)
         self.project = nn.Linear(channels, 3 * channels, bias=False)
         self.rate = nn.Linear(channels, heads)
         self.places = nn.Parameter(torch.zeros(BATCH))

@@ -1,0 +1,71 @@
+#include "bindings/scans.h"
+#include "cpu/layers.h"
+
+namespace nb = nanobind;
+using namespace vision3d;
+using namespace vision3d::arrays;
+
+namespace {
+
+using Cpu = CpuTarget<float>;
+
+template <typename Args>
+void fill(Args& args, const In<Cpu, 2>& x, const In<Cpu, 1, int64_t>& starts, bool reverse, int64_t width) {
+    require(width >= 1, "weight: got width 0, want at least 1");
+    args.groups = groups_of<Cpu>(starts, int64_t(x.shape(0)), reverse);
+    args.channels = int64_t(x.shape(1));
+    args.width = width;
+    args.x = x.data();
+}
+
+}  // namespace
+
+void bind_layers(nb::module_& m) {
+    define(m, "rms_norm", "x weight eps y scales",
+           [](In<Cpu, 2> x, In<Cpu, 1> weight, float eps, Out<Cpu, 2> y, Out<Cpu, 1> scales) {
+        layers::NormArgs args{};
+        args.rows = int64_t(x.shape(0));
+        args.channels = int64_t(x.shape(1));
+        args.eps = eps;
+        args.x = x.data();
+        args.weight = pointer("weight", weight, {args.channels});
+        args.y = pointer("y", y, {args.rows, args.channels});
+        args.scales = pointer("scales", scales, {args.rows});
+        nb::gil_scoped_release release;
+        cpu::rms_norm(args);
+    });
+    define(m, "rms_norm_vjp", "x weight scales v_y v_x v_weight",
+           [](In<Cpu, 2> x, In<Cpu, 1> weight, In<Cpu, 1> scales, In<Cpu, 2> v_y, Out<Cpu, 2> v_x, Out<Cpu, 2> v_weight) {
+        layers::NormVjpArgs args{};
+        args.rows = int64_t(x.shape(0));
+        args.channels = int64_t(x.shape(1));
+        args.x = x.data();
+        args.weight = pointer("weight", weight, {args.channels});
+        args.scales = pointer("scales", scales, {args.rows});
+        args.v_y = pointer("v_y", v_y, {args.rows, args.channels});
+        args.v_x = pointer("v_x", v_x, {args.rows, args.channels});
+        args.v_weight = pointer("v_weight", v_weight, {(args.rows + layers::NORM_ROWS - 1) / layers::NORM_ROWS, args.channels});
+        nb::gil_scoped_release release;
+        cpu::rms_norm_vjp(args);
+    });
+    define(m, "group_conv", "x weight bias starts reverse y",
+           [](In<Cpu, 2> x, In<Cpu, 2> weight, In<Cpu, 1> bias, In<Cpu, 1, int64_t> starts, bool reverse, Out<Cpu, 2> y) {
+        layers::ConvArgs args{};
+        fill(args, x, starts, reverse, int64_t(weight.shape(0)));
+        args.weight = pointer("weight", weight, {args.width, args.channels});
+        args.bias = pointer("bias", bias, {args.channels});
+        args.y = pointer("y", y, {args.groups.rows, args.channels});
+        nb::gil_scoped_release release;
+        cpu::group_conv(args);
+    });
+    define(m, "group_conv_weights", "x v_y starts reverse v_weight v_bias",
+           [](In<Cpu, 2> x, In<Cpu, 2> v_y, In<Cpu, 1, int64_t> starts, bool reverse, Out<Cpu, 3> v_weight, Out<Cpu, 2> v_bias) {
+        layers::ConvWeightsArgs args{};
+        fill(args, x, starts, reverse, int64_t(v_weight.shape(1)));
+        args.v_y = pointer("v_y", v_y, {args.groups.rows, args.channels});
+        args.v_weight = pointer("v_weight", v_weight, {args.groups.count, args.width, args.channels});
+        args.v_bias = pointer("v_bias", v_bias, {args.groups.count, args.channels});
+        nb::gil_scoped_release release;
+        cpu::group_conv_weights(args);
+    });
+}

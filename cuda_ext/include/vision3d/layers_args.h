@@ -1,0 +1,47 @@
+#pragma once
+#include "vision3d/scans_args.h"
+
+// Layers of sequence operators for which torch has no fast loop on a CPU.
+namespace vision3d::layers {
+
+constexpr int64_t NORM_ROWS = 512;  // rows whose weight gradients are added up in one row of partial sums
+
+// y = x weight / sqrt(mean(x^2) + eps) for each row.
+struct NormArgs {
+    int64_t rows, channels;
+    float eps;
+    const float *x, *weight;  // (N,C) (C)
+    float *y, *scales;        // (N,C) (N), 1 / sqrt(.)
+};
+
+struct NormVjpArgs {
+    int64_t rows, channels;
+    const float *x, *weight, *scales, *v_y;
+    float *v_x, *v_weight;  // (N,C) (blocks of NORM_ROWS,C)
+};
+
+// Depthwise convolution inside groups: y_t = bias + sum_k weight_k x_{t - k}; t + k if reversed.
+struct ConvArgs {
+    scans::Groups groups;
+    int64_t channels, width;
+    const float *x, *weight, *bias;  // (T,D) (width,D) (D)
+    float* y;                        // (T,D)
+};
+
+// The gradients by the weights: sum over a group of v_y_t x_{t - k}, and of v_y_t.
+struct ConvWeightsArgs {
+    scans::Groups groups;
+    int64_t channels, width;
+    const float *x, *v_y;
+    float *v_weight, *v_bias;  // (G,width,D) (G,D)
+};
+
+// Tasks are blocks of rows, or a group and a block of scans::BLOCK channels.
+struct Loops {
+    void (*norm)(const NormArgs&, int64_t begin, int64_t end);
+    void (*norm_vjp)(const NormVjpArgs&, int64_t block);
+    void (*conv)(const ConvArgs&, int64_t group, int64_t block);
+    void (*conv_weights)(const ConvWeightsArgs&, int64_t group, int64_t block);
+};
+
+}  // namespace vision3d::layers

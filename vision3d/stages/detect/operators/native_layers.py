@@ -1,0 +1,107 @@
+"""Layers of the operators as `torch.library` ops, where torch is slow: RMS norm, and depthwise convolution inside groups."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision3d.core import native
+from vision3d.core.op_checks import checked
+
+_NORM_ROWS = 512  # as in cuda_ext/include/vision3d/layers_args.h
+
+
+def is_native(rows: Tensor) -> bool:
+    """Whether the ops take these rows: float32 on a CPU."""
+    return rows.dtype == torch.float32 and rows.device.type == "cpu" and native.is_plain(rows)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x weight / sqrt(mean(x^2) + eps) for each row; x (N, C), weight (C,)."""
+    return native.direct(_norm, _NORM)(x, weight, eps)[0]
+
+
+def group_conv(x: Tensor, weight: Tensor, bias: Tensor, starts: Tensor, reverse: bool) -> Tensor:
+    """As `shifted_sum` without rows in front of the groups."""
+    return native.direct(_conv, _CONV)(x, weight, bias, starts, reverse)
+
+
+@native.custom_op("rms_norm", device_types="cpu")
+@checked("x: float n c, weight: float c")
+def _norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    y, scales = _empty_norm(x, weight, eps)
+    native.require().rms_norm(*_plain(x, weight), eps, y, scales)
+    return y, scales
+
+
+@native.custom_op("rms_norm_vjp", device_types="cpu")
+@checked("x: float n c, weight: float c, scales: float n, v_y: float n c")
+def _norm_vjp(x: Tensor, weight: Tensor, scales: Tensor, v_y: Tensor) -> tuple[Tensor, Tensor]:
+    v_x, v_weight = _like(x), x.new_empty(-(-x.shape[0] // _NORM_ROWS), x.shape[1])
+    native.require().rms_norm_vjp(*_plain(x, weight, scales, v_y), v_x, v_weight)
+    return v_x, v_weight.sum(0)
+
+
+@native.custom_op("group_conv", device_types="cpu")
+@checked("x: float t d, weight: float d w, bias: float d, starts: int64 s")
+def _conv(x: Tensor, weight: Tensor, bias: Tensor, starts: Tensor, reverse: bool) -> Tensor:
+    y = _like(x)
+    native.require().group_conv(*_plain(x, _rows(weight), bias, starts), reverse, y)
+    return y
+
+
+@native.custom_op("group_conv_vjp", device_types="cpu")
+@checked("x: float t d, weight: float d w, starts: int64 s, reverse, v_y: float t d")
+def _conv_vjp(x: Tensor, weight: Tensor, starts: Tensor, reverse: bool, v_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    groups, (channels, width) = starts.shape[0] - 1, weight.shape
+    x, v_y, starts = _plain(x, v_y, starts)
+    v_x, v_rows, v_bias = _like(x), x.new_empty(groups, width, channels), x.new_empty(groups, channels)
+    native.require().group_conv(v_y, *_plain(_rows(weight)), x.new_zeros(channels), starts, not reverse, v_x)
+    native.require().group_conv_weights(x, v_y, starts, reverse, v_rows, v_bias)
+    return v_x, v_rows.sum(0).flip(0).T.contiguous(), v_bias.sum(0)
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """(D, width) -> (width, D), the row itself first."""
+    return weight.flip(1).T
+
+
+def _plain(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _empty_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    return _like(x), x.new_empty(x.shape[0])
+
+
+def _keep_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], inputs[1], output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _keep_conv(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, _, starts, ctx.reverse = inputs
+    ctx.save_for_backward(x, weight, starts)
+
+
+def _backward_norm(ctx: Any, v_y: Tensor | None, _: Tensor | None, vjp: Any = _norm_vjp) -> tuple[Tensor | None, ...]:
+    return (None, None, None) if v_y is None else (*vjp(*ctx.saved_tensors, v_y), None)
+
+
+def _backward_conv(ctx: Any, v_y: Tensor | None, vjp: Any = _conv_vjp) -> tuple[Tensor | None, ...]:
+    x, weight, starts = ctx.saved_tensors
+    return (*((None, None, None) if v_y is None else vjp(x, weight, starts, ctx.reverse, v_y)), None, None)
+
+
+_norm.register_fake(_empty_norm)
+_norm_vjp.register_fake(lambda x, weight, scales, v_y: (_like(x), _like(weight)))
+_conv.register_fake(lambda x, weight, bias, starts, reverse: _like(x))
+_conv_vjp.register_fake(lambda x, weight, starts, reverse, v_y: (_like(x), _like(weight), x.new_empty(x.shape[1])))
+_norm.register_autograd(_backward_norm, setup_context=_keep_norm)
+_conv.register_autograd(_backward_conv, setup_context=_keep_conv)
+_NORM = native.eager_function(_norm, _keep_norm, _backward_norm, _norm_vjp)
+_CONV = native.eager_function(_conv, _keep_conv, _backward_conv, _conv_vjp)
