@@ -91,3 +91,22 @@ def test_wrong_input_has_one_line(cli, tmp_path, folder, arguments, code, text):
     assert text in done[2]
     assert "Traceback" not in done[2]
     assert not (tmp_path / "run").exists()
+
+
+def test_export_and_its_errors(cli, tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "out.onnx"
+    code, out, err = cli("detect", "export", path, "--boxes", "20", "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["outputs"]["boxes"] == [20, 7]
+    before = path.read_bytes()
+    for arguments, want, words in (
+        ([path], 5, "exists; give --overwrite"),
+        ([tmp_path / "out.pt"], 3, "want a file ending in .onnx"),
+        ([tmp_path / "a.onnx", "--weights", "nope"], 3, "want weights (.safetensors)"),
+        ([tmp_path / "a.onnx", "--boxes", "0"], 2, "got 0, want at least 1"),
+    ):
+        code, _, err = cli("detect", "export", *arguments)
+        assert (code, words in err) == (want, True), err
+        assert len(err.strip().splitlines()) == 1
+    assert path.read_bytes() == before and sorted(tmp_path.iterdir()) == [path]

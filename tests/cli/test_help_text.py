@@ -20,6 +20,7 @@ from vision3d.cli.convert import ConvertOptions
 from vision3d.cli.demo import DemoOptions
 from vision3d.cli.detect_check import DetectCheckOptions
 from vision3d.cli.detect_eval import DetectEvalOptions
+from vision3d.cli.detect_export import DetectExportOptions
 from vision3d.cli.detect_run import DetectOptions
 from vision3d.cli.detect_synth import SynthOptions
 from vision3d.cli.detect_train import TrainOptions
@@ -53,6 +54,7 @@ OPTIONS = {
     "detect eval": DetectEvalOptions,
     "detect train": TrainOptions,
     "detect check": DetectCheckOptions,
+    "detect export": DetectExportOptions,
     "animate fit": AnimateFitOptions,
     "animate static": StaticOptions,
     "animate rig": RigOptions,

@@ -40,6 +40,7 @@ FEWER = {
     "detect run": {},
     "detect eval": {"--frames": "1"},
     "detect check": {},
+    "detect export": {"--boxes": "20"},
     "detect synth": {"--frames": "1"},
     "detect train": {"--steps": "1", "--batch-size": "1", "--workers": "0", "--model.method": "pillars"},
     "animate static": {"--steps": "2", "--per-face": "1"},

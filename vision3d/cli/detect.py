@@ -10,6 +10,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "eval": ("vision3d.cli.detect_eval", "average precision of a detector on labelled sweeps"),
     "train": ("vision3d.cli.detect_train", "train a detector on labelled sweeps or generated streets"),
     "check": ("vision3d.cli.detect_check", "check labelled sweeps before a training"),
+    "export": ("vision3d.cli.detect_export", "write a detector as an ONNX graph"),
     "synth": ("vision3d.cli.detect_synth", "generate labelled sweeps of streets as a KITTI folder"),
 }
 """Name -> (module with `run(arguments)`, description)."""

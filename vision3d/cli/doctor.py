@@ -34,6 +34,8 @@ OPTIONAL = {  # package: (extra, what it is for)
     "warp-lang": ("warp", "cloth and soft bodies of points"),
     "usd-core": ("usd", "animated meshes as USD"),
     "pypcd4": ("lidar", "sweeps as .pcd"),
+    "onnxscript": ("export", "detectors as .onnx"),
+    "onnxruntime": ("export", "comparison of .onnx files with their networks"),
     "embreex": ("lidar", "scans of meshes by a LiDAR, synthetic frames"),
     "diffusers": ("guidance", "guidance of animate by your own networks"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),

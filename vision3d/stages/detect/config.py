@@ -62,8 +62,14 @@ class BevConfig:
     """Features of each level after upsampling."""
     stride: int = 1
     """Cells of the grid along an edge of a cell of the output."""
+    sparse: bool = False
+    """Compute the occupied cells and those around them only: faster on large grids, of which few cells are occupied."""
+    dilate: int = 2
+    """Cells around occupied ones that are computed, in each direction (sparse)."""
 
     def __post_init__(self) -> None:
+        if self.dilate < 0:
+            raise ConfigError("bev.dilate", f"got {self.dilate}, want at least 0")
         if len(self.channels) != len(self.layers) or not self.channels:
             raise ConfigError(
                 "bev", f"got {len(self.channels)} channels and {len(self.layers)} layers, want one of each a level"
@@ -232,6 +238,8 @@ class LossConfig:
     """Focal loss of the centers, or of the anchors' classes."""
     box: float = 2.0
     """L1 (anchors: smooth L1) of positions, sizes and orientations."""
+    vertical: float = 2.0
+    """L1 of z [m] and of the logarithm of the height; center head only, whose `box` has the others, x and y in cells."""
     direction: float = 0.2
     """Cross-entropy of front and back."""
     overlap: float = 0.5

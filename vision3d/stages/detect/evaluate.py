@@ -79,23 +79,39 @@ def evaluate_detector(
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     path = None if run_folder is None else run_folder.path
     source = eval_source(data, config, detector.config.classes) if isinstance(data, Path | str) else data
+    evaluation = evaluate_to(path, detector, source, config, progress)
+    summary = {"frames": len(source), **mean_precision(evaluation), "device": str(device)}
+    return EvalResult(evaluation, {**summary, "table": evaluation.records()}, path)
+
+
+def evaluate_to(
+    path: Path | None, detector: Detector, source: EvalSource, config: EvalConfig, progress: ProgressCallback | None = None
+) -> Evaluation:
+    """Evaluate, and write the table as evaluation.txt and .json and images of the frames with the most mistakes.
+
+    Args:
+        path: Folder for the files; None: nothing is written.
+        detector: In evaluation mode.
+        source: The frames.
+        config: Number of images, and the score from which a box counts as a mistake.
+        progress: Progress callback, called for every frame.
+    """
     mistakes: list[tuple[int, int]] = []
     evaluation = average_precision(
         detector, source, lambda index, frame, found: mistakes.append((_mistakes(frame, found, config.score), index)), progress
     )
-    worst = [index for _, index in sorted(mistakes, reverse=True)[: config.worst]]
-    if path is not None:
-        with atomic_write(path / "evaluation.txt") as temporary:
-            temporary.write_text(evaluation.table() + "\n", "utf-8")
-        with atomic_write(path / "evaluation.json") as temporary:
-            temporary.write_text(to_json(evaluation.records(), indent=2) + "\n", "utf-8")
-        for rank, index in enumerate(worst):
-            frame = source.eval_frame(index)
-            boxes = detect_in_view(detector, frame, config.score)
-            image = from_above(frame.points[:, :3], boxes, truth=frame.labels.boxes, title=frame.name)
-            write_image(path / "worst" / f"{rank:02}_{frame.name}.png", image)
-    summary = {"frames": len(source), **mean_precision(evaluation), "device": str(device)}
-    return EvalResult(evaluation, {**summary, "table": evaluation.records()}, path)
+    if path is None:
+        return evaluation
+    with atomic_write(path / "evaluation.txt") as temporary:
+        temporary.write_text(evaluation.table() + "\n", "utf-8")
+    with atomic_write(path / "evaluation.json") as temporary:
+        temporary.write_text(to_json(evaluation.records(), indent=2) + "\n", "utf-8")
+    for rank, (_, index) in enumerate(sorted(mistakes, reverse=True)[: config.worst]):
+        frame = source.eval_frame(index)
+        boxes = detect_in_view(detector, frame, config.score)
+        image = from_above(frame.points[:, :3], boxes, truth=frame.labels.boxes, title=frame.name)
+        write_image(path / "worst" / f"{rank:02}_{frame.name}.png", image)
+    return evaluation
 
 
 def average_precision(

@@ -17,7 +17,7 @@ from vision3d.stage import stage
 from vision3d.stages.detect.config import GROWS, RESUMABLE, EvalConfig, StreetsConfig, TrainConfig
 from vision3d.stages.detect.data.batches import Batches, Recipe
 from vision3d.stages.detect.data.sources import KittiFolder, Source, Streets, has_split, is_generated
-from vision3d.stages.detect.evaluate import EvalSource, average_precision, mean_precision
+from vision3d.stages.detect.evaluate import EvalSource, average_precision, evaluate_to, mean_precision
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.files import Detector, save_detector, stored
 from vision3d.stages.detect.network.lion import is_decayed
@@ -89,12 +89,13 @@ def train_detector(
         about={"steps": loop.step, "batch_size": config.batch_size},
     )  # fmt: skip
     detector = Detector(network.eval().to(device), config.model, card)
-    figures = {}
+    figures, table = {}, {}
+    path = None if run_folder is None else run_folder.path
     if held_out is not None:
-        figures = mean_precision(average_precision(detector, held_out, progress=progress))
+        evaluation = evaluate_to(path, detector, held_out, EvalConfig(), progress)
+        figures, table = mean_precision(evaluation), {"table": evaluation.records()}
         shown = {name: round(value, 2) for name, value in figures.items()}
         detector.card = replace(card, figures={**shown, "data": f"{len(held_out)} held-out frames, 3D AP R40, moderate"})
-    path = None if run_folder is None else run_folder.path
     if path is not None:
         save_detector(path / DETECTOR_FILE, detector)
     summary = {
@@ -104,6 +105,7 @@ def train_detector(
         "training_s": round(loop.seconds, 1),
         **figures,
         "device": str(device),
+        **table,
     }
     return TrainResult(detector, summary, path)
 

@@ -156,22 +156,29 @@ class AnchorHead(Head[AnchorOutputs]):
             found.append(both / (areas - both))
         return torch.stack(found, 1)
 
-    def decode(self, outputs: AnchorOutputs, *, count: int = 200, lowest: float = 0.05, iou_power: float = 0.5) -> list[Peaks]:
-        """The boxes that no better one of any class overlaps; `iou_power` is not used."""
+    def strongest(self, outputs: AnchorOutputs, count: int, iou_power: float = 0.5) -> list[Peaks]:
+        """The boxes of the best class of each anchor; `iou_power` is not used."""
         shape = outputs.classes.shape[-2], outputs.classes.shape[-1]
-        cells = shape[0] * shape[1]
-        found = []
+        cells, found = shape[0] * shape[1], []
         for sample in range(len(outputs.classes)):
             best, labels = outputs.classes[sample].max(1)
-            scores, place = best.flatten().sigmoid().topk(min(_CANDIDATES, best.numel()))
-            place, scores = place[scores >= lowest], scores[scores >= lowest]
+            scores, place = best.flatten().sigmoid().topk(min(count, best.numel()))
             anchor, x, y = place // cells, place % cells // shape[1], place % shape[1]
             boxes = decode_boxes(outputs.boxes[sample, anchor, :, x, y], self.anchors(anchor, x, y, shape))
             direction = outputs.direction[sample, anchor, :, x, y].argmax(1)
             yaw = torch.remainder(boxes[:, 6] - _OFFSET, math.pi) + _OFFSET + math.pi * direction
-            boxes[:, 6] = torch.remainder(yaw + math.pi, 2 * math.pi) - math.pi
+            yaw = torch.remainder(yaw + math.pi, 2 * math.pi) - math.pi
+            found.append(Peaks(torch.cat([boxes[:, :6], yaw[:, None]], 1), labels.flatten()[place], scores))
+        return found
+
+    def decode(self, outputs: AnchorOutputs, *, count: int = 200, lowest: float = 0.05, iou_power: float = 0.5) -> list[Peaks]:
+        """The boxes that no better one of any class overlaps; `iou_power` is not used."""
+        found = []
+        for peaks in self.strongest(outputs, _CANDIDATES):
+            sure = peaks.scores >= lowest
+            boxes, labels, scores = peaks.boxes[sure], peaks.labels[sure], peaks.scores[sure]
             keep = box_nms(boxes, scores, _OVERLAP, max_count=count)
-            found.append(Peaks(boxes[keep], labels.flatten()[place][keep], scores[keep]))
+            found.append(Peaks(boxes[keep], labels[keep], scores[keep]))
         return found
 
 

@@ -2,11 +2,12 @@
 2018)."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vision3d.stages.detect.config import BevConfig
+from vision3d.stages.detect.network.sparse_bev import Cells, block_at
 
 
 class BevNet(nn.Module):
@@ -19,7 +20,8 @@ class BevNet(nn.Module):
 
     def __init__(self, inputs: int, config: BevConfig) -> None:
         super().__init__()
-        self.stride = config.stride
+        self.stride, self.dilate = config.stride, config.dilate if config.sparse else None
+        self.level_strides = config.level_strides
         self.levels, self.ups = nn.ModuleList(), nn.ModuleList()
         before = 1
         for channels, layers, stride in zip(config.channels, config.layers, config.level_strides):
@@ -33,17 +35,49 @@ class BevNet(nn.Module):
             inputs, before = channels, stride
         self.channels = len(config.channels) * config.up_channels
 
-    def forward(self, image: Float[Tensor, "b c x y"]) -> Float[Tensor, "b d u v"]:
+    def forward(self, image: Float[Tensor, "b c x y"], occupied: Int64[Tensor, " m"] | None = None) -> Float[Tensor, "b d u v"]:
+        """The features of all levels.
+
+        Args:
+            image: Features of the cells; zero where not occupied.
+            occupied: (batch X + x) Y + y of the occupied cells, which a sparse network needs.
+        """
         width, height = image.shape[-2] // self.stride, image.shape[-1] // self.stride
+        if self.dilate is not None and occupied is not None:
+            return self._sparse(image, occupied, self.dilate, (width, height))
         found = []
-        for level, up in zip(self.levels, self.ups):
+        for level, up, stride in zip(self.levels, self.ups, self.level_strides):
             image = level(image)
             resized = up(image)
-            if resized.shape[-2] < width or resized.shape[-1] < height:
-                resized = functional.interpolate(resized, (width, height), mode="nearest")
+            if stride > self.stride and not isinstance(up[0], nn.ConvTranspose2d):
+                resized = functional.interpolate(resized, scale_factor=stride // self.stride, mode="nearest")
             # Levels of a grid with an odd number of cells are larger.
             found.append(resized[..., :width, :height])
         return torch.cat(found, 1)
+
+    def _sparse(self, image: Tensor, occupied: Tensor, dilate: int, size: tuple[int, int]) -> Tensor:
+        """The same at the occupied cells and those around them, elsewhere zero."""
+        batch, _, *before = image.shape
+        cells = Cells.of(occupied, (batch, before[0], before[1])).dilated(dilate)
+        out = cells.coarser(self.stride, size)
+        rows, found, reached = image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])[cells.keys], [], 1
+        for level, up, stride in zip(self.levels, self.ups, self.level_strides):
+            step, reached = stride // reached, stride
+            here = cells if step == 1 else cells.coarser(step, tuple(-(-length // step) for length in cells.size[1:]))
+            for layer in level:
+                rows = layer.at(rows, cells, here) if isinstance(layer, Residual) else block_at(layer, rows, cells, here)
+                cells = here
+            found.append(self._resampled(up, rows, cells, out, stride))
+        dense = image.new_zeros(batch * size[0] * size[1], self.channels).index_copy(0, out.keys, torch.cat(found, 1))
+        return dense.view(batch, *size, -1).permute(0, 3, 1, 2)
+
+    def _resampled(self, up: nn.Sequential, rows: Tensor, cells: Cells, out: Cells, stride: int) -> Tensor:
+        if isinstance(up[0], nn.ConvTranspose2d) or stride < self.stride:
+            return block_at(up, rows, cells, out)
+        rows = block_at(up, rows, cells, cells)
+        batch, x, y = out.places
+        scale = stride // self.stride
+        return rows[cells.rows(batch, x // scale, y // scale)]
 
 
 def block(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -68,6 +102,13 @@ class Residual(nn.Module):
 
     def forward(self, image: Float[Tensor, "b c x y"]) -> Float[Tensor, "b d u v"]:
         return functional.relu(self.second(self.first(image)) + self.shortcut(image), inplace=True)
+
+    def at(self, rows: Float[Tensor, "m i"], cells: Cells, out: Cells) -> Float[Tensor, "n o"]:
+        """The same at some cells."""
+        after = block_at(self.second, block_at(self.first, rows, cells, out), out, out)
+        return functional.relu(
+            after + (rows if isinstance(self.shortcut, nn.Identity) else block_at(self.shortcut, rows, cells, out))
+        )
 
 
 def resampled(channels: int, config: BevConfig, stride: int) -> nn.Sequential:

@@ -69,38 +69,46 @@ class CenterHead(Head[CenterOutputs]):
         values = outputs.boxes[sample, :, x, y]
         direction, iou = outputs.direction[sample, 0, x, y], outputs.iou[sample, 0, x, y]
         wanted = encoded(targets.boxes, x, y, grid, shape)
-        error = (values - wanted).abs().sum(1)
+        error = (values - wanted).abs()
+        vertical = error[:, 2] + error[:, 5]
         is_front = (torch.cos(targets.boxes[:, 6]) >= 0).to(direction)
         turn = functional.binary_cross_entropy_with_logits(direction, is_front, reduction="none")
         # The way along the axis is left to the direction: turned by half a circle the overlap is the same.
         overlap = paired_box_iou(boxes_at(values, is_front - 0.5, x, y, grid, shape), targets.boxes, mode="3d")
         return {
             "heat": heat_focal(outputs.heat, targets.heat, targets.counted),
-            "box": (error * targets.weights).sum() / total / 8,
+            "box": ((error.sum(1) - vertical) * targets.weights).sum() / total / 8,
+            "vertical": (vertical * targets.weights).sum() / total / 8,
             "direction": (turn * targets.weights).sum() / total,
             "overlap": ((1 - overlap) * targets.weights).sum() / total,
             "iou": ((iou - (2 * overlap.detach() - 1)).abs() * targets.weights).sum() / total,
         }
 
-    def decode(self, outputs: CenterOutputs, *, count: int = 200, lowest: float = 0.05, iou_power: float = 0.5) -> list[Peaks]:
-        """The peaks of the heat maps; overlapping ones are not removed."""
+    def strongest(self, outputs: CenterOutputs, count: int, iou_power: float = 0.5) -> list[Peaks]:
+        """The peaks of the heat maps."""
         heat = outputs.heat.sigmoid()
         heat = torch.where(functional.max_pool2d(heat, 3, 1, 1) == heat, heat, 0)
-        found = []
+        (width, height), found = heat.shape[2:], []
         for sample in range(len(heat)):
             scores, order = heat[sample].flatten().topk(min(count, heat[sample].numel()))
-            order = order[scores >= lowest]
-            scores = scores[scores >= lowest]
-            width, height = heat.shape[2:]
             labels, place = order // (width * height), order % (width * height)
             x, y = place // height, place % height
             boxes = boxes_at(
                 outputs.boxes[sample, :, x, y].T, outputs.direction[sample, 0, x, y], x, y, self.grid, (width, height)
             )
-            overlap = ((outputs.iou[sample, 0, x, y] + 1) / 2).clamp(1e-3, 1)
-            scores = scores ** (1 - iou_power) * overlap**iou_power
-            order = scores.argsort(descending=True, stable=True)
-            found.append(Peaks(boxes[order], labels[order], scores[order]))
+            overlap = ((outputs.iou[sample, 0, x, y] + 1) / 2).clamp(1e-3, 1.0)
+            # A cell that is not a peak has no score, also with a high overlap.
+            scores = torch.where(scores > 0, scores ** (1 - iou_power) * overlap**iou_power, 0)
+            found.append(Peaks(boxes, labels, scores))
+        return found
+
+    def decode(self, outputs: CenterOutputs, *, count: int = 200, lowest: float = 0.05, iou_power: float = 0.5) -> list[Peaks]:
+        """The peaks of the heat maps; overlapping ones are not removed."""
+        found = []
+        for peaks in self.strongest(outputs, count, iou_power):
+            order = peaks.scores.argsort(descending=True, stable=True)
+            order = order[peaks.scores[order] >= lowest]
+            found.append(Peaks(peaks.boxes[order], peaks.labels[order], peaks.scores[order]))
         return found
 
 

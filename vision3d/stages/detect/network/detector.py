@@ -39,12 +39,19 @@ class Network(nn.Module):
 
     def forward(self, batch: PointBatch) -> Any:
         """The predictions of the head."""
-        return self.head(self.bev(self.image(batch)))
+        voxels = self.voxels(batch)
+        sample, x, y, _ = voxels.coords.unbind(1)
+        occupied = (sample * voxels.grid[0] + x) * voxels.grid[1] + y
+        return self.head(self.bev(height_to_features(voxels), occupied))
+
+    def voxels(self, batch: PointBatch) -> Voxels:
+        """The voxels of which the bird's-eye image is made."""
+        voxels = self.encoder(batch)
+        return voxels if self.backbone is None else self.backbone(voxels)
 
     def image(self, batch: PointBatch) -> Float[Tensor, "b c x y"]:
         """The bird's-eye image before its convolutions."""
-        voxels = self.encoder(batch)
-        return height_to_features(voxels if self.backbone is None else self.backbone(voxels))
+        return height_to_features(self.voxels(batch))
 
 
 def make_head(inputs: int, config: ModelConfig) -> Head[Any]:

@@ -46,6 +46,16 @@ class Head(nn.Module, ABC, Generic[Outputs]):
         return loss, {f"loss_{name}": float(part.detach()) for name, part in parts.items()}
 
     @abstractmethod
+    def strongest(self, outputs: Outputs, count: int, iou_power: float = 0.5) -> list[Peaks]:
+        """The `count` strongest predictions of every sample, in no certain order; overlapping ones are not removed.
+
+        Args:
+            outputs: Predictions.
+            count: Number per sample, at most that of all predictions.
+            iou_power: As in `decode`.
+        """
+
+    @abstractmethod
     def decode(self, outputs: Outputs, *, count: int = 200, lowest: float = 0.05, iou_power: float = 0.5) -> list[Peaks]:
         """The boxes of every sample, by descending score.
 

@@ -1,0 +1,190 @@
+"""Detectors as ONNX graphs, checked against the network that they were made from."""
+
+import contextlib
+import io
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import InputError, MissingDependencyError
+from vision3d.stages.detect.config import StreetsConfig
+from vision3d.stages.detect.data.augment import cropped
+from vision3d.stages.detect.data.points import PointBatch
+from vision3d.stages.detect.data.sources import Streets
+from vision3d.stages.detect.ground import levelled
+from vision3d.stages.detect.network.detector import Network
+from vision3d.stages.detect.network.files import Detector
+
+OPSET = 18  # maxima of scattered rows
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written graph."""
+
+    inputs: dict[str, list[int | str]]
+    """Shape of each input."""
+    outputs: dict[str, list[int | str]]
+    difference: float
+    """Largest difference of scores, and of boxes that score above 0.05 [m, rad], between the graph and the network."""
+
+
+class PillarGraph(nn.Module):
+    """(N, 4) points of a sector to the strongest boxes: pillars in a dense image, which needs no sorting.
+
+    Args:
+        network: Of method pillars, in evaluation mode.
+        count: Number of boxes.
+    """
+
+    def __init__(self, network: Network, count: int) -> None:
+        super().__init__()
+        self.network, self.count = network, count
+
+    def forward(self, points: Float[Tensor, "n 4"]) -> tuple[Float[Tensor, "k 7"], Int64[Tensor, " k"], Float[Tensor, " k"]]:
+        """Boxes, labels and scores; overlapping boxes are not removed."""
+        network, encoder = self.network, self.network.encoder
+        width, length, _ = encoder.cells
+        low, high = points.new_tensor(encoder.grid.low), points.new_tensor(encoder.grid.high)
+        size = (high - low) / points.new_tensor(encoder.cells)
+        places = torch.floor((points[:, :3] - low) / size)
+        inside = ((points[:, :3] >= low) & (points[:, :3] < high)).all(1)
+        places = torch.where(inside[:, None], places, 0.0)
+        # Points outside of the grid go to a cell of their own, the last one.
+        cells = torch.where(inside, (places[:, 0] * length + places[:, 1]).long(), width * length)
+        counts = points.new_zeros(width * length + 1).index_add(0, cells, torch.ones_like(points[:, 0]))
+        sums = points.new_zeros(width * length + 1, 3).index_add(0, cells, points[:, :3])
+        offsets = points[:, :3] - (sums / counts.clamp(min=1)[:, None])[cells]
+        intensity = points[:, 3:4] if encoder.intensity else torch.zeros_like(points[:, 3:4])
+        centers = low + (places + 0.5) * size
+        rows = torch.cat([points[:, :3], intensity, offsets, points[:, :3] - centers], 1)
+        rows = encoder.first(rows)
+        rows = encoder.second(torch.cat([rows, self._greatest(rows, cells)[cells]], 1))
+        image = self._greatest(rows, cells)[:-1].view(1, width, length, -1).permute(0, 3, 1, 2)
+        return _strongest(network, network.bev(image), self.count)
+
+    def _greatest(self, rows: Tensor, cells: Tensor) -> Tensor:
+        """Maxima of the rows of each cell, which are not negative; 0 for cells without any."""
+        width, length, _ = self.network.encoder.cells
+        empty = rows.new_zeros(width * length + 1, rows.shape[1])
+        return empty.scatter_reduce(0, cells[:, None].expand(-1, rows.shape[1]), rows, "amax")
+
+
+class ImageGraph(nn.Module):
+    """(1, C, X, Y) bird's-eye image of a backbone to the strongest boxes."""
+
+    def __init__(self, network: Network, count: int) -> None:
+        super().__init__()
+        self.network, self.count = network, count
+
+    def forward(self, image: Float[Tensor, "1 c x y"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, labels and scores; overlapping boxes are not removed."""
+        return _strongest(self.network, self.network.bev(image), self.count)
+
+
+def export_detector(detector: Detector, path: Path | str, *, count: int = 200) -> Exported:
+    """Write a detector as .onnx and compare both on a generated street.
+
+    Pillars: the graph takes the points (N, 4) of a sector for any N, with a horizontal ground at z = `ground.GROUND`. LION: it
+    takes the bird's-eye image that the sequence operators made (`Network.image`), since ONNX has no recurrences over ragged
+    groups. The graphs return boxes (K, 7), labels (K,) and scores (K,), of which overlapping ones are not removed yet.
+
+    Args:
+        detector: The detector.
+        path: The .onnx file.
+        count: K.
+
+    Raises:
+        MissingDependencyError: onnx or onnxscript is not installed.
+        InputError: The suffix is not .onnx, or the bird's-eye network is sparse.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".onnx":
+        raise InputError(f"{path}: want a file ending in .onnx")
+    if detector.config.bev.sparse:
+        raise InputError("bev.sparse: got true, want false: ONNX has no convolutions on single cells")
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  used by torch
+    except ImportError as error:
+        raise MissingDependencyError("onnx and onnxscript", "export", "detect export") from error
+    network = detector.network.cpu().eval()
+    points = _street(detector)
+    if detector.config.method == "pillars":
+        graph, name, given = PillarGraph(network, count), "points", points
+        dynamic = {0: torch.export.Dim("N", min=2)}
+    else:
+        with torch.inference_mode():
+            given = network.image(PointBatch.of([points])).clone().contiguous()
+        graph, name, dynamic = ImageGraph(network, count), "image", None
+    graph.eval()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph, (given.clone(),), input_names=[name], output_names=["boxes", "labels", "scores"], opset_version=OPSET,
+            dynamic_shapes=None if dynamic is None else (dynamic,), dynamo=True, verbose=False, optimize=True,
+        )  # fmt: skip
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {"classes": ",".join(detector.config.classes), "grid": str(detector.config.grid)})
+    onnx.checker.check_model(model)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    return Exported(_shapes(model.graph.input), _shapes(model.graph.output), _difference(path, graph, name, given))
+
+
+def _strongest(network: Network, image: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    peaks = network.head.strongest(network.head(image), count)[0]
+    return peaks.boxes, peaks.labels, peaks.scores
+
+
+def _street(detector: Detector) -> Tensor:
+    """Points of a sector of a generated street."""
+    source = Streets(StreetsConfig(("hdl64e",), 1), detector.config.classes, 0)
+    return cropped(levelled(source.sweep(0, 0)), detector.config.grid, 1).points
+
+
+def _difference(path: Path, graph: nn.Module, name: str, given: Tensor) -> float:
+    """Of the boxes in the order of their cells: nearly equal scores may be in another order."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError("onnxruntime", "export", "detect export") from error
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    got = session.run(None, {name: given.numpy()})
+    with torch.inference_mode():
+        want = [value.numpy() for value in graph(given)]
+    worst = float(np.abs(np.sort(got[2]) - np.sort(want[2])).max())
+    for box, label, score in zip(*want):
+        if score > 0.05:
+            near = np.abs(got[0][got[1] == label] - box).max(1)
+            worst = max(worst, float(near.min()) if len(near) else float("inf"))
+    return worst
+
+
+def _shapes(values: object) -> dict[str, list[int | str]]:
+    return {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in values  # type: ignore[attr-defined]
+    }
+
+
+@contextlib.contextmanager
+def _quiet(*names: str):
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
