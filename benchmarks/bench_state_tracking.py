@@ -69,7 +69,7 @@ def trained(name: str, group: str, options: argparse.Namespace, seed: int) -> di
     seed_everything(seed)
     product, generator = table(group), torch.Generator().manual_seed(seed)
     model = Tracker(*MODELS[name], len(product), options.layers)
-    optimizer = torch.optim.AdamW(model.parameters(), options.lr, weight_decay=0.01, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), options.lr, fused=True)
     started = time.process_time()
     for step in range(options.steps):
         progress = step / options.steps
@@ -103,10 +103,10 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--groups", nargs="+", default=["parity", "s3"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--layers", type=int, default=1)
-    parser.add_argument("--lr", type=float, default=5e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     options = parser.parse_args()
     found: dict[str, Any] = {}
     with ForeignLoad() as load:

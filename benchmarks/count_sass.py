@@ -220,7 +220,9 @@ def main() -> None:
     def merged(files: dict[str, Any]) -> Rows:
         return {kernel: row for name, rows in files.items() if name.endswith(".cu") for kernel, row in rows.items()}
 
-    print_table(merged(results), merged(results["before"]), merged(results["gsplat"]))
+    # Earlier versions call 2D Gaussians discs.
+    before = {kernel.replace("discs", "2dgs").replace("disc", "2dgs"): row for kernel, row in merged(results["before"]).items()}
+    print_table(merged(results), before, merged(results["gsplat"]))
     write("sass", results, 0.0)
 
 

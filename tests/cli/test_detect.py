@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tests.support.sweeps import write_folder
@@ -74,6 +75,11 @@ def test_check_says_what_makes_an_ap_of_zero(cli, tmp_path, change, text):
         (["run", "FOLDER", "--score", "2"], 2, "score"),
         (["train", "nowhere"], 3, "KITTI's layout"),
         (["train", "FOLDER", "--model.grid.voxel", "0", "1", "1"], 2, "voxel"),
+        (
+            ["train", "FOLDER", *TINY, "--model.grid.low", 500, -25, -3, "--model.grid.high", 550, 25, 1],
+            3,
+            "no point of the first",
+        ),
         (["train", "FOLDER", "--model.lion.operator", "mambo", "--model.method", "lion"], 2, "mamba"),
         (["eval", "FOLDER", "--split", "val", "--weights", "W"], 3, "val.txt"),
         (["check", "nowhere"], 3, "KITTI's layout"),
@@ -110,3 +116,17 @@ def test_export_and_its_errors(cli, tmp_path):
         assert (code, words in err) == (want, True), err
         assert len(err.strip().splitlines()) == 1
     assert path.read_bytes() == before and sorted(tmp_path.iterdir()) == [path]
+
+
+def test_weights_of_another_operator(cli, tmp_path, folder):
+    for name, words in (("mambo", "did you mean mamba"), ("gla", "these weights have another one: detector (pillars)")):
+        code, _, err = cli("detect", "run", folder, "--operator", name, "--out", tmp_path / "out")
+        assert code == 2 and words in err and len(err.strip().splitlines()) == 1, err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_without_points_in_reach_has_a_warning(cli, tmp_path):
+    points = np.random.default_rng(0).uniform(4000, 5000, (1000, 4)).astype(np.float32)
+    points.tofile(tmp_path / "millimeters.bin")
+    code, _, err = cli("detect", "run", tmp_path / "millimeters.bin", "--out", tmp_path / "out")
+    assert code == 0 and "no sector has 20 points within 51.2 m" in err

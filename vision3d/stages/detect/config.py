@@ -325,12 +325,14 @@ class DetectConfig:
     """Find the objects in LiDAR sweeps."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("weights", "score", "classes", "sensor_height"),
+        "main options": ("weights", "operator", "score", "classes", "sensor_height"),
         "output": ("images", "fps", "reach"),
     }
 
     weights: str = "detector"
     """Weights: a .safetensors of `detect train`, or the name of bundled ones."""
+    operator: str = ""
+    """Use the bundled weights with this sequence operator, such as gla; weights of a file must have it."""
     score: float = 0.3
     """Minimum score of a box."""
     classes: tuple[str, ...] = ()

@@ -158,10 +158,14 @@ def eval_source(data: Path | str, config: EvalConfig, classes: Sequence[str]) ->
 
 def detect_in_view(detector: Detector, frame: EvalFrame, lowest: float = _LOWEST) -> Boxes:
     """The boxes of a frame from the points that its camera sees."""
-    pixels = project(frame.camera, frame.points[:, :3].double())
+    return detect_boxes(detector, frame.points[in_view(frame.camera, frame.points)], lowest=lowest)
+
+
+def in_view(camera: Camera, points: Tensor) -> Tensor:
+    """Which points the camera sees."""
+    pixels = project(camera, points[:, :3].double())
     inside = (pixels[:, 2] > 0) & (pixels[:, :2] >= 0).all(1)
-    inside &= (pixels[:, 0] < frame.camera.size[0]) & (pixels[:, 1] < frame.camera.size[1])
-    return detect_boxes(detector, frame.points[inside], lowest=lowest)
+    return inside & (pixels[:, 0] < camera.size[0]) & (pixels[:, 1] < camera.size[1])
 
 
 def label_objects(frame: EvalFrame) -> FrameObjects:

@@ -159,7 +159,7 @@ def _difference(path: Path, graph: nn.Module, name: str, given: Tensor) -> float
     except ImportError as error:
         raise MissingDependencyError("onnxruntime", "export", "detect export") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    got = session.run(None, {name: given.numpy()})
+    got = [np.asarray(value) for value in session.run(None, {name: given.numpy()})]
     with torch.inference_mode():
         want = [value.numpy() for value in graph(given)]
     worst = float(np.abs(np.sort(got[2]) - np.sort(want[2])).max())

@@ -22,7 +22,7 @@ from vision3d.stage import stage
 from vision3d.stages.detect.config import DetectConfig
 from vision3d.stages.detect.data.sweeps import rows_of
 from vision3d.stages.detect.images import from_above, on_image
-from vision3d.stages.detect.network.files import Detector, load_detector
+from vision3d.stages.detect.network.files import Detector, load_detector, load_operator
 from vision3d.stages.detect.sectors import detect_boxes
 
 _MAX_IMAGES = 50
@@ -74,7 +74,7 @@ def detect(
 
     Raises:
         InputError: A file cannot be read, or no sweep is found.
-        ConfigError: A class is unknown to the weights.
+        ConfigError: A class is unknown to the weights, or they have another operator.
 
     Example:
         >>> from vision3d import DetectConfig, detect
@@ -83,7 +83,9 @@ def detect(
     device = resolve_device(config.device)
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     sweeps = [inputs] if isinstance(inputs, PointCloud) else find_sweeps(inputs)
-    detector = (load_detector(config.weights) if detector is None else detector).to(device)
+    if detector is None:
+        detector = load_operator(config.weights, config.operator) if config.operator else load_detector(config.weights)
+    detector = detector.to(device)
     kept = _kept_labels(config, detector)
     path = None if run_folder is None else run_folder.path
     found = []

@@ -1,6 +1,9 @@
 """Detection in a whole sweep by a network that sees a sector: the sweep is rotated, and the boxes rotated back."""
 
+import functools
+import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from jaxtyping import Float
@@ -9,11 +12,13 @@ from torch import Tensor
 from vision3d.core.errors import InputError
 from vision3d.geometry.rotated_boxes import box_nms
 from vision3d.scene.boxes import Boxes
-from vision3d.stages.detect.config import GridConfig
+from vision3d.stages.detect.config import GROUND, GridConfig
 from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.ground import ground_plane, level_transform
 from vision3d.stages.detect.network.files import Detector
 from vision3d.stages.detect.network.head import Peaks
+
+logger = logging.getLogger(__name__)
 
 _OVERLAP = 0.1  # two objects of a class do not share more of the ground
 _FEWEST = 20  # points of a sector worth looking at
@@ -55,11 +60,13 @@ def detect_boxes(
         if len(turned) >= _FEWEST:
             clouds.append(turned)
             angles.append(angle)
+    if not clouds:
+        logger.warning(
+            "no sector has %d points within %g m of the sensor and %g to %g m above the ground, so no boxes; want metres, z up",
+            _FEWEST, grid.high[0], grid.low[2] - GROUND, grid.high[2] - GROUND,
+        )  # fmt: skip
     found: list[Peaks] = []
-    for cloud, angle in zip(clouds, angles):
-        with torch.inference_mode():
-            outputs = detector.network(PointBatch.of([cloud]).to(device))
-        peaks = detector.network.head.decode(outputs, lowest=lowest, iou_power=iou_power)[0]
+    for peaks, angle in zip(_in_sectors(detector, clouds, device, lowest, iou_power), angles):
         bearing = torch.atan2(peaks.boxes[:, 1], peaks.boxes[:, 0]).abs()
         keep = bearing <= math.pi / number + math.radians(3) if number > 1 else torch.ones_like(bearing, dtype=torch.bool)
         boxes = peaks.boxes[keep].cpu()
@@ -67,6 +74,26 @@ def detect_boxes(
         boxes[:, 6] += angle
         found.append(Peaks(boxes, peaks.labels[keep].cpu(), peaks.scores[keep].cpu()))
     return _merged(found, detector.config.classes, torch.linalg.inv(level.double()))
+
+
+def _in_sectors(detector: Detector, clouds: list[Tensor], device: torch.device, lowest: float, iou_power: float) -> list[Peaks]:
+    """The boxes of each sector. On a CPU every thread takes a sector of its own: the layers are too small to be divided."""
+
+    def one(cloud: Tensor) -> Peaks:
+        with torch.inference_mode():
+            outputs = detector.network(PointBatch.of([cloud]).to(device))
+            return detector.network.head.decode(outputs, lowest=lowest, iou_power=iou_power)[0]
+
+    threads = min(len(clouds), torch.get_num_threads()) if device.type == "cpu" else 1
+    if threads < 2:
+        return [one(cloud) for cloud in clouds]
+    return list(_pool(threads).map(one, clouds))
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay, with their memory; torch's layers use as many threads as are set in the calling one."""
+    return ThreadPoolExecutor(threads, "sector", torch.set_num_threads, (1,))
 
 
 def num_sectors(grid: GridConfig) -> int:

@@ -74,6 +74,8 @@ def train_detector(
     try:
         if loop.saved is not None:
             trainer.load_state_dict(loop.saved)
+        elif group.rank == 0:
+            trainer.batches.check()
         loop.run(trainer)
     finally:
         trainer.batches.close()

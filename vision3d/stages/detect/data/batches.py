@@ -8,7 +8,8 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 
-from vision3d.stages.detect.config import AugmentConfig, GridConfig
+from vision3d.core.errors import InputError
+from vision3d.stages.detect.config import GROUND, AugmentConfig, GridConfig
 from vision3d.stages.detect.data.augment import augmented, cropped
 from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.data.sources import Source
@@ -62,6 +63,16 @@ class Batches:
             if ahead not in self._next:
                 self._next[ahead] = self._pool.submit(_made, ahead)
         return self._next.pop(step).result()
+
+    def check(self, count: int = 4) -> None:
+        """Raise an InputError if no point of the first steps is in the grid."""
+        if any(len(self._maker(step)[0].points) for step in range(count)):
+            return
+        grid = self._maker.recipe.grid
+        ranges = ", ".join(f"{axis} {low:g} to {high:g}" for axis, low, high in zip("xyz", grid.low, grid.high))
+        raise InputError(
+            f"model.grid: no point of the first {count} batches is in it ({ranges} m, horizontal ground at {GROUND} m)"
+        )
 
     def close(self) -> None:
         """Stop the workers."""

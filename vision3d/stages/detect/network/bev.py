@@ -49,6 +49,7 @@ class BevNet(nn.Module):
         for level, up, stride in zip(self.levels, self.ups, self.level_strides):
             image = level(image)
             resized = up(image)
+            assert isinstance(up, nn.Sequential)
             if stride > self.stride and not isinstance(up[0], nn.ConvTranspose2d):
                 resized = functional.interpolate(resized, scale_factor=stride // self.stride, mode="nearest")
             # Levels of a grid with an odd number of cells are larger.
@@ -63,7 +64,8 @@ class BevNet(nn.Module):
         rows, found, reached = image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])[cells.keys], [], 1
         for level, up, stride in zip(self.levels, self.ups, self.level_strides):
             step, reached = stride // reached, stride
-            here = cells if step == 1 else cells.coarser(step, tuple(-(-length // step) for length in cells.size[1:]))
+            here = cells if step == 1 else cells.coarser(step, (-(-cells.size[1] // step), -(-cells.size[2] // step)))
+            assert isinstance(level, nn.Sequential)
             for layer in level:
                 rows = layer.at(rows, cells, here) if isinstance(layer, Residual) else block_at(layer, rows, cells, here)
                 cells = here
@@ -71,7 +73,8 @@ class BevNet(nn.Module):
         dense = image.new_zeros(batch * size[0] * size[1], self.channels).index_copy(0, out.keys, torch.cat(found, 1))
         return dense.view(batch, *size, -1).permute(0, 3, 1, 2)
 
-    def _resampled(self, up: nn.Sequential, rows: Tensor, cells: Cells, out: Cells, stride: int) -> Tensor:
+    def _resampled(self, up: nn.Module, rows: Tensor, cells: Cells, out: Cells, stride: int) -> Tensor:
+        assert isinstance(up, nn.Sequential)
         if isinstance(up[0], nn.ConvTranspose2d) or stride < self.stride:
             return block_at(up, rows, cells, out)
         rows = block_at(up, rows, cells, cells)

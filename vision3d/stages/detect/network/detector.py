@@ -34,8 +34,9 @@ class Network(nn.Module):
         self.bev = BevNet(config.channels * (1 if self.backbone is None else self.backbone.height), config.bev)
         self.head = make_head(self.bev.channels, config)
         # As the image is: a fifth faster on a CPU.
-        self.bev.to(memory_format=torch.channels_last)
-        self.head.to(memory_format=torch.channels_last)
+        for parameter in (*self.bev.parameters(), *self.head.parameters()):
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, batch: PointBatch) -> Any:
         """The predictions of the head."""

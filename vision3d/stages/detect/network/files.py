@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from vision3d.core import config as configuration
-from vision3d.core.errors import ConfigError, FileFormatError
+from vision3d.core.errors import ConfigError, FileFormatError, nearest_names
 from vision3d.stages.detect.config import ModelConfig
 from vision3d.stages.detect.network.detector import Network, make_network
-from vision3d.training.weights import Card, find_weights, load_strictly, load_weights, save_weights
+from vision3d.stages.detect.operators import OPERATORS
+from vision3d.training.weights import Card, bundled_weights, find_weights, load_strictly, load_weights, save_weights
 
 KIND = "detector"
 
@@ -36,6 +37,35 @@ def save_detector(path: Path | str, detector: Detector) -> None:
     """Write a detector as .safetensors atomically: numbers as float16, which changes boxes by less than a centimeter."""
     card = replace(detector.card, kind=KIND, config=configuration.to_dict(detector.config))
     save_weights(path, card, stored(detector.network))
+
+
+def load_operator(path: Path | str, operator: str) -> Detector:
+    """Load a detector whose sequence operator is this one: of a path, or among all bundled weights if that is a name.
+
+    Args:
+        path: As for `load_detector`.
+        operator: A key of `OPERATORS`.
+
+    Raises:
+        ConfigError: No operator has this name, or the weights have another one.
+        MissingFileError: As for `load_detector`.
+        FileFormatError: As for `load_detector`.
+    """
+    if operator not in OPERATORS:
+        raise ConfigError("operator", f"got {operator!r}; {nearest_names(operator, OPERATORS)}")
+    bundled = bundled_weights()
+    names = [str(path), *(name for name in bundled if name.startswith(KIND) and str(path) in bundled)]
+    found = {}
+    for name in dict.fromkeys(names):
+        detector = load_detector(name)
+        config = detector.config
+        found[name] = config.lion.operator if config.method == "lion" else config.method
+        if found[name] == operator:
+            return detector
+    listed = ", ".join(f"{name} ({kind})" for name, kind in found.items())
+    raise ConfigError(
+        "operator", f"got {operator!r}, these weights have another one: {listed}; give --weights of a training with it"
+    )
 
 
 def stored(network: nn.Module) -> dict[str, Tensor]:

@@ -66,8 +66,9 @@ class Cells:
         return voxel_neighbors(coords, (self.size[1], self.size[2], 1), (3, 3, 1))
 
 
-def block_at(layers: nn.Sequential, rows: Float[Tensor, "m i"], cells: Cells, out: Cells) -> Float[Tensor, "n o"]:
+def block_at(layers: nn.Module, rows: Float[Tensor, "m i"], cells: Cells, out: Cells) -> Float[Tensor, "n o"]:
     """Convolution, batch norm and, if the block has one, ReLU, from some cells to `out`."""
+    assert isinstance(layers, nn.Sequential)
     layer, norm = layers[0], layers[1]
     assert isinstance(norm, nn.BatchNorm2d) and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     rows = (
