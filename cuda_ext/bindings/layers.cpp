@@ -21,8 +21,7 @@ void fill(Args& args, const In<Cpu, 2>& x, const In<Cpu, 1, int64_t>& starts, bo
 }  // namespace
 
 void bind_layers(nb::module_& m) {
-    define(m, "rms_norm", "x weight eps y scales",
-           [](In<Cpu, 2> x, In<Cpu, 1> weight, float eps, Out<Cpu, 2> y, Out<Cpu, 1> scales) {
+    define(m, "rms_norm", "x weight eps y scales", [](In<Cpu, 2> x, In<Cpu, 1> weight, float eps, Out<Cpu, 2> y, Out<Cpu, 1> scales) {
         layers::NormArgs args{};
         args.rows = int64_t(x.shape(0));
         args.channels = int64_t(x.shape(1));

@@ -156,8 +156,8 @@ class AnchorHead(Head[AnchorOutputs]):
             found.append(both / (areas - both))
         return torch.stack(found, 1)
 
-    def strongest(self, outputs: AnchorOutputs, count: int, iou_power: float = 0.5) -> list[Peaks]:
-        """The boxes of the best class of each anchor; `iou_power` is not used."""
+    def strongest(self, outputs: AnchorOutputs, count: int, iou_power: float = 0.5, lowest: float = 0.0) -> list[Peaks]:
+        """The boxes of the best class of each anchor; `iou_power` and `lowest` are not used."""
         shape = outputs.classes.shape[-2], outputs.classes.shape[-1]
         cells, found = shape[0] * shape[1], []
         for sample in range(len(outputs.classes)):

@@ -84,7 +84,7 @@ class CenterHead(Head[CenterOutputs]):
             "iou": ((iou - (2 * overlap.detach() - 1)).abs() * targets.weights).sum() / total,
         }
 
-    def strongest(self, outputs: CenterOutputs, count: int, iou_power: float = 0.5) -> list[Peaks]:
+    def strongest(self, outputs: CenterOutputs, count: int, iou_power: float = 0.5, lowest: float = 0.0) -> list[Peaks]:
         """The peaks of the heat maps."""
         heat = outputs.heat.sigmoid()
         heat = torch.where(functional.max_pool2d(heat, 3, 1, 1) == heat, heat, 0)
@@ -98,14 +98,14 @@ class CenterHead(Head[CenterOutputs]):
             )
             overlap = ((outputs.iou[sample, 0, x, y] + 1) / 2).clamp(1e-3, 1.0)
             # A cell that is not a peak has no score, also with a high overlap.
-            scores = torch.where(scores > 0, scores ** (1 - iou_power) * overlap**iou_power, 0)
+            scores = torch.where((scores > 0) & (scores >= lowest), scores ** (1 - iou_power) * overlap**iou_power, 0)
             found.append(Peaks(boxes, labels, scores))
         return found
 
     def decode(self, outputs: CenterOutputs, *, count: int = 200, lowest: float = 0.05, iou_power: float = 0.5) -> list[Peaks]:
         """The peaks of the heat maps; overlapping ones are not removed."""
         found = []
-        for peaks in self.strongest(outputs, count, iou_power):
+        for peaks in self.strongest(outputs, count, iou_power, lowest):
             order = peaks.scores.argsort(descending=True, stable=True)
             order = order[peaks.scores[order] >= lowest]
             found.append(Peaks(peaks.boxes[order], peaks.labels[order], peaks.scores[order]))

@@ -46,13 +46,14 @@ class Head(nn.Module, ABC, Generic[Outputs]):
         return loss, {f"loss_{name}": float(part.detach()) for name, part in parts.items()}
 
     @abstractmethod
-    def strongest(self, outputs: Outputs, count: int, iou_power: float = 0.5) -> list[Peaks]:
+    def strongest(self, outputs: Outputs, count: int, iou_power: float = 0.5, lowest: float = 0.0) -> list[Peaks]:
         """The `count` strongest predictions of every sample, in no certain order; overlapping ones are not removed.
 
         Args:
             outputs: Predictions.
             count: Number per sample, at most that of all predictions.
             iou_power: As in `decode`.
+            lowest: Predictions with a lower probability have score 0.
         """
 
     @abstractmethod
@@ -62,6 +63,6 @@ class Head(nn.Module, ABC, Generic[Outputs]):
         Args:
             outputs: Predictions.
             count: Maximum number per sample.
-            lowest: Minimum score.
+            lowest: Minimum score, and minimum probability without the overlap.
             iou_power: Weight a of the predicted overlap, if there is one: score^(1 - a) overlap^a (Hu et al. 2022).
         """
