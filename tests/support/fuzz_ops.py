@@ -192,6 +192,10 @@ def _scan(dtype: torch.dtype) -> None:
             (scans.delta_rule, delta_inputs(23, dtype=dtype, steps=2)),
         ):
             _backward(*scan(*(value.requires_grad_() for value in rows), groups, reverse=reverse))
+    if dtype == torch.float32:
+        x, weight, kernel, bias = (torch.rand(*shape, requires_grad=True) for shape in ((23, 5), (5,), (5, 4), (5,)))
+        _backward(torch.ops.vision3d.rms_norm(x, weight, 1e-6)[0])
+        _backward(torch.ops.vision3d.group_conv(x, kernel, bias, groups.starts, True))
 
 
 class _Module:

@@ -27,7 +27,7 @@ def group_conv(x: Tensor, weight: Tensor, bias: Tensor, starts: Tensor, reverse:
 
 
 @native.custom_op("rms_norm", device_types="cpu")
-@checked("x: float n c, weight: float c")
+@checked("x: float32 n c, weight: float32 c")
 def _norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     y, scales = _empty_norm(x, weight, eps)
     native.require().rms_norm(*_plain(x, weight), eps, y, scales)
@@ -35,7 +35,7 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 @native.custom_op("rms_norm_vjp", device_types="cpu")
-@checked("x: float n c, weight: float c, scales: float n, v_y: float n c")
+@checked("x: float32 n c, weight: float32 c, scales: float32 n, v_y: float32 n c")
 def _norm_vjp(x: Tensor, weight: Tensor, scales: Tensor, v_y: Tensor) -> tuple[Tensor, Tensor]:
     v_x, v_weight = _like(x), x.new_empty(-(-x.shape[0] // _NORM_ROWS), x.shape[1])
     native.require().rms_norm_vjp(*_plain(x, weight, scales, v_y), v_x, v_weight)
@@ -43,7 +43,7 @@ def _norm_vjp(x: Tensor, weight: Tensor, scales: Tensor, v_y: Tensor) -> tuple[T
 
 
 @native.custom_op("group_conv", device_types="cpu")
-@checked("x: float t d, weight: float d w, bias: float d, starts: int64 s")
+@checked("x: float32 t d, weight: float32 d w, bias: float32 d, starts: int64 s")
 def _conv(x: Tensor, weight: Tensor, bias: Tensor, starts: Tensor, reverse: bool) -> Tensor:
     y = _like(x)
     native.require().group_conv(*_plain(x, _rows(weight), bias, starts), reverse, y)
@@ -51,7 +51,7 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor, starts: Tensor, reverse: bool
 
 
 @native.custom_op("group_conv_vjp", device_types="cpu")
-@checked("x: float t d, weight: float d w, starts: int64 s, reverse, v_y: float t d")
+@checked("x: float32 t d, weight: float32 d w, starts: int64 s, reverse, v_y: float32 t d")
 def _conv_vjp(x: Tensor, weight: Tensor, starts: Tensor, reverse: bool, v_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     groups, (channels, width) = starts.shape[0] - 1, weight.shape
     x, v_y, starts = _plain(x, v_y, starts)
