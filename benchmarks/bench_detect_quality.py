@@ -21,7 +21,7 @@ from vision3d.scene.boxes import Boxes
 from vision3d.stages.detect import Detector, EvalConfig, evaluate_detector, load_detector
 from vision3d.stages.detect.data.sources import KittiFolder
 from vision3d.stages.detect.data.sweeps import EvalFrame, inside, rows_of
-from vision3d.stages.detect.evaluate import project
+from vision3d.stages.detect.evaluate import in_view, project
 from vision3d.stages.detect.images import from_above
 from vision3d.stages.detect.sectors import detect_boxes
 
@@ -38,11 +38,9 @@ def of_json(data: Path, name: str) -> tuple[torch.Tensor, Boxes]:
     return rows_of(read_sweep(data / "lidar" / f"{name}.bin")), boxes
 
 
-def in_view(boxes: Boxes, frame: EvalFrame) -> torch.Tensor:
+def counted_boxes(boxes: Boxes, frame: EvalFrame) -> torch.Tensor:
     """Boxes whose centers the camera sees, outside regions that are not labelled."""
-    pixels = project(frame.camera, boxes.boxes[:, :3].double())
-    limits = torch.tensor(frame.camera.size)
-    seen = (pixels[:, 2] > 0) & ((pixels[:, :2] >= 0) & (pixels[:, :2] < limits)).all(1)
+    seen, pixels = in_view(frame.camera, boxes.boxes), project(frame.camera, boxes.boxes[:, :3].double())
     for region in frame.labels.dont_care:
         seen &= ~((pixels[:, :2] >= region[:2]) & (pixels[:, :2] <= region[2:])).all(1)
     return seen
@@ -79,7 +77,7 @@ def real(data: Path, detector: Detector, score: float, images: Path | None) -> d
     for name, (points, truth) in sweeps.items():
         found = detect_boxes(detector, points, lowest=score)
         # 000008 is cropped to the camera's view.
-        counted = in_view(found, frames[name]) if name in frames else torch.ones(len(found), dtype=torch.bool)
+        counted = counted_boxes(found, frames[name]) if name in frames else torch.ones(len(found), dtype=torch.bool)
         results[name] = measured(points, truth, found, counted)
         if images is not None:
             write_image(images / f"{name}.png", from_above(points[:, :3], found, truth=truth, title=f"{name}, score {score}"))

@@ -7,7 +7,7 @@ import torch
 
 from tests.support.scans import LENGTHS, attention_inputs, ragged, relative
 from vision3d.core.errors import ConfigError, InputError, ShapeError
-from vision3d.stages.detect.operators import OPERATORS, make_operator, scans
+from vision3d.stages.detect.operators import OPERATORS, make_operator, read_options, scans
 from vision3d.stages.detect.operators.convolution import shifted_sum
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.mlstm import mlstm
@@ -274,3 +274,19 @@ def test_convolution_of_ragged_groups_is_that_of_each_group(reverse):
             broken[8:17] = torch.nan  # the fifth group
             found = shifted_sum(broken, weight.to(dtype), bias.to(dtype), groups, reverse)
         assert bool(found[:8].isfinite().all()) and bool(found[17:].isfinite().all()) and not bool(found[8:17].isfinite().any())
+
+
+def test_options_from_texts():
+    assert read_options("deltaproduct", ["steps=3", "gated=False", "mlp_ratio=1.5"]) == {
+        "steps": 3,
+        "gated": False,
+        "mlp_ratio": 1.5,
+    }
+    assert read_options("deltaproduct", ["gated=true"]) == {"gated": True}
+    for text, words in (
+        ("gated=1", "want gated=bool"),
+        ("steps=x", "want steps=int"),
+        ("channels=3", "has steps"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            read_options("deltaproduct", [text])

@@ -23,7 +23,6 @@ from vision3d.stages.detect.network.detector import Network
 from vision3d.stages.detect.network.files import Detector
 
 OPSET = 18  # maxima of scattered rows
-_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,11 @@ class Exported:
     """Largest difference of scores, and of boxes that score above 0.05 [m, rad], between the graph and the network."""
 
 
-class PillarGraph(nn.Module):
-    """(N, 4) points of a sector to the strongest boxes: pillars in a dense image, which needs no sorting.
+class ImageGraph(nn.Module):
+    """(1, C, X, Y) bird's-eye image to the strongest boxes.
 
     Args:
-        network: Of method pillars, in evaluation mode.
+        network: In evaluation mode.
         count: Number of boxes.
     """
 
@@ -49,9 +48,18 @@ class PillarGraph(nn.Module):
         super().__init__()
         self.network, self.count = network, count
 
+    def forward(self, image: Float[Tensor, "1 c x y"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, labels and scores; overlapping boxes are not removed."""
+        peaks = self.network.head.strongest(self.network.head(self.network.bev(image)), self.count)[0]
+        return peaks.boxes, peaks.labels, peaks.scores
+
+
+class PillarGraph(ImageGraph):
+    """(N, 4) points of a sector to the strongest boxes: pillars in a dense image, which needs no sorting."""
+
     def forward(self, points: Float[Tensor, "n 4"]) -> tuple[Float[Tensor, "k 7"], Int64[Tensor, " k"], Float[Tensor, " k"]]:
         """Boxes, labels and scores; overlapping boxes are not removed."""
-        network, encoder = self.network, self.network.encoder
+        encoder = self.network.encoder
         width, length, _ = encoder.cells
         low, high = points.new_tensor(encoder.grid.low), points.new_tensor(encoder.grid.high)
         size = (high - low) / points.new_tensor(encoder.cells)
@@ -69,25 +77,13 @@ class PillarGraph(nn.Module):
         rows = encoder.first(rows)
         rows = encoder.second(torch.cat([rows, self._greatest(rows, cells)[cells]], 1))
         image = self._greatest(rows, cells)[:-1].view(1, width, length, -1).permute(0, 3, 1, 2)
-        return _strongest(network, network.bev(image), self.count)
+        return super().forward(image)
 
     def _greatest(self, rows: Tensor, cells: Tensor) -> Tensor:
         """Maxima of the rows of each cell, which are not negative; 0 for cells without any."""
         width, length, _ = self.network.encoder.cells
         empty = rows.new_zeros(width * length + 1, rows.shape[1])
         return empty.scatter_reduce(0, cells[:, None].expand(-1, rows.shape[1]), rows, "amax")
-
-
-class ImageGraph(nn.Module):
-    """(1, C, X, Y) bird's-eye image of a backbone to the strongest boxes."""
-
-    def __init__(self, network: Network, count: int) -> None:
-        super().__init__()
-        self.network, self.count = network, count
-
-    def forward(self, image: Float[Tensor, "1 c x y"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, labels and scores; overlapping boxes are not removed."""
-        return _strongest(self.network, self.network.bev(image), self.count)
 
 
 def export_detector(detector: Detector, path: Path | str, *, count: int = 200) -> Exported:
@@ -103,7 +99,7 @@ def export_detector(detector: Detector, path: Path | str, *, count: int = 200) -
         count: K.
 
     Raises:
-        MissingDependencyError: onnx or onnxscript is not installed.
+        MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
         InputError: The suffix is not .onnx, or the bird's-eye network is sparse.
     """
     path = Path(path)
@@ -113,9 +109,10 @@ def export_detector(detector: Detector, path: Path | str, *, count: int = 200) -
         raise InputError("bev.sparse: got true, want false: ONNX has no convolutions on single cells")
     try:
         import onnx
+        import onnxruntime  # noqa: F401  used for the comparison
         import onnxscript  # noqa: F401  used by torch
     except ImportError as error:
-        raise MissingDependencyError("onnx and onnxscript", "export", "detect export") from error
+        raise MissingDependencyError("onnx, onnxscript and onnxruntime", "export", "detect export") from error
     network = detector.network.cpu().eval()
     points = _street(detector)
     if detector.config.method == "pillars":
@@ -123,7 +120,7 @@ def export_detector(detector: Detector, path: Path | str, *, count: int = 200) -
         dynamic = {0: torch.export.Dim("N", min=2)}
     else:
         with torch.inference_mode():
-            given = network.image(PointBatch.of([points])).clone().contiguous()
+            given = network.image(PointBatch.of([points])).contiguous()
         graph, name, dynamic = ImageGraph(network, count), "image", None
     graph.eval()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
@@ -138,12 +135,9 @@ def export_detector(detector: Detector, path: Path | str, *, count: int = 200) -
     onnx.checker.check_model(model)
     with atomic_write(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
-    return Exported(_shapes(model.graph.input), _shapes(model.graph.output), _difference(path, graph, name, given))
-
-
-def _strongest(network: Network, image: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    peaks = network.head.strongest(network.head(image), count)[0]
-    return peaks.boxes, peaks.labels, peaks.scores
+    return Exported(
+        _shapes(model.graph.input), _shapes(model.graph.output), _difference(path, network, points, name, given, count)
+    )
 
 
 def _street(detector: Detector) -> Tensor:
@@ -152,16 +146,15 @@ def _street(detector: Detector) -> Tensor:
     return cropped(levelled(source.sweep(0, 0)), detector.config.grid, 1).points
 
 
-def _difference(path: Path, graph: nn.Module, name: str, given: Tensor) -> float:
-    """Of the boxes in the order of their cells: nearly equal scores may be in another order."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", "export", "detect export") from error
+def _difference(path: Path, network: Network, points: Tensor, name: str, given: Tensor, count: int) -> float:
+    """Of the graph's boxes from those of the network; nearly equal scores may be in another order."""
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     got = [np.asarray(value) for value in session.run(None, {name: given.numpy()})]
     with torch.inference_mode():
-        want = [value.numpy() for value in graph(given)]
+        peaks = network.head.strongest(network(PointBatch.of([points])), count)[0]
+    want = [value.numpy() for value in (peaks.boxes, peaks.labels, peaks.scores)]
     worst = float(np.abs(np.sort(got[2]) - np.sort(want[2])).max())
     for box, label, score in zip(*want):
         if score > 0.05:

@@ -41,9 +41,7 @@ class Network(nn.Module):
     def forward(self, batch: PointBatch) -> Any:
         """The predictions of the head."""
         voxels = self.voxels(batch)
-        sample, x, y, _ = voxels.coords.unbind(1)
-        occupied = (sample * voxels.grid[0] + x) * voxels.grid[1] + y
-        return self.head(self.bev(height_to_features(voxels), occupied))
+        return self.head(self.bev(height_to_features(voxels), keys_of(voxels.coords, voxels.grid) // voxels.grid[2]))
 
     def voxels(self, batch: PointBatch) -> Voxels:
         """The voxels of which the bird's-eye image is made."""

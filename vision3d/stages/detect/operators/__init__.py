@@ -62,10 +62,13 @@ def read_options(name: str, options: Iterable[str]) -> dict[str, Any]:
         if key not in known:
             raise ConfigError("operator_options", f"got {text!r}; {name} has {', '.join(known)}")
         try:
-            values[key] = known[key](value)
-        except ValueError:
+            values[key] = _BOOLS[value.lower()] if known[key] is bool else known[key](value)
+        except (KeyError, ValueError):
             raise ConfigError("operator_options", f"got {text!r}, want {key}={known[key].__name__}") from None
     return values
+
+
+_BOOLS = {"true": True, "false": False}
 
 
 def _operator(name: str) -> type[Operator]:

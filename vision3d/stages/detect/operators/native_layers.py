@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vision3d.core import native
 from vision3d.core.op_checks import checked
+from vision3d.stages.detect.operators.native_scans import contiguous_like, plain
 
 _NORM_ROWS = 512  # as in cuda_ext/include/vision3d/layers_args.h
 
@@ -30,23 +31,23 @@ def group_conv(x: Tensor, weight: Tensor, bias: Tensor, starts: Tensor, reverse:
 @checked("x: float32 n c, weight: float32 c")
 def _norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     y, scales = _empty_norm(x, weight, eps)
-    native.require().rms_norm(*_plain(x, weight), eps, y, scales)
+    native.require().rms_norm(*plain(x, weight), eps, y, scales)
     return y, scales
 
 
 @native.custom_op("rms_norm_vjp", device_types="cpu")
 @checked("x: float32 n c, weight: float32 c, scales: float32 n, v_y: float32 n c")
 def _norm_vjp(x: Tensor, weight: Tensor, scales: Tensor, v_y: Tensor) -> tuple[Tensor, Tensor]:
-    v_x, v_weight = _like(x), x.new_empty(-(-x.shape[0] // _NORM_ROWS), x.shape[1])
-    native.require().rms_norm_vjp(*_plain(x, weight, scales, v_y), v_x, v_weight)
+    v_x, v_weight = contiguous_like(x), x.new_empty(-(-x.shape[0] // _NORM_ROWS), x.shape[1])
+    native.require().rms_norm_vjp(*plain(x, weight, scales, v_y), v_x, v_weight)
     return v_x, v_weight.sum(0)
 
 
 @native.custom_op("group_conv", device_types="cpu")
 @checked("x: float32 t d, weight: float32 d w, bias: float32 d, starts: int64 s")
 def _conv(x: Tensor, weight: Tensor, bias: Tensor, starts: Tensor, reverse: bool) -> Tensor:
-    y = _like(x)
-    native.require().group_conv(*_plain(x, _rows(weight), bias, starts), reverse, y)
+    y = contiguous_like(x)
+    native.require().group_conv(*plain(x, _rows(weight), bias, starts), reverse, y)
     return y
 
 
@@ -54,9 +55,9 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor, starts: Tensor, reverse: bool
 @checked("x: float32 t d, weight: float32 d w, starts: int64 s, reverse, v_y: float32 t d")
 def _conv_vjp(x: Tensor, weight: Tensor, starts: Tensor, reverse: bool, v_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     groups, (channels, width) = starts.shape[0] - 1, weight.shape
-    x, v_y, starts = _plain(x, v_y, starts)
-    v_x, v_rows, v_bias = _like(x), x.new_empty(groups, width, channels), x.new_empty(groups, channels)
-    native.require().group_conv(v_y, *_plain(_rows(weight)), x.new_zeros(channels), starts, not reverse, v_x)
+    x, v_y, starts = plain(x, v_y, starts)
+    v_x, v_rows, v_bias = contiguous_like(x), x.new_empty(groups, width, channels), x.new_empty(groups, channels)
+    native.require().group_conv(v_y, *plain(_rows(weight)), x.new_zeros(channels), starts, not reverse, v_x)
     native.require().group_conv_weights(x, v_y, starts, reverse, v_rows, v_bias)
     return v_x, v_rows.sum(0).flip(0).T.contiguous(), v_bias.sum(0)
 
@@ -66,16 +67,8 @@ def _rows(weight: Tensor) -> Tensor:
     return weight.flip(1).T
 
 
-def _plain(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.detach().contiguous() for tensor in tensors]
-
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
 def _empty_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return _like(x), x.new_empty(x.shape[0])
+    return contiguous_like(x), x.new_empty(x.shape[0])
 
 
 def _keep_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -98,9 +91,11 @@ def _backward_conv(ctx: Any, v_y: Tensor | None, vjp: Any = _conv_vjp) -> tuple[
 
 
 _norm.register_fake(_empty_norm)
-_norm_vjp.register_fake(lambda x, weight, scales, v_y: (_like(x), _like(weight)))
-_conv.register_fake(lambda x, weight, bias, starts, reverse: _like(x))
-_conv_vjp.register_fake(lambda x, weight, starts, reverse, v_y: (_like(x), _like(weight), x.new_empty(x.shape[1])))
+_norm_vjp.register_fake(lambda x, weight, scales, v_y: (contiguous_like(x), contiguous_like(weight)))
+_conv.register_fake(lambda x, weight, bias, starts, reverse: contiguous_like(x))
+_conv_vjp.register_fake(
+    lambda x, weight, starts, reverse, v_y: (contiguous_like(x), contiguous_like(weight), x.new_empty(x.shape[1]))
+)
 _norm.register_autograd(_backward_norm, setup_context=_keep_norm)
 _conv.register_autograd(_backward_conv, setup_context=_keep_conv)
 _NORM = native.eager_function(_norm, _keep_norm, _backward_norm, _norm_vjp)

@@ -50,7 +50,7 @@ def _selective(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     _check_starts(starts, first)
     outputs = _empty_selective(x, delta, A, B, C, skip, first, starts, reverse, keep)
-    values = _plain(x, delta, A, B, C, skip, first, starts)
+    values = plain(x, delta, A, B, C, skip, first, starts)
     native.require().selective_scan(*values, reverse, *outputs[:2], outputs[2] if keep else None, **native.where(x))
     return outputs
 
@@ -67,16 +67,16 @@ def _selective_vjp(
     check_memory(x, 2 * partial[0] * B.numel(), "gradients of B and C")
     v_B, v_C = x.new_zeros(partial), x.new_zeros(partial)
     v_A, v_skip = torch.empty_like(v_first), x.new_empty(first.shape[:2])
-    values = _plain(x, delta, A, B, C, skip, first, starts)
+    values = plain(x, delta, A, B, C, skip, first, starts)
     grads = (v_x, v_delta, v_A, v_B, v_C, v_skip, v_first, x.new_empty(first.numel() * _CHUNK))
-    native.require().selective_scan_vjp(*values, reverse, *_plain(kept, v_y, v_last), *grads, **native.where(x))
+    native.require().selective_scan_vjp(*values, reverse, *plain(kept, v_y, v_last), *grads, **native.where(x))
     return v_x, v_delta, v_A.sum(0), v_B.sum(0), v_C.sum(0), v_skip.sum(0), v_first
 
 
 def _empty_selective(x, delta, A, B, C, skip, first, starts, reverse, keep):
     size = _kept_chunks(x, first, _CHUNK) * -(-x.shape[1] // _BLOCK) * _BLOCK * A.shape[1] if keep else 0
     check_memory(x, size, "states for the backward pass")
-    return _contiguous(x), _contiguous(first), x.new_zeros(size)
+    return contiguous_like(x), contiguous_like(first), x.new_zeros(size)
 
 
 # --- linear attention with decay
@@ -102,7 +102,7 @@ def _attention(
     _check_starts(starts, first)
     _check_decays(q, log_decay)
     outputs = _empty_attention(q, k, v, log_decay, first, starts, reverse, exclusive, keep)
-    values = _plain(q, k, v, log_decay.exp(), first, starts)
+    values = plain(q, k, v, log_decay.exp(), first, starts)
     native.require().decayed_attention(
         *values, reverse, exclusive, *outputs[:2], outputs[2] if keep else None, **native.where(q)
     )
@@ -118,18 +118,18 @@ def _attention_vjp(
     _check_starts(starts, first)
     _check_decays(q, log_decay)
     v_q, v_k, v_log_decay = (value.new_zeros(value.shape) for value in (q, k, log_decay))
-    v_v, v_first = _contiguous(v), _contiguous(first)
-    values = _plain(q, k, v, log_decay.exp(), first, starts)
+    v_v, v_first = contiguous_like(v), contiguous_like(first)
+    values = plain(q, k, v, log_decay.exp(), first, starts)
     grads = (v_q, v_k, v_v, v_log_decay, v_first, q.new_empty(first.numel() * _CHUNK))
     native.require().decayed_attention_vjp(
-        *values, reverse, exclusive, *_plain(kept, v_o, v_last), *grads, **native.where(q)
+        *values, reverse, exclusive, *plain(kept, v_o, v_last), *grads, **native.where(q)
     )  # fmt: skip
     return v_q, v_k, v_v, v_log_decay, v_first
 
 
 def _empty_attention(q, k, v, log_decay, first, starts, reverse, exclusive, keep):
     size = _kept_heads(q, v, first, _CHUNK) if keep else 0
-    return _contiguous(v), _contiguous(first), q.new_zeros(size)
+    return contiguous_like(v), contiguous_like(first), q.new_zeros(size)
 
 
 # --- delta rule
@@ -148,7 +148,7 @@ def _delta(
     _check_starts(starts, first)
     _check_steps(k)
     outputs = _empty_delta(q, k, v, beta, log_decay, first, starts, reverse, keep)
-    values = _plain(q, k, v, beta, log_decay.exp(), first, starts)
+    values = plain(q, k, v, beta, log_decay.exp(), first, starts)
     native.require().delta_rule(*values, reverse, *outputs[:2], outputs[2] if keep else None, **native.where(q))
     return outputs
 
@@ -162,27 +162,29 @@ def _delta_vjp(
     _check_starts(starts, first)
     _check_steps(k)
     v_q, v_k, v_beta, v_log_decay = (value.new_zeros(value.shape) for value in (q, k, beta, log_decay))
-    v_v, v_first, steps = _contiguous(v), _contiguous(first), k.shape[1]
+    v_v, v_first, steps = contiguous_like(v), contiguous_like(first), k.shape[1]
     scratch = _chunk_of(steps) * ((steps + 1) * q.shape[2] + steps) * first.shape[0] * first.shape[1] * first.shape[3]
-    values = _plain(q, k, v, beta, log_decay.exp(), first, starts)
+    values = plain(q, k, v, beta, log_decay.exp(), first, starts)
     grads = (v_q, v_k, v_v, v_beta, v_log_decay, v_first, q.new_empty(scratch))
-    native.require().delta_rule_vjp(*values, reverse, *_plain(kept, v_o, v_last), *grads, **native.where(q))
+    native.require().delta_rule_vjp(*values, reverse, *plain(kept, v_o, v_last), *grads, **native.where(q))
     return v_q, v_k, v_v, v_beta, v_log_decay, v_first
 
 
 def _empty_delta(q, k, v, beta, log_decay, first, starts, reverse, keep):
     size = _kept_heads(q, v, first, _chunk_of(k.shape[1])) if keep else 0
-    return v.new_empty((v.shape[0], *v.shape[2:])), _contiguous(first), q.new_zeros(size)
+    return v.new_empty((v.shape[0], *v.shape[2:])), contiguous_like(first), q.new_zeros(size)
 
 
 # --- what they share
 
 
-def _contiguous(like: Tensor) -> Tensor:
+def contiguous_like(like: Tensor) -> Tensor:
+    """An empty tensor of this shape, contiguous."""
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-def _plain(*tensors: Tensor) -> list[Tensor]:
+def plain(*tensors: Tensor) -> list[Tensor]:
+    """The tensors without gradients, contiguous, as the compiled functions take them."""
     return [tensor.detach().contiguous() for tensor in tensors]
 
 
@@ -235,7 +237,7 @@ def _with_gradient(op: Any, vjp: Any, tensors: int, empty: Callable[..., Any]) -
         return (*vjp(*inputs, *ctx.flags, kept, v_y, v_last), *rest)
 
     op.register_fake(empty)
-    vjp.register_fake(lambda *values: tuple(_contiguous(value) for value in values[:tensors]))
+    vjp.register_fake(lambda *values: tuple(contiguous_like(value) for value in values[:tensors]))
     op.register_autograd(backward, setup_context=keep)
     return native.eager_function(op, keep, backward, vjp)
 
