@@ -1,7 +1,7 @@
 """Sequence operators, parts of LION, and PointPillars at equal data and steps: AP on generated streets, CPU time, memory.
 
-Every entry is a training of the preset `study` with some options changed. Trainings are kept in --runs, resumed, and not
-repeated; the table is written from those that are complete.
+Every entry is a training of the preset `study` with some options changed. Trainings are kept in --runs and resumed. The
+table is written after each of them; those that it has already, with as many steps and frames, are not repeated.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support import ForeignLoad, add_options, write
+from support import RESULTS, ForeignLoad, add_options, write
 
 from vision3d.core.config import load_yaml
 from vision3d.core.runs import RunFolder
@@ -114,17 +114,32 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200, help="streets of validation")
     parser.add_argument("--runs", type=Path, default=Path("runs/detect_study"))
     options = parser.parse_args()
-    table: dict[str, Any] = {}
+    sizes = {"steps": options.steps, "frames": options.frames}
     with ForeignLoad() as load:
         for seed in options.seeds:
             for name in options.entries:
+                if str(seed) in written(sizes).get(name, {}):
+                    continue
                 figures = trained(name, seed, options.steps, options.runs, options.frames)
-                table.setdefault(name, {})[str(seed)] = figures
                 print(name, seed, figures, file=sys.stderr, flush=True)
-    for name, seeds in table.items():
-        values = [figures["map"] for figures in seeds.values()]
-        table[name] = {"map": statistics.mean(values), "spread": max(values) - min(values), "seeds": seeds}
-    write("detect_study", {"steps": options.steps, "frames": options.frames, "entries": table}, load.share)
+                table = written(sizes)  # another process may have added to it
+                table.setdefault(name, {})[str(seed)] = figures
+                entries = {name: {**spread(table[name]), "seeds": table[name]} for name in sorted(table)}
+                write("detect_study", {**sizes, "entries": entries}, load.share)
+
+
+def written(sizes: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """Figures by entry and seed of the table, if it was made with these sizes."""
+    path = RESULTS / "detect_study.json"
+    table = json.loads(path.read_text()) if path.is_file() else {}
+    if any(table.get(key) != value for key, value in sizes.items()):
+        return {}
+    return {name: entry["seeds"] for name, entry in table["entries"].items()}
+
+
+def spread(seeds: dict[str, Any]) -> dict[str, float]:
+    values = [figures["map"] for figures in seeds.values()]
+    return {"map": round(statistics.mean(values), 2), "spread": round(max(values) - min(values), 2)}
 
 
 if __name__ == "__main__":

@@ -18,6 +18,24 @@ void fill(Args& args, const In<Cpu, 2>& x, const In<Cpu, 1, int64_t>& starts, bo
     args.x = x.data();
 }
 
+// Rows of contiguous numbers, which may be parts of longer rows.
+using Rows = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
+
+const float* rows_of(const char* name, const Rows& values, std::initializer_list<int64_t> want, int64_t& stride) {
+    check(name, values, want);
+    stride = int64_t(values.stride(0));
+    require(values.shape(1) <= 1 || values.stride(1) == 1, "gate, x: the channels of a row are not contiguous");
+    return values.data();
+}
+
+template <typename Args>
+void fill_gate(Args& args, const Rows& gate, const Rows& x) {
+    args.rows = int64_t(gate.shape(0));
+    args.channels = int64_t(gate.shape(1));
+    args.gate = rows_of("gate", gate, {args.rows, args.channels}, args.gate_stride);
+    args.x = rows_of("x", x, {args.rows, args.channels}, args.x_stride);
+}
+
 }  // namespace
 
 void bind_layers(nb::module_& m) {
@@ -66,5 +84,30 @@ void bind_layers(nb::module_& m) {
         args.v_bias = pointer("v_bias", v_bias, {args.groups.count, args.channels});
         nb::gil_scoped_release release;
         cpu::group_conv_weights(args);
+    });
+    define(m, "silu_gate", "gate x y", [](Rows gate, Rows x, Out<Cpu, 2> y) {
+        layers::GateArgs args{};
+        fill_gate(args, gate, x);
+        args.y = pointer("y", y, {args.rows, args.channels});
+        nb::gil_scoped_release release;
+        cpu::silu_gate(args);
+    });
+    define(m, "silu_gate_vjp", "gate x v_y v_gate v_x", [](Rows gate, Rows x, In<Cpu, 2> v_y, Out<Cpu, 2> v_gate, Out<Cpu, 2> v_x) {
+        layers::GateVjpArgs args{};
+        fill_gate(args, gate, x);
+        args.v_y = pointer("v_y", v_y, {args.rows, args.channels});
+        args.v_gate = pointer("v_gate", v_gate, {args.rows, args.channels});
+        args.v_x = pointer("v_x", v_x, {args.rows, args.channels});
+        nb::gil_scoped_release release;
+        cpu::silu_gate_vjp(args);
+    });
+    define(m, "softplus", "x v_y out", [](In<Cpu, 1> x, MaybeIn<Cpu, 1> v_y, Out<Cpu, 1> out) {
+        layers::SoftplusArgs args{};
+        args.count = int64_t(x.shape(0));
+        args.x = x.data();
+        args.v_y = pointer("v_y", v_y, {args.count});
+        args.out = pointer("out", out, {args.count});
+        nb::gil_scoped_release release;
+        cpu::softplus(args);
     });
 }

@@ -29,4 +29,16 @@ void rms_norm_vjp(const layers::NormVjpArgs& args) {
 void group_conv(const layers::ConvArgs& args) { for_blocks(args, kernels().layers.conv); }
 void group_conv_weights(const layers::ConvWeightsArgs& args) { for_blocks(args, kernels().layers.conv_weights); }
 
+void silu_gate(const layers::GateArgs& args) {
+    parallel_for(args.rows, layers::NORM_ROWS, [&](int64_t begin, int64_t end) { kernels().layers.gate(args, begin, end); });
+}
+
+void silu_gate_vjp(const layers::GateVjpArgs& args) {
+    parallel_for(args.rows, layers::NORM_ROWS, [&](int64_t begin, int64_t end) { kernels().layers.gate_vjp(args, begin, end); });
+}
+
+void softplus(const layers::SoftplusArgs& args) {
+    parallel_for(args.count, 16384, [&](int64_t begin, int64_t end) { kernels().layers.softplus(args, begin, end); });
+}
+
 }  // namespace vision3d::cpu

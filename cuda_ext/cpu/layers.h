@@ -8,5 +8,8 @@ void rms_norm(const layers::NormArgs& args);
 void rms_norm_vjp(const layers::NormVjpArgs& args);
 void group_conv(const layers::ConvArgs& args);
 void group_conv_weights(const layers::ConvWeightsArgs& args);
+void silu_gate(const layers::GateArgs& args);
+void silu_gate_vjp(const layers::GateVjpArgs& args);
+void softplus(const layers::SoftplusArgs& args);
 
 }  // namespace vision3d::cpu

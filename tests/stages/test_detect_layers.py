@@ -5,7 +5,7 @@ import torch
 from torch.func import functional_call
 
 from vision3d.stages.detect.operators import native_layers
-from vision3d.stages.detect.operators.base import RMSNorm
+from vision3d.stages.detect.operators.base import RMSNorm, silu_gate, softplus
 from vision3d.stages.detect.operators.convolution import shifted_sum
 from vision3d.stages.detect.operators.groups import Groups
 
@@ -31,6 +31,41 @@ def test_native_rms_norm_of_nan_and_zero():
     x[1, 2] = torch.nan
     y = RMSNorm(8)(x)
     assert bool(y[1].isnan().all()) and not bool(y[[0, 2]].any())
+
+
+@pytest.mark.parametrize("columns", [(0, 5, 5, 10), (8, 45, 0, 37), (0, 1, 1, 2), (0, 64, 0, 64)])
+def test_native_gate_of_columns_is_that_of_torch(isa, columns):
+    """Gate and values are often columns of one matrix product, which are not copied."""
+    a, b, c, d = columns
+    values = [4 * torch.randn(1030, max(columns), dtype=torch.float64), torch.randn(1030, b - a, dtype=torch.float64)]
+    compare_gradients(lambda both: silu_gate(both[:, a:b], both[:, c:d]), values, 1e-6)
+
+
+def test_native_gate_of_extremes(isa):
+    gate = torch.tensor([[-torch.inf, -1e4, -100.0, 0, 100, 1e4, torch.nan]], requires_grad=True)
+    x = torch.ones(1, 7, requires_grad=True)
+    y = silu_gate(gate, x)
+    y.sum().backward()
+    assert y[0, 1:6].tolist() == pytest.approx([0, 0, 0, 100, 1e4], abs=1e-30)
+    assert gate.grad[0, 1:6].tolist() == pytest.approx([0, 0, 0.5, 1, 1], abs=1e-30)
+    assert bool(y[0, 6].isnan()) and bool(gate.grad[0, 6].isnan()) and bool(x.grad[0, 6].isnan())
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3, 5), (40000,)])
+def test_native_softplus_is_that_of_torch(isa, shape):
+    values = [8 * torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)]
+    compare_gradients(softplus, values, 1e-6)
+
+
+def test_native_softplus_is_precise_where_it_is_small(isa):
+    x = torch.tensor([-80.0, -40, -20, -10, -1, 0, 1, 20, 90, torch.nan], requires_grad=True)
+    y = softplus(x)
+    want = torch.nn.functional.softplus(x.detach().double(), threshold=50)
+    assert torch.allclose(y[:-1].double(), want[:-1], rtol=1e-6, atol=0)
+    assert torch.allclose(
+        torch.autograd.grad(y.sum(), x)[0].double(), torch.sigmoid(x.double()), rtol=1e-6, atol=0, equal_nan=True
+    )
+    assert bool(y[-1].isnan())
 
 
 def compare_gradients(function, values, tolerance):

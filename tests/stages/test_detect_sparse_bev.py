@@ -9,6 +9,7 @@ from torch.nn import functional
 from vision3d.core.errors import ConfigError
 from vision3d.stages.detect.config import BevConfig
 from vision3d.stages.detect.network.bev import BevNet
+from vision3d.stages.detect.network.norms import folded
 from vision3d.stages.detect.network.sparse_bev import Cells
 
 CONFIGS = {
@@ -71,6 +72,18 @@ def test_far_cells_do_not_matter_and_are_zero(name):
     image[0, :, 28, 28] = 5.0
     both = network(image, occupied(image))
     assert torch.allclose(both[..., : cells // 2, : cells // 2], near[..., : cells // 2, : cells // 2], atol=1e-12)
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_folded_norms_give_the_same_features(name, is_sparse):
+    config = BevConfig(**CONFIGS[name], sparse=is_sparse, dilate=2)
+    network = networks(config, config)[1].eval()
+    image = torch.randn(2, 3, 12, 8, dtype=torch.float64) * (torch.rand(2, 1, 12, 8) < 0.3)
+    other = folded(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in other.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    assert torch.allclose(other(image, occupied(image)), network(image, occupied(image)), atol=1e-12)
 
 
 def test_an_empty_image_has_zero_features():

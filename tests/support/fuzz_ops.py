@@ -196,6 +196,8 @@ def _scan(dtype: torch.dtype) -> None:
         x, weight, kernel, bias = (torch.rand(*shape, requires_grad=True) for shape in ((23, 5), (5,), (5, 4), (5,)))
         _backward(torch.ops.vision3d.rms_norm(x, weight, 1e-6)[0])
         _backward(torch.ops.vision3d.group_conv(x, kernel, bias, groups.starts, True))
+        _backward(torch.ops.vision3d.silu_gate(x, torch.rand(23, 5, requires_grad=True)))
+        _backward(torch.ops.vision3d.softplus(x))
 
 
 class _Module:

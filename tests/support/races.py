@@ -22,7 +22,8 @@ SINGLE, ALL = "emulated-float32", "emulated"
 QUICK_RUNS = (("thread", 0, SINGLE),)  # sanitizer, seed, tests
 FULL_RUNS = (("thread", 0, ALL), ("thread", 1, SINGLE), ("thread", 2, SINGLE), ("address", 0, SINGLE))
 CONTROL = "draw_faces "  # the barrier that the quick form removes
-LIBRARIES = {"thread": "libtsan.so", "address": "libasan.so"}
+# AddressSanitizer looks for the functions of C++ exceptions at the start, when Python has not loaded them yet.
+LIBRARIES = {"thread": ("libtsan.so",), "address": ("libasan.so", "libstdc++.so")}
 OPTIONS = {
     "thread": ("TSAN_OPTIONS", "report_thread_leaks=0"),
     "address": ("ASAN_OPTIONS", "detect_leaks=0:allocator_may_return_null=1"),
@@ -52,11 +53,11 @@ class Build:
         """Run tests; with `removed`, only up to the first report or failure."""
         with tempfile.TemporaryDirectory() as folder:
             log, reports = Path(folder, "log"), Path(folder, "report")
-            name, options = OPTIONS[self.sanitizer]
+            variable, options = OPTIONS[self.sanitizer]
             environment = {
                 **os.environ,
-                "LD_PRELOAD": _library(LIBRARIES[self.sanitizer]),
-                name: f"log_path={reports}:exitcode=66:halt_on_error={int(bool(removed))}:{options}",
+                "LD_PRELOAD": ":".join(_library(name) for name in LIBRARIES[self.sanitizer]),
+                variable: f"log_path={reports}:exitcode=66:halt_on_error={int(bool(removed))}:{options}",
                 "OMP_NUM_THREADS": "1",
                 "OPENBLAS_NUM_THREADS": "1",
                 "VISION3D_EMULATED": str(self.path),

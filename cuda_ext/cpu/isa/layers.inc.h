@@ -3,7 +3,7 @@
 #include "cpu/isa/scan_rows.h"
 #include "vision3d/layers_args.h"
 
-// RMS norm of rows and depthwise convolution inside groups, LANES channels at a time.
+// RMS norm of rows, depthwise convolution inside groups, gates and softplus, LANES channels at a time.
 namespace vision3d::V3D_ISA {
 namespace {
 
@@ -86,6 +86,52 @@ void conv_weights_rows(const ConvWeightsArgs& a, int64_t group, int64_t block) {
         }
         for (int64_t i = 0; i < length; ++i) v_bias = v_bias + part.load(a.v_y + (a.groups.starts[group] + i) * a.channels + c);
         part.store(a.v_bias + group * a.channels + c, v_bias);
+    });
+}
+
+V3D_INLINE F sigmoid(F a) {
+    const F s = F(1.f) / (F(1.f) + simd::exp(-a));
+    return select(a <= a, s, a);  // exp loses NaN
+}
+
+void gate_rows(const GateArgs& a, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+        const float *gate = a.gate + row * a.gate_stride, *x = a.x + row * a.x_stride;
+        in_lanes(0, a.channels, [&](Part part, int64_t c) {
+            const F g = part.load(gate + c);
+            part.store(a.y + row * a.channels + c, part.load(x + c) * (g * sigmoid(g)));
+        });
+    }
+}
+
+// SiLU'(g) = s (1 + g (1 - s)) with s = 1 / (1 + e^-g)
+void gate_vjp_rows(const GateVjpArgs& a, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+        const float *gate = a.gate + row * a.gate_stride, *x = a.x + row * a.x_stride;
+        in_lanes(0, a.channels, [&](Part part, int64_t c) {
+            const int64_t at = row * a.channels + c;
+            const F g = part.load(gate + c), s = sigmoid(g), v_y = part.load(a.v_y + at), along = v_y * s;
+            part.store(a.v_x + at, along * g);
+            part.store(a.v_gate + at, along * part.load(x + c) * fma(g, F(1.f) - s, F(1.f)));
+        });
+    }
+}
+
+// log(1 + e) for 0 <= e <= 1 as 2 atanh(t), t = e / (2 + e) <= 1/3: precise where e is small, too.
+V3D_INLINE F log1p(F e) {
+    const F t = e / (F(2.f) + e), z = t * t;
+    F p(1.f / 15);
+    for (const float term : {1.f / 13, 1.f / 11, 1.f / 9, 1.f / 7, 1.f / 5, 1.f / 3}) p = fma(z, p, F(term));
+    return F(2.f) * fma(t * z, p, t);
+}
+
+void softplus_range(const SoftplusArgs& a, int64_t begin, int64_t end) {
+    in_lanes(begin, end, [&](Part part, int64_t i) {
+        const F x = part.load(a.x + i);
+        if (a.v_y)
+            part.store(a.out + i, part.load(a.v_y + i) * sigmoid(x));
+        else
+            part.store(a.out + i, select(x < F(0.f), F(0.f), x) + log1p(simd::exp(-abs(x))));
     });
 }
 

@@ -36,12 +36,35 @@ struct ConvWeightsArgs {
     float *v_weight, *v_bias;  // (G,width,D) (G,D)
 };
 
+// y = x SiLU(gate) with SiLU(g) = g / (1 + e^-g). Rows of gate and x may be parts of longer ones, `*_stride` numbers apart.
+struct GateArgs {
+    int64_t rows, channels, gate_stride, x_stride;
+    const float *gate, *x;
+    float* y;  // (N,C)
+};
+
+struct GateVjpArgs {
+    int64_t rows, channels, gate_stride, x_stride;
+    const float *gate, *x, *v_y;
+    float *v_gate, *v_x;  // (N,C)
+};
+
+// y = log(1 + e^x), or v_x = v_y / (1 + e^-x) if v_y is not null.
+struct SoftplusArgs {
+    int64_t count;
+    const float *x, *v_y;
+    float* out;
+};
+
 // Tasks are blocks of rows, or a group and a block of scans::BLOCK channels.
 struct Loops {
     void (*norm)(const NormArgs&, int64_t begin, int64_t end);
     void (*norm_vjp)(const NormVjpArgs&, int64_t block);
     void (*conv)(const ConvArgs&, int64_t group, int64_t block);
     void (*conv_weights)(const ConvWeightsArgs&, int64_t group, int64_t block);
+    void (*gate)(const GateArgs&, int64_t begin, int64_t end);
+    void (*gate_vjp)(const GateVjpArgs&, int64_t begin, int64_t end);
+    void (*softplus)(const SoftplusArgs&, int64_t begin, int64_t end);
 };
 
 }  // namespace vision3d::layers

@@ -15,8 +15,10 @@ from vision3d.scene.boxes import Boxes
 from vision3d.stages.detect.config import GROUND, GridConfig
 from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.ground import ground_plane, level_transform
+from vision3d.stages.detect.network.detector import Network
 from vision3d.stages.detect.network.files import Detector
 from vision3d.stages.detect.network.head import Peaks
+from vision3d.stages.detect.network.norms import folded
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +80,13 @@ def detect_boxes(
 
 def _in_sectors(detector: Detector, clouds: list[Tensor], device: torch.device, lowest: float, iou_power: float) -> list[Peaks]:
     """The boxes of each sector. On a CPU every thread takes a sector of its own: the layers are too small to be divided."""
+    network = folded(detector.network)
+    assert isinstance(network, Network)
 
     def one(cloud: Tensor) -> Peaks:
         with torch.inference_mode():
-            outputs = detector.network(PointBatch.of([cloud]).to(device))
-            return detector.network.head.decode(outputs, lowest=lowest, iou_power=iou_power)[0]
+            outputs = network(PointBatch.of([cloud]).to(device))
+            return network.head.decode(outputs, lowest=lowest, iou_power=iou_power)[0]
 
     threads = min(len(clouds), torch.get_num_threads()) if device.type == "cpu" else 1
     if threads < 2:

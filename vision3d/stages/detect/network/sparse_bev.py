@@ -70,11 +70,14 @@ def block_at(layers: nn.Module, rows: Float[Tensor, "m i"], cells: Cells, out: C
     """Convolution, batch norm and, if the block has one, ReLU, from some cells to `out`."""
     assert isinstance(layers, nn.Sequential)
     layer, norm = layers[0], layers[1]
-    assert isinstance(norm, nn.BatchNorm2d) and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     rows = (
         _transposed(layer, rows, cells, out) if isinstance(layer, nn.ConvTranspose2d) else _convolved(layer, rows, cells, out)
     )
-    rows = _normed(norm, rows)
+    if layer.bias is not None:
+        rows = rows + layer.bias
+    if isinstance(norm, nn.BatchNorm2d):  # otherwise it is folded into the layer
+        rows = _normed(norm, rows)
     return functional.relu(rows, inplace=True) if len(layers) > 2 else rows
 
 

@@ -101,6 +101,18 @@ class RMSNorm(nn.RMSNorm):
         return super().forward(x)
 
 
+def silu_gate(gate: Float[Tensor, "t c"], x: Float[Tensor, "t c"]) -> Float[Tensor, "t c"]:
+    """x SiLU(gate)."""
+    if native_layers.is_native(x) and gate.dtype == x.dtype:
+        return native_layers.silu_gate(gate, x)
+    return nn.functional.silu(gate) * x
+
+
+def softplus(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """log(1 + e^x)."""
+    return native_layers.softplus(x) if native_layers.is_native(x) else nn.functional.softplus(x)
+
+
 class SwiGLU(nn.Module):
     """W3 (SiLU(W1 x) * W2 x)."""
 
@@ -111,7 +123,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.gate(x).chunk(2, -1)
-        return self.out(nn.functional.silu(gate) * value)
+        return self.out(silu_gate(gate, value))
 
 
 def split_heads(name: str, channels: int, heads: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vision3d.core.errors import InputError
-from vision3d.stages.detect.operators.base import Operator, RMSNorm, States, SwiGLU, split_heads
+from vision3d.stages.detect.operators.base import Operator, RMSNorm, States, SwiGLU, silu_gate, softplus, split_heads
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.scans import delta_rule
 
@@ -65,7 +65,7 @@ class DeltaProduct(Operator):
         q, k, v = rows[:, 0], rows[:, 1 : 1 + self.steps], rows[:, 1 + self.steps :]
         q, k = (nn.functional.normalize(nn.functional.silu(value), dim=-1, eps=1e-6) for value in (q, k))
         beta = self.max_beta * torch.sigmoid(self.beta(normed)).unflatten(-1, (self.steps, self.heads))
-        log_decay = -self.log_rate.exp() * nn.functional.softplus(self.decay(normed)) if self.gated else None
+        log_decay = -self.log_rate.exp() * softplus(self.decay(normed)) if self.gated else None
 
         def scan(**options):
             return delta_rule(q, k, v, beta, log_decay, groups, **options)
@@ -73,7 +73,7 @@ class DeltaProduct(Operator):
         y, after = self.both_ways(scan, states)
         y = self.out_norm(y).flatten(1)
         if self.gated:
-            y = y * nn.functional.silu(self.gate(normed))
+            y = silu_gate(self.gate(normed), y)
         x = self.add(x, self.output(y), groups)
         return self.add(x, self.mlp(self.mlp_norm(x)), groups), after
 

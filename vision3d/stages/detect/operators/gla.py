@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from vision3d.stages.detect.operators.base import Operator, RMSNorm, States, SwiGLU, split_heads
+from vision3d.stages.detect.operators.base import Operator, RMSNorm, States, SwiGLU, silu_gate, split_heads
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.scans import decayed_attention
 
@@ -53,6 +53,6 @@ class GLA(Operator):
             return decayed_attention(q * self.key_size**-0.5, k, v, decay, groups, **options)
 
         y, after = self.both_ways(scan, states)
-        y = self.out_norm(y).flatten(1) * nn.functional.silu(gate)
+        y = silu_gate(gate, self.out_norm(y).flatten(1))
         x = self.add(x, self.output(y), groups)
         return self.add(x, self.mlp(self.mlp_norm(x)), groups), after

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vision3d.core.errors import InputError
-from vision3d.stages.detect.operators.base import Operator, States
+from vision3d.stages.detect.operators.base import Operator, States, silu_gate, softplus
 from vision3d.stages.detect.operators.convolution import shifted_sum
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.scans import selective_scan
@@ -28,19 +28,20 @@ class _Direction(nn.Module):
             delta = torch.exp(torch.rand(inner) * (math.log(0.1) - math.log(1e-3)) + math.log(1e-3)).clamp(min=1e-4)
             self.step.bias.copy_(delta + torch.log(-torch.expm1(-delta)))
 
-    def forward(self, x: Tensor, groups: Groups, reverse: bool, states: States | None) -> tuple[Tensor, States]:
+    def forward(
+        self, x: Tensor, groups: Groups, reverse: bool, states: States | None, is_carried: bool
+    ) -> tuple[Tensor, States]:
         before = None if states is None else states["conv"]
         width = self.conv.kernel_size[0] - 1
         mixed = shifted_sum(x, self.conv.weight[:, 0], self.conv.bias, groups, reverse, before)
         mixed = nn.functional.silu(mixed)
         delta, B, C = self.project(mixed).split([self.rank, self.state_size, self.state_size], -1)
-        delta = nn.functional.softplus(self.step(delta))
+        delta = softplus(self.step(delta))
         first = None if states is None else states["state"]
         y, last = selective_scan(
             mixed, delta, -self.log_rates.exp(), B, C, groups, skip=self.skip, state=first, reverse=reverse
         )
-        tail = {} if reverse else {"conv": groups.tail(x, width, before), "state": last}
-        return y, tail
+        return y, {"conv": groups.tail(x, width, before), "state": last} if is_carried else {}
 
 
 class Mamba(Operator):
@@ -85,7 +86,7 @@ class Mamba(Operator):
 
     def update(self, x: Tensor, groups: Groups, states: States | None = None) -> tuple[Tensor, States]:
         inner, gate = self.input(x).chunk(2, -1)
-        y, after = self.directions[0](inner, groups, False, states)
+        y, after = self.directions[0](inner, groups, False, states, not self.bidirectional)
         if self.bidirectional:
-            y = y + self.directions[1](inner, groups, True, None)[0]
-        return self.add(x, self.norm(self.output(y * nn.functional.silu(gate))), groups), after
+            y = y + self.directions[1](inner, groups, True, None, False)[0]
+        return self.add(x, self.norm(self.output(silu_gate(gate, y))), groups), after

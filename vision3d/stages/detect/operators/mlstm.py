@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from vision3d.core.errors import InputError
-from vision3d.stages.detect.operators.base import Operator, States, split_heads
+from vision3d.stages.detect.operators.base import Operator, States, silu_gate, split_heads
 from vision3d.stages.detect.operators.convolution import shifted_sum
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.scans import decayed_attention, running_max
@@ -65,7 +65,9 @@ class _Layer(nn.Module):
             self.gates.weight.zero_()
             self.gates.bias.copy_(torch.cat([torch.randn(heads) * 0.1, torch.linspace(3, 6, heads)]))
 
-    def forward(self, x: Tensor, groups: Groups, reverse: bool, states: States | None) -> tuple[Tensor, States]:
+    def forward(
+        self, x: Tensor, groups: Groups, reverse: bool, states: States | None, is_carried: bool
+    ) -> tuple[Tensor, States]:
         inner, z = self.up(self.norm(x)).chunk(2, -1)
         before = None if states is None else states["conv"]
         mixed = nn.functional.silu(shifted_sum(inner, self.conv.weight[:, 0], self.conv.bias, groups, reverse, before))
@@ -75,8 +77,9 @@ class _Layer(nn.Module):
         i, f = self.gates(rows).chunk(2, -1)
         q, k, v = rows.unflatten(-1, (3, self.heads, -1)).unbind(1)
         h, after = mlstm(q, k, v, i, nn.functional.logsigmoid(f), groups, states=states, reverse=reverse)
-        y = torch.addcmul(self.head_norm(h.flatten(1)), self.skip, mixed) * nn.functional.silu(z)
-        after["conv"] = groups.tail(inner, self.conv.kernel_size[0] - 1, before)
+        y = silu_gate(z, torch.addcmul(self.head_norm(h.flatten(1)), self.skip, mixed))
+        if is_carried:
+            after["conv"] = groups.tail(inner, self.conv.kernel_size[0] - 1, before)
         return self.down(y), after
 
 
@@ -115,7 +118,7 @@ class MLSTM(Operator):
         after: States = {}
         for index, layer in enumerate(self.layers):
             own = None if states is None else {name: states[f"{name}{index}"] for name in ("memory", "max", "conv")}
-            change, last = layer(x, groups, self.bidirectional and index == 1, own)
+            change, last = layer(x, groups, self.bidirectional and index == 1, own, not self.bidirectional)
             x = self.add(x, change, groups)
             after |= {f"{name}{index}": value for name, value in last.items()}
         return x, after

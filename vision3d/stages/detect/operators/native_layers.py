@@ -1,4 +1,4 @@
-"""Layers of the operators as `torch.library` ops, where torch is slow: RMS norm, and depthwise convolution inside groups."""
+"""Layers of the operators as `torch.library` ops, where torch is slow: RMS norm, convolution inside groups, gates, softplus."""
 
 from typing import Any
 
@@ -25,6 +25,16 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def group_conv(x: Tensor, weight: Tensor, bias: Tensor, starts: Tensor, reverse: bool) -> Tensor:
     """As `shifted_sum` without rows in front of the groups."""
     return native.direct(_conv, _CONV)(x, weight, bias, starts, reverse)
+
+
+def silu_gate(gate: Tensor, x: Tensor) -> Tensor:
+    """x SiLU(gate), both (T, D)."""
+    return native.direct(_gate, _GATE)(gate, x)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x)."""
+    return native.direct(_softplus, _SOFTPLUS)(x)
 
 
 @native.custom_op("rms_norm", device_types="cpu")
@@ -62,6 +72,44 @@ def _conv_vjp(x: Tensor, weight: Tensor, starts: Tensor, reverse: bool, v_y: Ten
     return v_x, v_rows.sum(0).flip(0).T.contiguous(), v_bias.sum(0)
 
 
+@native.custom_op("silu_gate", device_types="cpu")
+@checked("gate: float32 t d, x: float32 t d")
+def _gate(gate: Tensor, x: Tensor) -> Tensor:
+    y = contiguous_like(x)
+    native.require().silu_gate(_dense_rows(gate), _dense_rows(x), y)
+    return y
+
+
+@native.custom_op("silu_gate_vjp", device_types="cpu")
+@checked("gate: float32 t d, x: float32 t d, v_y: float32 t d")
+def _gate_vjp(gate: Tensor, x: Tensor, v_y: Tensor) -> tuple[Tensor, Tensor]:
+    v_gate, v_x = contiguous_like(x), contiguous_like(x)
+    native.require().silu_gate_vjp(_dense_rows(gate), _dense_rows(x), *plain(v_y), v_gate, v_x)
+    return v_gate, v_x
+
+
+@native.custom_op("softplus", device_types="cpu")
+@checked("x: float32 *n")
+def _softplus(x: Tensor) -> Tensor:
+    y = contiguous_like(x)
+    native.require().softplus(*plain(x.reshape(-1)), None, y.view(-1))
+    return y
+
+
+@native.custom_op("softplus_vjp", device_types="cpu")
+@checked("x: float32 *n, v_y: float32 *n")
+def _softplus_vjp(x: Tensor, v_y: Tensor) -> Tensor:
+    v_x = contiguous_like(x)
+    native.require().softplus(*plain(x.reshape(-1), v_y.reshape(-1)), v_x.view(-1))
+    return v_x
+
+
+def _dense_rows(rows: Tensor) -> Tensor:
+    """Rows whose own numbers are contiguous: a part of the columns is not copied."""
+    rows = rows.detach()
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
 def _rows(weight: Tensor) -> Tensor:
     """(D, width) -> (width, D), the row itself first."""
     return weight.flip(1).T
@@ -90,6 +138,18 @@ def _backward_conv(ctx: Any, v_y: Tensor | None, vjp: Any = _conv_vjp) -> tuple[
     return (*((None, None, None) if v_y is None else vjp(x, weight, starts, ctx.reverse, v_y)), None, None)
 
 
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward_gate(ctx: Any, v_y: Tensor | None, vjp: Any = _gate_vjp) -> tuple[Tensor | None, ...]:
+    return (None, None) if v_y is None else vjp(*ctx.saved_tensors, v_y)
+
+
+def _backward_softplus(ctx: Any, v_y: Tensor | None, vjp: Any = _softplus_vjp) -> Tensor | None:
+    return None if v_y is None else vjp(*ctx.saved_tensors, v_y)
+
+
 _norm.register_fake(_empty_norm)
 _norm_vjp.register_fake(lambda x, weight, scales, v_y: (contiguous_like(x), contiguous_like(weight)))
 _conv.register_fake(lambda x, weight, bias, starts, reverse: contiguous_like(x))
@@ -100,3 +160,11 @@ _norm.register_autograd(_backward_norm, setup_context=_keep_norm)
 _conv.register_autograd(_backward_conv, setup_context=_keep_conv)
 _NORM = native.eager_function(_norm, _keep_norm, _backward_norm, _norm_vjp)
 _CONV = native.eager_function(_conv, _keep_conv, _backward_conv, _conv_vjp)
+_gate.register_fake(lambda gate, x: contiguous_like(x))
+_gate_vjp.register_fake(lambda gate, x, v_y: (contiguous_like(x), contiguous_like(x)))
+_softplus.register_fake(contiguous_like)
+_softplus_vjp.register_fake(lambda x, v_y: contiguous_like(x))
+_gate.register_autograd(_backward_gate, setup_context=_keep_inputs)
+_softplus.register_autograd(_backward_softplus, setup_context=_keep_inputs)
+_GATE = native.eager_function(_gate, _keep_inputs, _backward_gate, _gate_vjp)
+_SOFTPLUS = native.eager_function(_softplus, _keep_inputs, _backward_softplus, _softplus_vjp)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from vision3d.stages.detect.operators.base import Operator, States, split_heads
+from vision3d.stages.detect.operators.base import Operator, States, silu_gate, split_heads
 from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.operators.scans import decayed_attention
 
@@ -77,7 +77,7 @@ class RWKV6(Operator):
 
         y, after = self.both_ways(scan, states)
         y = torch.addcmul(y, (q * self.bonus * k).sum(-1, keepdim=True), v)
-        y = self.head_norm(y.flatten(1)) * nn.functional.silu(self.g(g))
+        y = silu_gate(self.g(g), self.head_norm(y.flatten(1)))
         tail = {} if self.bidirectional else {"shift": groups.tail(x, 1, before)}
         return self.output(y), after | tail
 
