@@ -17,6 +17,7 @@ from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.evaluate import in_view
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.files import Detector
+from vision3d.stages.detect.network.norms import folded
 from vision3d.stages.detect.sectors import detect_boxes, num_sectors
 from vision3d.stages.detect.synth import FrameConfig, frame
 from vision3d.stages.detect.synth.frames import Frame
@@ -38,9 +39,11 @@ def measured(name: str, made: Frame, repeats: int) -> dict[str, Any]:
     low, high = points.new_tensor(config.grid.low), points.new_tensor(config.grid.high)
     sector = PointBatch.of([points[((points[:, :3] >= low) & (points[:, :3] < high)).all(1)]])
 
+    network = folded(detector.network)  # as `detect run` does
+
     def forward() -> None:
         with torch.inference_mode():
-            detector.network(sector)
+            network(sector)
 
     found = {
         "parameters": detector.num_parameters,

@@ -5,6 +5,7 @@ most predicts this object even if it overlaps another one more.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from vision3d.stages.detect.config import AnchorConfig, GridConfig
 from vision3d.stages.detect.data.targets import Targets
 from vision3d.stages.detect.network.head import Head, Peaks
 from vision3d.stages.detect.network.losses import class_focal
+from vision3d.stages.detect.network.sparse_bev import CellRows
 
 YAWS = (0.0, math.pi / 2)
 """Yaws of the anchors of a class [rad]."""
@@ -62,7 +64,16 @@ class AnchorHead(Head[AnchorOutputs]):
         nn.init.normal_(self.box.weight, std=0.001)
 
     def forward(self, image: Float[Tensor, "b c x y"]) -> AnchorOutputs:
-        maps = (self.classes(image), self.box(image), self.direction(image))
+        return self._outputs(layer(image) for layer in (self.classes, self.box, self.direction))
+
+    def at_cells(self, image: CellRows) -> AnchorOutputs:
+        maps = []
+        for layer in (self.classes, self.box, self.direction):
+            rows = functional.linear(image.rows, layer.weight[:, :, 0, 0], layer.bias)
+            maps.append(CellRows(rows, image.cells).image(layer.bias))
+        return self._outputs(maps)
+
+    def _outputs(self, maps: Iterable[Tensor]) -> AnchorOutputs:
         return AnchorOutputs(*(values.unflatten(1, (self.num_anchors, -1)) for values in maps))
 
     def anchors(self, anchor: Tensor, x: Tensor, y: Tensor, shape: tuple[int, int]) -> Float[Tensor, "n 7"]:

@@ -2,12 +2,12 @@
 2018)."""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vision3d.stages.detect.config import BevConfig
-from vision3d.stages.detect.network.sparse_bev import Cells, block_at
+from vision3d.stages.detect.network.sparse_bev import CellRows, Cells, block_at
 
 
 class BevNet(nn.Module):
@@ -20,7 +20,7 @@ class BevNet(nn.Module):
 
     def __init__(self, inputs: int, config: BevConfig) -> None:
         super().__init__()
-        self.stride, self.dilate = config.stride, config.dilate if config.sparse else None
+        self.stride = config.stride
         self.level_strides = config.level_strides
         self.levels, self.ups = nn.ModuleList(), nn.ModuleList()
         before = 1
@@ -35,16 +35,9 @@ class BevNet(nn.Module):
             inputs, before = channels, stride
         self.channels = len(config.channels) * config.up_channels
 
-    def forward(self, image: Float[Tensor, "b c x y"], occupied: Int64[Tensor, " m"] | None = None) -> Float[Tensor, "b d u v"]:
-        """The features of all levels.
-
-        Args:
-            image: Features of the cells; zero where not occupied.
-            occupied: (batch X + x) Y + y of the occupied cells, which a sparse network needs.
-        """
+    def forward(self, image: Float[Tensor, "b c x y"]) -> Float[Tensor, "b d u v"]:
+        """The features of all levels, at all cells."""
         width, height = image.shape[-2] // self.stride, image.shape[-1] // self.stride
-        if self.dilate is not None and occupied is not None:
-            return self._sparse(image, occupied, self.dilate, (width, height))
         found = []
         for level, up, stride in zip(self.levels, self.ups, self.level_strides):
             image = level(image)
@@ -56,12 +49,10 @@ class BevNet(nn.Module):
             found.append(resized[..., :width, :height])
         return torch.cat(found, 1)
 
-    def _sparse(self, image: Tensor, occupied: Tensor, dilate: int, size: tuple[int, int]) -> Tensor:
-        """The same at the occupied cells and those around them, elsewhere zero."""
-        batch, _, *before = image.shape
-        cells = Cells.of(occupied, (batch, before[0], before[1])).dilated(dilate)
-        out = cells.coarser(self.stride, size)
-        rows, found, reached = image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])[cells.keys], [], 1
+    def at_cells(self, image: CellRows) -> CellRows:
+        """The same at some cells; the others are zero in every layer."""
+        rows, cells, found, reached = image.rows, image.cells, [], 1
+        out = cells.coarser(self.stride, (cells.size[1] // self.stride, cells.size[2] // self.stride))
         for level, up, stride in zip(self.levels, self.ups, self.level_strides):
             step, reached = stride // reached, stride
             here = cells if step == 1 else cells.coarser(step, (-(-cells.size[1] // step), -(-cells.size[2] // step)))
@@ -70,8 +61,7 @@ class BevNet(nn.Module):
                 rows = layer.at(rows, cells, here) if isinstance(layer, Residual) else block_at(layer, rows, cells, here)
                 cells = here
             found.append(self._resampled(up, rows, cells, out, stride))
-        dense = image.new_zeros(batch * size[0] * size[1], self.channels).index_copy(0, out.keys, torch.cat(found, 1))
-        return dense.view(batch, *size, -1).permute(0, 3, 1, 2)
+        return CellRows(torch.cat(found, 1), out)
 
     def _resampled(self, up: nn.Module, rows: Tensor, cells: Cells, out: Cells, stride: int) -> Tensor:
         assert isinstance(up, nn.Sequential)

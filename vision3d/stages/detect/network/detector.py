@@ -14,6 +14,7 @@ from vision3d.stages.detect.network.centers import CenterHead
 from vision3d.stages.detect.network.head import Head
 from vision3d.stages.detect.network.lion import LionBackbone
 from vision3d.stages.detect.network.points import PointEncoder
+from vision3d.stages.detect.network.sparse_bev import CellRows
 from vision3d.stages.detect.voxels.voxels import Voxels, keys_of
 
 
@@ -41,7 +42,9 @@ class Network(nn.Module):
     def forward(self, batch: PointBatch) -> Any:
         """The predictions of the head."""
         voxels = self.voxels(batch)
-        return self.head(self.bev(height_to_features(voxels), keys_of(voxels.coords, voxels.grid) // voxels.grid[2]))
+        if self.config.bev.sparse:
+            return self.head.at_cells(self.bev.at_cells(CellRows.of_voxels(voxels, self.config.bev.dilate)))
+        return self.head(self.bev(height_to_features(voxels)))
 
     def voxels(self, batch: PointBatch) -> Voxels:
         """The voxels of which the bird's-eye image is made."""

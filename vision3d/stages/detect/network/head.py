@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vision3d.stages.detect.config import LossConfig
 from vision3d.stages.detect.data.targets import Targets
+from vision3d.stages.detect.network.sparse_bev import CellRows
 
 Outputs = TypeVar("Outputs")
 
@@ -28,6 +29,10 @@ class Head(nn.Module, ABC, Generic[Outputs]):
     @abstractmethod
     def forward(self, image: Float[Tensor, "b c x y"]) -> Outputs:
         """The predictions."""
+
+    def at_cells(self, image: CellRows) -> Outputs:
+        """The predictions at all cells of an image of which only some were computed."""
+        return self(image.image())
 
     @abstractmethod
     def parts(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:

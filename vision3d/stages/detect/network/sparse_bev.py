@@ -12,7 +12,7 @@ from jaxtyping import Float, Int32, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vision3d.stages.detect.voxels import submanifold_conv, voxel_neighbors
+from vision3d.stages.detect.voxels import Voxels, submanifold_conv, voxel_neighbors
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +64,36 @@ class Cells:
         """As `voxel_neighbors` of a 3x3 kernel."""
         coords = torch.stack([*self.places, torch.zeros_like(self.keys)], 1)
         return voxel_neighbors(coords, (self.size[1], self.size[2], 1), (3, 3, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class CellRows:
+    """Images that are zero outside of some cells."""
+
+    rows: Float[Tensor, "m c"]
+    cells: Cells
+
+    @classmethod
+    def of_voxels(cls, voxels: Voxels, dilate: int) -> "CellRows":
+        """The occupied cells seen from above, with the features of all heights side by side, and those around them.
+
+        Args:
+            voxels: The voxels.
+            dilate: Cells around occupied ones, in each direction.
+        """
+        width, length, height = voxels.grid
+        batch, x, y, z = voxels.coords.unbind(1)
+        cells = Cells.of((batch * width + x) * length + y, (voxels.batch_size, width, length)).dilated(dilate)
+        rows = voxels.features.new_zeros(len(cells.keys) * height, voxels.features.shape[1])
+        rows = rows.index_put((cells.rows(batch, x, y) * height + z,), voxels.features)
+        return cls(rows.view(len(cells.keys), -1), cells)
+
+    def image(self, background: Float[Tensor, " c"] | None = None) -> Float[Tensor, "b c x y"]:
+        """All cells, the others with the features `background`; channels last in memory."""
+        batch, width, length = self.cells.size
+        shape = batch * width * length, self.rows.shape[1]
+        every = self.rows.new_zeros(shape) if background is None else background.expand(shape)
+        return every.index_copy(0, self.cells.keys, self.rows).view(batch, width, length, -1).permute(0, 3, 1, 2)
 
 
 def block_at(layers: nn.Module, rows: Float[Tensor, "m i"], cells: Cells, out: Cells) -> Float[Tensor, "n o"]:
