@@ -22,6 +22,7 @@ from vision3d.stages.detect.operators.groups import Groups
 from vision3d.stages.detect.voxels import Segments, convolution, segments
 from vision3d.stages.equivariant.kernel_nets import KernelNet
 from vision3d.stages.equivariant.kernels import build_kernel
+from vision3d.stages.hand.network import sampling
 from vision3d.stages.simulate.engines.native import NativeEngine
 from vision3d.stages.simulate.world.particles import Particles
 
@@ -199,6 +200,13 @@ def test_segments(sides):
         return segments._segment_expand(segments._segment_sum(values, *own), *own), largest, places, alone
 
     assert_same(case, {"values": torch.randn(300, 5, dtype=torch.float64)}, sides)
+
+
+def test_sampled_expansion(sides):
+    shapes = (2, 3, 4, 5), (16, 5, 17), (17,), (192, 17)
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes] + [torch.rand(2, 21, 2, dtype=torch.float64)]
+    ((got,), (want,)) = on_both(lambda *given: (sampling._sampled_expansion(*given),), inputs, sides)
+    torch.testing.assert_close(got, want, atol=1e-5 if want.dtype == torch.float32 else 1e-12, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"reverse": True}], ids=["forward", "reverse"])

@@ -14,6 +14,7 @@ using namespace vision3d;
 using namespace vision3d::arrays;
 
 void bind_boxes_cuda(nb::module_& m);
+void bind_expansion_cuda(nb::module_& m);
 void bind_meshes_cuda(nb::module_& m);
 void bind_mpm_cuda(nb::module_& m);
 void bind_scans_cuda(nb::module_& m);
@@ -79,6 +80,7 @@ void bind_cuda(nb::module_& m) {
     bind<float>(m);
     bind<double>(m);
     bind_boxes_cuda(m);
+    bind_expansion_cuda(m);
     bind_splats_cuda(m);
     bind_meshes_cuda(m);
     bind_mpm_cuda(m);

@@ -10,6 +10,7 @@
 
 namespace nb = nanobind;
 void bind_boxes(nb::module_& m);
+void bind_expansion(nb::module_& m);
 void bind_groups(nb::module_& m);
 void bind_images(nb::module_& m);
 void bind_meshes(nb::module_& m);
@@ -44,6 +45,7 @@ NB_MODULE(_native, m) {
     m.def("available_isas", &vision3d::available_isas);
     m.def("set_isa", &vision3d::set_isa);
     bind_boxes(m);
+    bind_expansion(m);
     bind_groups(m);
     bind_images(m);
     bind_splats(m);

@@ -8,6 +8,7 @@
 #include "cpu/scan_loops.h"
 #include "cpu/ssim.h"
 #include "vision3d/args.h"
+#include "vision3d/expansion.h"
 #include "vision3d/group_kernel.h"
 #include "vision3d/layers_args.h"
 #include "vision3d/row_ops.h"
@@ -65,6 +66,9 @@ struct Kernels {
                          int64_t end);
     void (*group_kernel64)(const GroupKernelArgs<double>&, const double* const* weights, const double* const* biases, int64_t begin,
                            int64_t end);
+    // Columns [first, first + columns) of the samples of an image.
+    void (*expansion)(const expansion::Args<float>&, int64_t image, int64_t first, int64_t columns);
+    void (*expansion64)(const expansion::Args<double>&, int64_t image, int64_t first, int64_t columns);
     RowKernels rows[rows::COUNT];
     SparseKernels<float> sparse;
     SparseKernels<double> sparse64;
@@ -104,6 +108,14 @@ auto group_kernel_loop() {
         return kernels().group_kernel;
     else
         return kernels().group_kernel64;
+}
+
+template <typename T>
+auto expansion_loop() {
+    if constexpr (sizeof(T) == sizeof(float))
+        return kernels().expansion;
+    else
+        return kernels().expansion64;
 }
 
 // Names of the sets that are compiled in and supported here, narrowest first.

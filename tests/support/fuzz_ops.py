@@ -78,6 +78,7 @@ def usual_calls() -> dict[str, list[tuple[Any, ...]]]:
             _build_kernel(dtype)
             _overlap(dtype)
             _convolve(dtype)
+            _sample_expansion(dtype)
             _scan(dtype)
     return record.calls
 
@@ -166,6 +167,13 @@ def _convolve(dtype: torch.dtype) -> None:
     sums = torch.ops.vision3d.segment_sum(features, *segments)
     _backward(torch.ops.vision3d.segment_expand(sums, *segments))
     _backward(torch.ops.vision3d.segment_max(features, segments.order, segments.starts, True)[0])
+
+
+def _sample_expansion(dtype: torch.dtype) -> None:
+    from vision3d.stages.hand.network.sampling import sampled_expansion
+
+    shapes = (2, 3, 2, 5), (4, 5, 6), (6,), (24, 6), (2, 7, 2)
+    sampled_expansion(*(torch.rand(shape, dtype=dtype) for shape in shapes))
 
 
 def _build_kernel(dtype: torch.dtype) -> None:

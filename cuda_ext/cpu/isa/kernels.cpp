@@ -1,6 +1,7 @@
 // Compiled once per instruction set, with V3D_ISA as the name of its namespace.
 #include "cpu/dispatch.h"
 #include "cpu/isa/blend.inc.h"
+#include "cpu/isa/expansion.inc.h"
 #include "cpu/isa/group_kernel.inc.h"
 #include "cpu/isa/images.inc.h"
 #include "cpu/isa/project.inc.h"
@@ -42,6 +43,8 @@ const Kernels& table() {
         rows::for_each([&](int index, auto op) { k.rows[index] = {rows_forward<decltype(op)>, rows_vjp<decltype(op)>}; });
         k.sparse = {submanifold_conv<float>, submanifold_conv_weights<float>};
         k.sparse64 = {submanifold_conv<double>, submanifold_conv_weights<double>};
+        k.expansion = sampled_expansion<float>;
+        k.expansion64 = sampled_expansion<double>;
         k.skin_vertices = skin_vertices;
         k.skin_vertices_vjp = skin_vertices_vjp;
         k.finite_range = finite_range;

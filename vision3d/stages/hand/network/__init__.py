@@ -1,0 +1,1 @@
+"""Networks of hands: backbone, tokens at the joints, interaction, and the heads."""
