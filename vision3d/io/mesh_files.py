@@ -8,6 +8,7 @@ vertex colors, or a texture with one block per material if materials share verti
 
 import logging
 import math
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
 
     Raises:
         MissingFileError: The file does not exist. (Missing materials and textures are a warning.)
-        FileFormatError: It is damaged, has no faces, or an .obj refers to files outside its folder.
+        FileFormatError: It is damaged or has no faces. (Textures of an .obj that cannot be read are a warning.)
     """
     path = Path(path)
     if not path.is_file():
@@ -155,7 +156,7 @@ def _bad_line(data: bytes) -> str | None:
                 if len([float(word) for word in words[1:]]) < (2 if words[0] == b"vt" else 3):
                     return f"line {number}"
             elif words and words[0] == b"f":
-                if len(words) < 4 or any(word.count(b"/") > 2 for word in words):
+                if any(word.count(b"/") > 2 for word in words):
                     return f"line {number}"
                 for place, text in ((place, text) for word in words[1:] for place, text in enumerate(word.split(b"/"))):
                     if text and not 1 <= abs(int(text)) <= list(counts.values())[place]:
@@ -173,38 +174,51 @@ def _obj_mesh(path: Path, images: dict[str, Path], paints: dict[str, Color]) -> 
         raise FileFormatError(path, f"is damaged or not an .obj file ({str(error)[:200]!a})", _bad_line(data)) from error
     if not len(parsed.faces):
         raise FileFormatError(path, "has no faces", _bad_line(data))
-    if images and parsed.uvs is None:
-        if parsed.has_uvs:
-            raise FileFormatError(path, "has faces with and without a texture, a Mesh has one for all")
-        images = {}
-    files = sorted(set(images.values()))
-    texture = read_image(files[0]) if len(files) == 1 else None
+    if parsed.dropped:
+        logger.warning("%s: %d faces with fewer than three corners; dropped", path, parsed.dropped)
+    textures = {} if parsed.uvs is None else _textures(path, images)
+    images = {name: file for name, file in images.items() if file in textures}
+    files, all_have_uvs = sorted(textures), bool(parsed.has_uvs.all())
+    uvs = None if parsed.uvs is None or not (files or all_have_uvs) else parsed.uvs
+    texture = textures[files[0]] if len(files) == 1 else None
     mesh = Mesh(
         _tensor(parsed.vertices),
         torch.from_numpy(np.ascontiguousarray(parsed.faces)),
-        uvs=None if parsed.uvs is None else _tensor(np.stack([parsed.uvs[..., 0], 1 - parsed.uvs[..., 1]], -1)),
+        uvs=None if uvs is None else _tensor(np.stack([uvs[..., 0], 1 - uvs[..., 1]], -1)),
         normals=None if parsed.normals is None else _tensor(parsed.normals),
         vertex_colors=None if parsed.colors is None else _colors(parsed.colors),
         texture=texture,
     )
-    used = [parsed.names[index] for index in np.unique(parsed.materials)]
-    is_painted = parsed.colors is None and any(name in paints and name not in images for name in used)
+    of_materials = np.array([files.index(images[name]) if name in images else -1 for name in parsed.names])
+    of_faces = np.where(parsed.has_uvs, of_materials[parsed.materials], -1)
+    plain = np.unique(parsed.materials[of_faces < 0]).tolist()  # materials of faces without an image
+    is_painted = parsed.colors is None and any(parsed.names[material] in paints for material in plain)
     if not files and is_painted:
         return _painted(mesh, parsed.materials, np.array([paints.get(name, _PLAIN) for name in parsed.names]))
-    if len(files) < 2 and not (files and is_painted):
+    if len(files) < 2 and not (files and (is_painted or not all_have_uvs)):
         return mesh
-    textures, parts = {file: read_image(file) for file in files}, []
-    of_faces = np.array([files.index(images[name]) if name in images else -1 for name in parsed.names])[parsed.materials]
+    parts = []
     for number in sorted(set(of_faces[of_faces >= 0].tolist())):
         part = mesh.crop(torch.from_numpy(of_faces == number))
         parts.append(replace(part, texture=textures[files[number]]))
-    for material in np.unique(parsed.materials[of_faces < 0]).tolist():  # without an image
+    for material in plain:
         part = mesh.crop(torch.from_numpy((of_faces < 0) & (parsed.materials == material)))
         paint = paints.get(parsed.names[material], _PLAIN) if is_painted else None
         block = None if paint is None else _tensor(np.broadcast_to(np.array(paint), (_BLOCK, _BLOCK, 3)))
         uvs = part.uvs if block is None else torch.full((part.num_vertices, 2), 0.5)
         parts.append(replace(part, texture=block, uvs=uvs))
     return merge_textured(parts)
+
+
+def _textures(path: Path, images: dict[str, Path]) -> dict[Path, Tensor]:
+    """The images that can be read; others are logged as a warning."""
+    found = {}
+    for file in sorted(set(images.values())):
+        try:
+            found[file] = read_image(file)
+        except FileFormatError as error:
+            logger.warning("%s: read without a texture: %s", path, error)
+    return found
 
 
 def _painted(mesh: Mesh, materials: np.ndarray, colors: np.ndarray) -> Mesh:
@@ -263,9 +277,10 @@ def _obj_materials(path: Path) -> tuple[dict[str, Path], dict[str, Color]]:
     for line in _lines(path):
         if not line.startswith("mtllib"):
             continue
-        library = inside(path, line[len("mtllib") :].strip())
-        if not library.is_file():
-            logger.warning("%s: its materials %s are missing; read without them", path, library.name)
+        name = line[len("mtllib") :].strip()
+        library = _beside(path, name)
+        if library is None:
+            logger.warning("%s: its materials %s are missing; read without them", path, name)
             continue
         material = ""
         for entry in _lines(library):
@@ -275,14 +290,26 @@ def _obj_materials(path: Path) -> tuple[dict[str, Path], dict[str, Color]]:
             elif key.lower() == "kd" and (color := _color(rest)) is not None:
                 paints[material] = color
             elif key.lower() == "map_kd" and rest.split():
-                image = inside(library, rest.strip())
-                if not image.is_file() and rest.strip().startswith("-"):  # options come before the name
-                    image = inside(library, rest.split()[-1])
-                if image.is_file():
+                image = _beside(library, rest.strip())
+                if image is None and rest.strip().startswith("-"):  # options come before the name
+                    image = _beside(library, rest.split()[-1])
+                if image is not None:
                     found[material] = image
                 else:
-                    logger.warning("%s: its texture %s is missing; read without it", path, image.name)
+                    logger.warning("%s: its texture %s is missing; read without it", path, rest.strip())
     return found, paints
+
+
+def _beside(index: Path, name: str) -> Path | None:
+    """A file that `index` names, in its folder; of a path elsewhere, as on the author's machine, the file of that name."""
+    for wanted in (name, re.split(r"[\\/]", name)[-1]):
+        try:
+            path = inside(index, wanted)
+        except FileFormatError:
+            continue
+        if wanted and path.is_file():
+            return path
+    return None
 
 
 def _color(text: str) -> Color | None:

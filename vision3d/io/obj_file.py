@@ -20,9 +20,9 @@ class ObjArrays(NamedTuple):
     faces: np.ndarray
     """(F, 3)."""
     uvs: np.ndarray | None
-    """(V, 2), or (F, 3, 2) if a vertex has several; v points up. None if any corner has none."""
-    has_uvs: bool
-    """Whether any corner has a texture coordinate."""
+    """(V, 2), or (F, 3, 2) if a vertex has several; v points up. None if no corner has one; zero where others have none."""
+    has_uvs: np.ndarray
+    """(F,), whether all corners have texture coordinates."""
     normals: np.ndarray | None
     """(V, 3), the mean if a vertex has several; None if any corner has none."""
     colors: np.ndarray | None
@@ -31,6 +31,8 @@ class ObjArrays(NamedTuple):
     """(F,), indices into `names`."""
     names: tuple[str, ...]
     """Materials used by faces; empty before the first `usemtl`."""
+    dropped: int
+    """Number of faces with fewer than three corners, which are not in `faces`."""
 
 
 def parse_obj(text: str) -> ObjArrays:
@@ -58,26 +60,27 @@ def parse_obj(text: str) -> ObjArrays:
             material = names.setdefault(" ".join(words[1:]), len(names))
     points = [_floats(rows["v"], 3), _floats(rows["vt"], 2), _floats(rows["vn"], 3)]
     lengths = np.array([len(polygon) for polygon in polygons], np.int64)
-    if (lengths < 3).any():
-        raise ValueError(f"face {int((lengths < 3).argmax())} has {int(lengths.min())} corners")
     corners = _indices([word for polygon in polygons for word in polygon])
+    is_kept = lengths > 2
     counts = np.array(before, np.int64).reshape(-1, 3).repeat(lengths, axis=0)
     corners = np.where(corners > 0, corners - 1, np.where(corners == _MISSING, -1, counts + corners))
     sizes = np.array([len(values) for values in points])
     corners[:, 1:][:, sizes[1:] == 0] = -1  # a missing list: as if no corner referred to it
     if (len(corners) and (corners[:, 0] < 0).any()) or (corners < -1).any() or (corners >= sizes).any():
         raise ValueError("a face refers to a missing element")
+    corners, lengths = corners[is_kept.repeat(lengths)], lengths[is_kept]
     faces = corners[_fans(lengths)]
     places = faces[..., 0]
     return ObjArrays(
         vertices=points[0],
         faces=places,
         uvs=_uvs(points[1], faces[..., 1], places, len(points[0])),
-        has_uvs=bool((corners[:, 1] >= 0).any()),
+        has_uvs=np.asarray((faces[..., 1] >= 0).all(1)),
         normals=_normals(points[2], faces[..., 2], places, len(points[0])),
         colors=_floats([row[3:6] for row in rows["v"]], 3) if rows["v"] and all(len(row) >= 6 for row in rows["v"]) else None,
-        materials=np.array(used, np.int64).repeat(lengths - 2),
+        materials=np.array(used, np.int64)[is_kept].repeat(lengths - 2),
         names=tuple(names),
+        dropped=int((~is_kept).sum()),
     )
 
 
@@ -112,9 +115,9 @@ def _fans(lengths: np.ndarray) -> np.ndarray:
 
 
 def _uvs(values: np.ndarray, rows: np.ndarray, used: np.ndarray, count: int) -> np.ndarray | None:
-    if not rows.size or (rows < 0).any():
+    if not (rows >= 0).any():
         return None
-    by_corner = values[rows]
+    by_corner = np.where((rows >= 0)[..., None], values[rows], 0)
     by_vertex = np.zeros((count, 2))
     by_vertex[used] = by_corner
     return by_vertex if (by_vertex[used] == by_corner).all() else by_corner
