@@ -293,7 +293,9 @@ class HandTemplate:
 
     def to_skinned_mesh(self, clips: Sequence[Clip] = ()) -> SkinnedMesh:
         """A mesh with joints, for files, viewers and engines."""
-        above = torch.stack([self.places[parent] if parent >= 0 else torch.zeros_like(self.places[0]) for parent in self.parents])
+        above = torch.stack(
+            [self.places[parent] if parent >= 0 else torch.zeros_like(self.places[0]) for parent in self.parents]
+        )
         binds = torch.eye(4).to(self.places).repeat(NUM_JOINTS, 1, 1)
         binds[:, :3, 3] = -self.places
         kept, indices = self._sparse_weights()

@@ -1,0 +1,169 @@
+"""Generated images of hands and their truth."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from vision3d.core.errors import MissingFileError
+from vision3d.geometry.gram_schmidt import haar_rotmats
+from vision3d.io.images import write_image
+from vision3d.render.meshes import rasterize, screen_positions
+from vision3d.scene import Mesh
+from vision3d.stages.hand.gestures import GESTURES, gesture
+from vision3d.stages.hand.synth import props
+from vision3d.stages.hand.synth.backgrounds import Backgrounds
+from vision3d.stages.hand.synth.cameras import sample_rotations
+from vision3d.stages.hand.synth.frames import FrameConfig, Frames, frames
+from vision3d.stages.hand.synth.light import vertex_shadows
+from vision3d.stages.hand.synth.poses import penetrates, sample_angles, segment_distance
+from vision3d.stages.hand.synth.skin_maps import NAMES, skin_maps
+from vision3d.stages.hand.template import HandTemplate
+
+PLAIN = FrameConfig(size=96, objects=0, sleeves=0)
+
+
+@pytest.fixture(scope="module")
+def made() -> Frames:
+    return frames(0, 3, 8, PLAIN)
+
+
+def test_distance_of_segments_is_the_smallest_of_sampled_points():
+    a, b, c, d = torch.randn(4, 40, 3, dtype=torch.float64)
+    share = torch.linspace(0, 1, 201, dtype=torch.float64)
+    first = torch.lerp(a[:, None], b[:, None], share[:, None])
+    second = torch.lerp(c[:, None], d[:, None], share[:, None])
+    sampled = torch.cdist(first, second).amin((1, 2))
+    got = segment_distance(a, b, c, d)
+    assert bool((got <= sampled + 1e-9).all()) and torch.allclose(got, sampled, atol=0.02)
+    # parallel, and points
+    x = torch.eye(3, dtype=torch.float64)
+    assert float(segment_distance(0 * x[0], x[0], x[1], x[1] + 2 * x[0])) == pytest.approx(1)
+    assert float(segment_distance(x[0], x[0], x[1], x[1])) == pytest.approx(2**0.5)
+
+
+def test_fingers_that_pass_through_each_other_are_noticed():
+    hand = HandTemplate.load()
+    wanted = [name for name in GESTURES if bool(penetrates(hand.pose(gesture(name)).skeleton))]
+    assert not wanted
+    crossed = hand.pose(gesture("flat")).skeleton.clone()
+    crossed[5:9], crossed[9:13] = crossed[5:9] + torch.tensor([-0.02, 0, 0]), crossed[9:13] + torch.tensor([0.004, 0, 0])
+    assert bool(penetrates(crossed))
+    pressed = hand.pose(gesture("fist")).skeleton.clone()
+    pressed[6:9, 2] -= 0.03  # through the palm
+    assert bool(penetrates(pressed))
+
+
+def test_sampled_poses_are_within_the_limits_and_do_not_penetrate():
+    hand = HandTemplate.load()
+    angles = sample_angles(hand, 200, torch.Generator().manual_seed(0))
+    low, high = hand.angle_limits.T
+    assert bool((angles >= low - 1e-6).all() and (angles <= high + 1e-6).all())
+    assert int(penetrates(hand.pose(angles).skeleton).sum()) == 0
+    assert bool((angles.std(0) > 0.1 * (high - low)).all())
+
+
+def test_near_views_show_the_palm_or_the_back():
+    rotations = sample_rotations(300, torch.Generator().manual_seed(0), "near")
+    assert torch.allclose(rotations @ rotations.mT, torch.eye(3).expand(300, 3, 3), atol=1e-5)
+    facing = rotations[:, 2, 2]
+    assert bool((facing.abs() >= 0.5 - 1e-5).all()) and 0.3 < float((facing > 0).float().mean()) < 0.7
+    every = sample_rotations(2000, torch.Generator().manual_seed(0))
+    assert float(every[:, 2, 2].abs().lt(0.5).float().mean()) > 0.2
+
+
+def test_the_same_seed_gives_the_same_images(made):
+    again = frames(0, 3, 8, PLAIN)
+    assert torch.equal(made.images, again.images) and torch.equal(made.vertices, again.vertices)
+    other = frames(0, 4, 8, PLAIN)
+    assert not torch.equal(made.images, other.images) and not torch.equal(made.angles, other.angles)
+
+
+def test_the_truth_agrees_with_itself(made):
+    hand = HandTemplate.load()
+    posed = hand.pose(made.angles, rotation=made.rotation, translation=made.translation, shape=made.shape)
+    assert torch.allclose(posed.vertices, made.vertices, atol=1e-5)
+    assert torch.allclose(hand.joints(made.vertices), made.joints, atol=1e-6)
+    projected = made.joints @ made.Ks.mT
+    assert torch.allclose(projected[..., :2] / projected[..., 2:], made.uvs, atol=1e-3)
+    assert bool((made.joints[..., 2] > 0.05).all())
+
+
+def test_masks_are_those_of_the_hand_alone_where_nothing_is_in_front(made):
+    hand = HandTemplate.load()
+    positions = screen_positions(made.vertices, torch.eye(4).expand(8, 4, 4), made.Ks)
+    alone = rasterize(positions, hand.faces, 96, 96).face_ids >= 0
+    assert not bool((made.masks & ~alone).any())
+    assert float((made.masks & alone).sum() / alone.sum()) > 0.85  # the rest is behind the forearm, a watch or a ring
+
+
+def test_visible_joints_are_in_the_image_and_behind_their_own_skin(made):
+    inside = ((made.uvs >= 0) & (made.uvs < 96)).all(-1)
+    assert not bool((made.visible & ~inside).any())
+    assert 0.3 < float(made.visible.float().mean()) < 1
+    row, column = made.uvs[..., 1].long().clamp(0, 95), made.uvs[..., 0].long().clamp(0, 95)
+    behind = made.joints[..., 2] - made.depths[torch.arange(8)[:, None], row, column]
+    assert bool((behind[made.visible] < 0.0221).all())
+
+
+def test_an_object_in_front_hides_joints():
+    plain = frames(1, 0, 8, PLAIN)
+    ball = props.random_object(torch.Generator().manual_seed(1))
+    holding = frames(1, 0, 8, dataclasses.replace(PLAIN, objects=1.0), objects=(ball,))
+    assert int(holding.masks.sum()) < int(plain.masks.sum()) and int(holding.visible.sum()) < int(plain.visible.sum())
+    assert torch.equal(holding.angles, plain.angles)
+
+
+def test_a_plate_shades_what_is_behind_it():
+    plate = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    points = torch.tensor([[0.0, 0, 0.5], [0, 0, -0.5], [0.3, -0.2, 0.5], [3, 0, 0.5]])
+    vertices = torch.cat([plate, points])[None]
+    lit = vertex_shadows(vertices, torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.tensor([[0.0, 0, -1]]))
+    assert lit[0, 4:, 0].tolist() == pytest.approx([0, 1, 0, 1])
+    turned = haar_rotmats(3, 1, generator=torch.Generator().manual_seed(0))
+    lit = vertex_shadows(vertices @ turned.mT, torch.tensor([[0, 1, 2], [0, 2, 3]]), -turned[:, :, 2])
+    assert lit[0, 4:, 0].tolist() == pytest.approx([0, 1, 0, 1], abs=0.05)
+
+
+def test_maps_of_the_skin_are_where_they_belong():
+    maps = skin_maps()
+    assert maps.shape == (256, 256, len(NAMES)) and bool(torch.isfinite(maps).all())
+    hand = HandTemplate.load()
+    middle = (hand.uvs.mean(1) * 256).long().clamp(0, 255)
+    of_faces = maps[middle[:, 1], middle[:, 0]]
+    centers = hand.vertices[hand.faces].mean(1)
+    nails = of_faces[:, 0] > 0.5
+    assert 5 <= int(nails.sum()) <= 120
+    nearest = torch.cdist(centers[nails], hand.keypoints).argmin(1)
+    assert set(nearest.tolist()) <= {3, 4, 7, 8, 11, 12, 15, 16, 19, 20}
+    assert float(centers[of_faces[:, 4] > 0.5, 2].mean()) > float(centers[of_faces[:, 4] < 0.5, 2].mean())
+
+
+def test_backgrounds_come_from_the_folder(tmp_path):
+    write_image(tmp_path / "a.png", torch.tensor([0.0, 1, 0]).expand(40, 700, 3))
+    write_image(tmp_path / "gray.png", torch.rand(30, 30, 1))
+    found = Backgrounds.load(tmp_path)
+    assert sorted(tuple(photo.shape) for photo in found.photos) == [(3, 29, 512), (3, 30, 30)]
+    images = found.sample(12, 64, torch.Generator().manual_seed(0))
+    assert images.shape == (12, 64, 64, 3) and float(images.min()) >= 0 and float(images.max()) <= 1
+    is_green = (images[..., 1] > 0.3) & (images[..., 0] < 0.02) & (images[..., 2] < 0.02)
+    assert bool(is_green.all((1, 2)).any())
+    with pytest.raises(MissingFileError, match="photographs"):
+        Backgrounds.load(tmp_path / "none")
+
+
+def test_parts_can_be_hidden_and_joined():
+    vertices = torch.rand(2, 4, 3)
+    part = props.Part(vertices, torch.tensor([[0, 1, 2], [1, 2, 3]]), torch.rand(2, 4, 3))
+    both = props.joined([part, props.shown(part, torch.tensor([True, False]))])
+    assert both.faces.tolist() == [[0, 1, 2], [1, 2, 3], [4, 5, 6], [5, 6, 7]]
+    assert bool(both.vertices[1, 4:].isnan().all()) and bool(torch.isfinite(both.vertices[0]).all())
+
+
+def test_a_tube_is_closed_around_and_has_its_radii():
+    start, end = torch.zeros(1, 3), torch.tensor([[0.0, 0, 2]])
+    made = props.tube(start, end, torch.tensor([[1.0, 0, 0.5]]), torch.tensor([[[2.0, 1], [4, 2]]]), torch.ones(1, 3))
+    mesh = Mesh(made.vertices[0], made.faces)
+    assert mesh.num_vertices == 32 and mesh.num_faces == 32
+    assert mesh.vertices[:16].abs().amax(0).tolist() == pytest.approx([2, 1, 0], abs=1e-6)
+    assert mesh.vertices[16:].abs().amax(0).tolist() == pytest.approx([4, 2, 2], abs=1e-6)

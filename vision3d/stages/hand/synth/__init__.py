@@ -1,0 +1,1 @@
+"""Generated images of hands: poses, identities, skin, props, light, cameras and sensors at random, with their truth."""

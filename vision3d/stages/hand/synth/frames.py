@@ -1,0 +1,206 @@
+"""Batches of generated images of right hands, with their truth."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from vision3d.geometry.vectors import unit
+from vision3d.render.meshes import Fragments, antialias, edge_neighbors, interpolate, rasterize, screen_positions, texture
+from vision3d.scene.colors import linear_to_srgb, srgb_to_linear
+from vision3d.scene.mesh import Mesh
+from vision3d.stages.hand.shape import HandShape
+from vision3d.stages.hand.skin_color import skin_color
+from vision3d.stages.hand.synth import props
+from vision3d.stages.hand.synth.backgrounds import Backgrounds
+from vision3d.stages.hand.synth.cameras import place, sample_rotations
+from vision3d.stages.hand.synth.light import Lamps, vertex_shadows
+from vision3d.stages.hand.synth.poses import sample_angles
+from vision3d.stages.hand.synth.sensor import photographed
+from vision3d.stages.hand.synth.skin_maps import NAMES, skin_maps
+from vision3d.stages.hand.template import HandTemplate
+
+_DEPTH_MARGIN = 0.022
+"""A joint lies this far behind the skin in front of it, at most [m]."""
+
+
+_CHANGES = (
+    (0.35, 0.25, 0.25), (-0.25, -0.3, -0.3), (-0.35, -0.45, -0.45), (-0.14, -0.05, 0.02),
+    (0.25, 0.16, 0.18), (0.16, -0.12, -0.12), (0.12, 0.12, 0.12), (0.14, 0.12, 0.12),
+)  # fmt: skip
+"""Largest relative change of red, green and blue by each map of `skin_maps`."""
+_NOISE = 6
+"""The first map that is noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Images of right hands, and their truth in the camera's frame."""
+
+    images: UInt8[Tensor, "b s s 3"]
+    """sRGB."""
+    Ks: Float[Tensor, "b 3 3"]
+    """[px]; pixel centers at half-integers."""
+    uvs: Float[Tensor, "b 21 2"]
+    """Joints in the image [px]."""
+    visible: Bool[Tensor, "b 21"]
+    """Whether a joint is in the image, and nothing but its own skin in front of it."""
+    joints: Float[Tensor, "b 21 3"]
+    """[m], `HandTemplate.joints` of the vertices."""
+    vertices: Float[Tensor, "b 778 3"]
+    """[m]."""
+    angles: Float[Tensor, "b 20"]
+    """Of `HandTemplate.pose` [rad]."""
+    shape: HandShape
+    rotation: Float[Tensor, "b 3 3"]
+    """From the template to the camera."""
+    translation: Float[Tensor, "b 3"]
+    """Of the wrist [m]."""
+    masks: Bool[Tensor, "b s s"]
+    """Pixels of the hand, without the forearm."""
+    depths: Float[Tensor, "b s s"]
+    """Of whatever is in front [m]; zero where there is only background."""
+
+
+@dataclass(frozen=True)
+class FrameConfig:
+    """What the images show."""
+
+    size: int = 128
+    """Side [px]."""
+    views: str = "all"
+    """all, or near: the palm or the back within 60 degrees."""
+    gestures: float = 0.35
+    """Share of poses near named gestures."""
+    objects: float = 0.3
+    """Share of hands that hold something."""
+    sleeves: float = 0.5
+    """Share of forearms in a sleeve."""
+    margins: tuple[float, float] = (1.05, 1.7)
+    """Side of the crop over that of the joints' box, from and to."""
+
+
+def frames(
+    seed: int,
+    index: int,
+    count: int = 16,
+    config: FrameConfig | None = None,
+    *,
+    backgrounds: Backgrounds | None = None,
+    objects: tuple[Mesh, ...] = (),
+) -> Frames:
+    """Generate a batch; the same arguments always give the same images.
+
+    Args:
+        seed: Of all batches.
+        index: Of this batch.
+        count: Number of images.
+        config: What they show.
+        backgrounds: Photographs; procedural when None.
+        objects: Meshes with vertex colors that a hand can hold, one for each batch; simple shapes when empty.
+    """
+    config = config or FrameConfig()
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**62)
+    hand = HandTemplate.load("right")
+    angles = sample_angles(hand, count, generator, gestures=config.gestures)
+    shape = HandShape.random(count, generator)
+    rotation = sample_rotations(count, generator, config.views)
+    turned = hand.pose(angles, rotation=rotation, shape=shape)
+    translation, Ks = place(hand.joints(turned.vertices), config.size, generator, margins=config.margins)
+    vertices, skeleton = turned.vertices + translation[:, None], turned.skeleton + translation[:, None]
+    forearm = turned.forearm + translation[:, None]
+    worn = _props(config, skeleton, rotation, shape, objects, generator)
+    scene = props.joined([_skin(hand, vertices, forearm), *worn])
+    lamps = Lamps.sample(count, generator)
+    positions = screen_positions(scene.vertices, torch.eye(4).expand(count, 4, 4), Ks)
+    found = rasterize(positions, scene.faces, config.size, config.size)
+    lit = vertex_shadows(scene.vertices, scene.faces, lamps.directions[:, 0])
+    normals = _normals(scene.vertices, scene.faces)
+    attributes = interpolate(torch.nan_to_num(torch.cat([normals, lit, scene.colors], 2)), scene.faces, found)
+    image, row, column = (found.face_ids >= 0).nonzero(as_tuple=True)  # most pixels are background
+    pixels, face = attributes[image, row, column], found.face_ids[image, row, column]
+    skin = _skin_albedo(hand, found, image, row, column, generator)
+    is_skin = face < len(hand.faces) + len(hand.forearm_faces)
+    albedo = torch.where(is_skin[:, None], skin, srgb_to_linear(pixels[:, 4:]))
+    shaded = lamps.shade(albedo, unit(pixels[:, :3]), pixels[:, 3:4], image)
+    images = (backgrounds or Backgrounds()).sample(count, config.size, generator)
+    images[image, row, column] = linear_to_srgb(shaded.clamp(0, 1))
+    is_hand = (found.face_ids >= 0) & (found.face_ids < len(hand.faces))
+    images = antialias(images, positions, scene.faces, found, neighbors=edge_neighbors(scene.faces))
+    images = photographed(images, generator)
+    joints = hand.joints(vertices)
+    uvs = (joints @ Ks.mT)[..., :2] / joints[..., 2:]
+    return Frames(
+        (images * 255).round().byte(), Ks, uvs, _visible(uvs, joints, found.depths, is_hand), joints, vertices, angles, shape,
+        rotation, translation, is_hand, found.depths,
+    )  # fmt: skip
+
+
+def _skin(hand: HandTemplate, vertices: Tensor, forearm: Tensor) -> props.Part:
+    surface = torch.cat([vertices, forearm], 1)
+    return props.Part(surface, torch.cat([hand.faces, hand.forearm_faces]), torch.zeros_like(surface))
+
+
+def _props(
+    config: FrameConfig,
+    skeleton: Tensor,
+    rotation: Tensor,
+    shape: HandShape,
+    objects: tuple[Mesh, ...],
+    generator: torch.Generator,
+) -> list[props.Part]:
+    count = len(skeleton)
+
+    def chance(share: float) -> Tensor:
+        return torch.rand(count, generator=generator) < share
+
+    wrist = skeleton[:, 0]
+    parts = [
+        props.shown(props.sleeve(wrist, rotation, shape.scale, generator), chance(config.sleeves)),
+        props.shown(props.watch(wrist, rotation, shape.scale, generator), chance(0.15)),
+        props.shown(props.ring(skeleton, rotation[:, :, 2], shape.scale * shape.thicknesses.mean(1), generator), chance(0.2)),
+    ]
+    mesh = objects[int(torch.randint(len(objects), (1,), generator=generator))] if objects else props.random_object(generator)
+    palm = wrist + (rotation @ torch.tensor([0.0, 0.075, 0.012])[:, None])[..., 0] * shape.scale[:, None]
+    parts.append(props.shown(props.held(mesh, palm, rotation, generator), chance(config.objects)))
+    return parts
+
+
+def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    corners = vertices[:, faces]
+    flat = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+    return unit(torch.zeros_like(vertices).index_add(1, faces.flatten(), flat.repeat_interleave(3, 1)))
+
+
+def _skin_albedo(
+    hand: HandTemplate, fragments: Fragments, image: Tensor, row: Tensor, column: Tensor, generator: torch.Generator
+) -> Float[Tensor, "n 3"]:
+    """Linear albedo of the skin at some pixels."""
+    count = len(fragments.face_ids)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=generator)
+
+    melanin = 0.05 + 0.75 * rand() ** 1.6
+    linear = srgb_to_linear(skin_color(melanin, rand()))
+    weights = rand(len(NAMES), 1) * torch.tensor(_CHANGES)
+    weights[:, 4] *= 0.4 + 2.5 * melanin[:, None]  # palms have little melanin
+    varnish = 2 * rand(3) - 1
+    weights[:, 0] = torch.where(rand(1) < 0.12, varnish, weights[:, 0])
+    uvs = torch.cat([hand.uvs, hand.forearm_uvs])
+    face = fragments.face_ids[image, row, column].long().clamp(max=len(uvs) - 1)
+    at = torch.einsum("nc,nck->nk", fragments.barycentrics[image, row, column], uvs[face])
+    maps = texture(skin_maps(), at.view(1, 1, -1, 2))[0, 0]
+    maps[face >= len(hand.faces), :_NOISE] = 0  # the texture of the forearm has neither nails nor creases
+    change = torch.einsum("nc,ncd->nd", maps, weights[image])
+    return (linear[image] * (1 + change)).clamp(0.005, 1)
+
+
+def _visible(uvs: Tensor, joints: Tensor, depths: Tensor, is_hand: Tensor) -> Bool[Tensor, "b 21"]:
+    size = depths.shape[1]
+    column, row = uvs.floor().long().unbind(-1)
+    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+    images = torch.arange(len(uvs))[:, None]
+    at = (images, row.clamp(0, size - 1), column.clamp(0, size - 1))
+    return inside & is_hand[at] & (depths[at] > joints[..., 2] - _DEPTH_MARGIN)

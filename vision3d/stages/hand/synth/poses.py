@@ -1,0 +1,93 @@
+"""Random poses of the fingers: gestures and independent angles, without fingers that pass through each other."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vision3d.stages.hand.gestures import GESTURES, gesture
+from vision3d.stages.hand.template import HandTemplate
+
+_DEVIATION = 0.12
+"""Standard deviation of the angles of a gesture [rad]."""
+_RADII = (10.0, 9.0, *(9.0, 8.0, 7.0) * 4)
+"""Radii of the phalanges from the thumb's proximal one to the little finger's distal one [mm]."""
+_PALM_RADIUS = 11.0
+_OVERLAP = 0.62
+"""Axes of two bones may come as close as this share of the sum of their radii: flesh gives way."""
+_BONES = ((2, 3), (3, 4), *((first + k, first + k + 1) for first in (5, 9, 13, 17) for k in range(3)))
+_PALM = ((0, 5), (0, 9), (0, 13), (0, 17))
+_TRIES = 6
+
+
+def sample_angles(
+    hand: HandTemplate,
+    count: int,
+    generator: torch.Generator,
+    *,
+    gestures: float = 0.35,
+    names: tuple[str, ...] = tuple(GESTURES),
+) -> Float[Tensor, "count 20"]:
+    """Random poses within the limits.
+
+    Args:
+        hand: The template.
+        count: Number of poses.
+        generator: Random numbers, on the CPU.
+        gestures: Share of poses near a named gesture or between two of them; the others have independent fingers.
+        names: The gestures.
+    """
+    angles = _draw(hand, count, generator, gestures, names)
+    for _ in range(_TRIES):
+        wrong = penetrates(hand.pose(angles).skeleton)
+        if not bool(wrong.any()):
+            return angles
+        angles = torch.where(wrong[:, None], _draw(hand, count, generator, gestures, names), angles)
+    wrong = penetrates(hand.pose(angles).skeleton)
+    return torch.where(wrong[:, None], gesture("relaxed").to(angles), angles)
+
+
+def penetrates(skeleton: Float[Tensor, "*batch 21 3"]) -> Bool[Tensor, "*batch"]:
+    """Whether two fingers, or a finger and the palm, pass through each other.
+
+    Args:
+        skeleton: Centers of the joints [m], of a hand of about the template's size.
+    """
+    bones = torch.tensor(_BONES + _PALM, device=skeleton.device)
+    radii = skeleton.new_tensor([*_RADII, *(_PALM_RADIUS,) * len(_PALM)]) / 1000
+    owner = torch.tensor([0, 0, *(finger for finger in range(1, 5) for _ in range(3)), *(9,) * 4], device=skeleton.device)
+    # The proximal phalanges begin at the palm, so only the two behind them may touch it.
+    first = torch.tensor([*(k for k in range(14) for _ in range(k + 1, 14)), *(1, 3, 4, 6, 7, 9, 10, 12, 13) * 4])
+    second = torch.tensor([*(j for k in range(14) for j in range(k + 1, 14)), *(14 + k for k in range(4) for _ in range(9))])
+    apart = owner[first] != owner[second]
+    first, second = first[apart], second[apart]
+    start, end = skeleton[..., bones[:, 0], :], skeleton[..., bones[:, 1], :]
+    distance = segment_distance(start[..., first, :], end[..., first, :], start[..., second, :], end[..., second, :])
+    return (distance < _OVERLAP * (radii[first] + radii[second])).any(-1)
+
+
+def segment_distance(
+    a: Float[Tensor, "*batch 3"], b: Float[Tensor, "*batch 3"], c: Float[Tensor, "*batch 3"], d: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch"]:
+    """Distance between the segments ab and cd (Ericson 2005, "Real-Time Collision Detection", section 5.1.9)."""
+    u, v, w = b - a, d - c, a - c
+    uu, vv, uv = (u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1)
+    uw, vw = (u * w).sum(-1), (v * w).sum(-1)
+    tiny = torch.finfo(a.dtype).tiny
+    s = ((uv * vw - vv * uw) / (uu * vv - uv * uv).clamp(min=tiny)).clamp(0, 1)
+    t = ((uv * s + vw) / vv.clamp(min=tiny)).clamp(0, 1)
+    s = ((uv * t - uw) / uu.clamp(min=tiny)).clamp(0, 1)
+    return torch.linalg.vector_norm(w + s[..., None] * u - t[..., None] * v, dim=-1)
+
+
+def _draw(
+    hand: HandTemplate, count: int, generator: torch.Generator, gestures: float, names: tuple[str, ...]
+) -> Float[Tensor, "count 20"]:
+    free = hand.random_angles(count, generator)
+    bank = torch.stack([gesture(name) for name in names]).to(free)
+    pair = torch.randint(len(names), (2, count), generator=generator)
+    share = torch.rand(count, 1, generator=generator) * (torch.rand(count, 1, generator=generator) < 0.5)
+    named = torch.lerp(bank[pair[0]], bank[pair[1]], share.to(free))
+    named = named + _DEVIATION * torch.randn(count, free.shape[1], generator=generator).to(free)
+    low, high = hand.angle_limits.to(free).T
+    is_named = torch.rand(count, 1, generator=generator) < gestures
+    return torch.where(is_named, named.clamp(low, high), free)
