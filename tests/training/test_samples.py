@@ -36,6 +36,18 @@ def test_a_sample_follows_from_seed_and_index(tmp_path, workers):
     assert not torch.equal(seeded.take([0])["image"], batch["image"][1:2])
 
 
+def test_options_may_be_tuples(tmp_path):
+    """They are lists in the shards."""
+    options = {"sizes": (1, 2), "more": {"limits": (0.5, (1,))}}
+    samples = made(tmp_path, options=options)
+    samples.prepare(silent)
+    again = made(tmp_path, make=lambda index: pytest.fail("made again"), options=options)
+    again.prepare(silent)
+    assert torch.equal(again.take([3])["image"], samples.take([3])["image"])
+    with pytest.raises(FileFormatError, match="holds other samples"):
+        made(tmp_path, options={**options, "sizes": (1, 3)}).take([3])
+
+
 def test_a_stopped_generation_is_resumed_and_a_set_may_grow(tmp_path):
     def failing(index):
         if index == 12:

@@ -72,8 +72,10 @@ class GeneratedSamples:
                 raise InputError(f"{label}: got {value}, want at least 1")
         self.make, self.count, self.name, self.seed, self.workers = make, count, name, seed, workers
         self.shard_size = shard_size
-        self.identity = {"name": name, "version": version, "seed": seed, "options": options or {}, "shard_size": shard_size}
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
+        identity = {"name": name, "version": version, "seed": seed, "options": options or {}, "shard_size": shard_size}
+        text = json.dumps(identity, sort_keys=True)
+        self.identity = json.loads(text)  # as it is read from a shard: tuples become lists
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         self.folder = Path(folder) if folder is not None else cache_folder("samples") / f"{name}_{digest}"
         self._files: dict[int, Any] = {}
 

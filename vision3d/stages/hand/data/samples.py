@@ -1,0 +1,163 @@
+"""Generated hands on disk: made once, in shards, and read as batches of images and their truth."""
+
+import functools
+import io
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from vision3d.core.errors import InputError
+from vision3d.scene.mesh import Mesh
+from vision3d.scene.mesh_colors import surface_colors
+from vision3d.stages.hand.shape import HandShape
+from vision3d.stages.hand.synth.backgrounds import Backgrounds
+from vision3d.stages.hand.synth.frames import FrameConfig, Frames, frames
+from vision3d.stages.hand.template import HandTemplate
+from vision3d.training.samples import GeneratedSamples, Sample
+
+VERSION = 1
+"""Changes with the images, so that older shards are not used."""
+BATCH = 16
+"""Images that are made together, and lie together in a shard."""
+_QUALITIES = (92, 85, 75, 60, 45, 30)
+_BYTES_PER_PIXEL = 0.43
+"""Room for a JPEG: 7 KB of 128 x 128 pixels; the quality of the few larger ones is reduced."""
+
+
+class HandBatch(NamedTuple):
+    """Images of right hands with their truth, in the camera's frame."""
+
+    images: UInt8[Tensor, "n s s 3"]
+    """sRGB."""
+    Ks: Float[Tensor, "n 3 3"]
+    """[px]."""
+    uvs: Float[Tensor, "n 21 2"]
+    """[px]."""
+    visible: Bool[Tensor, "n 21"]
+    joints: Float[Tensor, "n 21 3"]
+    """[m]."""
+    vertices: Float[Tensor, "n 778 3"]
+    """[m]."""
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """What generated images are made of."""
+
+    frames: FrameConfig = field(default_factory=FrameConfig)
+    backgrounds: Path | None = None
+    """Folder with photographs; None: procedural."""
+    seed: int = 0
+
+    def make(self, index: int) -> Sample:
+        """A sample: `BATCH` images and the numbers that their truth follows from."""
+        backgrounds = None if self.backgrounds is None else _photos(self.backgrounds)
+        made = frames(self.seed, index, BATCH, self.frames, backgrounds=backgrounds)
+        return packed(made)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything that the images depend on, besides the seed."""
+        return {**asdict(self.frames), "backgrounds": None if self.backgrounds is None else str(self.backgrounds)}
+
+
+class HandSamples:
+    """Any number of generated hands; see `GeneratedSamples`.
+
+    Args:
+        source: What they are made of.
+        count: Number of images, a multiple of 16.
+        folder: Of the shards; None: in the cache.
+        workers: Processes that make them; 0: this one.
+
+    Raises:
+        InputError: The count is no positive multiple of 16.
+    """
+
+    def __init__(self, source: SampleSource, count: int, *, folder: Path | str | None = None, workers: int = 0) -> None:
+        if count < BATCH or count % BATCH:
+            raise InputError(f"count: got {count}, want a positive multiple of {BATCH}")
+        self.count = count
+        self.samples = GeneratedSamples(
+            source.make, count // BATCH, name="hands", version=VERSION, seed=source.seed, options=source.options, folder=folder,
+            workers=workers, shard_size=64,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, rows: Int64[Tensor, " n"]) -> HandBatch:
+        """The images with these numbers."""
+        groups, inverse = torch.unique(rows // BATCH, return_inverse=True)
+        return unpacked(self.samples.take(groups), inverse * BATCH + rows % BATCH)
+
+
+def packed(made: Frames) -> Sample:
+    """Images as JPEG, padded to a common length, and the numbers that the truth follows from."""
+    size = made.images.shape[1]
+    files = [_jpeg(image, int(_BYTES_PER_PIXEL * size * size)) for image in made.images.numpy()]
+    table = np.zeros((len(files), int(_BYTES_PER_PIXEL * size * size)), np.uint8)
+    for row, data in zip(table, files):
+        row[: len(data)] = np.frombuffer(data, np.uint8)
+    return {
+        "jpegs": torch.from_numpy(table),
+        "lengths": torch.tensor([len(data) for data in files], dtype=torch.int32),
+        "Ks": made.Ks,
+        "angles": made.angles,
+        "shapes": torch.cat([made.shape.lengths, made.shape.thicknesses, made.shape.scale[:, None]], 1),
+        "rotations": made.rotation,
+        "translations": made.translation,
+        "visible": made.visible,
+    }
+
+
+def unpacked(sample: Sample, rows: Int64[Tensor, " n"]) -> HandBatch:
+    """Some images of samples (groups, 16, ...) and their truth."""
+    flat = {name: value.flatten(0, 1)[rows] for name, value in sample.items()}
+    images = [decoded(data[:length].numpy()) for data, length in zip(flat["jpegs"], flat["lengths"].tolist())]
+    hand, shape = HandTemplate.load("right"), flat["shapes"]
+    posed = hand.pose(
+        flat["angles"], rotation=flat["rotations"], translation=flat["translations"],
+        shape=HandShape(shape[:, :5], shape[:, 5:10], shape[:, 10]),
+    )  # fmt: skip
+    joints = hand.joints(posed.vertices)
+    projected = joints @ flat["Ks"].mT
+    return HandBatch(
+        torch.from_numpy(np.stack(images)), flat["Ks"], projected[..., :2] / projected[..., 2:], flat["visible"], joints,
+        posed.vertices,
+    )  # fmt: skip
+
+
+def decoded(data: np.ndarray) -> np.ndarray:
+    """The pixels of a JPEG that was made here, (h, w, 3) uint8."""
+    with Image.open(io.BytesIO(data.tobytes()), formats=["JPEG"]) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def plain_colors(mesh: Mesh) -> Mesh:
+    """The mesh with a color for each vertex in place of its texture, from the middle of one of its faces."""
+    faces = torch.zeros(mesh.num_vertices, dtype=torch.int64)
+    faces[mesh.faces.flatten()] = torch.arange(len(mesh.faces)).repeat_interleave(3)
+    colors = surface_colors(mesh, faces, torch.full((mesh.num_vertices, 3), 1 / 3))
+    return Mesh(mesh.vertices, mesh.faces, vertex_colors=colors[:, :3].clamp(0, 1))
+
+
+def _jpeg(image: np.ndarray, most: int) -> bytes:
+    """The image in at most so many bytes."""
+    for quality in _QUALITIES:
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "JPEG", quality=quality)
+        if stream.tell() <= most:
+            return stream.getvalue()
+    raise InputError(f"image: a JPEG of {image.shape[1]} x {image.shape[0]} pixels does not fit into {most} bytes")
+
+
+@functools.cache
+def _photos(folder: Path) -> Backgrounds:
+    return Backgrounds.load(folder)
