@@ -52,9 +52,9 @@ class OneEuroFilter:
             raise ShapeError("values", values.shape, f"{self._values.shape} as before; call reset() in between")
         before = np.where(np.isnan(self._values), values, self._values)
         share = _share(self.config.derivative_cutoff, step)
-        self._speeds = np.nan_to_num(share * (values - before) / step + (1 - share) * self._speeds)
+        self._speeds = np.nan_to_num(self._speeds + share * ((values - before) / step - self._speeds))
         share = _share(self.config.min_cutoff + self.config.beta * np.abs(self._speeds), step)
-        self._values = share * values + (1 - share) * before
+        self._values = before + share * (values - before)
         return self._values.copy()
 
 

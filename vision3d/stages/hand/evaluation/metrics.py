@@ -166,7 +166,7 @@ def pck_auc(distances_mm: Float[Tensor, "*batch"], limit_mm: float = PCK_LIMIT_M
         steps: Values, with both ends; trapezoids between them.
     """
     limits = torch.linspace(0, limit_mm, steps, dtype=torch.float64, device=distances_mm.device)
-    values = distances_mm.double().flatten().sort().values
+    values = distances_mm.double().flatten().nan_to_num(nan=torch.inf).sort().values
     counts = torch.searchsorted(values, limits, right=True).double()
     return float(torch.trapezoid(counts / max(1, len(values)), limits) / limit_mm)
 
