@@ -24,7 +24,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 GEOMETRY_MAY_IMPORT = {"numpy", "torch", "jaxtyping", "vision3d"}
 SOFT = {
     "open3d", "taichi", "viser", "kornia", "onnx", "pxr", "pycolmap", "gsplat", "tensorboard", "trimesh", "zarr", "zstandard",
-    "pytorch3d", "embreex",
+    "pytorch3d", "embreex", "timm",
     "fast_simplification", "quadrants", "warp", "diffusers", "transformers",
 }  # fmt: skip
 

@@ -37,6 +37,7 @@ OPTIONAL = {  # package: (extra, what it is for)
     "onnxscript": ("export", "detectors as .onnx"),
     "onnxruntime": ("export", "comparison of .onnx files with their networks"),
     "embreex": ("lidar", "scans of meshes by a LiDAR, synthetic frames"),
+    "timm": ("hand", "backbones of hands other than MobileNetV3-small"),
     "diffusers": ("guidance", "guidance of animate by your own networks"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }

@@ -1,0 +1,122 @@
+"""Options of hands: the network and its losses."""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from vision3d.core.errors import ConfigError
+from vision3d.core.ranges import check_counts, check_not_negative, check_positive
+
+OWN_BACKBONE = "mobilenetv3_small_100"
+"""The backbone that needs no other package."""
+STRIDE, UP = 32, 4
+"""Pixels of the image along a cell of the backbone's features, and texels of the feature map along such a cell."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network: features of a crop, 2D joints, features at these, and the mesh."""
+
+    backbone: str = OWN_BACKBONE
+    """mobilenetv3_small_100, or the name of a model of timm with features of stride 32 (extra `hand`)."""
+    input_size: int = 160
+    """Width and height of the crop [pixels]; the weights work with other sizes, too."""
+    reduce: int = 0
+    """Features after a 1x1 convolution in front of the transposed one, which makes it smaller, such as 128; 0: none."""
+    interaction: Literal["released", "skeleton"] = "released"
+    """released: blocks of the published code. skeleton: with features of bones and the graph of the hand."""
+    coordinate_attention: bool = False
+    """Coordinate attention on the feature map (Hou et al. 2021)."""
+    uv_head: Literal["linear", "heatmap"] = "linear"
+    """2D joints from the pooled features (linear), or as the means of heat maps (heatmap)."""
+    head: Literal["direct", "canonical6d"] = "direct"
+    """direct: vertices in camera axes. canonical6d: a change of the template, rotated and scaled."""
+    logits: bool = True
+    """Predict the confidence of each 2D joint, the side of the hand, and whether there is one."""
+    upsampling: Literal["random", "template"] = "random"
+    """First weights from joints to vertices: random, or inverse distances on the template."""
+    dims: tuple[int, int, int] = (256, 128, 64)
+    """Features of a token in each stage; the first are also those of the feature map."""
+    tokens: tuple[int, int, int] = (21, 84, 336)
+    """Tokens of each stage; the first are the joints."""
+    heads: int = 8
+    """Heads of the attention."""
+    mlp_ratio: int = 2
+    """Hidden features of an MLP, as a multiple of its features (skeleton)."""
+    bone_samples: int = 4
+    """Points on each bone at which the feature map is sampled (skeleton)."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "heads", "mlp_ratio", "bone_samples")
+        check_not_negative(self, "reduce")
+        choices = {
+            "interaction": ("released", "skeleton"),
+            "uv_head": ("linear", "heatmap"),
+            "head": ("direct", "canonical6d"),
+            "upsampling": ("random", "template"),
+        }
+        for name, valid in choices.items():
+            if getattr(self, name) not in valid:
+                raise ConfigError(name, f"got {getattr(self, name)!r}, want {' or '.join(valid)}")
+        if not 32 <= self.input_size <= 1024 or self.input_size % STRIDE:
+            raise ConfigError("input_size", f"got {self.input_size}, want a multiple of {STRIDE} from 32 to 1024")
+        if not self.backbone:
+            raise ConfigError("backbone", f"got none, want {OWN_BACKBONE} or the name of a model of timm")
+        if len(self.dims) != 3 or min(self.dims) < 1 or any(dim % self.heads for dim in self.dims):
+            raise ConfigError("dims", f"got {list(self.dims)}, want three multiples of the number of heads, {self.heads}")
+        if self.dims[0] % 4:
+            raise ConfigError("dims", f"got {self.dims[0]} features of the map, want a multiple of 4")
+        if len(self.tokens) != 3 or self.tokens[0] != 21 or min(self.tokens) < 1:
+            raise ConfigError("tokens", f"got {list(self.tokens)}, want three numbers, the first of them the 21 joints")
+
+    @property
+    def map_size(self) -> int:
+        """Width and height of the feature map [texels]."""
+        return self.input_size // STRIDE * UP
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses; 0 leaves one out."""
+
+    uv: float = 1.0
+    """L1 of the 2D joints [crop sides]."""
+    joints: float = 10.0
+    """L1 of the root-relative 3D joints [m]."""
+    vertices: float = 10.0
+    """L1 of the root-relative vertices [m]."""
+    edge: float = 0.0
+    """L1 of the lengths of edges [m]."""
+    normal: float = 0.0
+    """Cosine of the angle between edges and the true normals of their faces."""
+    bone: float = 0.0
+    """L1 of the lengths of bones [m]."""
+    reprojection: float = 0.0
+    """L1 between the projected 3D joints and the true 2D joints [crop sides]."""
+    confidence: float = 0.1
+    """Cross-entropy of the confidence of the 2D joints."""
+    side: float = 0.1
+    """Cross-entropy of right and left."""
+    presence: float = 0.1
+    """Cross-entropy of whether there is a hand."""
+    confidence_scale: float = 0.05
+    """Error of a 2D joint whose confidence should be 1/e [crop sides]."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, *(field.name for field in fields(self)))
+        check_positive(self, "confidence_scale")
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """One-Euro filter of the joints and positions in a video (Casiez et al. 2012)."""
+
+    min_cutoff: float = 1.0
+    """Cutoff frequency of a still hand [Hz]; lower ones jitter less and lag more."""
+    beta: float = 20.0
+    """Increase of the cutoff with the speed [Hz per unit/s]; higher ones lag less."""
+    derivative_cutoff: float = 1.0
+    """Cutoff frequency of the speed [Hz]."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "min_cutoff", "derivative_cutoff")
+        check_not_negative(self, "beta")
