@@ -5,7 +5,7 @@ The right hand at rest has its wrist at the origin, fingers along y, the palm fa
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, NamedTuple

@@ -1,0 +1,74 @@
+"""Trained networks of hands: network, configuration and model card, in one file."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vision3d.core import config as configuration
+from vision3d.core.errors import ConfigError, FileFormatError
+from vision3d.stages.hand.config import NetworkConfig
+from vision3d.stages.hand.network.hand_net import HandNet
+from vision3d.stages.hand.template import HandTemplate
+from vision3d.training.weights import Card, find_weights, load_strictly, load_weights, save_weights
+
+KIND = "hand"
+
+
+@dataclass(eq=False)
+class HandModel:
+    """A network that finds joints and mesh in a crop of a right hand."""
+
+    network: HandNet
+    config: NetworkConfig
+    card: Card
+    """Training data, seed, time and figures."""
+
+    def to(self, device: torch.device) -> "HandModel":
+        return replace(self, network=self.network.to(device))
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+
+def make_network(config: NetworkConfig) -> HandNet:
+    """The network of a configuration for the bundled template, with random parameters."""
+    hand = HandTemplate.load("right")
+    return HandNet(config, hand.joint_matrix, hand.vertices)
+
+
+def save_hand_model(path: Path | str, model: HandModel) -> None:
+    """Write a model as .safetensors atomically: numbers as float16."""
+    card = replace(model.card, kind=KIND, config=configuration.to_dict(model.config))
+    save_weights(path, card, stored(model.network))
+
+
+def stored(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters as a file holds them: float16."""
+    return {
+        name: (value.half() if value.is_floating_point() else value).detach().clone()
+        for name, value in network.state_dict().items()
+    }
+
+
+def load_hand_model(path: Path | str) -> HandModel:
+    """Load a model in evaluation mode.
+
+    Args:
+        path: A file, or the name of bundled weights.
+
+    Raises:
+        MissingFileError: The file does not exist.
+        FileFormatError: It is damaged, contains something else, or does not match its configuration; differing keys are listed.
+    """
+    path = find_weights(path)
+    card, tensors = load_weights(path, KIND)
+    try:
+        config = configuration.from_dict(NetworkConfig, card.config)
+    except ConfigError as error:
+        raise FileFormatError(path, f"does not match its description ({error})") from error
+    network = make_network(config)
+    load_strictly(network, {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}, path)
+    return HandModel(network.eval(), config, card)
