@@ -143,6 +143,11 @@ class Vertices(torch.nn.Module):
         return self.network(images).vertices
 
 
+def test_rotations_are_those_of_training():
+    network, pooled = small_net(dataclasses.replace(SMALL, head="canonical6d")), 9 * torch.randn(5, 24)
+    torch.testing.assert_close(network.eval()._rotmats(pooled), network.train()._rotmats(pooled))
+
+
 def test_rooted_outputs():
     outputs = small_net()(torch.rand(2, 3, 64, 64))
     rooted = outputs.rooted()

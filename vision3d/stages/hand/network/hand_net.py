@@ -183,8 +183,10 @@ class HandNet(nn.Module):
     def _rotmats(self, pooled: Tensor) -> Tensor:
         head = self.rotation
         assert head is not None and head.linear is not None
-        # An exported graph has no native operations.
-        return gram_schmidt(head.linear(pooled)) if torch.compiler.is_compiling() else head(pooled)
+        if self.training and not torch.compiler.is_compiling():
+            return head(pooled)
+        # Without the native operation: an exported graph has none, and its first call takes seconds.
+        return gram_schmidt(head.linear(pooled))
 
 
 def _block(config: NetworkConfig, stage: int) -> nn.Module:
