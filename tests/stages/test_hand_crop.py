@@ -174,6 +174,18 @@ def test_colors_are_those_of_the_places(make, size, side):
     torch.testing.assert_close(got[inside, :2], want[inside].float(), rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("side", [150, 200, 276, 400])
+@pytest.mark.parametrize("angle", [0.0, 0.7])
+def test_large_blocks_are_where_they_belong(side, angle):
+    """Of a linear image every mean is the value in the middle."""
+    K = field_of_view_Ks(800, 600).double()[None]
+    at = torch.tensor([[391.3, 297.8]]).double(), torch.tensor([float(side)]).double()
+    crop = square_crop(*at, K, 24, torch.tensor([angle]).double())
+    want = crop.to_image(pixel_grid(24, 24, torch.float64).flatten(0, 1)[None])[0] / torch.tensor([800, 600])
+    got = warp(picture(600, 800), crop)[0].flatten(1).T
+    torch.testing.assert_close(got[:, :2], want.float(), rtol=0, atol=1e-5)
+
+
 def test_types_of_images_and_the_border():
     image = (torch.rand(60, 80, 3) * 255).to(torch.uint8)
     crop = plain(0, 0, 20, 20)
@@ -186,6 +198,7 @@ def test_types_of_images_and_the_border():
     names = ("homographies", "camera_maps", "Ks")
     several = Crop(*(torch.cat([getattr(crop, name) for crop in pair]) for name in names), 16)
     torch.testing.assert_close(warp(image, several)[1], warp(image, plain(40, 20, 20, 16))[0])
+    torch.testing.assert_close(warp(image.float() / 255, crop), warp(image, crop))
     with pytest.raises(ShapeError, match=r"image: got shape \(60, 80\), want \(H, W, 3\)"):
         warp(image[..., 0], crop)
 
@@ -223,6 +236,13 @@ def test_a_box_that_is_too_wide():
     K = field_of_view_Ks(100, 100, 170.0)[None]
     with pytest.raises(InputError, match="sides: a box is wider than a half space as the camera sees it"):
         perspective_crop(torch.tensor([[100.0, 50.0]]), torch.tensor([900.0]), K, 64)
+
+
+def test_a_crop_beyond_the_horizon():
+    to_image = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [-0.2, 0, 1]]])
+    crop = Crop(torch.linalg.inv(to_image), to_image, to_image, 16)
+    with pytest.raises(InputError, match="crop: a homography maps pixels to infinity; want boxes in front of the camera"):
+        warp(torch.rand(20, 20, 3), crop)
 
 
 def test_field_of_view():

@@ -122,6 +122,32 @@ def test_canonical_vertices_start_at_the_rotated_template():
     torch.testing.assert_close(outputs.joints[0, 9], torch.zeros(3), rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
+def test_an_exported_graph_has_no_native_operations():
+    network = small_net(dataclasses.replace(SMALL, head="canonical6d", uv_head="heatmap", interaction="skeleton")).eval()
+    images = torch.rand(1, 3, 64, 64)
+    program = torch.export.export(Vertices(network), (images,))
+    assert not [node.target for node in program.graph.nodes if "vision3d" in str(node.target)]
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(images), network(images).vertices)
+
+
+class Vertices(torch.nn.Module):
+    """A network with one output."""
+
+    def __init__(self, network: HandNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images).vertices
+
+
+def test_rotations_are_those_of_training():
+    network, pooled = small_net(dataclasses.replace(SMALL, head="canonical6d")), 9 * torch.randn(5, 24)
+    torch.testing.assert_close(network.eval()._rotmats(pooled), network.train()._rotmats(pooled))
+
+
 def test_rooted_outputs():
     outputs = small_net()(torch.rand(2, 3, 64, 64))
     rooted = outputs.rooted()

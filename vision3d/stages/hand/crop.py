@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from vision3d.core.errors import InputError, ShapeError
-from vision3d.geometry.cameras import pixel_grid
 from vision3d.geometry.rotation import hat
 from vision3d.geometry.vectors import unit
 from vision3d.stages.hand.intrinsics import check_intrinsics
 
 _MOST = 16384  # pixels along a crop
+_FAR = 1 << 24  # beyond every image [pixels]
 
 
 @dataclass(frozen=True)
@@ -161,39 +161,56 @@ def warp(
     """
     if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 1:
         raise ShapeError("image", image.shape, "(H, W, 3)")
-    grid = pixel_grid(crop.size, crop.size, torch.float64).flatten(0, 1).expand(len(crop.Ks), -1, -1)
-    places = apply_homography(torch.linalg.inv(crop.homographies.double().cpu()), grid)
-    places = places.unflatten(1, (crop.size, crop.size))
-    return torch.stack([_warped(image, place, fill) for place in places])
+    inverse = torch.linalg.inv(crop.homographies.double().cpu())
+    return torch.stack([_warped(image, to_image, crop.size, fill) for to_image in inverse])
 
 
-def _warped(image: Tensor, places: Float[Tensor, "s s 2"], fill: float) -> Float[Tensor, "3 s s"]:
+def _warped(image: Tensor, to_image: Float[Tensor, "3 3"], size: int, fill: float) -> Float[Tensor, "3 s s"]:
     height, width = image.shape[:2]
-    # Pixels of the image between neighbors of the crop, in the middle, where the hand is.
-    middle = places.shape[0] // 2
-    step = places[middle, middle] - places[max(middle - 1, 0), max(middle - 1, 0)]
-    factor = max(1, int(torch.linalg.vector_norm(step) / math.sqrt(2) + 1e-6))
-    low, high = places.amin((0, 1)) - 2 * factor, places.amax((0, 1)) + 2 * factor
-    if not bool(torch.isfinite(torch.cat([low, high])).all()):
+    middle, ends = size / 2, [[0, 0], [size, 0], [0, size], [size, size]]
+    seen = _homogeneous(to_image.new_tensor([*ends, [middle - 0.5, middle - 0.5], [middle + 0.5, middle + 0.5]])) @ to_image.mT
+    if not bool((seen[:, 2] > 0).all()):  # also if NaN
         raise InputError("crop: a homography maps pixels to infinity; want boxes in front of the camera")
-    limit = low.new_tensor([width, height])
-    left, top = (int(value) // factor * factor for value in torch.minimum(low.clamp(min=0), limit))
-    right, bottom = (math.ceil(int(value) / factor) * factor for value in torch.maximum(torch.minimum(high, limit), low * 0))
-    # To whole blocks: beyond the border the outermost pixels are repeated.
-    part = image[top:bottom, left:right].permute(2, 0, 1)
-    if min(part.shape[1:]) < 1:
-        return torch.full((3, *places.shape[:2]), fill, device=image.device)
-    part = part.float() / 255 if image.dtype == torch.uint8 else part.float()
-    rest = (-part.shape[2] % factor, -part.shape[1] % factor)
-    if factor > 1:
-        if any(rest):
-            part = functional.pad(part[None], (0, rest[0], 0, rest[1]), mode="replicate")[0]
-        part = functional.avg_pool2d(part[None], factor)[0]
-    size = places.new_tensor([part.shape[2], part.shape[1]])
-    local = (places - places.new_tensor([left, top])) / factor
-    local = (2 * local / size - 1).float().to(image.device)
+    places = seen[:, :2] / seen[:, 2:]
+    # Pixels of the image between neighbors of the crop, in the middle, where the hand is.
+    factor = max(1, int(torch.linalg.vector_norm(places[5] - places[4]) / math.sqrt(2) + 1e-6))
+    low, high = places[:4].amin(0) - 2 * factor, places[:4].amax(0) + 2 * factor
+    # Of large blocks about 4x4 pixels count.
+    skip = max(1, factor // 4)
+    block = factor // skip
+    factor = skip * block
+    # Only the part that is seen, in whole blocks.
+    left, top = (int(value.clamp(0, _FAR)) // factor * factor for value in low)
+    right, bottom = (math.ceil(int(value.clamp(0, _FAR)) / factor) * factor for value in high)
+    part = image[top + skip // 2 : min(bottom, height) : skip, left + skip // 2 : min(right, width) : skip]
+    if min(part.shape[:2]) < 1:
+        return torch.full((3, size, size), fill, device=image.device)
+    part = _block_means(part, block).permute(2, 0, 1) - fill
+    # To [-1, 1] in the part. The middle of the pixels that count is beside that of the block if `skip` is even.
+    shift = [value + skip // 2 + 0.5 - skip / 2 for value in (left, top)]
+    (a, b), (c, d) = ((2 / factor / part.shape[axis], start) for axis, start in zip((2, 1), shift))
+    to_part = to_image.new_tensor([[a, 0, -a * b - 1], [0, c, -c * d - 1], [0, 0, 1]]) @ to_image
+    centers = torch.arange(size, dtype=torch.float64) + 0.5
+    x, y, w = ((row[0] * centers + row[2]).float() + (row[1] * centers).float()[:, None] for row in to_part)
+    grid = torch.stack([x / w, y / w], -1)[None].to(image.device)
     # The fill is 0 for grid_sample.
-    return functional.grid_sample((part - fill)[None], local[None], padding_mode="zeros", align_corners=False)[0] + fill
+    return functional.grid_sample(part[None], grid, padding_mode="zeros", align_corners=False)[0] + fill
+
+
+def _block_means(image: Tensor, block: int) -> Float[Tensor, "u v 3"]:
+    """Means of square blocks, in [0, 1]; of blocks beyond the border, the outermost pixels are repeated."""
+    scale = 1 / block**2 / (255 if image.dtype == torch.uint8 else 1)
+    for axis in (0, 1) if block > 1 else ():
+        rest = -image.shape[axis] % block
+        if rest:
+            last = image.narrow(axis, image.shape[axis] - 1, 1)
+            image = torch.cat([image, *[last] * rest], axis)
+        parts = [image[start::block] if axis == 0 else image[:, start::block] for start in range(block)]
+        total = parts[0].int() if image.dtype in (torch.uint8, torch.int32) else parts[0].clone()
+        for part in parts[1:]:
+            total += part
+        image = total
+    return image.float() * scale
 
 
 def flip_uv(uv: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:

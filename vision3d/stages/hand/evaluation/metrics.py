@@ -22,7 +22,7 @@ PerHand = Float[Tensor, " n"]
 MM = 1000.0
 F_DISTANCES_MM = (5.0, 15.0)
 PCK_LIMIT_MM, PCK_STEPS = 50.0, 100
-_BLOCK = 1 << 23  # distances at a time
+_BLOCK = 1 << 20  # distances at a time
 
 
 @dataclass(frozen=True)

@@ -100,10 +100,12 @@ class Positions(nn.Module):
     def forward(self, height: int, width: int, like: Tensor) -> Float[Tensor, "d u v"]:
         """Positions on the device and with the dtype of a tensor; channels last in memory."""
         key = (height, width, like.device, like.dtype)
-        if key not in self._found:
-            rows = sine_positions(height, width, self.channels).permute(1, 2, 0).contiguous()
-            self._found[key] = rows.to(like).permute(2, 0, 1)
-        return self._found[key]
+        if key in self._found:
+            return self._found[key]
+        rows = sine_positions(height, width, self.channels).permute(1, 2, 0).contiguous().to(like)
+        if not torch.compiler.is_compiling():  # a traced tensor is not a tensor for later
+            self._found[key] = rows.permute(2, 0, 1)
+        return rows.permute(2, 0, 1)
 
 
 def sine_positions(height: int, width: int, channels: int) -> Float[Tensor, "c h w"]:

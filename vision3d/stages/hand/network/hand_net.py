@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vision3d.core.errors import ShapeError
 from vision3d.geometry.heads import RotationHead
+from vision3d.geometry.reference.rotation import gram_schmidt
 from vision3d.stages.hand.config import STRIDE, NetworkConfig
 from vision3d.stages.hand.joints import NAMES, ROOT
 from vision3d.stages.hand.network.backbone import make_backbone
@@ -92,8 +93,9 @@ class HandNet(nn.Module):
         self.config = config
         joint_matrix, template = joint_matrix.float(), template_vertices.float()
         joints = joint_matrix @ template
-        self.register_buffer("joint_matrix", joint_matrix)
-        self.register_buffer("template", template - joints[ROOT])
+        # Of the template, not of the training: they are not in files of weights.
+        self.register_buffer("joint_matrix", joint_matrix, persistent=False)
+        self.register_buffer("template", template - joints[ROOT], persistent=False)
         self.backbone: Any = make_backbone(config.backbone) if backbone is None else backbone
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1))
@@ -176,7 +178,15 @@ class HandNet(nn.Module):
                 return vertices
             pooled = pooled.float()
             scale = self.log_scale(pooled).exp()[..., None]
-            return scale * (vertices + self.template) @ self.rotation(pooled).mT
+            return scale * (vertices + self.template) @ self._rotmats(pooled).mT
+
+    def _rotmats(self, pooled: Tensor) -> Tensor:
+        head = self.rotation
+        assert head is not None and head.linear is not None
+        if self.training and not torch.compiler.is_compiling():
+            return head(pooled)
+        # Without the native operation: an exported graph has none, and its first call takes seconds.
+        return gram_schmidt(head.linear(pooled))
 
 
 def _block(config: NetworkConfig, stage: int) -> nn.Module:
