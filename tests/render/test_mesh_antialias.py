@@ -196,7 +196,7 @@ def test_eager_calls_are_bitwise_equal_to_the_ops(monkeypatch):
     results = []
     for way in ("eager", "ops"):
         if way == "ops":
-            monkeypatch.setattr(native, "direct", lambda op, function=None: op)
+            monkeypatch.setattr(native, "direct", lambda op, function=None, **_: op)
         leaves = [positions.clone().requires_grad_(), torch.linspace(0, 1, positions.shape[1]).view(-1, 1).requires_grad_()]
         fragments = rasterize(leaves[0], faces, 30, 20, near_plane=0.1, backend="native")
         values = interpolate(leaves[1], faces, fragments, backend="native")

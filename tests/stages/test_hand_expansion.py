@@ -7,13 +7,15 @@ import torch
 
 from tests.support.hands import shake
 from vision3d.core.errors import ConfigError, ShapeError
-from vision3d.stages.hand.network.expansion import (
-    Expansion,
-    SampledExpansion,
-    sample_map,
-    sampled_expansion,
-    sine_positions,
-)
+from vision3d.stages.hand.network import sampling
+from vision3d.stages.hand.network.expansion import Expansion, SampledExpansion, sine_positions
+from vision3d.stages.hand.network.sampling import sample_map
+
+
+def sampled_expansion(features, weight, scale, shift, positions, uv):
+    """The operation with the arguments of a convolution and a norm."""
+    weights = weight.permute(2, 3, 0, 1).flatten(0, 1) * scale
+    return sampling.sampled_expansion(features.permute(0, 2, 3, 1), weights, shift, positions.flatten(1).T, uv)
 
 
 def explicit_expansion(features, weight, scale, shift, positions):
@@ -77,7 +79,7 @@ def test_sampled_expansion_of_nan_and_infinity():
     for found in (got, want):
         assert bool(found[0, 4].isnan().all()) and int(found.isnan().sum()) == found.shape[2]
     torch.testing.assert_close(got, want, equal_nan=True)
-    with pytest.raises(ShapeError, match=r"positions: got shape \(8, 12, 12\), want \(8, 12, 16\)"):
+    with pytest.raises(ShapeError, match=r"positions: got shape \(144, 8\)"):
         sampled_expansion(torch.randn(1, 6, 3, 4).double(), *parts[1:], uv)
 
 

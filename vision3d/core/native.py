@@ -158,12 +158,17 @@ def has_tangent(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and forward_ad.unpack_dual(value).tangent is not None
 
 
-def direct(op: Any, function: Any = None) -> Any:
+def direct(op: Any, function: Any = None, *, needs_gradient: bool = True) -> Any:
     """The fastest way to call an op of `torch.library.custom_op`: itself, `function`, or the function that it wraps.
 
     An eager call of the op costs 0.1 to 0.2 ms, and its first call imports torch's compiler: 1.3 s of CPU time. If no
     gradient can be required, the wrapped function is enough; otherwise `function` of `eager_function` has the same gradients.
     The op itself is for what traces or transforms calls: `torch.compile`, fake tensors, `torch.func`.
+
+    Args:
+        op: The op.
+        function: Of `eager_function`, or None.
+        needs_gradient: Whether an argument requires a gradient.
     """
     if torch.compiler.is_compiling():  # first: the compiler cannot read the other conditions
         return op
@@ -172,7 +177,7 @@ def direct(op: Any, function: Any = None) -> Any:
         return plain
     if torch_private.dispatch_mode_is_on() or torch_private.transform_is_on():
         return op
-    if not torch.is_grad_enabled():
+    if not (needs_gradient and torch.is_grad_enabled()):
         return plain
     return op if function is None else function.apply
 

@@ -87,5 +87,5 @@ class RowOp:
         if values.dtype in (torch.float16, torch.bfloat16):
             return self(values.float()).to(values.dtype)
         if native.is_plain(values):
-            return native.direct(self.forward)(values)
+            return native.direct(self.forward, needs_gradient=values.requires_grad)(values)
         return self.reference(values)

@@ -42,9 +42,11 @@ def sampled_expansion(
     _check(features, weights, shift, positions, places)
     tensors = (features, weights, shift, positions, places)
     wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if torch.compiler.is_compiling():  # an exported graph has no native operations
+        return full_expansion(*tensors)
     if wants_gradient or features.dtype not in _PADDING or not native.is_plain(*tensors):
         return full_expansion(*tensors)
-    return native.direct(_sampled_expansion)(*tensors)
+    return native.direct(_sampled_expansion, needs_gradient=False)(*tensors)
 
 
 def full_expansion(
@@ -59,8 +61,21 @@ def full_expansion(
     kernel = weights.unflatten(0, (step, step)).permute(2, 3, 0, 1)
     image = functional.relu(functional.conv_transpose2d(features.permute(0, 3, 1, 2), kernel, shift, step))
     image = image + positions.T.view(1, -1, *image.shape[2:])
-    grid = (2 * places - 1).clamp(-1, 1)[:, :, None]
-    return functional.grid_sample(image, grid, align_corners=True)[..., 0].transpose(1, 2)
+    return sample_map(image, places)
+
+
+def sample_map(image: Float[Tensor, "n c h w"], uv: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p c"]:
+    """A feature map at points, bilinear.
+
+    Args:
+        image: Feature map.
+        uv: Points (across, down) in [0, 1], where 0 and 1 are the centers of the outermost texels; others are clamped.
+            NaN gives NaN.
+    """
+    grid = (2 * (uv - 0.5)).clamp(-1, 1)
+    sampled = functional.grid_sample(image, grid[:, :, None], mode="bilinear", padding_mode="zeros", align_corners=True)
+    # grid_sample reads NaN as a point outside.
+    return sampled[..., 0].mT + 0 * grid.sum(-1, keepdim=True)
 
 
 def _check(features: Tensor, weights: Tensor, shift: Tensor, positions: Tensor, places: Tensor) -> None:
