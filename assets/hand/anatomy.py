@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 WRIST_CUT = -0.012
 """Height y of the plane in which the surface ends [m]."""
@@ -72,7 +73,7 @@ THUMB = Finger(
     "thumb",
     np.array([[23.0, 19.0, 7.0], [48.5, 54.0, 20.0], [63.5, 81.0, 25.5], [74.0, 105.0, 28.5]]) / 1000,
     (0.0125, 0.0112, 0.0106, 0.0088),
-    np.array([-0.80, 0.10, 0.60]),
+    np.array([-0.88, 0.25, 0.40]),
 )
 FINGERS = (
     THUMB,

@@ -1,9 +1,10 @@
 """The shape of the hand: a smooth union of round cones and ellipsoids, and where its mesh needs small triangles."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from anatomy import FINGERS, PALM, THUMB, Array, Finger, unit
+from anatomy import FINGERS, PALM, THUMB, Array, Finger, Mask, unit
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ _WEB, _FINGER_BLEND = 0.006, 0.006
 def _webs() -> list[Part]:
     """Skin between the first phalanges of neighboring fingers."""
     parts = []
-    for one, other in zip(FINGERS[1:], FINGERS[2:]):
+    for one, other in pairwise(FINGERS[1:]):
         share = 0.40
         ends = [f.joints[0] + share * (f.joints[1] - f.joints[0]) + 0.0015 * PALM for f in (one, other)]
         parts.append(Part("wrist", ends[0], ends[1], (0.0045, 0.0045), 0.006))
@@ -140,7 +141,7 @@ def gradient(points: Array, step: float = 1e-5) -> Array:
     return np.stack([(distance(points + s) - distance(points - s)) / (2 * step) for s in shifts], -1)
 
 
-def projected(points: Array, flat: Array | None = None, rounds: int = 4) -> Array:
+def projected(points: Array, flat: Mask | None = None, rounds: int = 4) -> Array:
     """The points moved onto the surface along the gradient; those of `flat` keep their height y."""
     for _ in range(rounds):
         slope = gradient(points)

@@ -6,6 +6,7 @@ bytes. Written: hand.glb, which any viewer opens, and hand.safetensors, with all
 
 import argparse
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import forearm
@@ -14,7 +15,7 @@ import remesh
 import rig
 import torch
 import xatlas
-from anatomy import FINGERS, KEYPOINTS, NAMES, PARENTS, PLACES, WRIST_CUT, Array, Ints
+from anatomy import KEYPOINTS, NAMES, PARENTS, PLACES, WRIST_CUT, Array, Ints
 
 from vision3d.io.described import write_described
 from vision3d.scene.clip import Clip
@@ -51,7 +52,7 @@ def _ordered(vertices: Array, faces: Ints, tips: Ints) -> tuple[Array, Ints, Int
     ring = [max(after, key=lambda i: vertices[i, 0])]
     while after[ring[-1]] != ring[0]:
         ring.append(after[ring[-1]])
-    if sum(vertices[a, 2] * vertices[b, 0] - vertices[a, 0] * vertices[b, 2] for a, b in zip(ring, ring[1:])) < 0:
+    if sum(vertices[a, 2] * vertices[b, 0] - vertices[a, 0] * vertices[b, 2] for a, b in pairwise(ring)) < 0:
         ring = [ring[0], *ring[:0:-1]]
     key = np.lexsort((vertices[:, 1], rig.owners(vertices)))
     order = np.array([*ring, *(i for i in key if i not in set(ring))])
@@ -70,7 +71,7 @@ def _unwrapped(vertices: Array, faces: Ints) -> Array:
     charts = xatlas.ChartOptions()
     charts.max_iterations, charts.max_cost, charts.normal_deviation_weight = 4, 8.0, 0.6
     packing = xatlas.PackOptions()
-    packing.resolution, packing.padding = TEXTURE, 6
+    packing.resolution, packing.padding, packing.bruteForce = TEXTURE, 2, True
     atlas = xatlas.Atlas()
     atlas.add_mesh(vertices.astype(np.float32), faces.astype(np.uint32))
     atlas.generate(charts, packing)
@@ -98,7 +99,7 @@ def main() -> int:
         parser.error(f"{path} exists; give --overwrite to replace it")
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_described(path, "hand_template", 1, {"names": list(NAMES), "fingers": [finger.name for finger in FINGERS]}, template())
+    write_described(path, "hand_template", 1, {"names": list(NAMES)}, template())
 
     hand = load_template(path)
     hand.to_skinned_mesh((_closing(hand),)).save(options.out / "hand.glb")

@@ -4,8 +4,7 @@ import heapq
 from collections.abc import Callable
 
 import numpy as np
-from anatomy import Array, Ints
-from numpy.typing import NDArray
+from anatomy import Array, Ints, Mask
 
 Field = Callable[[Array], Array]
 
@@ -19,7 +18,7 @@ class Editor:
         fixed: Vertices that neither move nor vanish.
     """
 
-    def __init__(self, points: Array, faces: Ints, size: Field, project: Callable[[Array, Array], Array]) -> None:
+    def __init__(self, points: Array, faces: Ints, size: Field, project: Callable[[Array, Mask], Array]) -> None:
         self.points, self.size, self.project = points.copy(), size, project
         self.sizes = size(points)
         self.faces: dict[int, tuple[int, int, int]] = dict(enumerate(map(tuple, faces.tolist())))
@@ -100,7 +99,7 @@ class Editor:
         quads = np.array([(a, b, c, third[b, a]) for (a, b), c in sorted(third.items()) if a < b and (b, a) in third])
         return quads[self._is_better(quads)].tolist()
 
-    def _is_better(self, quads: Ints) -> NDArray[np.bool_]:
+    def _is_better(self, quads: Ints) -> Mask:
         """Whether flips enlarge the smallest angle and keep the surface smooth."""
         a, b, c, d = quads.T
         stacks = [np.stack(corners, -1) for corners in ((a, b, c), (b, a, d), (a, d, c), (d, b, c))]

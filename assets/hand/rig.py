@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from anatomy import FINGERS, KEYPOINTS, NAMES, PARENTS, PLACES, THUMB, Array, Ints, unit
-from body import GROUPS, gradient
+from body import GROUPS, WEBS, gradient
 
 from vision3d.geometry.kinematics import forward_kinematics
 from vision3d.geometry.rotation import so3_exp
@@ -64,8 +64,10 @@ def owners(points: Array) -> Ints:
 
 def _softness(points: Array) -> Array:
     """Length over which one joint's influence fades into the next one's [m]."""
-    reach = np.array([0.014, 0.012, 0.0065, 0.0055, 0.004, *[0.0075, 0.0045, 0.0040, 0.004] * 4])
-    distances = np.linalg.norm(points[:, None] - KEYPOINTS, axis=-1)
+    reach = np.array([0.014, 0.012, 0.0078, 0.0064, 0.005, *[0.0090, 0.0060, 0.0052, 0.004] * 4])
+    reach = np.append(reach, [0.009] * len(WEBS))
+    places = np.concatenate([KEYPOINTS, [(web.start + web.end) / 2 for web in WEBS]])
+    distances = np.linalg.norm(points[:, None] - places, axis=-1)
     share = np.exp(-distances / 0.006)
     return (share * reach).sum(1) / share.sum(1)
 
@@ -95,7 +97,7 @@ def weights(points: Array, faces: Ints, at: Array) -> Array:
     joined = coo_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(count, count))
     mass = np.bincount(faces.ravel(), np.repeat(areas / 3, 3), count)
     owned = mass[:, None] * np.eye(len(NAMES))[owners(points)]
-    blurred = spsolve((diags_array(mass) + diags_array(joined.sum(1)) - joined).tocsc(), owned)
+    blurred = np.asarray(spsolve((diags_array(mass) + diags_array(joined.sum(1)) - joined).tocsc(), owned))
     # Vertices of the fine mesh around each point, on the same side of thin parts.
     distances, near = KDTree(points).query(at, 8)
     slopes, own = gradient(points), gradient(at)
@@ -127,9 +129,9 @@ def posed(vertices: Array, skin: Array, angles: Array) -> tuple[Array, Array]:
     rotmats, places = (part.numpy() for part in forward_kinematics(local, torch.from_numpy(offsets), PARENTS))
     moved = np.einsum("bjxy,jvy->bjvx", rotmats, vertices - PLACES[:, None]) + places[:, :, None]
     blended = np.einsum("vj,bjvx->bvx", skin, moved)
-    tips = [places[:, 3 * f + 3] + rotmats[:, 3 * f + 3] @ (finger.joints[3] - finger.joints[2]) for f, finger in enumerate(FINGERS)]
     joints = [places[:, 0]]
-    for f, tip in enumerate(tips):
+    for f, finger in enumerate(FINGERS):
+        tip = places[:, 3 * f + 3] + rotmats[:, 3 * f + 3] @ (finger.joints[3] - finger.joints[2])
         joints += [*np.moveaxis(places[:, 3 * f + 1 : 3 * f + 4], 1, 0), tip]
     return blended, np.stack(joints, 1)
 

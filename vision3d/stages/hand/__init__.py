@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from vision3d.stages.hand.gestures import GESTURES, gesture
     from vision3d.stages.hand.mano import Mano, read_mano
     from vision3d.stages.hand.shape import HandShape
-    from vision3d.stages.hand.skin_color import skin_color
     from vision3d.stages.hand.template import HandTemplate, PosedHand
+    from vision3d.stages.hand.tone import skin_color
 
 __all__ = ["GESTURES", "HandShape", "HandTemplate", "Mano", "PosedHand", "gesture", "read_mano", "skin_color"]
 
@@ -23,6 +23,6 @@ __getattr__ = lazy_names(
         "PosedHand": ".template",
         "gesture": ".gestures",
         "read_mano": ".mano",
-        "skin_color": ".skin_color",
+        "skin_color": ".tone",
     },
 )

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from vision3d.core.errors import ShapeError
 
-FINGERS = ("thumb", "index", "middle", "ring", "little")
-
 
 @dataclass(frozen=True, eq=False)
 class HandShape:

@@ -16,23 +16,18 @@ from torch import Tensor
 
 from vision3d.core.errors import FileFormatError, InputError, ShapeError
 from vision3d.geometry.choices import SkinningMethod
+from vision3d.geometry.dual_quaternion import blend, from_quat_translation, transform_points
 from vision3d.geometry.kinematics import forward_kinematics
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.rotation import so3_exp
-from vision3d.geometry.skinning import keep_largest, skin
+from vision3d.geometry.skinning import keep_largest, linear_blend, skin
 from vision3d.scene.clip import Channel, Clip
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import SkinnedMesh
-from vision3d.stages.hand.shape import FINGERS, HandShape
-from vision3d.stages.hand.skin_color import skin_color
+from vision3d.stages.hand.shape import HandShape
+from vision3d.stages.hand.tone import skin_color
 
 NUM_VERTICES, NUM_FACES, NUM_JOINTS, NUM_KEYPOINTS = 778, 1538, 16, 21
-KEYPOINTS = (
-    "wrist",
-    *(f"thumb_{name}" for name in ("cmc", "mcp", "ip", "tip")),
-    *(f"{finger}_{name}" for finger in FINGERS[1:] for name in ("mcp", "pip", "dip", "tip")),
-)
-"""Names of the 21 joints in the order of FreiHAND."""
 KINDS = ("flexion", "abduction", "twist")
 _FLOATS = ("vertices", "uvs", "weights", "joint_matrix", "places", "keypoints", "axes", "limits", "forearm", "forearm_uvs")
 _INDICES = ("faces", "ring", "tips", "forearm_faces")
@@ -70,7 +65,7 @@ class HandTemplate:
     faces: Int64[Tensor, "1538 3"]
     """Counter-clockwise seen from outside."""
     uvs: Float[Tensor, "1538 3 2"]
-    """Texture coordinates of the corners of the faces, as in `Mesh.uvs`."""
+    """Texture coordinates of the corners of the faces, as in `Mesh.uvs`; some charts are mirrored."""
     weights: Float[Tensor, "778 16"]
     """Skin weights, at most four a vertex > 0; rows sum to 1."""
     joint_matrix: Float[Tensor, "21 778"]
@@ -159,7 +154,8 @@ class HandTemplate:
     ) -> PosedHand:
         """The hand in a pose, differentiable in everything.
 
-        A finger of another shape is stretched along and across its bones at rest; the same weights blend this and the motion.
+        A finger of another shape is stretched along and across its bones at rest, blended by the skin weights; in linear
+        skinning, shape and motion are blended together.
 
         Args:
             angles: In the order of `angle_names` [rad]; not clamped to the limits.
@@ -196,13 +192,7 @@ class HandTemplate:
         above = [max(parent, 0) for parent in self.parents]
         offsets = (matrices[..., above, :, :] @ (centers - centers[above])[..., None])[..., 0]
         rotmats, moved = forward_kinematics(local, offsets.expand(*batch, NUM_JOINTS, 3), self.parents, translation)
-        kept, indices = self._sparse_weights()
-        vertices = skin(
-            self.vertices.to(local), kept.to(local), indices, rotmat_to_quat(rotmats), moved - centers, centers=centers,
-            stretches=None if shape is None else stretches.expand(*batch, NUM_JOINTS, 6),
-            blends=local.new_ones(*batch, NUM_JOINTS) if method == "lbs" else None,
-            method="lbs" if method == "lbs" else "dqs",
-        )  # fmt: skip
+        vertices = self._skinned(rotmats, moved, centers, None if shape is None else stretches, offsets, method)
         last = list(range(3, NUM_JOINTS, 3))
         reach = self.keypoints.to(local)[4::4] - centers[last]
         tips = moved[..., last, :] + (rotmats @ matrices)[..., last, :, :].matmul(reach[..., None])[..., 0]
@@ -293,9 +283,8 @@ class HandTemplate:
 
     def to_skinned_mesh(self, clips: Sequence[Clip] = ()) -> SkinnedMesh:
         """A mesh with joints, for files, viewers and engines."""
-        above = torch.stack(
-            [self.places[parent] if parent >= 0 else torch.zeros_like(self.places[0]) for parent in self.parents]
-        )
+        places = torch.cat([self.places, torch.zeros_like(self.places[:1])])
+        above = places[list(self.parents)]  # -1 is the origin
         binds = torch.eye(4).to(self.places).repeat(NUM_JOINTS, 1, 1)
         binds[:, :3, 3] = -self.places
         kept, indices = self._sparse_weights()
@@ -318,6 +307,27 @@ class HandTemplate:
 
     def _sparse_weights(self) -> tuple[Tensor, Tensor]:
         return keep_largest(self.weights, 4)
+
+    def _skinned(
+        self, rotmats: Tensor, moved: Tensor, centers: Tensor, stretches: Tensor | None, offsets: Tensor, method: str
+    ) -> Float[Tensor, "*batch 778 3"]:
+        kept, indices = self._sparse_weights()
+        rest, kept, quats = self.vertices.to(rotmats), kept.to(rotmats), rotmat_to_quat(rotmats)
+        if method == "lbs" or stretches is None:
+            blends = rotmats.new_ones(rotmats.shape[:-2])
+            if stretches is not None:
+                stretches = stretches.expand(*rotmats.shape[:-2], 6)
+            options = {"centers": centers, "stretches": stretches, "blends": blends}
+            # Hybrid skinning with the factor 1 is linear, and stretches before it rotates.
+            return skin(rest, kept, indices, quats, moved - centers, method="hybrid" if method == "lbs" else "dqs", **options)
+        # Dual quaternions are rigid: the shape first, then its motion.
+        matrices = _symmetric(stretches)
+        still = torch.eye(3).to(rotmats).expand(*offsets.shape[:-1], 3, 3)
+        places = forward_kinematics(still, offsets, self.parents)[1]
+        shifts = places - (matrices @ centers[..., None])[..., 0]
+        shaped = linear_blend(rest, kept, indices, torch.cat([matrices, shifts[..., None]], -1))
+        motions = from_quat_translation(quats, moved - (rotmats @ places[..., None])[..., 0])
+        return transform_points(blend(motions[..., indices, :], kept), shaped)
 
     def _stretches(self, shape: HandShape | None, like: Tensor) -> Float[Tensor, "*shape 16 6"]:
         """Symmetric matrix of each joint, as `skin` takes it: thickness I + (length - thickness) a a^T along the bone a."""
@@ -346,7 +356,7 @@ def load_template(path: Path | str, dtype: torch.dtype = torch.float32) -> HandT
         values[name] = values[name] / values[name].sum(-1, keepdim=True)
     values = {name: value.to(dtype) for name, value in values.items()}
     indices = {name: tensors[name].long() for name in _INDICES}
-    return HandTemplate(**values, **indices, names=tuple(own["names"]), parents=tuple(tensors["parents"].tolist()))
+    return HandTemplate(**values, **indices, names=tuple(own["names"]), parents=tuple(tensors["parents"].tolist()))  # pyright: ignore[reportArgumentType]
 
 
 @functools.cache

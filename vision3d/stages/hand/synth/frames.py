@@ -11,7 +11,6 @@ from vision3d.render.meshes import Fragments, antialias, edge_neighbors, interpo
 from vision3d.scene.colors import linear_to_srgb, srgb_to_linear
 from vision3d.scene.mesh import Mesh
 from vision3d.stages.hand.shape import HandShape
-from vision3d.stages.hand.skin_color import skin_color
 from vision3d.stages.hand.synth import props
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.cameras import place, sample_rotations
@@ -20,6 +19,7 @@ from vision3d.stages.hand.synth.poses import sample_angles
 from vision3d.stages.hand.synth.sensor import photographed
 from vision3d.stages.hand.synth.skin_maps import NAMES, skin_maps
 from vision3d.stages.hand.template import HandTemplate
+from vision3d.stages.hand.tone import skin_color
 
 _DEPTH_MARGIN = 0.022
 """A joint lies this far behind the skin in front of it, at most [m]."""
