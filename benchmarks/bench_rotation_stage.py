@@ -1,7 +1,7 @@
 """The rotation experiments at the sizes of the documentation: errors of every representation, and which goals are met.
 
-Complete trainings in the folder --runs are not repeated; `--parts` and `--representations` select some. Point clouds take 25
-minutes of one core per representation.
+Complete trainings in the folder --runs are not repeated; `--parts` and `--representations` select some, whose rows replace those
+of the table. Point clouds take 20 to 25 minutes of one core per training.
 """
 
 import argparse
@@ -9,17 +9,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support import ForeignLoad, add_options, refuse_foreign_load, write
+from support import RESULTS, ForeignLoad, add_options, machine, refuse_foreign_load, write
 
 from vision3d.cli.app import execute
 
 CLIPS, TEST_CLIPS = ("zombie.bvh", "jumping.bvh"), ("dab.bvh",)
 REPRESENTATIONS = {
     "sanity": ["6d", "5d", "9d_svd", "quat", "axis_angle4", "rotvec", "euler"],
-    "pointcloud": ["6d", "9d_svd", "quat"],
+    "pointcloud": ["6d", "9d_svd", "quat", "axis_angle4", "rotvec", "euler"],
     "ik": ["6d", "quat"],
 }
-SEEDS = {"sanity": ["0", "1", "2"], "pointcloud": ["0"], "ik": ["0", "1", "2"]}
+SEEDS = {"sanity": ["0", "1", "2"], "pointcloud": ["0", "1", "2"], "ik": ["0", "1", "2"]}
 KEPT = (
     "representation", "mean", "std_over_seeds", "median", "p95", "p99", "max", "std", "mean_of_seeds", "max_of_seeds",
     "published_mean", "parameters", "training_cpu_s",
@@ -39,12 +39,21 @@ def run(part: str, data: Path, folder: Path, representations: list[str]) -> dict
     if code:
         raise SystemExit(code)
     results = json.loads((folder / "summary.json").read_text())["results"]
-    rows = {row["representation"]: {key: row[key] for key in KEPT[1:]} for row in results["by_representation"]}
-    facts = {key: value for key, value in results.items() if key not in ("by_representation", "experiment", "device")}
+    own = {"seeds": results["seeds"], "processor": machine()["processor"]}
+    rows = {row["representation"]: {**{key: row[key] for key in KEPT[1:]}, **own} for row in results["by_representation"]}
+    facts = {key: value for key, value in results.items() if key not in ("by_representation", "experiment", "device", "seeds")}
     facts = {key: value for key, value in facts.items() if not key.startswith("mean_error_")}
     for name, row in rows.items():
         print(part, name, {key: row[key] for key in ("mean", "std_over_seeds", "median", "max")}, flush=True)
+    rows = {**kept_rows(part, facts), **rows}
     return {**facts, "rows": rows, "goals": goals(part, rows)}
+
+
+def kept_rows(part: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Rows of the table of an experiment, if it was the same one."""
+    path = RESULTS / "rotation_stage.json"
+    table = json.loads(path.read_text()).get(part, {}) if path.is_file() else {}
+    return table.get("rows", {}) if all(table.get(key) == value for key, value in facts.items()) else {}
 
 
 def goals(part: str, rows: dict[str, dict[str, Any]]) -> dict[str, bool]:
@@ -88,7 +97,8 @@ def main() -> None:
             part: run(part, options.data, options.runs / part, options.representations or REPRESENTATIONS[part])
             for part in options.parts
         }
-    write("rotation_stage", results, load.share)
+    table = json.loads((RESULTS / "rotation_stage.json").read_text()) if (RESULTS / "rotation_stage.json").is_file() else {}
+    write("rotation_stage", {**{part: table[part] for part in SEEDS if part in table}, **results}, load.share)
 
 
 if __name__ == "__main__":

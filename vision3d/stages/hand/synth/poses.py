@@ -14,6 +14,8 @@ _RADII = (10.0, 9.0, *(9.0, 8.0, 7.0) * 4)
 _PALM_RADIUS = 11.0
 _OVERLAP = 0.62
 """Axes of two bones may come as close as this share of the sum of their radii: flesh gives way."""
+_PINCH = 0.33
+"""The same for the thumb's distal phalanx and the last two of a finger, which press on each other."""
 _BONES = ((2, 3), (3, 4), *((first + k, first + k + 1) for first in (5, 9, 13, 17) for k in range(3)))
 _PALM = ((0, 5), (0, 9), (0, 13), (0, 17))
 _TRIES = 6
@@ -62,7 +64,9 @@ def penetrates(skeleton: Float[Tensor, "*batch 21 3"]) -> Bool[Tensor, "*batch"]
     first, second = first[apart], second[apart]
     start, end = skeleton[..., bones[:, 0], :], skeleton[..., bones[:, 1], :]
     distance = segment_distance(start[..., first, :], end[..., first, :], start[..., second, :], end[..., second, :])
-    return (distance < _OVERLAP * (radii[first] + radii[second])).any(-1)
+    is_pinch = (first == 1) & (second < 14) & ((second - 2) % 3 > 0)
+    share = torch.where(is_pinch.to(distance.device), _PINCH, _OVERLAP)
+    return (distance < share * (radii[first] + radii[second])).any(-1)
 
 
 def segment_distance(
