@@ -1,7 +1,7 @@
 """The rotation experiments at the sizes of the documentation: errors of every representation, and which goals are met.
 
-Complete trainings in the folder --runs are not repeated; `--parts` and `--representations` select some, whose rows replace those
-of the table. Point clouds take 20 to 25 minutes of one core per training.
+Complete trainings in the folder --runs are not repeated; `--parts` and `--representations` select some, whose rows replace
+those of the table. Point clouds take 20 to 25 minutes of one core per training.
 """
 
 import argparse
