@@ -1,4 +1,4 @@
-"""Intersections of a triangle mesh with itself, by brute force: every edge against every face."""
+"""Intersections of a triangle mesh with itself: edges against faces."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,13 +13,15 @@ def self_intersections(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3
     corners, ends = vertices[faces], vertices[edges]
     low, high = corners.amin(1), corners.amax(1)
     found = []
-    for part in torch.arange(len(edges)).split(256):
-        start, stop = ends[part, 0], ends[part, 1]
-        below, above = torch.minimum(start, stop), torch.maximum(start, stop)
-        near = ((below[:, None] <= high) & (above[:, None] >= low)).all(-1)
-        near &= ~(edges[part][:, None, :, None] == faces[None, :, None, :]).any(-1).any(-1)
-        pairs = near.nonzero()
-        found.append(torch.stack([part[pairs[:, 0]], pairs[:, 1]], -1))
+    axis = int((vertices.amax(0) - vertices.amin(0)).argmax())
+    for part in ends[:, :, axis].amin(1).argsort().split(64):  # neighbors along the mesh: few faces are near
+        below, above = ends[part].amin(1), ends[part].amax(1)
+        near = ((high >= below.amin(0)) & (low <= above.amax(0))).all(-1).nonzero()[:, 0]
+        touch = ((below[:, None] <= high[near]) & (above[:, None] >= low[near])).all(-1)
+        rows, columns = touch.nonzero().T
+        pairs = torch.stack([part[rows], near[columns]], -1)
+        is_apart = ~(edges[pairs[:, 0]][:, :, None] == faces[pairs[:, 1]][:, None]).flatten(1).any(1)
+        found.append(pairs[is_apart])
     pairs = torch.cat(found)
     (start, stop), (a, b, c) = ends[pairs[:, 0]].unbind(1), corners[pairs[:, 1]].unbind(1)
 
