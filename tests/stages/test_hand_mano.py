@@ -125,3 +125,20 @@ def test_other_files_are_refused(tmp_path):
         with pytest.raises(FileFormatError, match=problem) as caught:
             read_mano(path)
         assert "\n" not in str(caught.value)
+
+
+def test_lists_that_grow_exponentially_are_refused(tmp_path):
+    value: list = []
+    for _ in range(60):
+        value = [value, value]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": value}, 2))
+    with pytest.raises(FileFormatError, match="more than 1048576 values"):
+        read_arrays(tmp_path / "x.pkl")
+
+
+def test_lists_that_hold_themselves_are_refused(tmp_path):
+    value: list = []
+    value.append(value)
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": value}, 2))
+    with pytest.raises(FileFormatError, match="damaged or not a pickle of arrays"):
+        read_arrays(tmp_path / "x.pkl")

@@ -28,6 +28,7 @@ _ALLOWED = {
 }  # fmt: skip
 _MARK = object()
 _MAX_BYTES = 1 << 30
+_MAX_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def read_arrays(path: Path | str) -> dict[str, Any]:
         value = _Machine(path).run(path.read_bytes())
         if not isinstance(value, dict):
             raise FileFormatError(path, f"holds a {type(value).__name__}, want a dictionary of arrays")
-        return {_text(key): _plain(entry) for key, entry in value.items()}
+        read = _Reader()
+        return {_text(key): read(entry) for key, entry in value.items()}
     except FileFormatError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -210,43 +212,49 @@ def _bytes(value: Any) -> bytes:
     return value.encode("latin-1") if isinstance(value, str) else bytes(value)
 
 
-def _plain(value: Any) -> Any:
-    """The value that a record stands for."""
-    if isinstance(value, bytes):
-        return _text(value)
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, dict):
-        return {_text(key): _plain(entry) for key, entry in value.items()}
-    if not isinstance(value, _Made):
-        return value
-    name = value.what.name
-    if name == "_reconstructor":  # object protocol of Python 2: (class, object, None)
-        return _plain(_Made(value.args[0], (), value.state))
-    if name == "_reconstruct":
-        _, shape, dtype, is_fortran, data = value.state
-        return _array(shape, _dtype(dtype), bool(is_fortran), data)
-    if name == "_frombuffer":
-        data, dtype, shape, order = value.args
-        return _array(shape, _dtype(dtype), _text(order) == "F", data)
-    if name == "scalar":
-        return np.frombuffer(_bytes(value.args[1]), _dtype(value.args[0]))[0].item()
-    if name in ("csc_matrix", "csr_matrix"):
-        return _dense(_state(value), name)
-    if name == "Ch":
-        return np.asarray(_state(value)["x"])
-    if name == "Select":
-        state = _state(value)
-        picked = np.asarray(state["a"]).ravel()[np.asarray(state["idxs"]).astype(np.int64).ravel()]
-        return picked.reshape([int(size) for size in state["preferred_shape"]]) if "preferred_shape" in state else picked
-    if name == "encode":
-        return _text(_bytes(value))
-    return None
+class _Reader:
+    """Makes the values that records stand for; at most `_MAX_VALUES`, as lists that contain lists twice grow exponentially."""
 
+    def __init__(self) -> None:
+        self.left = _MAX_VALUES
 
-def _state(value: _Made) -> dict[str, Any]:
-    state = value.state[0] if isinstance(value.state, tuple) else value.state
-    return {_text(key): _plain(entry) for key, entry in state.items()}
+    def __call__(self, value: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"more than {_MAX_VALUES} values")
+        if isinstance(value, bytes):
+            return _text(value)
+        if isinstance(value, list | tuple):
+            return [self(entry) for entry in value]
+        if isinstance(value, dict):
+            return {_text(key): self(entry) for key, entry in value.items()}
+        return self.made(value) if isinstance(value, _Made) else value
+
+    def made(self, value: _Made) -> Any:
+        name = value.what.name
+        if name == "_reconstructor":  # object protocol of Python 2: (class, object, None)
+            return self(_Made(value.args[0], (), value.state))
+        if name == "_reconstruct":
+            _, shape, dtype, is_fortran, data = value.state
+            return _array(shape, _dtype(dtype), bool(is_fortran), data)
+        if name == "_frombuffer":
+            data, dtype, shape, order = value.args
+            return _array(shape, _dtype(dtype), _text(order) == "F", data)
+        if name == "scalar":
+            return np.frombuffer(_bytes(value.args[1]), _dtype(value.args[0]))[0].item()
+        if name in ("csc_matrix", "csr_matrix"):
+            return _dense(self.state(value), name)
+        if name == "Ch":
+            return np.asarray(self.state(value)["x"])
+        if name == "Select":
+            state = self.state(value)
+            picked = np.asarray(state["a"]).ravel()[np.asarray(state["idxs"]).astype(np.int64).ravel()]
+            return picked.reshape([int(size) for size in state["preferred_shape"]]) if "preferred_shape" in state else picked
+        return _text(_bytes(value)) if name == "encode" else None
+
+    def state(self, value: _Made) -> dict[str, Any]:
+        state = value.state[0] if isinstance(value.state, tuple) else value.state
+        return {_text(key): self(entry) for key, entry in state.items()}
 
 
 def _dtype(value: _Made) -> np.dtype[Any]:
