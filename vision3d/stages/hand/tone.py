@@ -24,8 +24,8 @@ def skin_color(
         hemoglobin: From 0 (pale) to 1 (flushed).
 
     Example:
-        >>> skin_color(0.12, 0.4).round(decimals=2)
-        tensor([0.82, 0.67, 0.59])
+        >>> [round(value, 2) for value in skin_color(0.12, 0.4).tolist()]
+        [0.82, 0.67, 0.59]
     """
     amounts = torch.broadcast_tensors(torch.as_tensor(melanin), torch.as_tensor(hemoglobin))
     dark, red = (amount[..., None] for amount in amounts)
