@@ -34,7 +34,7 @@ def silu_gate(gate: Tensor, x: Tensor) -> Tensor:
 
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x)."""
-    return native.direct(_softplus, _SOFTPLUS)(x)
+    return native.direct(_softplus, _SOFTPLUS)(x.reshape(-1, x.shape[-1])).view(x.shape)
 
 
 @native.custom_op("rms_norm", device_types="cpu")
@@ -89,7 +89,7 @@ def _gate_vjp(gate: Tensor, x: Tensor, v_y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @native.custom_op("softplus", device_types="cpu")
-@checked("x: float32 *n")
+@checked("x: float32 t d")
 def _softplus(x: Tensor) -> Tensor:
     y = contiguous_like(x)
     native.require().softplus(*plain(x.reshape(-1)), None, y.view(-1))
@@ -97,7 +97,7 @@ def _softplus(x: Tensor) -> Tensor:
 
 
 @native.custom_op("softplus_vjp", device_types="cpu")
-@checked("x: float32 *n, v_y: float32 *n")
+@checked("x: float32 t d, v_y: float32 t d")
 def _softplus_vjp(x: Tensor, v_y: Tensor) -> Tensor:
     v_x = contiguous_like(x)
     native.require().softplus(*plain(x.reshape(-1), v_y.reshape(-1)), v_x.view(-1))
