@@ -87,6 +87,12 @@ def test_sphere_normals_are_radial():
     assert errors[1] < 0.55 * errors[0]
 
 
+def test_vertex_normals_of_a_batch_are_those_of_each():
+    vertices, faces = torch.randn(3, 20, 3), torch.randint(0, 20, (30, 3))
+    batch = mesh.vertex_normals(vertices, faces)
+    assert all(torch.equal(batch[i], mesh.vertex_normals(vertices[i], faces)) for i in range(3))
+
+
 def test_vertex_normals_are_weighted_by_area():
     # One corner of a box: a large face in z and a small one in x.
     vertices = torch.tensor([[0.0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, -1]])

@@ -5,8 +5,7 @@ import torch
 
 from vision3d.core.errors import InputError
 from vision3d.io.images import write_image
-from vision3d.scene import Mesh
-from vision3d.stages.hand.data.samples import BATCH, HandSamples, SampleSource, plain_colors
+from vision3d.stages.hand.data.samples import BATCH, HandSamples, SampleSource
 from vision3d.stages.hand.synth.frames import FrameConfig, frames
 
 CONFIG = FrameConfig(size=64)
@@ -63,12 +62,3 @@ def test_photographs_are_an_option(tmp_path):
 def test_counts_are_whole_batches(count):
     with pytest.raises(InputError, match=f"count: got {count}, want a positive multiple of 16"):
         HandSamples(SampleSource(), count)
-
-
-def test_objects_take_the_colors_of_their_textures():
-    texture = torch.zeros(2, 4, 3)
-    texture[:, 2:] = 1
-    uvs = torch.tensor([[0.1, 0.5], [0.2, 0.5], [0.1, 0.6], [0.8, 0.5], [0.9, 0.5], [0.8, 0.6]])
-    mesh = Mesh(torch.rand(6, 3), torch.tensor([[0, 1, 2], [3, 4, 5]]), uvs=uvs, texture=texture)
-    colors = plain_colors(mesh).vertex_colors
-    assert colors is not None and colors.mean(1).tolist() == pytest.approx([0, 0, 0, 1, 1, 1], abs=0.01)

@@ -35,10 +35,10 @@ def face_areas(vertices: Vertices, faces: Faces) -> Float[Tensor, " f"]:
     return torch.linalg.vector_norm(_area_vectors(vertices, faces), dim=-1)
 
 
-def vertex_normals(vertices: Vertices, faces: Faces) -> Float[Tensor, "v 3"]:
+def vertex_normals(vertices: Float[Tensor, "*batch v 3"], faces: Faces) -> Float[Tensor, "*batch v 3"]:
     """Area-weighted unit normals of the faces around each vertex; zero for unused vertices."""
     sums = torch.zeros_like(vertices)
-    return unit(sums.index_add(0, faces.flatten(), _area_vectors(vertices, faces).repeat_interleave(3, 0)))
+    return unit(sums.index_add(-2, faces.flatten(), _area_vectors(vertices, faces).repeat_interleave(3, -2)))
 
 
 def volume(vertices: Vertices, faces: Faces) -> Float[Tensor, ""]:
@@ -173,7 +173,7 @@ def drop_unused_vertices(vertices: Vertices, faces: Faces) -> tuple[Float[Tensor
 
 
 def _area_vectors(vertices: Tensor, faces: Tensor) -> Tensor:
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    a, b, c = (vertices[..., faces[:, i], :] for i in range(3))
     return torch.linalg.cross(b - a, c - a) / 2
 
 

@@ -144,7 +144,7 @@ class FurnitureArchive:
                     if archive.getinfo(name).file_size > _MAX_BYTES:
                         raise FileFormatError(self.path, f"{name} has more than {_MAX_BYTES >> 20} MiB")
                 return {name: archive.read(name) for name in names}
-        except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
+        except (zipfile.BadZipFile, KeyError, RuntimeError, EOFError) as error:
             raise FileFormatError(self.path, f"is not an archive of sweethome3d-furniture ({error})") from error
 
 

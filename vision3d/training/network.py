@@ -15,6 +15,25 @@ from vision3d.training.group import Group
 Loss = Callable[[int], tuple[Tensor, Mapping[str, float]]]
 
 
+def adamw(
+    network: nn.Module, lr: float, weight_decay: float, is_decayed: Callable[[str, Tensor], bool] = lambda _, p: p.ndim >= 2
+) -> torch.optim.AdamW:
+    """AdamW whose weight decay leaves out some parameters, by default norms and biases.
+
+    Args:
+        network: Its parameters.
+        lr: Learning rate.
+        weight_decay: Of the others.
+        is_decayed: By name and parameter.
+    """
+    named = list(network.named_parameters())
+    groups = [
+        {"params": [parameter for name, parameter in named if is_decayed(name, parameter)]},
+        {"params": [parameter for name, parameter in named if not is_decayed(name, parameter)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr, weight_decay=weight_decay, fused=True)
+
+
 class NetworkTrainer:
     """A network with its optimizer, for `Loop.run`.
 

@@ -2,22 +2,27 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from torch import Tensor, nn
 
 from vision3d import __version__
-from vision3d.core.errors import FileFormatError, MissingFileError
+from vision3d.core import config as configuration
+from vision3d.core.errors import ConfigError, FileFormatError, MissingFileError
 from vision3d.core.machine import git_hash
 from vision3d.io.described import read_described, write_described
 
 _VERSION = 1
 _FOLDER = "weights"  # folder in the assets
 _SHOWN = 5
+
+
+Config = TypeVar("Config")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,40 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path 
     if texts:
         raise FileFormatError(path, "does not match its network; " + "; ".join(texts))
     network.load_state_dict(dict(tensors))
+
+
+def in_half(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters as a small file holds them: float16."""
+    return {
+        name: (value.half() if value.is_floating_point() else value).detach().clone()
+        for name, value in network.state_dict().items()
+    }
+
+
+def load_network(
+    source: Path | str, kind: str, config_type: type[Config], make: Callable[[Config], Network]
+) -> tuple[Network, Config, Card]:
+    """A network in evaluation mode from a file that describes its configuration, floats as float32.
+
+    Args:
+        source: A file, or the name of bundled weights.
+        kind: That of the card.
+        config_type: Dataclass of the configuration.
+        make: Makes the network of a configuration.
+
+    Raises:
+        MissingFileError: The file does not exist.
+        FileFormatError: It is damaged, contains something else, or does not match its configuration; differing keys are listed.
+    """
+    path = find_weights(source)
+    card, tensors = load_weights(path, kind)
+    try:
+        config = configuration.from_dict(config_type, card.config)
+    except ConfigError as error:
+        raise FileFormatError(path, f"does not match its description ({error})") from error
+    network = make(config)
+    load_strictly(network, {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}, path)
+    return network.eval(), config, card
 
 
 def _listed(names: list[str]) -> str:

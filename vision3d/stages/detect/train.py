@@ -19,13 +19,13 @@ from vision3d.stages.detect.data.batches import Batches, Recipe
 from vision3d.stages.detect.data.sources import KittiFolder, Source, Streets, has_split, is_generated
 from vision3d.stages.detect.evaluate import EvalSource, average_precision, evaluate_to, mean_precision
 from vision3d.stages.detect.network.detector import make_network
-from vision3d.stages.detect.network.files import Detector, save_detector, stored
+from vision3d.stages.detect.network.files import Detector, save_detector
 from vision3d.stages.detect.network.lion import is_decayed
 from vision3d.training.ema import Ema
 from vision3d.training.group import Group
 from vision3d.training.loop import Evaluation, Loop
-from vision3d.training.network import NetworkTrainer
-from vision3d.training.weights import Card
+from vision3d.training.network import NetworkTrainer, adamw
+from vision3d.training.weights import Card, in_half
 
 DETECTOR_FILE = "detector.safetensors"
 
@@ -83,7 +83,7 @@ def train_detector(
     assert ema is not None
     with ema.applied():
         # Rounded as in the file, so that figures measured now are those of the file.
-        state = stored(trainer.network)
+        state = in_half(trainer.network)
     network = make_network(config.model)
     network.load_state_dict(state)
     card = Card.of_now(
@@ -134,12 +134,7 @@ class Trainer(NetworkTrainer):
         seed_everything(config.seed)
         network = make_network(config.model).to(device)
         self.detector = Detector(network, config.model, Card.of_now("detector", config={}, data="", seed=0, cpu_hours=0))
-        rest = [parameter for name, parameter in network.named_parameters() if is_decayed(name, parameter)]
-        still = [parameter for name, parameter in network.named_parameters() if not is_decayed(name, parameter)]
-        optimizer = torch.optim.AdamW(
-            [{"params": rest}, {"params": still, "weight_decay": 0.0}], config.lr, weight_decay=config.weight_decay,
-            fused=True,
-        )  # fmt: skip
+        optimizer = adamw(network, config.lr, config.weight_decay, is_decayed)
         super().__init__(
             network, optimizer, self._loss, lambda progress: one_cycle(config.lr, progress),
             clip_norm=config.clip_norm, ema=Ema(network, config.ema), autocast=True, group=group,

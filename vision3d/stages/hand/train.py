@@ -19,14 +19,14 @@ from vision3d.stages.hand.data.batches import training_batch
 from vision3d.stages.hand.data.samples import HandSamples, SampleSource
 from vision3d.stages.hand.evaluation.crops import crop_errors
 from vision3d.stages.hand.losses import HandLoss
-from vision3d.stages.hand.network.files import HandModel, make_network, save_hand_model, stored
+from vision3d.stages.hand.network.files import HandModel, make_network, save_hand_model
 from vision3d.stages.hand.template import HandTemplate
 from vision3d.stages.hand.train_config import GROWS, RESUMABLE, TrainConfig
 from vision3d.training.ema import Ema
 from vision3d.training.group import Group
 from vision3d.training.loop import Evaluation, Loop
-from vision3d.training.network import NetworkTrainer
-from vision3d.training.weights import Card
+from vision3d.training.network import NetworkTrainer, adamw
+from vision3d.training.weights import Card, in_half
 
 MODEL_FILE = "hand.safetensors"
 HELD_OUT_SEED = 1_000_000_000
@@ -88,7 +88,7 @@ def train_hand(
     loop.run(trainer)
     assert trainer.ema is not None
     with trainer.ema.applied():
-        state = stored(trainer.network)  # rounded as in the file, so that the figures are those of the file
+        state = in_half(trainer.network)  # rounded as in the file, so that the figures are those of the file
     network = make_network(config.network)
     network.load_state_dict(state)
     card = Card.of_now(
@@ -121,12 +121,7 @@ class Trainer(NetworkTrainer):
         self.config, self.samples, self.device = config, samples, device
         seed_everything(config.seed)
         network = make_network(config.network).to(device)
-        decayed = [parameter for parameter in network.parameters() if parameter.ndim >= 2]
-        others = [parameter for parameter in network.parameters() if parameter.ndim < 2]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": others, "weight_decay": 0.0}], config.lr, weight_decay=config.weight_decay,
-            fused=True,
-        )  # fmt: skip
+        optimizer = adamw(network, config.lr, config.weight_decay)
         super().__init__(
             network, optimizer, self._loss, lambda progress: one_cycle(config.lr, progress),
             clip_norm=config.clip_norm, ema=Ema(network, config.ema), autocast=True, group=group,

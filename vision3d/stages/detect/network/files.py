@@ -4,14 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from vision3d.core import config as configuration
-from vision3d.core.errors import ConfigError, FileFormatError, nearest_names
+from vision3d.core.errors import ConfigError, nearest_names
 from vision3d.stages.detect.config import ModelConfig
 from vision3d.stages.detect.network.detector import Network, make_network
 from vision3d.stages.detect.operators import OPERATORS
-from vision3d.training.weights import Card, bundled_weights, find_weights, load_strictly, load_weights, save_weights
+from vision3d.training.weights import Card, bundled_weights, in_half, load_network, save_weights
 
 KIND = "detector"
 
@@ -36,7 +35,7 @@ class Detector:
 def save_detector(path: Path | str, detector: Detector) -> None:
     """Write a detector as .safetensors atomically: numbers as float16, which changes boxes by less than a centimeter."""
     card = replace(detector.card, kind=KIND, config=configuration.to_dict(detector.config))
-    save_weights(path, card, stored(detector.network))
+    save_weights(path, card, in_half(detector.network))
 
 
 def load_operator(path: Path | str, operator: str) -> Detector:
@@ -68,14 +67,6 @@ def load_operator(path: Path | str, operator: str) -> Detector:
     )
 
 
-def stored(network: nn.Module) -> dict[str, Tensor]:
-    """The parameters as a file holds them: float16."""
-    return {
-        name: (value.half() if value.is_floating_point() else value).detach().clone()
-        for name, value in network.state_dict().items()
-    }
-
-
 def load_detector(path: Path | str) -> Detector:
     """Load a detector in evaluation mode.
 
@@ -86,12 +77,4 @@ def load_detector(path: Path | str) -> Detector:
         MissingFileError: The file does not exist.
         FileFormatError: It is damaged, contains something else, or does not match its configuration; differing keys are listed.
     """
-    path = find_weights(path)
-    card, tensors = load_weights(path, KIND)
-    try:
-        config = configuration.from_dict(ModelConfig, card.config)
-    except ConfigError as error:
-        raise FileFormatError(path, f"does not match its description ({error})") from error
-    network = make_network(config)
-    load_strictly(network, {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}, path)
-    return Detector(network.eval(), config, card)
+    return Detector(*load_network(path, KIND, ModelConfig, make_network))

@@ -13,8 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from vision3d.core.errors import InputError
-from vision3d.scene.mesh import Mesh
-from vision3d.scene.mesh_colors import surface_colors
 from vision3d.stages.hand.shape import HandShape
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.frames import FrameConfig, Frames, frames
@@ -77,7 +75,7 @@ class HandSamples:
         workers: Processes that make them; 0: this one.
 
     Raises:
-        InputError: The count is no positive multiple of 16.
+        InputError: The count is not a positive multiple of 16.
     """
 
     def __init__(self, source: SampleSource, count: int, *, folder: Path | str | None = None, workers: int = 0) -> None:
@@ -138,14 +136,6 @@ def decoded(data: np.ndarray) -> np.ndarray:
     """The pixels of a JPEG that was made here, (h, w, 3) uint8."""
     with Image.open(io.BytesIO(data.tobytes()), formats=["JPEG"]) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def plain_colors(mesh: Mesh) -> Mesh:
-    """The mesh with a color for each vertex in place of its texture, from the middle of one of its faces."""
-    faces = torch.zeros(mesh.num_vertices, dtype=torch.int64)
-    faces[mesh.faces.flatten()] = torch.arange(len(mesh.faces)).repeat_interleave(3)
-    colors = surface_colors(mesh, faces, torch.full((mesh.num_vertices, 3), 1 / 3))
-    return Mesh(mesh.vertices, mesh.faces, vertex_colors=colors[:, :3].clamp(0, 1))
 
 
 def _jpeg(image: np.ndarray, most: int) -> bytes:

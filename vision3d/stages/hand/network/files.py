@@ -4,14 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from vision3d.core import config as configuration
-from vision3d.core.errors import ConfigError, FileFormatError
 from vision3d.stages.hand.config import NetworkConfig
 from vision3d.stages.hand.network.hand_net import HandNet
 from vision3d.stages.hand.template import HandTemplate
-from vision3d.training.weights import Card, find_weights, load_strictly, load_weights, save_weights
+from vision3d.training.weights import Card, in_half, load_network, save_weights
 
 KIND = "hand"
 
@@ -42,15 +40,7 @@ def make_network(config: NetworkConfig) -> HandNet:
 def save_hand_model(path: Path | str, model: HandModel) -> None:
     """Write a model as .safetensors atomically: numbers as float16."""
     card = replace(model.card, kind=KIND, config=configuration.to_dict(model.config))
-    save_weights(path, card, stored(model.network))
-
-
-def stored(network: nn.Module) -> dict[str, Tensor]:
-    """The parameters as a file holds them: float16."""
-    return {
-        name: (value.half() if value.is_floating_point() else value).detach().clone()
-        for name, value in network.state_dict().items()
-    }
+    save_weights(path, card, in_half(model.network))
 
 
 def load_hand_model(path: Path | str) -> HandModel:
@@ -63,12 +53,4 @@ def load_hand_model(path: Path | str) -> HandModel:
         MissingFileError: The file does not exist.
         FileFormatError: It is damaged, contains something else, or does not match its configuration; differing keys are listed.
     """
-    path = find_weights(path)
-    card, tensors = load_weights(path, KIND)
-    try:
-        config = configuration.from_dict(NetworkConfig, card.config)
-    except ConfigError as error:
-        raise FileFormatError(path, f"does not match its description ({error})") from error
-    network = make_network(config)
-    load_strictly(network, {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}, path)
-    return HandModel(network.eval(), config, card)
+    return HandModel(*load_network(path, KIND, NetworkConfig, make_network))

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.vectors import unit
 from vision3d.render.meshes import Fragments, antialias, edge_neighbors, interpolate, rasterize, screen_positions, texture
 from vision3d.scene.colors import linear_to_srgb, srgb_to_linear
@@ -116,7 +117,7 @@ def frames(
     positions = screen_positions(scene.vertices, torch.eye(4).expand(count, 4, 4), Ks)
     found = rasterize(positions, scene.faces, config.size, config.size)
     lit = vertex_shadows(scene.vertices, scene.faces, lamps.directions[:, 0])
-    normals = _normals(scene.vertices, scene.faces)
+    normals = vertex_normals(scene.vertices, scene.faces)
     attributes = interpolate(torch.nan_to_num(torch.cat([normals, lit, scene.colors], 2)), scene.faces, found)
     image, row, column = (found.face_ids >= 0).nonzero(as_tuple=True)  # most pixels are background
     pixels, face = attributes[image, row, column], found.face_ids[image, row, column]
@@ -165,12 +166,6 @@ def _props(
     palm = wrist + (rotation @ torch.tensor([0.0, 0.075, 0.012])[:, None])[..., 0] * shape.scale[:, None]
     parts.append(props.shown(props.held(mesh, palm, rotation, generator), chance(config.objects)))
     return parts
-
-
-def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    corners = vertices[:, faces]
-    flat = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-    return unit(torch.zeros_like(vertices).index_add(1, faces.flatten(), flat.repeat_interleave(3, 1)))
 
 
 def _skin_albedo(

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.vectors import unit
 from vision3d.render.meshes import interpolate, rasterize
 from vision3d.stages.hand.template import HandTemplate
@@ -62,9 +63,7 @@ def _dorsal(hand: HandTemplate, finger: int) -> Tensor:
 def _surface(hand: HandTemplate) -> tuple[Tensor, Tensor, Tensor]:
     """Position and normal at rest of each texel, and whether it belongs to the hand."""
     corners = hand.faces.flatten()
-    edges = hand.vertices[hand.faces]
-    flat = torch.linalg.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0])
-    normals = unit(torch.zeros_like(hand.vertices).index_add(0, corners, flat.repeat_interleave(3, 0)))
+    normals = vertex_normals(hand.vertices, hand.faces)
     uvs = hand.uvs.reshape(-1, 2) * SIZE
     positions = torch.cat([uvs, torch.ones(len(uvs), 2)], 1)[None]
     faces = torch.arange(len(uvs)).view(-1, 3)
