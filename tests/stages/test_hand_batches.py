@@ -1,6 +1,7 @@
 """Changed crops and their targets."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,14 +11,14 @@ from vision3d.stages.hand.data.batches import AugmentConfig, targets_of, trainin
 from vision3d.stages.hand.data.samples import HandBatch
 from vision3d.stages.hand.synth.frames import FrameConfig, frames
 
-NOTHING = AugmentConfig(rotation=0, zoom=0, shift=0, color=0, gray=0, cover=0)
+NOTHING = AugmentConfig(rotation=0, zoom=0, shift=0, color=0, gray=0, cover=0, mirror=0)
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
 def batch() -> HandBatch:
     made = frames(2, 0, 4, FrameConfig(size=SIZE))
-    return HandBatch(made.images, made.Ks, made.uvs, made.visible, made.joints, made.vertices)
+    return HandBatch(made.images, made.Ks, made.uvs, made.visible, made.joints, made.vertices, made.is_hand)
 
 
 def images_of(batch):
@@ -65,7 +66,7 @@ def test_the_truth_moves_with_the_pixels(batch):
 
 
 def test_projections_stay_exact(batch):
-    _, targets = training_batch(batch, AugmentConfig(), torch.Generator().manual_seed(1))
+    _, targets = training_batch(batch, AugmentConfig(mirror=0), torch.Generator().manual_seed(1))
     assert targets.root is not None and targets.Ks is not None
     points = (targets.joints + targets.root[:, None]) @ targets.Ks.mT
     assert torch.allclose(points[..., :2] / points[..., 2:], targets.uv, atol=1e-4)
@@ -92,3 +93,10 @@ def test_targets_of_other_sizes(batch):
 def test_negative_changes_are_refused():
     with pytest.raises(ConfigError, match="zoom"):
         AugmentConfig(zoom=-1)
+
+
+def test_mirrored_images_count_for_their_side_only(batch):
+    images, targets = training_batch(batch, replace(NOTHING, mirror=1), torch.Generator().manual_seed(0))
+    assert torch.allclose(images.flip(3), images_of(batch), atol=2e-3)
+    assert targets.is_right is not None and not targets.is_right.any()
+    assert not targets.in_crop.any() and targets.is_hand is not None and targets.is_hand.all()

@@ -122,6 +122,18 @@ class FurnitureArchive:
         vertices = torch.from_numpy(_placed(np.clip(points, low, high), item)).float()
         return replace(mesh, vertices=vertices, normals=None)
 
+    def file_sizes(self) -> dict[str, int]:
+        """Size of each file in the archive [bytes].
+
+        Raises:
+            FileFormatError: The archive is damaged.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return {info.filename: info.file_size for info in archive.infolist()}
+        except zipfile.BadZipFile as error:
+            raise FileFormatError(self.path, f"is not an archive of sweethome3d-furniture ({error})") from error
+
     def _item(self, number: int, values: dict[str, str]) -> FurnitureItem:
         width, depth, height = (float(values[key]) / 100 for key in ("width", "depth", "height"))
         rotation = tuple(float(value) for value in values.get("modelRotation", "1 0 0 0 1 0 0 0 1").split())

@@ -63,17 +63,19 @@ def train_hand(
     """
     device, group = resolve_device(config.device), Group.current()
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
-    source = SampleSource(config.frames, config.backgrounds, config.seed)
+    source = SampleSource(config.frames, config.backgrounds, config.furniture, seed=config.seed)
     samples = HandSamples(source, config.images, folder=config.samples, workers=config.workers)
     held_out = None
     if config.evaluate_images:
         held_out = HandSamples(
-            replace(source, seed=HELD_OUT_SEED + config.seed), config.evaluate_images, workers=config.workers
+            replace(source, frames=replace(config.frames, empty=0.0), seed=HELD_OUT_SEED + config.seed),
+            config.evaluate_images,
+            workers=config.workers,
         )
     if group.is_first:
-        samples.samples.prepare(progress)
+        samples.prepare(progress)
         if held_out is not None:
-            held_out.samples.prepare(progress)
+            held_out.prepare(progress)
     group.from_first(None)  # the others wait until the images are there
     trainer = Trainer(config, samples, device, group)
     evaluation = None

@@ -23,21 +23,24 @@ class TrainConfig:
     """Train the network of hands on generated images."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("steps", "batch_size", "images", "backgrounds"),
+        "main options": ("steps", "batch_size", "images", "backgrounds", "furniture"),
         "training": ("lr", "weight_decay", "clip_norm", "ema", "seed", "device"),
         "logs and checkpoints": ("log_every", "checkpoint_every", "evaluate_every", "evaluate_images", "keep"),
     }
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """The network."""
-    loss: LossConfig = field(default_factory=lambda: LossConfig(side=0.0, presence=0.0))
+    loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the losses."""
-    frames: FrameConfig = field(default_factory=lambda: FrameConfig(size=160))
+    frames: FrameConfig = field(default_factory=lambda: FrameConfig(size=160, empty=0.06))
     """What the generated images show."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Random changes of the images."""
     backgrounds: Path | None = None
     """Folder with photographs; without one, backgrounds are gradients and noise."""
+    furniture: Path | None = None
+    """Folder with the unpacked Debian package sweethome3d-furniture: hands hold its models, and furnished rooms are
+    backgrounds."""
     images: int = 100_000
     """Different images, a multiple of 16: made before the training and kept on disk, 10 GB a million at 128 pixels."""
     samples: Path | None = None

@@ -1,7 +1,7 @@
 """Batches of crops with their targets, changed at random each time they are seen."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -31,9 +31,11 @@ class AugmentConfig:
     """Share of gray images."""
     cover: float = 0.2
     """Share of images with a rectangle of one color in front."""
+    mirror: float = 0.1
+    """Share of mirrored images, of left hands: the network shall say so, and nothing else of them counts."""
 
     def __post_init__(self) -> None:
-        check_not_negative(self, "rotation", "zoom", "shift", "color", "gray", "cover")
+        check_not_negative(self, "rotation", "zoom", "shift", "color", "gray", "cover", "mirror")
 
 
 def training_batch(
@@ -58,7 +60,10 @@ def training_batch(
     images = 0.5 + (images - 0.5) * (1 + uniform(config.color, 1, 1, 1))
     is_gray = torch.rand(count, 1, 1, 1, generator=generator) < config.gray
     images = torch.where(is_gray, images.mean(1, keepdim=True), images)
-    return _covered(images, config.cover, generator).clamp(0, 1), targets_of(changed, size)
+    images, targets = _covered(images, config.cover, generator).clamp(0, 1), targets_of(changed, size)
+    is_left = torch.rand(count, generator=generator) < config.mirror
+    images = torch.where(is_left[:, None, None, None], images.flip(3), images)
+    return images, replace(targets, in_crop=targets.in_crop & ~is_left[:, None], is_right=~is_left)
 
 
 def targets_of(batch: HandBatch, size: int) -> HandTargets:
@@ -68,7 +73,8 @@ def targets_of(batch: HandBatch, size: int) -> HandTargets:
     Ks = batch.Ks.clone()
     Ks[:, :2] /= size
     return HandTargets(
-        uv, ((uv >= 0) & (uv <= 1)).all(-1), batch.joints - root[:, None], batch.vertices - root[:, None], root=root, Ks=Ks
+        uv, ((uv >= 0) & (uv <= 1)).all(-1), batch.joints - root[:, None], batch.vertices - root[:, None],
+        is_hand=batch.is_hand, root=root, Ks=Ks,
     )  # fmt: skip
 
 

@@ -13,13 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from vision3d.core.errors import InputError
+from vision3d.core.progress import ProgressCallback
+from vision3d.scene.mesh import Mesh
 from vision3d.stages.hand.shape import HandShape
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.frames import FrameConfig, Frames, frames
+from vision3d.stages.hand.synth.objects import Split, load_objects
+from vision3d.stages.hand.synth.rooms import rooms
 from vision3d.stages.hand.template import HandTemplate
 from vision3d.training.samples import GeneratedSamples, Sample
 
-VERSION = 1
+VERSION = 2
 """Changes with the images, so that older shards are not used."""
 BATCH = 16
 """Images that are made together, and lie together in a shard."""
@@ -42,6 +46,8 @@ class HandBatch(NamedTuple):
     """[m]."""
     vertices: Float[Tensor, "n 778 3"]
     """[m]."""
+    is_hand: Bool[Tensor, " n"]
+    """Whether there is a hand; without one its truth means nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +57,35 @@ class SampleSource:
     frames: FrameConfig = field(default_factory=FrameConfig)
     backgrounds: Path | None = None
     """Folder with photographs; None: procedural."""
+    furniture: Path | None = None
+    """Folder with the .sh3f files of Debian's sweethome3d-furniture: things to hold, and rooms; None: simple shapes."""
+    split: Split = "train"
+    """train or test: of other models."""
     seed: int = 0
 
     def make(self, index: int) -> Sample:
         """A sample: `BATCH` images and the numbers that their truth follows from."""
-        backgrounds = None if self.backgrounds is None else _photos(self.backgrounds)
-        made = frames(self.seed, index, BATCH, self.frames, backgrounds=backgrounds)
-        return packed(made)
+        backgrounds = _backgrounds(self.backgrounds, self.furniture, self.split)
+        objects = () if self.furniture is None else _objects(self.furniture, self.split)
+        return packed(frames(self.seed, index, BATCH, self.frames, backgrounds=backgrounds, objects=objects))
+
+    def prepare(self) -> None:
+        """Make what all samples need: pictures of rooms.
+
+        Raises:
+            MissingFileError: A folder has no photographs, or no furniture.
+        """
+        _backgrounds(self.backgrounds, self.furniture, self.split)
 
     @property
     def options(self) -> dict[str, Any]:
         """Everything that the images depend on, besides the seed."""
-        return {**asdict(self.frames), "backgrounds": None if self.backgrounds is None else str(self.backgrounds)}
+        names = {name: None if path is None else str(path) for name, path in self._folders}
+        return {**asdict(self.frames), **names, "split": self.split}
+
+    @property
+    def _folders(self) -> tuple[tuple[str, Path | None], ...]:
+        return ("backgrounds", self.backgrounds), ("furniture", self.furniture)
 
 
 class HandSamples:
@@ -81,7 +104,7 @@ class HandSamples:
     def __init__(self, source: SampleSource, count: int, *, folder: Path | str | None = None, workers: int = 0) -> None:
         if count < BATCH or count % BATCH:
             raise InputError(f"count: got {count}, want a positive multiple of {BATCH}")
-        self.count = count
+        self.count, self.source = count, source
         self.samples = GeneratedSamples(
             source.make, count // BATCH, name="hands", version=VERSION, seed=source.seed, options=source.options, folder=folder,
             workers=workers, shard_size=64,
@@ -89,6 +112,15 @@ class HandSamples:
 
     def __len__(self) -> int:
         return self.count
+
+    def prepare(self, progress: ProgressCallback | None = None) -> None:
+        """Make those that are not on disk yet.
+
+        Raises:
+            MissingFileError: A folder has no photographs, or no furniture.
+        """
+        self.source.prepare()
+        self.samples.prepare(progress)
 
     def take(self, rows: Int64[Tensor, " n"]) -> HandBatch:
         """The images with these numbers."""
@@ -112,6 +144,7 @@ def packed(made: Frames) -> Sample:
         "rotations": made.rotation,
         "translations": made.translation,
         "visible": made.visible,
+        "is_hand": made.is_hand,
     }
 
 
@@ -128,7 +161,7 @@ def unpacked(sample: Sample, rows: Int64[Tensor, " n"]) -> HandBatch:
     projected = joints @ flat["Ks"].mT
     return HandBatch(
         torch.from_numpy(np.stack(images)), flat["Ks"], projected[..., :2] / projected[..., 2:], flat["visible"], joints,
-        posed.vertices,
+        posed.vertices, flat["is_hand"],
     )  # fmt: skip
 
 
@@ -149,5 +182,11 @@ def _jpeg(image: np.ndarray, most: int) -> bytes:
 
 
 @functools.cache
-def _photos(folder: Path) -> Backgrounds:
-    return Backgrounds.load(folder)
+def _backgrounds(folder: Path | None, furniture: Path | None, split: Split) -> Backgrounds:
+    photos = () if folder is None else Backgrounds.load(folder).photos
+    return Backgrounds(photos, () if furniture is None else tuple(rooms(furniture, split)))
+
+
+@functools.cache
+def _objects(furniture: Path, split: Split) -> tuple[Mesh, ...]:
+    return load_objects(furniture, split)

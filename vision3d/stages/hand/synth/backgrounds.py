@@ -10,8 +10,10 @@ from torch.nn import functional
 
 from vision3d.core.errors import MissingFileError
 from vision3d.io.images import is_image, read_image
+from vision3d.stages.hand.tone import skin_color
 
 _MAX_SIDE = 512
+_SKIN = 0.3  # share of gradients between colors of skin, as of arms and faces behind the hand
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +21,9 @@ class Backgrounds:
     """Images to crop from; without any, backgrounds are procedural."""
 
     photos: tuple[UInt8[Tensor, "3 h w"], ...] = ()
+    """Photographs."""
+    rooms: tuple[UInt8[Tensor, "3 h w"], ...] = ()
+    """Generated pictures, half of the images if there are photographs, too."""
 
     @classmethod
     def load(cls, folder: Path | str) -> "Backgrounds":
@@ -42,7 +47,7 @@ class Backgrounds:
         """
         found = []
         for _ in range(count):
-            if self.photos and float(torch.rand(1, generator=generator)) < 0.9:
+            if (self.photos or self.rooms) and float(torch.rand(1, generator=generator)) < 0.85:
                 image = self._crop(size, generator)
             else:
                 image = procedural(size, generator)
@@ -53,7 +58,9 @@ class Backgrounds:
         return (images * gain * tint).clamp(0, 1)
 
     def _crop(self, size: int, generator: torch.Generator) -> Float[Tensor, "size size 3"]:
-        photo = self.photos[int(torch.randint(len(self.photos), (1,), generator=generator))]
+        is_room = not self.photos or (bool(self.rooms) and float(torch.rand(1, generator=generator)) < 0.5)
+        chosen = self.rooms if is_room else self.photos
+        photo = chosen[int(torch.randint(len(chosen), (1,), generator=generator))]
         height, width = photo.shape[1:]
         share, x, y = torch.rand(3, generator=generator).tolist()
         side = int((0.25 + 0.75 * share) * min(height, width))
@@ -68,8 +75,11 @@ class Backgrounds:
 
 
 def procedural(size: int, generator: torch.Generator) -> Float[Tensor, "size size 3"]:
-    """A gradient with noise of a random scale between two colors."""
+    """A gradient with noise of a random scale between two colors, which are often those of skin."""
     ends = torch.rand(2, 3, generator=generator)
+    if float(torch.rand(1, generator=generator)) < _SKIN:
+        melanin, blood = 0.05 + 0.75 * torch.rand(1, generator=generator) ** 1.6, torch.rand(2, generator=generator)
+        ends = skin_color(melanin.expand(2), blood) * (0.5 + 0.6 * ends[:, :1])
     direction = torch.randn(2, generator=generator)
     line = torch.linspace(-1, 1, size)
     share = 0.5 + 0.5 * (direction[0] * line[:, None] + direction[1] * line) / direction.abs().sum().clamp(min=0.1)

@@ -62,6 +62,8 @@ class Frames:
     """Pixels of the hand, without the forearm."""
     depths: Float[Tensor, "b s s"]
     """Of whatever is in front [m]; zero where there is only background."""
+    is_hand: Bool[Tensor, " b"]
+    """Whether there is a hand; without one its truth means nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class FrameConfig:
     """Share of forearms in a sleeve."""
     margins: tuple[float, float] = (1.05, 1.7)
     """Side of the crop over that of the joints' box, from and to."""
+    empty: float = 0.0
+    """Share of images without a hand."""
 
 
 def frames(
@@ -111,8 +115,9 @@ def frames(
     translation, Ks = place(hand.joints(turned.vertices), config.size, generator, margins=config.margins)
     vertices, skeleton = turned.vertices + translation[:, None], turned.skeleton + translation[:, None]
     forearm = turned.forearm + translation[:, None]
-    worn = _props(config, skeleton, rotation, shape, objects, generator)
-    scene = props.joined([_skin(hand, vertices, forearm), *worn])
+    is_hand = torch.rand(count, generator=generator) >= config.empty
+    *worn, held = _props(config, skeleton, rotation, shape, objects, generator)
+    scene = props.joined([*(props.shown(part, is_hand) for part in (_skin(hand, vertices, forearm), *worn)), held])
     lamps = Lamps.sample(count, generator)
     positions = screen_positions(scene.vertices, torch.eye(4).expand(count, 4, 4), Ks)
     found = rasterize(positions, scene.faces, config.size, config.size)
@@ -127,14 +132,14 @@ def frames(
     shaded = lamps.shade(albedo, unit(pixels[:, :3]), pixels[:, 3:4], image)
     images = (backgrounds or Backgrounds()).sample(count, config.size, generator)
     images[image, row, column] = linear_to_srgb(shaded.clamp(0, 1))
-    is_hand = (found.face_ids >= 0) & (found.face_ids < len(hand.faces))
+    masks = (found.face_ids >= 0) & (found.face_ids < len(hand.faces))
     images = antialias(images, positions, scene.faces, found, neighbors=edge_neighbors(scene.faces))
     images = photographed(images, generator)
     joints = hand.joints(vertices)
     uvs = (joints @ Ks.mT)[..., :2] / joints[..., 2:]
     return Frames(
-        (images * 255).round().byte(), Ks, uvs, _visible(uvs, joints, found.depths, is_hand), joints, vertices, angles, shape,
-        rotation, translation, is_hand, found.depths,
+        (images * 255).round().byte(), Ks, uvs, _visible(uvs, joints, found.depths, masks), joints, vertices, angles, shape,
+        rotation, translation, masks, found.depths, is_hand,
     )  # fmt: skip
 
 
