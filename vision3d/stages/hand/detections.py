@@ -1,0 +1,61 @@
+"""Hands found in an image: where, how large, how turned, and which side."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from vision3d.core.errors import ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Squares around the joints of hands.
+
+    Example:
+        >>> one = Detections(torch.tensor([[80.0, 60.0]]), torch.tensor([50.0]), torch.zeros(1), torch.ones(1).bool(), torch.ones(1))
+        >>> len(one)
+        1
+    """
+
+    centers: Float[Tensor, "n 2"]
+    """Middle of the joints' box [px]; pixel centers at half-integers."""
+    sides: Float[Tensor, " n"]
+    """The longer side of the joints' box [px]; crops take more around it."""
+    angles: Float[Tensor, " n"]
+    """Rotation of the crop in which the fingers point up, from right to down, as for `perspective_crop` [rad]."""
+    is_right: Bool[Tensor, " n"]
+    """Right hands; the others are left ones."""
+    scores: Float[Tensor, " n"]
+    """In [0, 1], highest first."""
+
+    def __post_init__(self) -> None:
+        count = len(self.centers)
+        for name, shape in (
+            ("centers", (count, 2)), ("sides", (count,)), ("angles", (count,)), ("is_right", (count,)), ("scores", (count,)),
+        ):  # fmt: skip
+            if tuple(getattr(self, name).shape) != shape:
+                raise ShapeError(f"Detections.{name}", tuple(getattr(self, name).shape), shape)
+
+    def __len__(self) -> int:
+        return len(self.centers)
+
+    def __getitem__(self, rows: Tensor | slice) -> "Detections":
+        """Some of them."""
+        return Detections(self.centers[rows], self.sides[rows], self.angles[rows], self.is_right[rows], self.scores[rows])
+
+    @classmethod
+    def none(cls) -> "Detections":
+        """No hand."""
+        empty = torch.zeros(0)
+        return cls(torch.zeros(0, 2), empty, empty, empty.bool(), empty)
+
+
+class Finder(Protocol):
+    """Finds hands in whole images."""
+
+    def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
+        """The hands of an image, sRGB."""
+        ...
