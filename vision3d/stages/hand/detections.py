@@ -15,9 +15,8 @@ class Detections:
     """Squares around the joints of hands.
 
     Example:
-        >>> one = Detections(torch.tensor([[80.0, 60.0]]), torch.tensor([50.0]), torch.zeros(1), torch.ones(1).bool(), torch.ones(1))
-        >>> len(one)
-        1
+        >>> len(Detections.none())
+        0
     """
 
     centers: Float[Tensor, "n 2"]
