@@ -15,7 +15,7 @@ from vision3d.stages.detect.data.sweeps import IGNORED, LabelledSweep, inside, l
 from vision3d.stages.detect.data.targets import gaussian_radius, make_targets
 from vision3d.stages.detect.network.centers import CenterHead, CenterOutputs, boxes_at, encoded
 from vision3d.stages.detect.network.detector import make_network
-from vision3d.stages.detect.network.losses import heat_focal
+from vision3d.training.heat import heat_focal
 
 GRID = GridConfig()
 SMALL = GridConfig(low=(0, -4, -3), high=(8, 4, 1), voxel=(0.5, 0.5, 0.5))

@@ -6,31 +6,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vision3d.core.checkpoints import seed_everything
 from vision3d.core.device import resolve_device
 from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder
-from vision3d.optim.schedules import one_cycle
 from vision3d.stage import stage
 from vision3d.stages.hand.data.batches import training_batch
 from vision3d.stages.hand.data.samples import HandSamples, SampleSource
 from vision3d.stages.hand.evaluation.crops import crop_errors
+from vision3d.stages.hand.learning import HELD_OUT_SEED, Order, begin_with, card, learn, network_trainer, rounded, with_figures
 from vision3d.stages.hand.losses import HandLoss
-from vision3d.stages.hand.network.files import HandModel, make_network, save_hand_model
+from vision3d.stages.hand.network.files import HandModel, load_hand_model, make_network, save_hand_model
+from vision3d.stages.hand.network.hand_net import HandNet
 from vision3d.stages.hand.template import HandTemplate
-from vision3d.stages.hand.train_config import GROWS, RESUMABLE, TrainConfig
-from vision3d.training.ema import Ema
+from vision3d.stages.hand.train_config import TrainConfig
+from vision3d.stages.hand.training_options import GROWS, RESUMABLE
 from vision3d.training.group import Group
-from vision3d.training.loop import Evaluation, Loop
-from vision3d.training.network import NetworkTrainer, adamw
-from vision3d.training.weights import Card, in_half
 
 MODEL_FILE = "hand.safetensors"
-HELD_OUT_SEED = 1_000_000_000
-"""Added to the seed of the images of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -67,41 +62,34 @@ def train_hand(
     samples = HandSamples(source, config.images, folder=config.samples, workers=config.workers)
     held_out = None
     if config.evaluate_images:
-        held_out = HandSamples(
-            replace(source, frames=replace(config.frames, empty=0.0), seed=HELD_OUT_SEED + config.seed),
-            config.evaluate_images,
-            workers=config.workers,
-        )
-    if group.is_first:
-        samples.prepare(progress)
-        if held_out is not None:
-            held_out.prepare(progress)
-    group.from_first(None)  # the others wait until the images are there
-    trainer = Trainer(config, samples, device, group)
-    evaluation = None
-    if held_out is not None:
-        evaluation = Evaluation(config.evaluate_every, lambda: trainer.errors(held_out), best="pa_mpjpe_mm", mode="min")
-    loop = Loop(
-        "train", source="generated hands", steps=config.steps, folder=run_folder, log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every, evaluation=evaluation, latest=("lr",), group=group, callback=progress,
-    )  # fmt: skip
-    if loop.saved is not None:
-        trainer.load_state_dict(loop.saved)
-    loop.run(trainer)
-    assert trainer.ema is not None
-    with trainer.ema.applied():
-        state = in_half(trainer.network)  # rounded as in the file, so that the figures are those of the file
+        other = replace(source, frames=replace(config.frames, empty=0.0), seed=HELD_OUT_SEED + config.seed)
+        held_out = HandSamples(other, config.evaluate_images, workers=config.workers)
+    seed_everything(config.seed)
     network = make_network(config.network)
-    network.load_state_dict(state)
-    card = Card.of_now(
-        "hand", config={}, data=f"{config.images} generated images of seed {config.seed}", seed=config.seed,
-        cpu_hours=round(loop.cpu_s / 3600, 3), about={"steps": loop.step, "batch_size": config.batch_size},
+    if config.init is not None:
+        begin_with(network, load_hand_model(config.init).network, config.init)
+    network.to(device)
+    order, losses = Order(len(samples), config, group), HandLoss(config.loss, HandTemplate.load("right").faces.to(device))
+
+    def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
+        started = time.process_time()
+        images, targets = training_batch(samples.take(order.rows(step)), config.augment, order.generator(step))
+        waited = time.process_time() - started
+        total, parts = losses(network(images.to(device)), targets.to(device))
+        return total, {**{f"loss_{name}": float(value) for name, value in parts.items()}, "data_s": waited}
+
+    def figures(of: HandNet = network) -> dict[str, float]:
+        return {} if held_out is None else crop_errors(of, held_out, config.batch_size)
+
+    trainer = network_trainer(network, loss, config, group)
+    loop = learn(
+        trainer, config, samples, held_out, figures, best="pa_mpjpe_mm", mode="min", run_folder=run_folder, progress=progress,
+        group=group,
     )  # fmt: skip
-    model = HandModel(network.eval().to(device), config.network, card)
-    figures: dict[str, float] = {}
-    if held_out is not None:
-        figures = crop_errors(model.network, held_out, config.batch_size)
-        model.card = replace(card, figures={**figures, "data": f"{len(held_out)} held-out generated images"})
+    final = make_network(config.network).to(device)
+    rounded(trainer, final)
+    found = figures(final)
+    model = HandModel(final, config.network, with_figures(card("hand", config, loop), found, config.evaluate_images))
     path = None if run_folder is None else run_folder.path
     if path is not None:
         save_hand_model(path / MODEL_FILE, model)
@@ -110,48 +98,7 @@ def train_hand(
         "steps": loop.step,
         "training_cpu_s": round(loop.cpu_s, 1),
         "training_s": round(loop.seconds, 1),
-        **figures,
+        **found,
         "device": str(device),
     }
     return TrainResult(model, summary, path)
-
-
-class Trainer(NetworkTrainer):
-    """Steps on batches of generated images."""
-
-    def __init__(self, config: TrainConfig, samples: HandSamples, device: torch.device, group: Group) -> None:
-        self.config, self.samples, self.device = config, samples, device
-        seed_everything(config.seed)
-        network = make_network(config.network).to(device)
-        optimizer = adamw(network, config.lr, config.weight_decay)
-        super().__init__(
-            network, optimizer, self._loss, lambda progress: one_cycle(config.lr, progress),
-            clip_norm=config.clip_norm, ema=Ema(network, config.ema), autocast=True, group=group,
-        )  # fmt: skip
-        self.share = group.share(config.batch_size)
-        self.hand_loss = HandLoss(config.loss, HandTemplate.load("right").faces.to(device))
-
-    def errors(self, held_out: HandSamples) -> dict[str, float]:
-        """Errors of the averaged parameters on held-out images."""
-        assert self.ema is not None
-        with self.ema.applied():
-            self.network.eval()
-            return crop_errors(self.network, held_out, self.config.batch_size)
-
-    def rows(self, step: int) -> Tensor:
-        """The images of a step: each pass has its own order."""
-        size, count = self.config.batch_size, len(self.samples)
-        each = max(1, count // size)
-        epoch, at = divmod(step, each)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch))
-        return order[torch.arange(at * size, at * size + size) % count][list(self.share)]
-
-    def _loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        started = time.process_time()
-        batch = self.samples.take(self.rows(step))
-        generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step) * 1009 + self.share.start)
-        images, targets = training_batch(batch, self.config.augment, generator)
-        waited = time.process_time() - started
-        outputs = self.network(images.to(self.device))
-        loss, parts = self.hand_loss(outputs, targets.to(self.device))
-        return loss, {**{f"loss_{name}": float(value) for name, value in parts.items()}, "data_s": waited}

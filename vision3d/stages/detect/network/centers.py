@@ -17,7 +17,7 @@ from vision3d.stages.detect.config import GridConfig
 from vision3d.stages.detect.data.targets import Targets
 from vision3d.stages.detect.network.bev import block
 from vision3d.stages.detect.network.head import Head, Peaks
-from vision3d.stages.detect.network.losses import heat_focal
+from vision3d.training.heat import heat_focal
 
 _PRIOR = -2.19  # logit of a probability of 0.1 (Lin et al. 2017)
 

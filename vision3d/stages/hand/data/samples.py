@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -65,8 +65,8 @@ class SampleSource:
 
     def make(self, index: int) -> Sample:
         """A sample: `BATCH` images and the numbers that their truth follows from."""
-        backgrounds = _backgrounds(self.backgrounds, self.furniture, self.split)
-        objects = () if self.furniture is None else _objects(self.furniture, self.split)
+        backgrounds = backgrounds_of(self.backgrounds, self.furniture, self.split)
+        objects = () if self.furniture is None else objects_of(self.furniture, self.split)
         return packed(frames(self.seed, index, BATCH, self.frames, backgrounds=backgrounds, objects=objects))
 
     def prepare(self) -> None:
@@ -75,7 +75,7 @@ class SampleSource:
         Raises:
             MissingFileError: A folder has no photographs, or no furniture.
         """
-        _backgrounds(self.backgrounds, self.furniture, self.split)
+        backgrounds_of(self.backgrounds, self.furniture, self.split)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -130,14 +130,10 @@ class HandSamples:
 
 def packed(made: Frames) -> Sample:
     """Images as JPEG, padded to a common length, and the numbers that the truth follows from."""
-    size = made.images.shape[1]
-    files = [_jpeg(image, int(_BYTES_PER_PIXEL * size * size)) for image in made.images.numpy()]
-    table = np.zeros((len(files), int(_BYTES_PER_PIXEL * size * size)), np.uint8)
-    for row, data in zip(table, files):
-        row[: len(data)] = np.frombuffer(data, np.uint8)
+    jpegs, lengths = padded_jpegs(made.images)
     return {
-        "jpegs": torch.from_numpy(table),
-        "lengths": torch.tensor([len(data) for data in files], dtype=torch.int32),
+        "jpegs": jpegs,
+        "lengths": lengths,
         "Ks": made.Ks,
         "angles": made.angles,
         "shapes": torch.cat([made.shape.lengths, made.shape.thicknesses, made.shape.scale[:, None]], 1),
@@ -165,6 +161,16 @@ def unpacked(sample: Sample, rows: Int64[Tensor, " n"]) -> HandBatch:
     )  # fmt: skip
 
 
+def padded_jpegs(images: UInt8[Tensor, "n s s 3"]) -> tuple[UInt8[Tensor, "n bytes"], Int32[Tensor, " n"]]:
+    """Files of images, padded to a common length, and their lengths."""
+    size = images.shape[1]
+    files = [_jpeg(image, int(_BYTES_PER_PIXEL * size * size)) for image in images.numpy()]
+    table = np.zeros((len(files), int(_BYTES_PER_PIXEL * size * size)), np.uint8)
+    for row, data in zip(table, files):
+        row[: len(data)] = np.frombuffer(data, np.uint8)
+    return torch.from_numpy(table), torch.tensor([len(data) for data in files], dtype=torch.int32)
+
+
 def decoded(data: np.ndarray) -> np.ndarray:
     """The pixels of a JPEG that was made here, (h, w, 3) uint8."""
     with Image.open(io.BytesIO(data.tobytes()), formats=["JPEG"]) as image:
@@ -182,11 +188,17 @@ def _jpeg(image: np.ndarray, most: int) -> bytes:
 
 
 @functools.cache
-def _backgrounds(folder: Path | None, furniture: Path | None, split: Split) -> Backgrounds:
+def backgrounds_of(folder: Path | None, furniture: Path | None, split: Split) -> Backgrounds:
+    """Photographs in a folder, and rooms with furniture; without folders, procedural ones.
+
+    Raises:
+        MissingFileError: A folder has no photographs, or no furniture.
+    """
     photos = () if folder is None else Backgrounds.load(folder).photos
     return Backgrounds(photos, () if furniture is None else tuple(rooms(furniture, split)))
 
 
 @functools.cache
-def _objects(furniture: Path, split: Split) -> tuple[Mesh, ...]:
+def objects_of(furniture: Path, split: Split) -> tuple[Mesh, ...]:
+    """As `load_objects`, once."""
     return load_objects(furniture, split)

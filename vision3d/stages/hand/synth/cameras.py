@@ -43,6 +43,35 @@ def sample_rotations(count: int, generator: torch.Generator, views: str = "all")
     return torch.where((torch.rand(count, generator=generator) < 0.4)[:, None, None], uniform, biased)
 
 
+def place_anywhere(
+    points: Float[Tensor, "b n 3"], size: int, generator: torch.Generator, *, shares: tuple[float, float] = (0.06, 1.0)
+) -> tuple[Float[Tensor, "b 3"], Float[Tensor, "b 3 3"]]:
+    """Translations that bring the points anywhere into whole images, and the intrinsics of these.
+
+    Args:
+        points: The joints, rotated as the camera sees them [m].
+        size: Side of the images [px].
+        generator: Random numbers, on the CPU.
+        shares: Range of the points' box relative to the side of the image.
+    """
+    count = len(points)
+    low, high = points.amin(1), points.amax(1)
+    extent = (high - low)[:, :2].amax(1).clamp(min=0.03)
+    draw = torch.rand(count, 2, generator=generator)
+    share = torch.exp(math.log(shares[0]) + draw[:, 0] * (math.log(shares[1]) - math.log(shares[0])))
+    focal = size * (0.8 + 1.2 * draw[:, 1])
+    distance = (extent * focal / (share * size)).clamp(min=0.16)
+    room = (1 - 0.9 * share)[:, None]  # a tenth may be outside
+    center = (0.5 + (torch.rand(count, 2, generator=generator) - 0.5) * room) * size
+    middle = (low + high) / 2
+    translation = torch.cat([(center - size / 2) * (distance / focal)[:, None], distance[:, None]], 1) - middle
+    Ks = torch.zeros(count, 3, 3)
+    Ks[:, 0, 0] = Ks[:, 1, 1] = focal
+    Ks[:, :2, 2] = size / 2
+    Ks[:, 2, 2] = 1
+    return translation, Ks
+
+
 def place(
     points: Float[Tensor, "b n 3"], size: int, generator: torch.Generator, *, margins: tuple[float, float] = (1.05, 1.7)
 ) -> tuple[Float[Tensor, "b 3"], Float[Tensor, "b 3 3"]]:

@@ -14,7 +14,7 @@ from vision3d.scene.mesh import Mesh
 from vision3d.stages.hand.shape import HandShape
 from vision3d.stages.hand.synth import props
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
-from vision3d.stages.hand.synth.cameras import place, sample_rotations
+from vision3d.stages.hand.synth.cameras import place, place_anywhere, sample_rotations
 from vision3d.stages.hand.synth.light import Lamps, vertex_shadows
 from vision3d.stages.hand.synth.poses import sample_angles
 from vision3d.stages.hand.synth.sensor import photographed
@@ -84,6 +84,32 @@ class FrameConfig:
     """Side of the crop over that of the joints' box, from and to."""
     empty: float = 0.0
     """Share of images without a hand."""
+    whole: bool = False
+    """Whole photos: hands of any size anywhere, with the person behind them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A batch of images before the camera's effects."""
+
+    images: Float[Tensor, "b s s 3"]
+    """sRGB in [0, 1]."""
+    Ks: Float[Tensor, "b 3 3"]
+    joints: Float[Tensor, "b 21 3"]
+    vertices: Float[Tensor, "b 778 3"]
+    angles: Float[Tensor, "b 20"]
+    shape: HandShape
+    rotation: Float[Tensor, "b 3 3"]
+    translation: Float[Tensor, "b 3"]
+    masks: Bool[Tensor, "b s s"]
+    depths: Float[Tensor, "b s s"]
+    is_hand: Bool[Tensor, " b"]
+
+    @property
+    def uvs(self) -> Float[Tensor, "b 21 2"]:
+        """Joints in the image [px]."""
+        projected = self.joints @ self.Ks.mT
+        return projected[..., :2] / projected[..., 2:]
 
 
 def frames(
@@ -107,16 +133,51 @@ def frames(
     """
     config = config or FrameConfig()
     generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**62)
+    made = draw(count, config, generator, backgrounds=backgrounds, objects=objects)
+    images, uvs = photographed(made.images, generator), made.uvs
+    return Frames(
+        (images * 255).round().byte(), made.Ks, uvs, _visible(uvs, made.joints, made.depths, made.masks), made.joints,
+        made.vertices, made.angles, made.shape, made.rotation, made.translation, made.masks, made.depths, made.is_hand,
+    )  # fmt: skip
+
+
+def draw(
+    count: int,
+    config: FrameConfig,
+    generator: torch.Generator,
+    *,
+    backgrounds: Backgrounds | None = None,
+    objects: tuple[Mesh, ...] = (),
+    canvas: Float[Tensor, "b s s 3"] | None = None,
+) -> Drawing:
+    """One right hand in each image.
+
+    Args:
+        count: Number of images.
+        config: What they show.
+        generator: Random numbers, on the CPU.
+        backgrounds: As for `frames`.
+        objects: As for `frames`.
+        canvas: What is behind the hands, sRGB in [0, 1], in place of backgrounds.
+    """
     hand = HandTemplate.load("right")
     angles = sample_angles(hand, count, generator, gestures=config.gestures)
     shape = HandShape.random(count, generator)
     rotation = sample_rotations(count, generator, config.views)
     turned = hand.pose(angles, rotation=rotation, shape=shape)
-    translation, Ks = place(hand.joints(turned.vertices), config.size, generator, margins=config.margins)
+    if config.whole:
+        translation, Ks = place_anywhere(hand.joints(turned.vertices), config.size, generator)
+    else:
+        translation, Ks = place(hand.joints(turned.vertices), config.size, generator, margins=config.margins)
     vertices, skeleton = turned.vertices + translation[:, None], turned.skeleton + translation[:, None]
     forearm = turned.forearm + translation[:, None]
     is_hand = torch.rand(count, generator=generator) >= config.empty
     *worn, held = _props(config, skeleton, rotation, shape, objects, generator)
+    tone = None
+    if config.whole:
+        tone = _tone(count, generator)
+        person = props.body(skeleton[:, 0], rotation, shape.scale, skin_color(*tone), generator)
+        worn.append(props.shown(person, torch.rand(count, generator=generator) < 0.8))
     scene = props.joined([*(props.shown(part, is_hand) for part in (_skin(hand, vertices, forearm), *worn)), held])
     lamps = Lamps.sample(count, generator)
     positions = screen_positions(scene.vertices, torch.eye(4).expand(count, 4, 4), Ks)
@@ -126,21 +187,17 @@ def frames(
     attributes = interpolate(torch.nan_to_num(torch.cat([normals, lit, scene.colors], 2)), scene.faces, found)
     image, row, column = (found.face_ids >= 0).nonzero(as_tuple=True)  # most pixels are background
     pixels, face = attributes[image, row, column], found.face_ids[image, row, column]
-    skin = _skin_albedo(hand, found, image, row, column, generator)
+    skin = _skin_albedo(hand, found, image, row, column, generator, tone)
     is_skin = face < len(hand.faces) + len(hand.forearm_faces)
     albedo = torch.where(is_skin[:, None], skin, srgb_to_linear(pixels[:, 4:]))
     shaded = lamps.shade(albedo, unit(pixels[:, :3]), pixels[:, 3:4], image)
-    images = (backgrounds or Backgrounds()).sample(count, config.size, generator)
+    images = (backgrounds or Backgrounds()).sample(count, config.size, generator) if canvas is None else canvas.clone()
     images[image, row, column] = linear_to_srgb(shaded.clamp(0, 1))
     masks = (found.face_ids >= 0) & (found.face_ids < len(hand.faces))
     images = antialias(images, positions, scene.faces, found, neighbors=edge_neighbors(scene.faces))
-    images = photographed(images, generator)
-    joints = hand.joints(vertices)
-    uvs = (joints @ Ks.mT)[..., :2] / joints[..., 2:]
-    return Frames(
-        (images * 255).round().byte(), Ks, uvs, _visible(uvs, joints, found.depths, masks), joints, vertices, angles, shape,
-        rotation, translation, masks, found.depths, is_hand,
-    )  # fmt: skip
+    return Drawing(
+        images, Ks, hand.joints(vertices), vertices, angles, shape, rotation, translation, masks, found.depths, is_hand
+    )
 
 
 def _skin(hand: HandTemplate, vertices: Tensor, forearm: Tensor) -> props.Part:
@@ -174,7 +231,13 @@ def _props(
 
 
 def _skin_albedo(
-    hand: HandTemplate, fragments: Fragments, image: Tensor, row: Tensor, column: Tensor, generator: torch.Generator
+    hand: HandTemplate,
+    fragments: Fragments,
+    image: Tensor,
+    row: Tensor,
+    column: Tensor,
+    generator: torch.Generator,
+    tone: tuple[Tensor, Tensor] | None,
 ) -> Float[Tensor, "n 3"]:
     """Linear albedo of the skin at some pixels."""
     count = len(fragments.face_ids)
@@ -182,8 +245,8 @@ def _skin_albedo(
     def rand(*shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator)
 
-    melanin = 0.05 + 0.75 * rand() ** 1.6
-    linear = srgb_to_linear(skin_color(melanin, rand()))
+    melanin, blood = _tone(count, generator) if tone is None else tone
+    linear = srgb_to_linear(skin_color(melanin, blood))
     weights = rand(len(NAMES), 1) * torch.tensor(_CHANGES)
     weights[:, 4] *= 0.4 + 2.5 * melanin[:, None]  # palms have little melanin
     varnish = 2 * rand(3) - 1
@@ -195,6 +258,12 @@ def _skin_albedo(
     maps[face >= len(hand.faces), :_NOISE] = 0  # the texture of the forearm has neither nails nor creases
     change = torch.einsum("nc,ncd->nd", maps, weights[image])
     return (linear[image] * (1 + change)).clamp(0.005, 1)
+
+
+def _tone(count: int, generator: torch.Generator) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Melanin and hemoglobin of skin."""
+    melanin = 0.05 + 0.75 * torch.rand(count, generator=generator) ** 1.6
+    return melanin, torch.rand(count, generator=generator)
 
 
 def _visible(uvs: Tensor, joints: Tensor, depths: Tensor, is_hand: Tensor) -> Bool[Tensor, "b 21"]:

@@ -172,6 +172,49 @@ def held(mesh: Mesh, palm: Float[Tensor, "b 3"], rotmats: Float[Tensor, "b 3 3"]
     return Part(vertices, mesh.faces, tint.clamp(0, 1))
 
 
+def body(wrist: Tensor, rotmats: Tensor, scale: Tensor, skin: Float[Tensor, "b 3"], generator: torch.Generator) -> Part:
+    """Upper arm, trunk and head behind the forearm, dressed at random. Arguments as of `sleeve`.
+
+    Args:
+        skin: sRGB colors of the skin.
+    """
+    count = len(wrist)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=generator)
+
+    elbow = wrist - 0.25 * scale[:, None] * rotmats[:, :, 1]
+    toward = unit(-rotmats[:, :, 1] + 1.1 * torch.randn(count, 3, generator=generator) + torch.tensor([0.0, -0.3, 0.4]))
+    shoulder = elbow + 0.29 * toward
+    cloth = cloth_color(count, generator)
+    arm = torch.where(rand(1) < 0.35, skin, cloth)
+    parts = [_spindle(elbow - 0.02 * toward, shoulder, rotmats[:, :, 0], 0.044, 0.055, arm)]
+    up = unit(torch.tensor([0.0, -1.0, 0.0]) + 0.25 * torch.randn(count, 3, generator=generator))
+    side = unit(torch.tensor([1.0, 0, 0]) + 0.4 * torch.randn(count, 3, generator=generator)) * torch.where(
+        rand(1) < 0.5, 1, -1
+    )
+    neck = shoulder + 0.19 * side + 0.05 * up
+    parts.append(_spindle(neck - 0.6 * up, neck, side, 0.17, 0.15, cloth))
+    parts.append(_spindle(neck - 0.05 * up, neck + 0.1 * up, side, 0.055, 0.055, skin))
+    parts.append(_spindle(neck + 0.06 * up, neck + 0.30 * up, side, 0.075, 0.08, skin))
+    hair = 0.35 * rand(1) * torch.tensor([1.0, 0.8, 0.6])
+    back = torch.linalg.cross(up, side)
+    away = torch.where(back[:, 2:] < 0, -back, back)
+    lifted = neck + 0.025 * away
+    parts.append(_spindle(lifted + 0.12 * up, lifted + 0.32 * up, side, 0.08, 0.085, hair))
+    return joined(parts)
+
+
+def _spindle(
+    start: Float[Tensor, "b 3"], end: Float[Tensor, "b 3"], across: Tensor, first: float, second: float, color: Tensor
+) -> Part:
+    """A tube with rounded ends that is as wide as given [m]."""
+    share = torch.linspace(0, 1, 7).to(start)
+    wide = (first + (second - first) * share) * (1 - (2 * share - 1).abs() ** 4).clamp(min=1e-4).sqrt()
+    radii = torch.stack([wide, 0.8 * wide], 1).expand(len(start), 7, 2)
+    return tube(start, end, across, radii, color)
+
+
 def joined(parts: list[Part]) -> Part:
     """All parts as one."""
     offsets = [0]

@@ -1,0 +1,1 @@
+"""Finder of hands in whole images."""

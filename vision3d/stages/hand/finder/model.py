@@ -1,0 +1,97 @@
+"""The trained finder: whole images to hands, and its file."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from vision3d.core import config as configuration
+from vision3d.core.errors import ShapeError
+from vision3d.stages.hand.detections import Detections
+from vision3d.stages.hand.finder.config import FinderConfig
+from vision3d.stages.hand.finder.network import FinderNet
+from vision3d.stages.hand.finder.targets import found
+from vision3d.stages.hand.network.mobilenet import fold_norms
+from vision3d.training.weights import Card, in_half, load_network, save_weights
+
+KIND = "hand_finder"
+DEFAULT = "hand_finder"
+"""Name of the bundled weights."""
+
+
+@dataclass(eq=False)
+class HandFinder:
+    """Finds hands in images of any size; a `Finder`.
+
+    Example:
+        finder = load_finder()
+        hands = finder.find(read_image_bytes)  # (H, W, 3) uint8
+    """
+
+    network: FinderNet
+    config: FinderConfig
+    card: Card
+    """Training data, seed, time and figures."""
+    lowest: float = 0.3
+    """Lowest score of a hand."""
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def to(self, device: torch.device) -> "HandFinder":
+        return replace(self, network=self.network.to(device))
+
+    @torch.no_grad()
+    def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
+        """The hands of an image, sRGB.
+
+        Raises:
+            ShapeError: The image is not (H, W, 3).
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 1:
+            raise ShapeError("image", tuple(image.shape), "(H, W, 3)")
+        reduced, scale = letterboxed(image, self.config.size)
+        device = next(self.network.parameters()).device
+        hands = found(self.network(reduced[None].to(device)), self.lowest)[0]
+        return Detections(
+            hands.centers.cpu() / scale, hands.sides.cpu() / scale, hands.angles.cpu(), hands.is_right.cpu(), hands.scores.cpu()
+        )
+
+
+def letterboxed(image: UInt8[Tensor, "h w 3"], size: int) -> tuple[Float[Tensor, "3 size size"], float]:
+    """The image with a longer side of `size` in the upper left of a black square, in [0, 1], and its scale."""
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    pixels = image.permute(2, 0, 1)[None]
+    skip = max(1, int(0.25 / scale))  # of each new pixel at least 4x4 old ones count
+    pixels = pixels[..., skip // 2 :: skip, skip // 2 :: skip].float() / 255
+    small = functional.interpolate(pixels, size=(rows, columns), mode="bilinear", antialias=scale < 1)
+    return functional.pad(small[0], (0, size - columns, 0, size - rows)), scale
+
+
+def save_finder(path: Path | str, model: HandFinder) -> None:
+    """Write a finder as .safetensors atomically: numbers as float16."""
+    card = replace(model.card, kind=KIND, config=configuration.to_dict(model.config))
+    save_weights(path, card, in_half(model.network))
+
+
+def load_finder(path: Path | str | None = None, device: torch.device | str = "cpu", *, lowest: float = 0.3) -> HandFinder:
+    """Load a finder for inference: its norms are parts of the convolutions.
+
+    Args:
+        path: A file, or the name of bundled weights; the bundled finder when None.
+        device: Where it shall run.
+        lowest: Lowest score of a hand.
+
+    Raises:
+        MissingFileError: The file does not exist.
+        FileFormatError: It is damaged, contains something else, or does not match its configuration; differing keys are listed.
+    """
+    network, config, card = load_network(DEFAULT if path is None else path, KIND, FinderConfig, FinderNet)
+    fold_norms(network.eval().requires_grad_(False))
+    return HandFinder(network.to(device), config, card, lowest)

@@ -1,0 +1,164 @@
+"""Generated whole images with up to two hands, of either side, and where these are."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from vision3d.core.errors import InputError
+from vision3d.core.progress import ProgressCallback
+from vision3d.stages.hand.data.samples import BATCH, backgrounds_of, decoded, objects_of, padded_jpegs
+from vision3d.stages.hand.finder.config import SceneConfig
+from vision3d.stages.hand.synth.backgrounds import Backgrounds
+from vision3d.stages.hand.synth.frames import Drawing, FrameConfig, draw
+from vision3d.stages.hand.synth.objects import Split
+from vision3d.stages.hand.synth.sensor import photographed
+from vision3d.training.samples import GeneratedSamples, Sample
+
+VERSION = 1
+"""Changes with the images, so that older shards are not used."""
+_SEEN = 0.35
+"""A hand of which less is in front and in the image does not count."""
+_FEWEST = 20  # pixels of a hand that counts
+
+
+class SceneBatch(NamedTuple):
+    """Whole images, with room for two hands in each."""
+
+    images: UInt8[Tensor, "n s s 3"]
+    """sRGB."""
+    uvs: Float[Tensor, "n 2 21 2"]
+    """Joints [px]."""
+    is_right: Bool[Tensor, "n 2"]
+    state: UInt8[Tensor, "n 2"]
+    """0: no hand, 1: a hand, 2: one that does not count, since others or the edge hide most of it."""
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """What generated whole images are made of."""
+
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    backgrounds: Path | None = None
+    """Folder with photographs; None: procedural."""
+    furniture: Path | None = None
+    """Folder with the .sh3f files of sweethome3d-furniture; None: simple shapes."""
+    split: Split = "train"
+    """train or test: of other models."""
+    seed: int = 0
+
+    def make(self, index: int) -> Sample:
+        """A sample: `BATCH` images."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + index) % 2**62)
+        photos = backgrounds_of(self.backgrounds, self.furniture, self.split)
+        objects = () if self.furniture is None else objects_of(self.furniture, self.split)
+        made = scenes(self.scenes, generator, photos, objects)
+        jpegs, lengths = padded_jpegs(made.images)
+        return {"jpegs": jpegs, "lengths": lengths, "uvs": made.uvs, "is_right": made.is_right, "state": made.state}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything that the images depend on, besides the seed."""
+        folders = {name: None if path is None else str(path) for name, path in vars(self).items() if name in _FOLDERS}
+        return {**asdict(self.scenes), **folders, "split": self.split}
+
+
+_FOLDERS = ("backgrounds", "furniture")
+
+
+class SceneSamples:
+    """Any number of generated whole images; see `GeneratedSamples`.
+
+    Args:
+        source: What they are made of.
+        count: Number of images, a multiple of 16.
+        folder: Of the shards; None: in the cache.
+        workers: Processes that make them; 0: this one.
+
+    Raises:
+        InputError: The count is not a positive multiple of 16.
+    """
+
+    def __init__(self, source: SceneSource, count: int, *, folder: Path | str | None = None, workers: int = 0) -> None:
+        if count < BATCH or count % BATCH:
+            raise InputError(f"count: got {count}, want a positive multiple of {BATCH}")
+        self.count, self.source = count, source
+        self.samples = GeneratedSamples(
+            source.make, count // BATCH, name="hand_scenes", version=VERSION, seed=source.seed, options=source.options,
+            folder=folder, workers=workers, shard_size=32,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return self.count
+
+    def prepare(self, progress: ProgressCallback | None = None) -> None:
+        """Make those that are not on disk yet.
+
+        Raises:
+            MissingFileError: A folder has no photographs, or no furniture.
+        """
+        backgrounds_of(self.source.backgrounds, self.source.furniture, self.source.split)
+        self.samples.prepare(progress)
+
+    def take(self, rows: Int64[Tensor, " n"]) -> SceneBatch:
+        """The images with these numbers."""
+        groups, inverse = torch.unique(rows // BATCH, return_inverse=True)
+        flat = {name: value.flatten(0, 1)[inverse * BATCH + rows % BATCH] for name, value in self.samples.take(groups).items()}
+        images = [decoded(data[:length].numpy()) for data, length in zip(flat["jpegs"], flat["lengths"].tolist())]
+        return SceneBatch(torch.from_numpy(np.stack(images)), flat["uvs"], flat["is_right"], flat["state"])
+
+
+def scenes(
+    config: SceneConfig, generator: torch.Generator, backgrounds: Backgrounds, objects: tuple[Any, ...] = (), count: int = BATCH
+) -> SceneBatch:
+    """Whole images; the same generator always gives the same ones.
+
+    Args:
+        config: What they show.
+        generator: Random numbers, on the CPU.
+        backgrounds: Photographs, or none.
+        objects: Meshes that a hand can hold.
+        count: Number of images.
+    """
+    size = config.size
+    frame = FrameConfig(size=size, whole=True, objects=config.objects)
+    canvas = backgrounds.sample(count, size, generator)
+    drawn: list[tuple[Drawing, Tensor]] = []
+    mirrored = torch.zeros(count, dtype=torch.bool)
+    for share in (config.first, config.second):
+        # Everything is mirrored before a hand is drawn, so that the earlier one changes sides.
+        turn = torch.rand(count, generator=generator) < 0.5
+        canvas = torch.where(turn[:, None, None, None], canvas.flip(2), canvas)
+        mirrored = mirrored ^ turn
+        made = draw(count, replace(frame, empty=1 - share), generator, objects=objects, canvas=canvas)
+        canvas = made.images
+        drawn.append((made, mirrored.clone()))
+    uvs, right, state = [], [], []
+    covered = torch.zeros(count, size, size, dtype=torch.bool)
+    for made, then in reversed(drawn):
+        turn = then ^ mirrored  # mirrored since then
+        mask = torch.where(turn[:, None, None], made.masks.flip(2), made.masks)
+        seen = (mask & ~covered).flatten(1).sum(1)
+        u = torch.where(turn[:, None], size - made.uvs[..., 0], made.uvs[..., 0])
+        uv = torch.stack([u, made.uvs[..., 1]], -1)
+        area = _area(uv)
+        counts = (seen >= _FEWEST) & (seen >= _SEEN * torch.minimum(mask.flatten(1).sum(1), area / 4)) & _inside(uv, size)
+        state.append(torch.where(made.is_hand, torch.where(counts, 1, 2), 0))
+        uvs.append(uv)
+        right.append(~turn)
+        covered = covered | mask
+    images = (photographed(canvas, generator) * 255).round().byte()
+    return SceneBatch(images, torch.stack(uvs, 1), torch.stack(right, 1), torch.stack(state, 1).byte())
+
+
+def _area(uv: Float[Tensor, "n 21 2"]) -> Float[Tensor, " n"]:
+    return (uv.amax(1) - uv.amin(1)).prod(1)
+
+
+def _inside(uv: Float[Tensor, "n 21 2"], size: int) -> Bool[Tensor, " n"]:
+    """Whether at least half of the joints are in the image."""
+    return ((uv >= 0) & (uv < size)).all(-1).float().mean(1) >= 0.5
