@@ -14,10 +14,11 @@ from vision3d.stages.hand.data.samples import HandSamples, SampleSource
 from vision3d.stages.hand.evaluation.crops import crop_errors
 from vision3d.stages.hand.network.files import load_hand_model
 from vision3d.stages.hand.synth.frames import FrameConfig
-from vision3d.stages.hand.train import Trainer, train_hand
+from vision3d.stages.hand.train import train_hand
 from vision3d.stages.hand.train_config import TrainConfig
+from vision3d.training.network import NetworkTrainer
 
-NOTHING = AugmentConfig(rotation=0, zoom=0, shift=0, color=0, gray=0, cover=0)
+NOTHING = AugmentConfig(rotation=0, zoom=0, shift=0, color=0, gray=0, cover=0, mirror=0)
 CONFIG = TrainConfig(
     network=NetworkConfig(input_size=64, reduce=32, head="canonical6d", upsampling="template"), frames=FrameConfig(size=64),
     images=16, steps=4, batch_size=8, evaluate_images=16, workers=0, log_every=1, checkpoint_every=2,
@@ -44,13 +45,13 @@ def test_a_training_writes_a_model_with_the_figures_of_its_file(tmp_path):
 def test_a_resumed_training_is_bitwise_equal(tmp_path, monkeypatch):
     whole = train_hand(CONFIG, run_folder=tmp_path / "whole")
 
-    def stopped(self, step, progress, own=Trainer.step):
+    def stopped(self, step, progress, own=NetworkTrainer.step):
         if step == 2 and not (tmp_path / "stopped").exists():
             (tmp_path / "stopped").touch()
             raise MemoryError
         return own(self, step, progress)
 
-    monkeypatch.setattr(Trainer, "step", stopped)
+    monkeypatch.setattr(NetworkTrainer, "step", stopped)
     with pytest.raises(MemoryError):
         train_hand(CONFIG, run_folder=tmp_path / "parts")
     resumed = train_hand(CONFIG, run_folder=RunFolder.create(tmp_path / "parts", CONFIG, resume=True))
@@ -63,7 +64,7 @@ def test_a_network_learns_a_few_images_by_heart():
     config = dataclasses.replace(CONFIG, augment=NOTHING, steps=120, batch_size=16, lr=3e-3, evaluate_images=0, ema=0.9)
     first = train_hand(dataclasses.replace(config, steps=1))
     result = train_hand(config)
-    samples = HandSamples(SampleSource(config.frames, None, config.seed), 16)
+    samples = HandSamples(SampleSource(config.frames, seed=config.seed), 16)
     before, after = (crop_errors(trained.model.network, samples) for trained in (first, result))
     assert after["uv_px"] < 0.3 * before["uv_px"]
     assert after["pa_mpjpe_mm"] < 0.6 * before["pa_mpjpe_mm"]
@@ -87,3 +88,15 @@ def test_weights_of_something_else(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"\x80\x04K\x01.")
     with pytest.raises(FileFormatError, match=r"x\.safetensors"):
         load_hand_model(tmp_path / "x.safetensors")
+
+
+def test_a_training_begins_with_given_weights(tmp_path):
+    first = train_hand(CONFIG, run_folder=tmp_path / "first")
+    config = dataclasses.replace(CONFIG, init=str(tmp_path / "first" / "hand.safetensors"), steps=1, lr=1e-9, ema=0.0)
+    result = train_hand(config)
+    for name, value in result.model.network.named_parameters():
+        assert torch.allclose(value, dict(first.model.network.named_parameters())[name], atol=1e-3), name
+    assert result.model.card.about["init"] == config.init
+    other = dataclasses.replace(config, network=dataclasses.replace(CONFIG.network, reduce=16))
+    with pytest.raises(FileFormatError, match="expansion"):
+        train_hand(other)
