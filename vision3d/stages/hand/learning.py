@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -71,7 +71,7 @@ def learn(
     figures: Callable[[], dict[str, float]],
     *,
     best: str,
-    mode: str,
+    mode: Literal["min", "max"],
     run_folder: RunFolder | None,
     progress: ProgressCallback | None,
     group: Group,
