@@ -129,3 +129,9 @@ def test_names_that_leave_the_folder_are_not_unpacked(tmp_path):
     found = archive(tmp_path / "x.sh3f", {"../../evil.obj": "v", "a/b/../../../evil.png": b"x"})
     assert found.mesh(found[1]).num_faces == 2
     assert not list(tmp_path.parent.glob("evil*"))
+
+
+def test_flaws_of_the_package_give_no_warnings(tmp_path, caplog):
+    found = archive(tmp_path / "Scopia.sh3f", {"a/b/b.mtl": "newmtl wood\nmap_Kd C:/missing.png\nnewmtl plain\nKd 0 1 0\n"})
+    assert found.mesh(found[1]).num_faces == 2
+    assert not caplog.records

@@ -4,9 +4,12 @@ Unpack the package with `dpkg-deb -x sweethome3d-furniture_*.deb FOLDER`. The mo
 their creators wherever something made from them is published.
 """
 
+import contextlib
+import logging
 import re
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -104,6 +107,8 @@ class FurnitureArchive:
     def mesh(self, item: FurnitureItem) -> Mesh:
         """The model with its colors or textures, placed as by `triangles`.
 
+        The flaws of the package's files, such as missing textures, are no news and give no warnings.
+
         Raises:
             FileFormatError: The archive is damaged or lacks the model, or its mesh cannot be read.
         """
@@ -114,7 +119,8 @@ class FurnitureArchive:
         with tempfile.TemporaryDirectory() as temporary:
             for name, data in self._read(wanted).items():
                 Path(temporary, PurePosixPath(name).name).write_bytes(data)
-            mesh = read_mesh(Path(temporary, PurePosixPath(item.path).name))
+            with _without_warnings():
+                mesh = read_mesh(Path(temporary, PurePosixPath(item.path).name))
         used = torch.zeros(mesh.num_vertices, dtype=torch.bool)
         used[mesh.faces.flatten()] = True
         points = mesh.vertices.double().numpy()
@@ -171,6 +177,17 @@ def find_furniture(folder: Path | str) -> dict[str, FurnitureArchive]:
     if not found:
         raise MissingFileError(folder, f"a folder with the unpacked .sh3f files {', '.join(LICENSES)} of sweethome3d-furniture")
     return found
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("vision3d.io")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _placed(points: np.ndarray, item: FurnitureItem) -> np.ndarray:
