@@ -181,7 +181,7 @@ def find_furniture(folder: Path | str) -> dict[str, FurnitureArchive]:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    logger = logging.getLogger("vision3d.io")
+    logger = logging.getLogger("vision3d")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
