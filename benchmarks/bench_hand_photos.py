@@ -19,8 +19,8 @@ from torch import Tensor
 
 from vision3d.io.images import read_image
 from vision3d.stages.hand.crop import Crop, square_crop, warp
+from vision3d.stages.hand.detections import square_of
 from vision3d.stages.hand.finder.model import load_finder
-from vision3d.stages.hand.finder.targets import square_of
 from vision3d.stages.hand.intrinsics import field_of_view_Ks
 from vision3d.stages.hand.network.files import load_hand_model
 

@@ -9,13 +9,14 @@ import torch
 from vision3d.core.errors import ConfigError, FileFormatError, InputError, ShapeError
 from vision3d.core.runs import RunFolder
 from vision3d.stages.hand.crop import square_crop
+from vision3d.stages.hand.detections import square_of
 from vision3d.stages.hand.finder.batches import training_batch
 from vision3d.stages.hand.finder.config import FinderConfig, FinderTrainConfig, SceneConfig
 from vision3d.stages.hand.finder.evaluate import matched
 from vision3d.stages.hand.finder.model import HandFinder, letterboxed, load_finder
 from vision3d.stages.hand.finder.network import CELL, FinderNet, FinderOutputs
 from vision3d.stages.hand.finder.scenes import SceneBatch, SceneSamples, SceneSource, scenes
-from vision3d.stages.hand.finder.targets import found, losses, square_of, targets_of
+from vision3d.stages.hand.finder.targets import found, losses, targets_of
 from vision3d.stages.hand.finder.train import train_finder
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.training.network import NetworkTrainer

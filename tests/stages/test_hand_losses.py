@@ -192,3 +192,19 @@ def test_a_small_network_learns_four_crops(head):
         optimizer.step()
         errors.append(float(parts["vertices"]))
     assert errors[-1] < 0.4 * errors[0]
+
+
+def test_heat_is_least_where_the_joints_are():
+    """The cross-entropy of the Gaussians themselves is their entropy; a map moved by two texels costs more."""
+    net, targets = batch()
+    size = 16
+    at = (torch.arange(size) + 0.5) / size
+    targets = dataclasses.replace(targets, uv=targets.uv.sigmoid())
+    u, v = targets.uv[..., 0, None, None], targets.uv[..., 1, None, None]
+    logits = -((at[:, None] - v) ** 2 + (at - u) ** 2) * size**2 / (2 * 0.8**2)
+    loss = HandLoss(LossConfig(**{**NONE, "heat": 1.0}), FACES)
+    best = loss.parts(dataclasses.replace(net, heat=logits), targets)["heat"]
+    moved = loss.parts(dataclasses.replace(net, heat=logits.roll(2, 3)), targets)["heat"]
+    assert 0 < float(best) < float(moved) - 0.3
+    with pytest.raises(InputError, match="heat"):
+        loss.parts(net, targets)

@@ -16,7 +16,11 @@ Loss = Callable[[int], tuple[Tensor, Mapping[str, float]]]
 
 
 def adamw(
-    network: nn.Module, lr: float, weight_decay: float, is_decayed: Callable[[str, Tensor], bool] = lambda _, p: p.ndim >= 2
+    network: nn.Module,
+    lr: float,
+    weight_decay: float,
+    is_decayed: Callable[[str, Tensor], bool] = lambda _, p: p.ndim >= 2,
+    factor: Callable[[str], float] = lambda _: 1.0,
 ) -> torch.optim.AdamW:
     """AdamW whose weight decay leaves out some parameters, by default norms and biases.
 
@@ -25,11 +29,14 @@ def adamw(
         lr: Learning rate.
         weight_decay: Of the others.
         is_decayed: By name and parameter.
+        factor: Of the learning rate, by name.
     """
-    named = list(network.named_parameters())
-    groups = [
-        {"params": [parameter for name, parameter in named if is_decayed(name, parameter)]},
-        {"params": [parameter for name, parameter in named if not is_decayed(name, parameter)], "weight_decay": 0.0},
+    found: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): []}
+    for name, parameter in network.named_parameters():
+        found.setdefault((is_decayed(name, parameter), factor(name)), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, **({} if decays else {"weight_decay": 0.0}), **({} if share == 1 else {"factor": share})}
+        for (decays, share), parameters in found.items()
     ]
     return torch.optim.AdamW(groups, lr, weight_decay=weight_decay, fused=True)
 

@@ -20,6 +20,8 @@ class NetworkConfig:
     """mobilenetv3_small_100, or the name of a model of timm with features of stride 32 (extra `hand`)."""
     input_size: int = 160
     """Width and height of the crop [pixels]; the weights work with other sizes, too."""
+    upright: bool = False
+    """The crops are turned so that the fingers point up, by the angle of the finder or of the last frame."""
     reduce: int = 0
     """Features after a 1x1 convolution in front of the transposed one, which makes it smaller, such as 128; 0: none."""
     interaction: Literal["released", "skeleton"] = "released"
@@ -80,6 +82,8 @@ class LossConfig:
 
     uv: float = 1.0
     """L1 of the 2D joints [crop sides]."""
+    heat: float = 0.0
+    """Cross-entropy of the heat maps with Gaussians at the 2D joints, for `uv_head` heatmap: their means alone learn slowly."""
     joints: float = 10.0
     """L1 of the root-relative 3D joints [m]."""
     vertices: float = 10.0

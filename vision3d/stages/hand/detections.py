@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from vision3d.core.errors import ShapeError
+from vision3d.stages.hand.joints import ROOT, WRIST
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,3 +59,24 @@ class Finder(Protocol):
     def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
         """The hands of an image, sRGB."""
         ...
+
+
+@dataclass(frozen=True)
+class Square:
+    """Squares around the joints of hands."""
+
+    centers: Float[Tensor, "*batch 2"]
+    """[px]."""
+    sides: Float[Tensor, "*batch"]
+    """[px]."""
+    angles: Float[Tensor, "*batch"]
+    """As of `Detections` [rad]."""
+
+
+def square_of(uvs: Float[Tensor, "*batch 21 2"]) -> Square:
+    """The square around joints: middle and longer side of their box, and the rotation after which the fingers point up."""
+    low, high = uvs.amin(-2), uvs.amax(-2)
+    fingers = uvs[..., ROOT, :] - uvs[..., WRIST, :]
+    # Rotated from right to down by this angle, (across, down) becomes (0, -1).
+    angles = torch.atan2(-fingers[..., 0], -fingers[..., 1])
+    return Square((low + high) / 2, (high - low).amax(-1), angles)

@@ -17,6 +17,7 @@ from vision3d.training.loop import Evaluation, Loop
 from vision3d.training.network import Loss, NetworkTrainer, adamw
 from vision3d.training.weights import Card, in_half, load_strictly
 
+_SLOWER = 0.1
 HELD_OUT_SEED = 1_000_000_000
 """Added to the seed of the images of an evaluation."""
 
@@ -55,10 +56,23 @@ class Order:
         return torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 1009 + self.share.start)
 
 
-def network_trainer(network: nn.Module, loss: Loss, options: TrainingOptions, group: Group) -> NetworkTrainer:
-    """AdamW in one cycle, with moving averages of the parameters."""
+def network_trainer(
+    network: nn.Module, loss: Loss, options: TrainingOptions, group: Group, slower: tuple[str, ...] = ()
+) -> NetworkTrainer:
+    """AdamW in one cycle, with moving averages of the parameters.
+
+    Args:
+        network: What is trained.
+        loss: As for `NetworkTrainer`.
+        options: Rates and decays.
+        group: The processes that train together.
+        slower: Beginnings of the names of parameters with a tenth of the learning rate.
+    """
+    optimizer = adamw(
+        network, options.lr, options.weight_decay, factor=lambda name: _SLOWER if name.startswith(slower) else 1.0
+    )
     return NetworkTrainer(
-        network, adamw(network, options.lr, options.weight_decay), loss, lambda progress: one_cycle(options.lr, progress),
+        network, optimizer, loss, lambda progress: one_cycle(options.lr, progress),
         clip_norm=options.clip_norm, ema=Ema(network, options.ema), autocast=True, group=group,
     )  # fmt: skip
 

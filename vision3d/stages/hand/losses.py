@@ -18,6 +18,7 @@ from vision3d.stages.hand.config import LossConfig
 from vision3d.stages.hand.joints import BONES, ROOT, WRIST
 from vision3d.stages.hand.network.hand_net import HandOutputs
 
+_HEAT_SPREAD = 0.8  # deviation of the Gaussians [texels]
 Batch = TypeVar("Batch", HandOutputs, "HandTargets")
 
 
@@ -90,6 +91,7 @@ class HandLoss:
         )
         losses: dict[str, Callable[[], Tensor]] = {
             "uv": lambda: _l1(outputs.uv, targets.uv, in_crop),
+            "heat": lambda: _heat(outputs, targets, in_crop),
             "joints": lambda: _l1(outputs.joints, targets.joints, has_3d[:, None]),
             "vertices": lambda: _l1(outputs.vertices, targets.vertices, has_3d[:, None]),
             "edge": lambda: _lengths(outputs.vertices, targets.vertices, self.edges, has_3d),
@@ -113,6 +115,15 @@ class HandLoss:
         errors = torch.linalg.vector_norm(outputs.uv.detach() - targets.uv, dim=-1)
         wanted = torch.where(in_crop, (-errors / self.config.confidence_scale).exp(), 0)
         return _cross_entropy(_logits(outputs.confidence, "confidence"), wanted).mean()
+
+
+def _heat(outputs: HandOutputs, targets: HandTargets, counts: Tensor) -> Tensor:
+    logits = _logits(outputs.heat, "heat")
+    rows, columns = logits.shape[2:]
+    y, x = torch.arange(rows).to(logits) + 0.5, torch.arange(columns).to(logits) + 0.5
+    u, v = (targets.uv[..., axis, None, None] * size for axis, size in ((0, columns), (1, rows)))
+    wanted = functional.softmax((-((y[:, None] - v) ** 2 + (x - u) ** 2) / (2 * _HEAT_SPREAD**2)).flatten(2), -1)
+    return _masked(-(wanted * functional.log_softmax(logits.flatten(2), -1)).sum(-1), counts)
 
 
 def _side(outputs: HandOutputs, targets: HandTargets, is_hand: Tensor) -> Tensor:
@@ -147,7 +158,7 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 
 def _logits(values: Tensor | None, name: str) -> Tensor:
     if values is None:
-        raise InputError(f"{name}: the network has no such output; want a network with logits, or the weight 0")
+        raise InputError(f"{name}: the network has no such output; want a network that has it, in training, or the weight 0")
     return values
 
 

@@ -25,6 +25,8 @@ from vision3d.stages.hand.train_config import TrainConfig
 from vision3d.stages.hand.training_options import GROWS, RESUMABLE
 from vision3d.training.group import Group
 
+_POOLED = ("logits", "log_scale", "rotation", "uv_head.shift", "uv_head.linear")
+"""Linear layers on pooled features, which are all positive: at the common rate a step moves their outputs by a crop side."""
 MODEL_FILE = "hand.safetensors"
 
 
@@ -73,7 +75,9 @@ def train_hand(
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         started = time.process_time()
-        images, targets = training_batch(samples.take(order.rows(step)), config.augment, order.generator(step))
+        images, targets = training_batch(
+            samples.take(order.rows(step)), config.augment, order.generator(step), config.network.upright
+        )
         waited = time.process_time() - started
         total, parts = losses(network(images.to(device)), targets.to(device))
         return total, {**{f"loss_{name}": float(value) for name, value in parts.items()}, "data_s": waited}
@@ -81,7 +85,7 @@ def train_hand(
     def figures(of: HandNet = network) -> dict[str, float]:
         return {} if held_out is None else crop_errors(of, held_out, config.batch_size)
 
-    trainer = network_trainer(network, loss, config, group)
+    trainer = network_trainer(network, loss, config, group, _POOLED)
     loop = learn(
         trainer, config, samples, held_out, figures, best="pa_mpjpe_mm", mode="min", run_folder=run_folder, progress=progress,
         group=group,

@@ -11,6 +11,7 @@ from torch.nn import functional
 from vision3d.core.ranges import check_not_negative
 from vision3d.geometry.rotation import so3_exp
 from vision3d.stages.hand.data.samples import HandBatch
+from vision3d.stages.hand.detections import square_of
 from vision3d.stages.hand.joints import ROOT
 from vision3d.stages.hand.losses import HandTargets
 
@@ -39,7 +40,7 @@ class AugmentConfig:
 
 
 def training_batch(
-    batch: HandBatch, config: AugmentConfig, generator: torch.Generator
+    batch: HandBatch, config: AugmentConfig, generator: torch.Generator, upright: bool = False
 ) -> tuple[Float[Tensor, "n 3 s s"], HandTargets]:
     """Changed images in [0, 1] and what the network shall predict from them.
 
@@ -47,6 +48,7 @@ def training_batch(
         batch: Images and their truth.
         config: Changes.
         generator: Random numbers, on the CPU.
+        upright: Turn the images first so that the fingers point up.
     """
     count, size = len(batch.images), batch.images.shape[1]
 
@@ -54,7 +56,8 @@ def training_batch(
         return most * (2 * torch.rand(count, *shape, generator=generator) - 1)
 
     images = batch.images.permute(0, 3, 1, 2).float() / 255
-    angle, zoom, shift = uniform(math.radians(config.rotation)), uniform(config.zoom).exp(), uniform(config.shift, 2)
+    first = square_of(batch.uvs).angles if upright else torch.zeros(count)
+    angle, zoom, shift = first + uniform(math.radians(config.rotation)), uniform(config.zoom).exp(), uniform(config.shift, 2)
     images, changed = turned(images, batch, angle, zoom, size * shift)
     images = images * (1 + uniform(config.color, 1, 1, 1)) * (1 + uniform(config.color / 3, 3, 1, 1))
     images = 0.5 + (images - 0.5) * (1 + uniform(config.color, 1, 1, 1))

@@ -1,20 +1,23 @@
 """Errors of a network on crops with a known truth."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vision3d.stages.hand.data.batches import targets_of
+from vision3d.stages.hand.data.batches import targets_of, turned
 from vision3d.stages.hand.data.samples import HandSamples
+from vision3d.stages.hand.detections import square_of
 from vision3d.stages.hand.evaluation.metrics import hand_errors
-from vision3d.stages.hand.network.hand_net import HandOutputs
+from vision3d.stages.hand.network.hand_net import HandNet
 
 CROP_PX = 224
 """Side of the crop in which errors in pixels are given."""
 
 
 @torch.no_grad()
-def crop_errors(network: nn.Module, samples: HandSamples, batch_size: int = 32) -> dict[str, float]:
+def crop_errors(network: HandNet, samples: HandSamples, batch_size: int = 32) -> dict[str, float]:
     """Means over images: PA-MPJPE, PA-MPVPE, MPJPE [mm], F-scores, and the error of 2D joints inside [px of 224].
+
+    Images are turned by the truth so that the fingers point up if the network wants them so.
 
     Args:
         network: In evaluation mode.
@@ -26,7 +29,10 @@ def crop_errors(network: nn.Module, samples: HandSamples, batch_size: int = 32) 
     for rows in torch.arange(len(samples)).split(batch_size):
         batch = samples.take(rows)
         images = batch.images.permute(0, 3, 1, 2).float() / 255
-        outputs: HandOutputs = network(images.to(device)).rooted()
+        if network.config.upright:
+            still = torch.ones(len(rows))
+            images, batch = turned(images, batch, square_of(batch.uvs).angles, still, torch.zeros(len(rows), 2))
+        outputs = network(images.to(device)).rooted()
         targets = targets_of(batch, images.shape[-1])
         errors = hand_errors(outputs.joints.cpu(), targets.joints, outputs.vertices.cpu(), targets.vertices)
         off = CROP_PX * torch.linalg.vector_norm(outputs.uv.cpu() - targets.uv, dim=-1)

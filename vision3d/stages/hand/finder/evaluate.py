@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from vision3d.stages.hand.detections import Detections
+from vision3d.stages.hand.detections import Detections, Square, square_of
 from vision3d.stages.hand.finder.network import FinderNet
 from vision3d.stages.hand.finder.scenes import SceneSamples
-from vision3d.stages.hand.finder.targets import Square, found, square_of
+from vision3d.stages.hand.finder.targets import found
 
 LOWEST = 0.3
 """Score of the hands that count."""

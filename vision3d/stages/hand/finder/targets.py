@@ -8,9 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from vision3d.stages.hand.detections import Detections
+from vision3d.stages.hand.detections import Detections, square_of
 from vision3d.stages.hand.finder.network import CELL, FinderOutputs
-from vision3d.stages.hand.joints import ROOT, WRIST
 from vision3d.training.heat import heat_focal
 
 WEIGHTS = {"heat": 1.0, "offset": 1.0, "size": 1.0, "turn": 0.5, "side": 0.3}
@@ -18,27 +17,6 @@ WEIGHTS = {"heat": 1.0, "offset": 1.0, "size": 1.0, "turn": 0.5, "side": 0.3}
 _SPREAD = 0.1  # deviation of the heat around a center, relative to the size of the hand
 _OVERLAP = 0.4  # of two hands that are the same one
 _NEAREST = 0.3  # distance of centers of the same one, relative to their size
-
-
-@dataclass(frozen=True)
-class Square:
-    """Squares around the joints of hands."""
-
-    centers: Float[Tensor, "*batch 2"]
-    """[px]."""
-    sides: Float[Tensor, "*batch"]
-    """[px]."""
-    angles: Float[Tensor, "*batch"]
-    """As of `Detections` [rad]."""
-
-
-def square_of(uvs: Float[Tensor, "*batch 21 2"]) -> Square:
-    """The square around joints: middle and longer side of their box, and the rotation after which the fingers point up."""
-    low, high = uvs.amin(-2), uvs.amax(-2)
-    fingers = uvs[..., ROOT, :] - uvs[..., WRIST, :]
-    # Rotated from right to down by this angle, (across, down) becomes (0, -1).
-    angles = torch.atan2(-fingers[..., 0], -fingers[..., 1])
-    return Square((low + high) / 2, (high - low).amax(-1), angles)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class HandOutputs:
     """Logit of a right hand; None without `logits`."""
     presence: Float[Tensor, " n"] | None = None
     """Logit that the crop shows a hand; None without `logits`."""
+    heat: Float[Tensor, "n 21 u v"] | None = None
+    """Logits of the heat maps of the 2D joints, in training only."""
 
     def rooted(self) -> Self:
         """The same with the root joint exactly at zero: the network only learns to put it there."""
@@ -139,7 +141,8 @@ class HandNet(nn.Module):
     def decode(self, features: Float[Tensor, "n c h w"]) -> HandOutputs:
         """The predictions from the features of the backbone."""
         pooled = features.mean((2, 3))
-        uv = self.uv_head(features, pooled)
+        uv, heat = self.uv_head(features, pooled)
+        heat = heat if self.training else None
         points = uv if self.bones is None else torch.cat([uv, self.bones.points(uv)], 1)
         tokens = self.expansion.tokens(features, points)
         x = tokens[:, : uv.shape[1]]
@@ -151,9 +154,9 @@ class HandNet(nn.Module):
         vertices = self._vertices(x, pooled)
         joints = self.joint_matrix @ vertices
         if self.logits is None:
-            return HandOutputs(uv, vertices, joints)
+            return HandOutputs(uv, vertices, joints, heat=heat)
         logits = self.logits(pooled)
-        return HandOutputs(uv, vertices, joints, logits[:, :-2], logits[:, -2], logits[:, -1])
+        return HandOutputs(uv, vertices, joints, logits[:, :-2], logits[:, -2], logits[:, -1], heat)
 
     def for_inference(self) -> Self:
         """A copy for inference: norms are parts of the convolutions, and the feature map is computed only where it is used.

@@ -22,9 +22,9 @@ class LinearUv(nn.Module):
         super().__init__()
         self.linear = nn.Linear(inputs, 2 * joints)
 
-    def forward(self, features: Float[Tensor, "n c h w"], pooled: Float[Tensor, "n c"]) -> Float[Tensor, "n j 2"]:
+    def forward(self, features: Float[Tensor, "n c h w"], pooled: Float[Tensor, "n c"]) -> tuple[Float[Tensor, "n j 2"], None]:
         """Joints (across, down) in crop sides; [0, 1] is the crop."""
-        return self.linear(pooled).unflatten(-1, (-1, 2))
+        return self.linear(pooled).unflatten(-1, (-1, 2)), None
 
 
 class HeatmapUv(nn.Module):
@@ -55,9 +55,12 @@ class HeatmapUv(nn.Module):
         nn.init.zeros_(self.shift.weight)
         nn.init.zeros_(self.shift.bias)
 
-    def forward(self, features: Float[Tensor, "n c h w"], pooled: Float[Tensor, "n c"]) -> Float[Tensor, "n j 2"]:
-        """Joints (across, down) in crop sides; [0, 1] is the crop."""
-        return soft_argmax(self.layers(features)) + self.shift(pooled).unflatten(-1, (-1, 2))
+    def forward(
+        self, features: Float[Tensor, "n c h w"], pooled: Float[Tensor, "n c"]
+    ) -> tuple[Float[Tensor, "n j 2"], Float[Tensor, "n j u v"]]:
+        """Joints (across, down) in crop sides, [0, 1] is the crop; and the logits of the heat maps."""
+        heat = self.layers(features)
+        return soft_argmax(heat) + self.shift(pooled).unflatten(-1, (-1, 2)), heat
 
 
 def soft_argmax(logits: Float[Tensor, "n j h w"]) -> Float[Tensor, "n j 2"]:
