@@ -81,7 +81,10 @@ class SampleSource:
     def options(self) -> dict[str, Any]:
         """Everything that the images depend on, besides the seed."""
         names = {name: None if path is None else str(path) for name, path in self._folders}
-        return {**asdict(self.frames), **names, "split": self.split}
+        shown = asdict(self.frames)
+        if not self.frames.whole:
+            del shown["whole"]  # younger than the first shards, which stay valid
+        return {**shown, **names, "split": self.split}
 
     @property
     def _folders(self) -> tuple[tuple[str, Path | None], ...]:
