@@ -16,17 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.core.errors import FileFormatError, InputError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.gltf_container import Builder, Gltf, peek_json
 from vision3d.io.gltf_pose import RestPose
 from vision3d.io.images import decode_image
+from vision3d.io.mesh_repair import with_finite_values
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.texture_atlas import merge_textured
 from vision3d.scene.upright import Axis, from_y_up, to_y_up
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _SCENE_UP = "vision3d_scene_up"
-_READ_EXTENSIONS = {"EXT_texture_webp", "KHR_lights_punctual", "KHR_mesh_quantization", "KHR_texture_transform"}
+_READ_EXTENSIONS = {
+    "EXT_texture_webp", "KHR_mesh_quantization", "KHR_texture_transform",
+    "KHR_texture_basisu", "EXT_texture_astc", "MSFT_texture_dds",  # textures that cannot be read are a warning
+}  # fmt: skip
+_IGNORED = {"KHR_lights_punctual": "its lights are ignored"}
 _SHADING = (
     "KHR_materials_"  # material extensions are read (the diffuse color of specular-glossiness) or do not change the base color
 )
@@ -81,7 +86,9 @@ def placed_at(gltf: Gltf, matrix: np.ndarray) -> RestPose:
 
 def refuse_extensions(gltf: Gltf) -> None:
     """Raise a FileFormatError if the file needs an unsupported extension."""
-    required = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
+    for name in _IGNORED.keys() & set(_strings(gltf, "extensionsUsed") + _strings(gltf, "extensionsRequired")):
+        gltf.note(f"{gltf.path}: {_IGNORED[name]} ({name})")
+    required = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS - _IGNORED.keys()
     unknown = {name for name in required if not name.startswith(_SHADING)}
     if unknown:
         raise FileFormatError(
@@ -244,7 +251,8 @@ def mesh_of(gltf: Gltf, primitive: dict[str, Any], textures: dict[Any, Tensor], 
         if values is not None and len(values) != len(vertices):
             raise FileFormatError(path, f"a primitive has {len(vertices)} vertices but {len(values)} {name}", "meshes")
     tensors = {name: None if values is None else torch.from_numpy(values) for name, values in arrays.items()}
-    return Mesh(torch.from_numpy(vertices), torch.from_numpy(faces), texture=texture, **tensors)
+    mesh = Mesh(torch.from_numpy(vertices), torch.from_numpy(faces), texture=texture, **tensors)
+    return with_finite_values(path, mesh)
 
 
 @dataclass(frozen=True)
@@ -301,28 +309,44 @@ def _surface(
         raise FileFormatError(
             gltf.path, f"baseColorFactor is {rough['baseColorFactor']!r}, want 4 numbers", "materials"
         ) from error
-    info = rough.get("baseColorTexture")
     opacity = 1.0 if alpha.mode == "OPAQUE" else float(factor[3])
-    factor = np.append(factor[:3], np.float32(1 if info is not None else alpha.of(opacity)))
-    white = None if (factor == 1).all() else factor
-    if info is None:
-        return None, white, (0, None), alpha
-    if not isinstance(info, dict):
-        raise FileFormatError(gltf.path, "baseColorTexture is not an object", "materials")
-    entry = gltf.item("textures", info.get("index"))
-    source = entry.get("source", _extension(entry, "EXT_texture_webp").get("source"))
-    entry = gltf.item("images", source)
-    assert isinstance(source, int)
-    if source not in textures:
-        what = f"texture images[{source}]"
-        data = bytes(gltf.view(entry["bufferView"])[0]) if "bufferView" in entry else gltf.resource(entry.get("uri"), what)
-        textures[source] = torch.from_numpy(decode_image(gltf.path, data, what))
-    key = (source, alpha, opacity)
+    found, places = _texture(gltf, rough.get("baseColorTexture"), textures)
+    if found is None:
+        factor = np.append(factor[:3], np.float32(alpha.of(opacity)))
+        return None, None if (factor == 1).all() else factor, places, alpha
+    factor = np.append(factor[:3], np.float32(1))
+    key = (found, alpha, opacity)
     if key not in textures:
-        textures[key] = alpha.of_texture(textures[source], opacity)
-    transform = _extension(info, "KHR_texture_transform")
-    uv_set = gltf.whole(transform if "texCoord" in transform else info, "texCoord", "baseColorTexture", 0)
-    return textures[key], white, (uv_set, _uv_transform(gltf, transform) if transform else None), alpha
+        textures[key] = alpha.of_texture(textures[found], opacity)
+    return textures[key], None if (factor == 1).all() else factor, places, alpha
+
+
+def _texture(gltf: Gltf, info: Any, textures: dict[Any, Tensor]) -> tuple[int | None, tuple[int, np.ndarray | None]]:
+    """Index of the image of a texture in `textures`, and its uv set with its transform. None, with a warning, if it cannot be
+    read: a texture must not hide the geometry.
+    """
+    if info is None:
+        return None, (0, None)
+    try:
+        if not isinstance(info, dict):
+            raise FileFormatError(gltf.path, "baseColorTexture is not an object", "materials")
+        transform = _extension(info, "KHR_texture_transform")
+        uv_set = gltf.whole(transform if "texCoord" in transform else info, "texCoord", "baseColorTexture", 0)
+        moved = _uv_transform(gltf, transform) if transform else None
+        entry = gltf.item("textures", info.get("index"))
+        source = entry.get("source", _extension(entry, "EXT_texture_webp").get("source"))
+        if source is None and (kind := next(iter(entry.get("extensions") or ()), None)):
+            raise FileFormatError(gltf.path, f"has only an image of {str(kind)[:40]}, which is not read", "textures")
+        entry = gltf.item("images", source)
+        assert isinstance(source, int)
+        if source not in textures:
+            what = f"texture images[{source}]"
+            data = bytes(gltf.view(entry["bufferView"])[0]) if "bufferView" in entry else gltf.resource(entry.get("uri"), what)
+            textures[source] = torch.from_numpy(decode_image(gltf.path, data, what))
+    except (FileFormatError, MissingFileError) as error:
+        gltf.note(f"{error}; read without this texture")
+        return None, (0, None)
+    return source, (uv_set, moved)
 
 
 def _extension(entry: dict[str, Any], name: str) -> dict[str, Any]:
