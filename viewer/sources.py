@@ -186,8 +186,10 @@ def _loaded(path: Path) -> Any:
     from vision3d.io.images import SUFFIXES
 
     if path.is_dir():
-        is_data_set = not any((path / name).is_file() for name in ("scene.json", "meta.json", "frames.json"))
-        return load_dataset(path, skip_missing=True) if is_data_set else codecs.load(path)
+        if (path / "transforms.json").is_file() and not (path / "scene.json").is_file():
+            return load_dataset(path, skip_missing=True)
+        is_ours = any((path / name).is_file() for name in ("scene.json", "meta.json", "frames.json"))
+        return codecs.load(path) if is_ours else load_dataset(path, skip_missing=True)
     opens = [suffix for suffix in codecs.suffixes() if suffix not in SUFFIXES]
     if path.suffix.lower() not in opens:
         what = repr(path.suffix) if path.suffix else "a name without suffix"

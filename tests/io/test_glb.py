@@ -190,7 +190,7 @@ PRIMITIVE = ("meshes", 0, "primitives", 0)
         (setter("nodes", value=[{"children": [1]}, {"children": [0], "mesh": 0}]), "holds no triangles"),
         (setter("nodes", value=[{"children": [1, 1]}, {"mesh": 0}]), r"nodes\[1\]: is met twice"),
         (setter("nodes", value=[{"mesh": 0, "scale": [1, 2]}]), r"nodes\[0\]: scale is not a list of 3 numbers"),
-        (setter("extensionsRequired", value=["KHR_draco_mesh_compression"]), "needs the extensions KHR_draco_mesh_compression"),
+        (setter("extensionsRequired", value=["EXT_meshopt_compression"]), "needs the extensions EXT_meshopt_compression"),
     ],
 )
 def test_damaged_content(tmp_path, change, message):

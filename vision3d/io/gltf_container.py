@@ -55,6 +55,7 @@ class Gltf:
         self._buffers: dict[int, bytes] = {}
         self._lists: dict[str, list[dict[str, Any]]] = {}
         self._notes: set[str] = set()
+        self.unpacked: dict[int, np.ndarray] = {}  # rows of accessors that are stored in compressed form
 
     def note(self, text: str) -> None:
         """Log a warning about what is not read, once."""
@@ -102,7 +103,12 @@ class Gltf:
             text = f"has type {values.get('type')!r} of {kind!r}{' normalized' if is_normalized else ''}"
             raise FileFormatError(self.path, f"{text}, which is not allowed here", where)
         dtype = np.dtype(_COMPONENTS[kind])
-        if "bufferView" in values:
+        if index in self.unpacked:
+            result = self.unpacked[index]  # pyright: ignore[reportArgumentType]
+            if result.shape != (count, width):
+                raise FileFormatError(self.path, f"has compressed rows {result.shape}, want {(count, width)}", where)
+            result = result.astype(dtype)
+        elif "bufferView" in values:
             result = self._rows(values, dtype, count, width, where)
         elif "sparse" in values:
             self.allot(max(4, dtype.itemsize) * count * width, where)
