@@ -179,6 +179,16 @@ def built(mesh: Mesh) -> Builder:
     if mesh.num_vertices >= 2**32 - 1:
         raise InputError(f"{mesh.num_vertices} vertices, a .glb holds fewer than 2^32 - 1")
     builder = Builder()
+    primitive = primitive_of(builder, mesh)
+    primitive["material"] = material_of(builder, mesh)
+    builder.append("meshes", {"primitives": [primitive]})
+    builder.append("nodes", {"mesh": 0})
+    builder.append("scenes", {"nodes": [0]})
+    return builder
+
+
+def primitive_of(builder: Builder, mesh: Mesh) -> dict[str, Any]:
+    """A primitive, without material, of a mesh with uvs by vertex; its arrays are added to the builder."""
     attributes = {"POSITION": builder.array(_array(mesh.vertices))}
     if mesh.normals is not None:
         attributes["NORMAL"] = builder.array(_array(mesh.normals))
@@ -187,6 +197,11 @@ def built(mesh: Mesh) -> Builder:
     if mesh.vertex_colors is not None:
         attributes["COLOR_0"] = builder.array(_color_array(mesh.vertex_colors))
     indices = builder.array(mesh.faces.cpu().numpy().astype(np.uint32).reshape(-1), indices=True)
+    return {"attributes": attributes, "indices": indices}
+
+
+def material_of(builder: Builder, mesh: Mesh) -> int:
+    """Index of a new material with the texture and the alpha mode of a mesh."""
     material: dict[str, Any] = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True}
     if mesh.texture is not None:
         image = builder.append("images", {"bufferView": builder.view(_png(mesh.texture)), "mimeType": "image/png"})
@@ -197,11 +212,7 @@ def built(mesh: Mesh) -> Builder:
     if alphas:
         is_cut_out = all(bool(((alpha == 0) | (alpha == 1)).all()) for alpha in alphas)
         material["alphaMode"] = "MASK" if is_cut_out else "BLEND"
-    builder.append("materials", material)
-    builder.append("meshes", {"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]})
-    builder.append("nodes", {"mesh": 0})
-    builder.append("scenes", {"nodes": [0]})
-    return builder
+    return builder.append("materials", material)
 
 
 def srgb_to_linear(values: np.ndarray) -> np.ndarray:
