@@ -47,6 +47,22 @@ def drops(folder, times=(0.0, 0.5, 1.0)):
     return folder
 
 
+def test_layers_with_different_up_axes_are_noted(tmp_path, caplog):
+    ring_scene().save(tmp_path / "scene.ply")
+    sphere().save(tmp_path / "ball.glb")
+    ring_cameras().save(tmp_path / "ring.json")
+    paths = [tmp_path / "scene.ply", tmp_path / "ball.glb"]
+    assert Layers.open(paths).up.tolist() == [0, 1, 0]
+    assert caplog.messages == [
+        "up axes differ by the conventions of the files: scene -y, ball y; all are shown with y up (--up sets another)"
+    ]
+    caplog.clear()
+    Layers.open(paths[:1])
+    Layers.open([*paths, tmp_path / "ring.json"])
+    Layers.open(paths, up=torch.tensor([0.0, 0.0, 1.0]))
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("name", ["", "meta.json"])
 def test_the_folder_of_a_sog_is_a_scene(tmp_path, name):
     (tmp_path / "sog").mkdir()
