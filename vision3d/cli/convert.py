@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     Value = GaussianScene | Mesh | PointCloud | FrameSequence | SkinnedMesh | Scene
 
 _SOG = "meta.json"
-_READ = (".ply", ".splat", ".spz", ".sog", ".ksplat", ".glb", ".gltf", ".obj", ".stl", ".bin", ".npz", _SOG)
+_READ = (
+    ".ply", ".splat", ".spz", ".sog", ".ksplat", ".glb", ".gltf", ".obj", ".stl", ".off", ".3mf", ".dae", ".bin", ".npz", _SOG,
+)  # fmt: skip
 _WRITTEN = {
     "GaussianScene": (".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb", ".gltf", _SOG),
     "Mesh": (".glb", ".gltf", ".obj", ".ply", ".stl"),
@@ -235,7 +237,7 @@ def _target(stem: Path, suffix: str) -> Path:
 
 
 def _read(path: Path, *, drop_nan: bool) -> "GaussianScene | Mesh | PointCloud":
-    from vision3d.io import gltf_gaussians, ply, point_files, sog
+    from vision3d.io import gltf_gaussians, ply, point_files, sog, trimesh_files
     from vision3d.scene import codecs
 
     suffix = path.suffix.lower()
@@ -246,7 +248,7 @@ def _read(path: Path, *, drop_nan: bool) -> "GaussianScene | Mesh | PointCloud":
         return load_gaussians(path)
     if suffix == ".bin" or kind == "points":
         return (point_files.read_bin if suffix == ".bin" else point_files.read_ply)(path, drop_nan=drop_nan)
-    if suffix in (".obj", ".stl") or kind == "mesh":
+    if suffix in (".obj", ".stl", *trimesh_files.SUFFIXES) or kind == "mesh":
         return cast("Mesh", codecs.module_for(path).load(path))
     if suffix in (".glb", ".gltf") and not gltf_gaussians.is_gaussian_gltf(path):
         return cast("Mesh", codecs.module_for(path).load(path))
