@@ -121,3 +121,12 @@ def test_textures_are_downscaled_if_the_atlas_would_be_too_large(monkeypatch, ca
     check(parts, merged)
     assert merged.texture.shape[:2].numel() <= 4000
     assert "the texture atlas would have more than 4000 texels; textures are downscaled" in caplog.text
+
+
+def test_uvs_of_unused_vertices_do_not_count():
+    part, other = plate(8, 8), plate(4, 4)
+    wild = torch.cat([part.uvs, torch.tensor([[5000.0, 0.5], [torch.nan, 0]])])
+    extended = Mesh(torch.cat([part.vertices, torch.zeros(2, 3)]), part.faces, uvs=wild, texture=part.texture)
+    merged = merge_textured([extended, other])
+    check([extended, other], merged)
+    assert merged.texture.shape[:2].numel() < 1000

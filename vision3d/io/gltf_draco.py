@@ -51,7 +51,7 @@ def _unpack(gltf: Gltf, primitive: dict[str, Any], entry: Any, where: str) -> No
     except Exception as error:  # its C++ errors have no common class
         raise FileFormatError(gltf.path, f"Draco data are damaged ({str(error)[:80]!a})", where) from error
     for name, number in ids.items():
-        if number not in columns:
+        if type(number) is not int or number not in columns:
             raise FileFormatError(gltf.path, f"Draco data have no attribute {str(number)[:40]} for {name[:40]}", where)
         _replace(gltf, attributes[name], columns[number])
     if "indices" in primitive:

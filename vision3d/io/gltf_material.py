@@ -92,8 +92,11 @@ def _texture(gltf: Gltf, info: Any, textures: dict[Any, Tensor]) -> tuple[int | 
         moved = _uv_transform(gltf, transform) if transform else None
         entry = gltf.item("textures", info.get("index"))
         source = entry.get("source", _extension(entry, "EXT_texture_webp").get("source"))
-        if source is None and (kind := next(iter(entry.get("extensions") or ()), None)):
-            raise FileFormatError(gltf.path, f"has only an image of {str(kind)[:40]}, which is not read", "textures")
+        others = entry.get("extensions")
+        if source is None and isinstance(others, dict) and others:
+            raise FileFormatError(
+                gltf.path, f"has only an image of {str(next(iter(others)))[:40]}, which is not read", "textures"
+            )
         entry = gltf.item("images", source)
         assert isinstance(source, int)
         if source not in textures:

@@ -43,7 +43,8 @@ def merge_textured(meshes: Sequence[Mesh]) -> Mesh:
     distinct[id(blank)] = blank
     meshes = [mesh if mesh.texture is not None else _with_blank(mesh, blank) for mesh in meshes]
     tiles = [_within_first_tiles(mesh) for mesh in meshes]
-    repeats = {key: _repeats([t for t, other in zip(tiles, keys) if other == key]) for key in dict.fromkeys(keys)}
+    corners = [uvs if uvs.ndim == 3 else uvs[mesh.faces] for mesh, (uvs, _) in zip(meshes, tiles)]  # of used vertices
+    repeats = {key: _repeats([uvs for uvs, other in zip(corners, keys) if other == key]) for key in dict.fromkeys(keys)}
     images = _fitting({key: _limited(distinct[key], *repeats[key]) for key in repeats}, repeats)
     flat = {key for key, (_, is_coarse) in zip(keys, tiles) if is_coarse.any()}
     blocks = {key: _tiled(images[key], *repeats[key]) for key in images}
@@ -92,9 +93,9 @@ def _within_first_tiles(mesh: Mesh) -> tuple[Tensor, Bool[Tensor, " f"]]:
     return corners - corners.amin(1, keepdim=True).floor(), is_coarse
 
 
-def _repeats(tiles: list[tuple[Tensor, Tensor]]) -> tuple[int, int]:
-    """How many copies of an image its uvs cover: columns, rows."""
-    corners = torch.cat([uvs.reshape(-1, 2) for uvs, _ in tiles])
+def _repeats(parts: list[Tensor]) -> tuple[int, int]:
+    """How many copies of an image the uvs of corners cover: columns, rows."""
+    corners = torch.cat([uvs.reshape(-1, 2) for uvs in parts])
     columns, rows = map(int, corners.clamp(min=1e-6).amax(0).ceil().tolist()) if len(corners) else (1, 1)
     return columns, rows
 
