@@ -19,7 +19,7 @@ from vision3d.scene import Boxes, Cameras, FrameSequence, GaussianScene, Mesh, M
 from vision3d.viewer.frames import FrameCache
 from vision3d.viewer.rigs import Rig
 from vision3d.viewer.sources import Opened, Source, open_source, sources_of
-from vision3d.viewer.viewpoint import Bounds, Viewpoint, bounds_of, guess_up, start_viewpoint
+from vision3d.viewer.viewpoint import Bounds, Viewpoint, bounds_of, differing_ups, guess_up, start_viewpoint
 
 logger = logging.getLogger("vision3d.view")
 
@@ -112,7 +112,10 @@ class Layers:
             >>> layers = Layers.open(["scene.ply", "boxes.json"])
             >>> [layer.name for layer in layers]
         """
-        return cls(sources_of(paths), up=up, max_bytes=max_bytes)
+        layers = cls(sources_of(paths), up=up, max_bytes=max_bytes)
+        if up is None and (note := differing_ups(layers)):
+            logger.warning("%s", note)
+        return layers
 
     def refresh(self) -> list[str]:
         """Rereads files that are still being written.

@@ -186,7 +186,10 @@ def _loaded(path: Path) -> Any:
     from vision3d.io.images import SUFFIXES
 
     if path.is_dir():
-        return Scene.load(path) if (path / "scene.json").is_file() else load_dataset(path, skip_missing=True)
+        if (path / "transforms.json").is_file() and not (path / "scene.json").is_file():
+            return load_dataset(path, skip_missing=True)
+        is_ours = any((path / name).is_file() for name in ("scene.json", "meta.json", "frames.json"))
+        return codecs.load(path) if is_ours else load_dataset(path, skip_missing=True)
     opens = [suffix for suffix in codecs.suffixes() if suffix not in SUFFIXES]
     if path.suffix.lower() not in opens:
         what = repr(path.suffix) if path.suffix else "a name without suffix"
@@ -195,7 +198,7 @@ def _loaded(path: Path) -> Any:
         from vision3d.io.json_types import type_of
         from vision3d.io.transforms_json import has_photographs
 
-        if type_of(path) not in ("boxes", "selection") and has_photographs(path):
+        if type_of(path) not in ("boxes", "selection", "sog") and has_photographs(path):
             return load_dataset(path, skip_missing=True)
     return _read(path)
 

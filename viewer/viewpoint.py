@@ -15,6 +15,7 @@ from vision3d.geometry.mesh import face_areas
 from vision3d.geometry.vectors import any_orthogonal, orthogonal_part, unit
 from vision3d.render.camera_paths import DEFAULT_FOV_DEG, bulk_of, bulk_of_points
 from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Selection
+from vision3d.scene.upright import axis_vector, up_by_convention
 
 if TYPE_CHECKING:
     from vision3d.viewer.layers import Layer
@@ -22,13 +23,8 @@ if TYPE_CHECKING:
 _ROOM = 1.15  # margin around the framed sphere
 _ELEVATION, _AZIMUTH = math.radians(20), math.radians(30)
 _LOOSE = {"edge": 0.02, "share": 0.98}  # frames whole shapes except for stray points
-_UPS = {  # without cameras: y up in glTF, z up in LiDAR; splats have the axes of COLMAP, y down
-    "boxes": (0.0, 0.0, 1.0),
-    "mesh": (0.0, 1.0, 0.0),
-    "points": (0.0, 0.0, 1.0),
-    "gaussians": (0.0, -1.0, 0.0),
-}
-_Z_UP_MESHES = (".stl", ".ply")  # of CAD and scanners
+_UP_ORDER = ("boxes", "mesh", "points", "gaussians")
+"""Kinds whose up axis is that of the world, the first that is shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,14 +104,34 @@ def guess_up(layers: Iterable["Layer"]) -> Float[Tensor, "3"]:
     poses = [cameras.camtoworlds.cpu() for layer in layers if (cameras := layer.cameras) is not None and len(cameras)]
     if poses:
         return paths.mean_up(torch.cat(poses))
-    for kind, direction in _UPS.items():
+    for kind in _UP_ORDER:
         for layer in layers:
-            if layer.kind != kind:
-                continue
-            is_z_up = kind == "mesh" and layer.source.suffix.lower() in _Z_UP_MESHES
-            up = torch.tensor((0.0, 0.0, 1.0) if is_z_up else direction)
-            return unit(layer.transform[:3, :3].cpu() @ up)
+            if layer.kind == kind:
+                return up_of_layer(layer)
     return torch.tensor([0.0, 0.0, 1.0])
+
+
+def up_of_layer(layer: "Layer") -> Float[Tensor, "3"]:
+    """Up direction in the world by the convention of the file of a layer (`up_by_convention`)."""
+    return unit(layer.transform[:3, :3].cpu() @ axis_vector(up_by_convention(layer.value, layer.source.suffix)))
+
+
+def differing_ups(layers: Iterable["Layer"]) -> str:
+    """A note if layers without cameras have different up axes by convention, since all share one world; else empty."""
+    layers = list(layers)
+    if any((cameras := layer.cameras) is not None and len(cameras) for layer in layers):
+        return ""
+    ups = {layer.name: up_of_layer(layer) for layer in layers if layer.kind in _UP_ORDER}
+    chosen = guess_up(layers)
+    if not any(float(up @ chosen) < 0.99 for up in ups.values()):
+        return ""
+    listed = ", ".join(f"{name} {_worded(up)}" for name, up in ups.items())
+    return f"up axes differ by the conventions of the files: {listed}; all are shown with {_worded(chosen)} up (--up sets another)"
+
+
+def _worded(up: Float[Tensor, "3"]) -> str:
+    axis = int(up.abs().argmax())
+    return f"{'-' if up[axis] < 0 else ''}{'xyz'[axis]}"
 
 
 def start_viewpoint(layers: Iterable["Layer"], bounds: Bounds, up: Float[Tensor, "3"]) -> Viewpoint:

@@ -44,6 +44,21 @@ def test_several_files(cli, tmp_path, scene):
     assert code == 2 and "--to: is needed for 2 files" in err
 
 
+def test_gaussians_in_a_small_glb(cli, tmp_path, scene):
+    for name, more in (("b", []), ("c", ["--gltf-compression", "spz"])):
+        code, _, err = cli("convert", tmp_path / "a.ply", tmp_path / f"{name}.glb", *more)
+        assert (code, err) == (0, "")
+    small, large = (tmp_path / f"{name}.glb").stat().st_size, (tmp_path / "b.glb").stat().st_size
+    assert 3 * small < large and len(GaussianScene.load(tmp_path / "c.glb")) == 300
+
+
+def test_a_mesh_through_trimesh(cli, tmp_path):
+    pytest.importorskip("trimesh")
+    (tmp_path / "a.off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
+    code, _, err = cli("convert", tmp_path / "a.off", tmp_path / "a.glb")
+    assert (code, err) == (0, "") and Mesh.load(tmp_path / "a.glb").num_faces == 1
+
+
 def test_sog_in_a_folder(cli, tmp_path, scene):
     code, out, err = cli("convert", tmp_path / "a.ply", tmp_path / "b" / "meta.json", "--json")
     (values,) = json.loads(out.splitlines()[-1])["files"]

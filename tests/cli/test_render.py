@@ -345,6 +345,16 @@ def test_a_mesh_file_is_rendered_y_up(cli, tmp_path):
     assert view.alpha.max() == 1
 
 
+@pytest.mark.parametrize("name", ["a.compressed.ply", "a.ply", "a.spz"])
+def test_gaussians_without_cameras_are_rendered_with_y_down(cli, tmp_path, name):
+    ring_scene().save(tmp_path / name)
+    scene = GaussianScene.load(tmp_path / name)
+    assert cli("render", tmp_path / name, "--out", tmp_path / "a.png", *SMALL) == (0, "", "")
+    cameras = path_cameras(scene, num=1, size=(33, 25), up=torch.tensor([0.0, -1.0, 0.0]))
+    want = next(render_scene(scene, cameras)).image.clamp(0, 1)
+    assert (read_image(tmp_path / "a.png") - want).abs().max() < 0.51 / 255
+
+
 def test_the_mesh_of_a_scene_is_rendered_in_the_axes_of_its_cameras(cli, tmp_path):
     mesh = Mesh(*shapes.box((1.0, 2.0, 0.5)))
     write_mesh(tmp_path / "mesh.glb", mesh, scene_up="z")

@@ -356,7 +356,7 @@ def test_scenes_in_other_encodings(run_scene, original, tmp_path, kind):
         ("none.ply", "does not exist; want a Gaussian scene (.ply) or a run folder with scene.ply"),
         ("image.png", "holds an image, want a Gaussian scene ("),
         ("cameras.json", "holds cameras, want a Gaussian scene ("),
-        ("bare", "no codec for a name without suffix; want .bin, .bmp, "),
+        ("bare", "no codec for a name without suffix; want .3dxml, .3mf, .bin, .bmp, "),
         ("folder", "is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)"),
     ],
 )

@@ -1,6 +1,7 @@
 import base64
 import contextlib
 import json
+import re
 import struct
 from dataclasses import replace
 
@@ -73,12 +74,14 @@ def test_srgb_curves_are_inverse():
     assert srgb_to_linear(np.array(0.5)) == pytest.approx(0.21404114)
 
 
-def build(tmp_path, change=lambda content: None, vertices=TRIANGLE, indices=(0, 1, 2)):
-    """A hand-written file: one triangle, then `change` applied to its JSON."""
+def build(tmp_path, change=lambda content: None, vertices=TRIANGLE, indices=(0, 1, 2), more=None):
+    """A hand-written file: one triangle, then bufferView 2 with `more`, then `change` applied to its JSON."""
     builder = Builder()
     positions = builder.array(vertices.numpy())
     corners = builder.array(np.array(indices, np.uint32), indices=True)
     builder.append("meshes", {"name": "tri", "primitives": [{"attributes": {"POSITION": positions}, "indices": corners}]})
+    if more is not None:
+        builder.view(more.tobytes())
     change(builder.content)
     builder.write(tmp_path / "a.glb")
     return tmp_path / "a.glb"
@@ -168,13 +171,6 @@ PRIMITIVE = ("meshes", 0, "primitives", 0)
 @pytest.mark.parametrize(
     "change, message",
     [
-        (with_texture("none.png"), r"none\.png: does not exist; want the texture images\[0\] that a\.glb names"),
-        (with_texture("../secret.png"), r"names '\.\./secret\.png', which is outside its folder"),
-        (with_texture("/etc/passwd"), "names '/etc/passwd', which is outside its folder"),
-        (with_texture("%2e%2e/x.png"), "outside its folder"),
-        (with_texture("data:image/png;base64,AAAA"), "is not an image that can be read"),
-        (with_texture("data:image/png;base64,?"), "is not base64"),
-        (with_texture(large_png()), "want at most|not an image that can be read"),
         (
             setter("accessors", 0, "count", value=2**31),
             r"accessors\[0\]: ends at byte 25769803776 of its .* has 36",
@@ -194,14 +190,88 @@ PRIMITIVE = ("meshes", 0, "primitives", 0)
         (setter("nodes", value=[{"children": [1]}, {"children": [0], "mesh": 0}]), "holds no triangles"),
         (setter("nodes", value=[{"children": [1, 1]}, {"mesh": 0}]), r"nodes\[1\]: is met twice"),
         (setter("nodes", value=[{"mesh": 0, "scale": [1, 2]}]), r"nodes\[0\]: scale is not a list of 3 numbers"),
-        (setter("extensionsRequired", value=["KHR_draco_mesh_compression"]), "needs the extensions KHR_draco_mesh_compression"),
+        (setter("extensionsRequired", value=["EXT_meshopt_compression"]), "needs the extensions EXT_meshopt_compression"),
     ],
 )
 def test_damaged_content(tmp_path, change, message):
-    (tmp_path.parent / "secret.png").write_bytes(b"")
     with pytest.raises((FileFormatError, MissingFileError), match=message) as caught:
         read_mesh(build(tmp_path, change))
     assert "\n" not in str(caught.value)
+
+
+TEXTURED = ("materials", 0, "pbrMetallicRoughness", "baseColorTexture")
+
+
+def after(first, second):
+    def change(content):
+        first(content)
+        second(content)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (with_texture("none.png"), r"none\.png: does not exist; want the texture images\[0\] that a\.glb names"),
+        (with_texture("../secret.png"), r"names '\.\./secret\.png', which is outside its folder"),
+        (with_texture("/etc/passwd"), "names '/etc/passwd', which is outside its folder"),
+        (with_texture("%2e%2e/x.png"), "outside its folder"),
+        (with_texture("data:image/png;base64,AAAA"), "is not an image that can be read"),
+        (with_texture("data:image/png;base64,?"), "is not base64"),
+        (with_texture(large_png()), "want at most|not an image that can be read"),
+        (after(with_texture("a.png"), setter(*TEXTURED, value=3)), "baseColorTexture is not an object"),
+        (after(with_texture("a.png"), setter(*TEXTURED, "index", value=7)), r"names textures\[7\], but there are 1"),
+        (
+            after(with_texture("a.png"), setter("textures", 0, value={"extensions": {"KHR_texture_basisu": {"source": 0}}})),
+            "has only an image of KHR_texture_basisu, which is not read",
+        ),
+    ],
+)
+def test_a_texture_that_cannot_be_read_hides_nothing(tmp_path, change, message, caplog):
+    (tmp_path.parent / "secret.png").write_bytes(b"")
+    path = build(tmp_path, after(change, setter("extensionsRequired", value=["KHR_texture_basisu"])))
+    mesh = read_mesh(path)
+    assert torch.equal(mesh.vertices, TRIANGLE) and mesh.texture is None
+    (text,) = caplog.messages
+    assert re.search(message, text) and text.endswith("; read without this texture") and "\n" not in text
+
+
+def test_uvs_and_colors_that_are_not_finite(tmp_path, caplog):
+    def change(content):
+        for name, kind in (("TEXCOORD_0", "VEC2"), ("COLOR_0", "VEC3"), ("NORMAL", "VEC3")):
+            content["meshes"][0]["primitives"][0]["attributes"][name] = len(content["accessors"])
+            content["accessors"].append({"bufferView": 2, "componentType": 5126, "count": 3, "type": kind})
+
+    values = np.ones((3, 3), np.float32)
+    values[1, 1] = np.nan
+    path = build(tmp_path, change, more=values)
+    mesh = read_mesh(path)
+    assert torch.equal(mesh.vertices, TRIANGLE) and mesh.normals is None
+    assert torch.equal(mesh.uvs, torch.tensor([[1.0, 1], [1, 1], [0, 0]])) and torch.equal(mesh.vertex_colors, torch.ones(3, 3))
+    assert caplog.messages == [
+        f"{path}: normals not finite in 1 of 3 rows; dropped; uvs not finite in 1 of 3 rows; set to 0; "
+        "vertex_colors not finite in 1 of 3 rows; shown white"
+    ]
+
+
+def test_an_array_that_is_not_aligned_is_read(tmp_path, caplog):
+    def change(content):
+        content["accessors"].append({"bufferView": 2, "byteOffset": 1, "componentType": 5126, "count": 3, "type": "VEC3"})
+        content["meshes"][0]["primitives"][0]["attributes"]["POSITION"] = 2
+
+    data = np.frombuffer(b"x" + TRIANGLE.numpy().tobytes() + b"yyy", np.float32)
+    path = build(tmp_path, change, more=data)
+    assert torch.equal(read_mesh(path).vertices, TRIANGLE)
+    assert caplog.messages == [
+        f"{path} at accessors[2]: begins at byte 49 of its buffer in steps of 12, want multiples of 4; read as it is"
+    ]
+
+
+def test_lights_are_ignored_with_a_note(tmp_path, caplog):
+    path = build(tmp_path, lambda content: content.update(extensionsUsed=["KHR_lights_punctual"]))
+    assert torch.equal(read_mesh(path).vertices, TRIANGLE)
+    assert caplog.messages == [f"{path}: its lights are ignored (KHR_lights_punctual)"]
 
 
 def test_invalid_meshes(tmp_path):

@@ -9,8 +9,8 @@ import torch
 from tests.support.splats import assert_close, small_scene
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.geometry.spherical_harmonics import eval_sh
-from vision3d.io import gltf_gaussians as gltf
-from vision3d.io.gltf_container import glb_bytes, peek_json
+from vision3d.io import gltf_gaussians as gltf, spz
+from vision3d.io.gltf_container import Builder, glb_bytes, peek_json
 from vision3d.scene import GaussianScene, Mesh, codecs, load
 
 
@@ -149,3 +149,60 @@ def test_a_glb_is_recognized_by_its_content(tmp_path):
         GaussianScene.load(tmp_path / "mesh.glb")
     with pytest.raises(InputError, match=r"a \.gltf file holds a mesh, a skin, a Gaussian scene or a scene, got int"):
         codecs.save(tmp_path / "a.gltf", 1)
+
+
+@pytest.mark.parametrize("suffix, degree", [(".glb", 3), (".gltf", 0)])
+def test_compression_by_spz(tmp_path, suffix, degree):
+    scene = small_scene(degree, 200, mode="2dgs", antialiased=True)
+    gltf.write_gaussians(tmp_path / f"a{suffix}", scene, compression="spz")
+    content = peek_json(tmp_path / f"a{suffix}")
+    assert content["extensionsRequired"] == ["KHR_gaussian_splatting", "KHR_gaussian_splatting_compression_spz_2"]
+    position = content["accessors"][content["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+    assert "bufferView" not in position and position["count"] == 200
+    torch.testing.assert_close(
+        torch.tensor(position["max"]), (scene.means * torch.tensor([-1.0, -1, 1])).amax(0), atol=2e-4, rtol=0
+    )
+    spz.write_gaussians(tmp_path / "b.spz", scene, version=2)
+    found, want = GaussianScene.load(tmp_path / f"a{suffix}"), spz.read_gaussians(tmp_path / "b.spz")
+    assert found.mode == "2dgs" and found.antialiased
+    for name in ("means", "quats", "log_scales", "opacity_logits", "sh"):
+        assert torch.equal(getattr(found, name), getattr(want, name)), name
+
+
+@pytest.mark.parametrize("version, name", [(2, "KHR_gaussian_splatting_compression_spz"), (4, gltf.SPZ)])
+def test_spz_of_others_moved_by_a_node(tmp_path, version, name):
+    """Placed like the same numbers without compression: node matrices are in glTF's axes."""
+    scene = small_scene(1, 30)
+    spz.write_gaussians(tmp_path / "a.spz", scene, version=version)
+    scene = spz.read_gaussians(tmp_path / "a.spz")
+
+    def write(path, builder):
+        builder.content["nodes"][0] |= {"translation": [1, 2, 3], "rotation": [0.5, 0.5, 0.5, 0.5]}
+        builder.write(path)
+        return GaussianScene.load(path)
+
+    plain = write(tmp_path / "a.glb", gltf.built(scene, "a"))
+    builder = Builder()
+    view = builder.view((tmp_path / "a.spz").read_bytes())
+    builder.append("accessors", {"componentType": 5126, "count": 30, "type": "VEC3"})
+    extension = {"extensions": {name: {"bufferView": view}}}
+    builder.append(
+        "meshes", {"primitives": [{"mode": 0, "attributes": {"POSITION": 0}, "extensions": {gltf.EXTENSION: extension}}]}
+    )
+    builder.append("nodes", {"mesh": 0})
+    builder.append("scenes", {"nodes": [0]})
+    builder.content["extensionsUsed"] = builder.content["extensionsRequired"] = [gltf.EXTENSION, name]
+    packed = write(tmp_path / "b.glb", builder)
+    assert_close(packed, plain, means=1e-5, angle=1e-3, log_scales=1e-5, opacities=1e-6, sh0=1e-6, rest=1e-6)
+
+
+def test_a_damaged_spz(tmp_path):
+    gltf.write_gaussians(tmp_path / "a.glb", small_scene(0, 30), compression="spz")
+    content, binary = parts(tmp_path / "a.glb")
+    (tmp_path / "a.glb").write_bytes(glb_bytes(content, binary[:40] + b"?" * (len(binary) - 40)))
+    with pytest.raises(FileFormatError, match=r"a\.glb"):
+        gltf.read_gaussians(tmp_path / "a.glb")
+    content["meshes"][0]["primitives"][0]["extensions"][gltf.EXTENSION]["extensions"][gltf.SPZ] = 7
+    (tmp_path / "a.glb").write_bytes(glb_bytes(content, binary))
+    with pytest.raises(FileFormatError, match="compression by spz is not an object"):
+        gltf.read_gaussians(tmp_path / "a.glb")

@@ -145,8 +145,8 @@ class TestSplatTransform:
             ("v3.spz", ["--spz-version", "3"], {"means": 2**-12, "log_scales": 1 / 16, "sh0": 1 / 255 / 0.15, "rest": 1 / 8}),
             ("v4.spz", [], {"means": 2**-12, "log_scales": 1 / 16, "sh0": 1 / 255 / 0.15, "rest": 1 / 8}),
             # Its palette of harmonics is smaller than the scene: they are compared only with its own reading.
-            ("b.sog", ["-g", "cpu"], {"means": 1e-3, "log_scales": 7 / 254, "sh0": 1.8 / 254}),
-            ("folder/meta.json", ["-g", "cpu"], {"means": 1e-3, "log_scales": 7 / 254, "sh0": 1.8 / 254}),
+            ("b.sog", ["-g", "cpu"], {"means": 1e-3, "log_scales": 7 / 128, "sh0": 1.8 / 128}),
+            ("folder/meta.json", ["-g", "cpu"], {"means": 1e-3, "log_scales": 7 / 128, "sh0": 1.8 / 128}),
             ("b.glb", [], {"means": 1e-6, "log_scales": 2e-6, "sh0": 1e-6, "rest": 1e-6}),
         ],
     )

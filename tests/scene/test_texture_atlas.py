@@ -5,7 +5,6 @@ import re
 import pytest
 import torch
 
-from vision3d.core.errors import InputError
 from vision3d.geometry import shapes
 from vision3d.scene import Mesh, texture_atlas
 from vision3d.scene.texture_atlas import merge_textured
@@ -93,10 +92,41 @@ def test_a_repeating_texture_is_copied(monkeypatch, caplog):
     assert re.search(r"a face repeats its texture of 4x4 texels \d+x\d+ times; copied at 1x1", caplog.text)
 
 
-def test_wrong_uvs():
-    with pytest.raises(InputError, match=r"^a face repeats its texture \d{4} times, want at most 1024$"):
-        merge_textured([plate(4, 4, spread=2000.0), plate(4, 4)])
-    broken = plate(4, 4)
-    broken.uvs[3] = torch.nan
-    with pytest.raises(InputError, match=r"^uvs are not finite$"):
-        merge_textured([broken, plate(4, 4)])
+def test_faces_that_repeat_a_texture_too_often_have_its_mean_color(caplog):
+    black_and_white = torch.tensor([0.0, 1.0]).view(1, 2, 1).expand(2, 2, 3)
+    base = plate(4, 4, by_corner=True)
+    wild = base.uvs.clone()
+    wild[0] = torch.tensor([[0.0, 0], [5000, 0], [0, 1]])
+    wild[1, 2] = torch.nan
+    mesh = Mesh(base.vertices, base.faces, uvs=wild, texture=black_and_white)
+    other = plate(8, 8)
+    merged = merge_textured([mesh, other])
+    assert merged.validate().texture.shape[:2].numel() < 4000
+    gray = torch.full((2, 3), 0.735357)  # half of the light
+    torch.testing.assert_close(read(merged.texture, merged.corner_uvs[:2].mean(1)).float(), gray, atol=1e-5, rtol=0)
+    rest = torch.arange(2, mesh.num_faces)
+    kept = Mesh(mesh.vertices, mesh.faces[rest], uvs=wild[rest], texture=black_and_white)
+    both = torch.cat([rest, torch.arange(mesh.num_faces, merged.num_faces)])
+    check([kept, other], Mesh(merged.vertices, merged.faces[both], uvs=merged.corner_uvs[both], texture=merged.texture))
+    (text,) = caplog.messages
+    assert text.startswith("2 faces repeat their texture more than 1024 times (5000), or have uvs that are not finite")
+
+
+def test_textures_are_downscaled_if_the_atlas_would_be_too_large(monkeypatch, caplog):
+    parts = [plate(64, 64), plate(64, 32, spread=3.0)]
+    for part, value in zip(parts, (0.25, 0.75)):
+        part.texture[:] = value
+    monkeypatch.setattr(texture_atlas, "_MAX_TEXELS", 4000)
+    merged = merge_textured(parts)
+    check(parts, merged)
+    assert merged.texture.shape[:2].numel() <= 4000
+    assert "the texture atlas would have more than 4000 texels; textures are downscaled" in caplog.text
+
+
+def test_uvs_of_unused_vertices_do_not_count():
+    part, other = plate(8, 8), plate(4, 4)
+    wild = torch.cat([part.uvs, torch.tensor([[5000.0, 0.5], [torch.nan, 0]])])
+    extended = Mesh(torch.cat([part.vertices, torch.zeros(2, 3)]), part.faces, uvs=wild, texture=part.texture)
+    merged = merge_textured([extended, other])
+    check([extended, other], merged)
+    assert merged.texture.shape[:2].numel() < 1000

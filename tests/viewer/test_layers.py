@@ -47,6 +47,31 @@ def drops(folder, times=(0.0, 0.5, 1.0)):
     return folder
 
 
+def test_layers_with_different_up_axes_are_noted(tmp_path, caplog):
+    ring_scene().save(tmp_path / "scene.ply")
+    sphere().save(tmp_path / "ball.glb")
+    ring_cameras().save(tmp_path / "ring.json")
+    paths = [tmp_path / "scene.ply", tmp_path / "ball.glb"]
+    assert Layers.open(paths).up.tolist() == [0, 1, 0]
+    assert caplog.messages == [
+        "up axes differ by the conventions of the files: scene -y, ball y; all are shown with y up (--up sets another)"
+    ]
+    caplog.clear()
+    Layers.open(paths[:1])
+    Layers.open([*paths, tmp_path / "ring.json"])
+    Layers.open(paths, up=torch.tensor([0.0, 0.0, 1.0]))
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("name", ["", "meta.json"])
+def test_the_folder_of_a_sog_is_a_scene(tmp_path, name):
+    (tmp_path / "sog").mkdir()
+    ring_scene().save(tmp_path / "sog" / "meta.json")
+    (layer,) = Layers.open([tmp_path / "sog" / name])
+    assert layer.kind == "gaussians" and layer.value.num_gaussians == ring_scene().num_gaussians
+    torch.testing.assert_close(layer.value.means.mean(0), ring_scene().means.mean(0), atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("up", ["z", "-y", "x"])
 def test_the_mesh_of_a_scene_is_at_the_position_of_the_scene(tmp_path, up):
     mesh = Mesh(*shapes.box((1.0, 2.0, 0.5)))

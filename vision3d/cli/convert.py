@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     Value = GaussianScene | Mesh | PointCloud | FrameSequence | SkinnedMesh | Scene
 
 _SOG = "meta.json"
-_READ = (".ply", ".splat", ".spz", ".sog", ".ksplat", ".glb", ".gltf", ".obj", ".stl", ".bin", ".npz", _SOG)
+_READ = (
+    ".ply", ".splat", ".spz", ".sog", ".ksplat", ".glb", ".gltf", ".obj", ".stl", ".off", ".3mf", ".dae", ".bin", ".npz", _SOG,
+)  # fmt: skip
 _WRITTEN = {
     "GaussianScene": (".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb", ".gltf", _SOG),
     "Mesh": (".glb", ".gltf", ".obj", ".ply", ".stl"),
@@ -54,7 +56,7 @@ class ConvertOptions(VerbOptions):
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("to", "transform", "crop", "max_sh", "motion"),
         "moving meshes": ("clip", "frames", "rate", "joints", "morphs", "tolerance"),
-        "formats": ("spz_version", "texture_size", "filter_nan"),
+        "formats": ("spz_version", "gltf_compression", "texture_size", "filter_nan"),
     }
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
@@ -72,6 +74,8 @@ class ConvertOptions(VerbOptions):
     """Drop Gaussians and points that are not finite, instead of an error."""
     spz_version: Literal[2, 4] = 4
     """Version of .spz: 4 needs the package zstandard, 2 has coarser rotations and is read by older programs."""
+    gltf_compression: Literal["none", "spz"] = "none"
+    """Of Gaussians in a .glb or .gltf: spz has about a tenth of the size (KHR_gaussian_splatting_compression_spz_2)."""
     motion: Literal["keep", "morph", "pca", "skin"] | None = None
     """How a clip is written to a .glb: as in the file, as one morph target per frame (exact), as principal components of them,
     or as joints found in the motion with corrective morph targets [default: keep, and morph for frames]."""
@@ -111,10 +115,10 @@ def run(arguments: Sequence[str]) -> None:
         if _kind(value) in ("FrameSequence", "SkinnedMesh"):
             metrics = moving.write_moving(target, cast("FrameSequence | SkinnedMesh", value), options)
         elif _kind(value) == "Scene":
-            _write(target, value, options.spz_version)
+            _write(target, value, options)
         else:
             value = _changed(cast("GaussianScene | Mesh | PointCloud", value), options, matrix, source)
-            _write(target, value, options.spz_version)
+            _write(target, value, options)
         size, counts = _size(target), {**_counts(value), **metrics}
         values = {"in": str(source), "out": str(target), **{f"{name}_in": count for name, count in before.items()}, **counts}
         degree = {"sh_degree": cast("GaussianScene", value).sh_degree} if _kind(value) == "GaussianScene" else {}
@@ -233,7 +237,7 @@ def _target(stem: Path, suffix: str) -> Path:
 
 
 def _read(path: Path, *, drop_nan: bool) -> "GaussianScene | Mesh | PointCloud":
-    from vision3d.io import gltf_gaussians, ply, point_files, sog
+    from vision3d.io import gltf_gaussians, ply, point_files, sog, trimesh_files
     from vision3d.scene import codecs
 
     suffix = path.suffix.lower()
@@ -244,7 +248,7 @@ def _read(path: Path, *, drop_nan: bool) -> "GaussianScene | Mesh | PointCloud":
         return load_gaussians(path)
     if suffix == ".bin" or kind == "points":
         return (point_files.read_bin if suffix == ".bin" else point_files.read_ply)(path, drop_nan=drop_nan)
-    if suffix in (".obj", ".stl") or kind == "mesh":
+    if suffix in (".obj", ".stl", *trimesh_files.SUFFIXES) or kind == "mesh":
         return cast("Mesh", codecs.module_for(path).load(path))
     if suffix in (".glb", ".gltf") and not gltf_gaussians.is_gaussian_gltf(path):
         return cast("Mesh", codecs.module_for(path).load(path))
@@ -336,12 +340,16 @@ def _cropped(value: "GaussianScene | Mesh | PointCloud", crop: Sequence[float], 
     return value.crop(is_inside) if isinstance(value, Mesh) else value[is_inside]
 
 
-def _write(path: Path, value: object, spz_version: Literal[2, 4]) -> None:
+def _write(path: Path, value: object, options: ConvertOptions) -> None:
     from vision3d.scene import codecs
 
     if path.suffix.lower() == ".spz":
         from vision3d.io.spz import write_gaussians
 
-        write_gaussians(path, cast("GaussianScene", value), version=spz_version)
+        write_gaussians(path, cast("GaussianScene", value), version=options.spz_version)
+    elif _kind(value) == "GaussianScene" and path.suffix.lower() in (".glb", ".gltf"):
+        from vision3d.io import gltf_gaussians
+
+        gltf_gaussians.write_gaussians(path, cast("GaussianScene", value), compression=options.gltf_compression)
     else:
         codecs.save(path, value)

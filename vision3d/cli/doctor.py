@@ -33,6 +33,7 @@ OPTIONAL = {  # package: (extra, what it is for)
     "taichi": ("physics", "a fast physics engine"),
     "warp-lang": ("warp", "cloth and soft bodies of points"),
     "usd-core": ("usd", "animated meshes as USD"),
+    "DracoPy": ("draco", "glTF files compressed with Draco"),
     "pypcd4": ("lidar", "sweeps as .pcd"),
     "onnxscript": ("export", "detectors as .onnx"),
     "onnxruntime": ("export", "comparison of .onnx files with their networks"),

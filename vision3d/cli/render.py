@@ -59,7 +59,8 @@ class RenderVerbOptions(VerbOptions):
     fov: float | None = None
     """Vertical field of view [degrees] [default: that of the cameras, or 50]."""
     up: Literal["x", "-x", "y", "-y", "z", "-z"] | None = None
-    """Upward axis of the world for a path [default: the mean of the cameras, or y for .glb and .obj, or z]."""
+    """Upward axis of the world for a path [default: that of the cameras, or by convention: y for meshes, z for .stl and
+    .ply meshes, boxes and points, -y for Gaussians]."""
     elevation: float | None = None
     """Elevation of an orbit above the center [degrees] [default: the median of the cameras, or 20]."""
     zoom: float = 1.0
@@ -102,6 +103,7 @@ def run(arguments: Sequence[str]) -> None:
     from vision3d.render import path_cameras, refit_cameras
     from vision3d.report.renders import output_kind, write_renders
     from vision3d.scene.scene import at_moment
+    from vision3d.scene.upright import up_by_convention
 
     device = resolve_device(options.device, backend=options.backend)
     backend = resolve_backend(options.backend, device)
@@ -117,8 +119,9 @@ def run(arguments: Sequence[str]) -> None:
         cameras = refit_cameras(photos, size, options.fov)
     else:
         photos = photos or cameras_beside(options.scene)
-        is_y_up = photos is None and options.scene.suffix.lower() in (".glb", ".obj")
-        up = options.up or (scene_up(options.scene) or "y" if is_y_up else None)
+        up = options.up
+        if up is None and photos is None:
+            up = (scene_up(options.scene) if options.scene.is_file() else None) or up_by_convention(scene, options.scene.suffix)
         cameras = path_cameras(
             timeline or scene,
             path,

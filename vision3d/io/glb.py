@@ -8,7 +8,6 @@ is written as MASK if it is 0 or 1 everywhere, else as BLEND.
 """
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -17,16 +16,22 @@ import torch
 from torch import Tensor
 
 from vision3d.core.errors import FileFormatError, InputError
+from vision3d.io import gltf_draco, gltf_instances
 from vision3d.io.gltf_container import Builder, Gltf, peek_json
+from vision3d.io.gltf_material import surface
 from vision3d.io.gltf_pose import RestPose
-from vision3d.io.images import decode_image
+from vision3d.io.mesh_repair import with_finite_values
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.texture_atlas import merge_textured
 from vision3d.scene.upright import Axis, from_y_up, to_y_up
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _SCENE_UP = "vision3d_scene_up"
-_READ_EXTENSIONS = {"EXT_texture_webp", "KHR_lights_punctual", "KHR_mesh_quantization", "KHR_texture_transform"}
+_READ_EXTENSIONS = {
+    gltf_draco.EXTENSION, gltf_instances.EXTENSION, "EXT_texture_webp", "KHR_mesh_quantization", "KHR_texture_transform",
+    "KHR_texture_basisu", "EXT_texture_astc", "MSFT_texture_dds",  # textures that cannot be read are a warning
+}  # fmt: skip
+_IGNORED = {"KHR_lights_punctual": "its lights are ignored"}
 _SHADING = (
     "KHR_materials_"  # material extensions are read (the diffuse color of specular-glossiness) or do not change the base color
 )
@@ -40,9 +45,9 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
     Raises:
         MissingFileError: The file, or a file that it refers to, does not exist.
         FileFormatError: It is damaged, has no triangles, or needs an unsupported extension.
+        MissingDependencyError: It is compressed with Draco, and DracoPy is not installed.
     """
-    gltf = Gltf(path)
-    refuse_extensions(gltf)
+    gltf = opened(path)
     with np.errstate(all="ignore"):  # validation of the meshes detects non-finite values
         return _read_parts(gltf)
 
@@ -71,7 +76,9 @@ def _placed_meshes(gltf: Gltf) -> list[tuple[int, RestPose]]:
         return [(i, placed_at(gltf, np.eye(4))) for i in range(len(gltf.items("meshes")))]
     worlds = gltf.worlds()
     nodes = [index for index in worlds if "mesh" in gltf.item("nodes", index)]
-    return [(gltf.whole(gltf.item("nodes", i), "mesh", f"nodes[{i}]"), RestPose.of(gltf, i, worlds)) for i in nodes]
+    return [
+        (gltf.whole(gltf.item("nodes", i), "mesh", f"nodes[{i}]"), pose) for i in nodes for pose in RestPose.of(gltf, i, worlds)
+    ]
 
 
 def placed_at(gltf: Gltf, matrix: np.ndarray) -> RestPose:
@@ -79,14 +86,25 @@ def placed_at(gltf: Gltf, matrix: np.ndarray) -> RestPose:
     return RestPose(gltf, matrix, None, [])
 
 
-def refuse_extensions(gltf: Gltf) -> None:
-    """Raise a FileFormatError if the file needs an unsupported extension."""
-    required = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
+def opened(path: Path | str) -> Gltf:
+    """A file of meshes, with compressed primitives unpacked.
+
+    Raises:
+        MissingFileError: The file, or a file that it refers to, does not exist.
+        FileFormatError: It is damaged or needs an unsupported extension.
+        MissingDependencyError: It is compressed with Draco, and DracoPy is not installed.
+    """
+    gltf = Gltf(path)
+    for name in _IGNORED.keys() & set(_strings(gltf, "extensionsUsed") + _strings(gltf, "extensionsRequired")):
+        gltf.note(f"{gltf.path}: {_IGNORED[name]} ({name})")
+    required = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS - _IGNORED.keys()
     unknown = {name for name in required if not name.startswith(_SHADING)}
     if unknown:
         raise FileFormatError(
             gltf.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read", "extensionsRequired"
         )
+    gltf_draco.unpack(gltf)
+    return gltf
 
 
 def read_mesh(path: Path | str) -> Mesh:
@@ -94,7 +112,8 @@ def read_mesh(path: Path | str) -> Mesh:
 
     Raises:
         MissingFileError: The file, or a file that it refers to, does not exist.
-        FileFormatError: It is damaged, has no triangles, or its textures do not fit into one atlas (see `read_parts`).
+        FileFormatError: It is damaged, has no triangles, or needs an unsupported extension.
+        MissingDependencyError: It is compressed with Draco, and DracoPy is not installed.
     """
     parts = list(read_parts(path).values())
     try:
@@ -160,6 +179,16 @@ def built(mesh: Mesh) -> Builder:
     if mesh.num_vertices >= 2**32 - 1:
         raise InputError(f"{mesh.num_vertices} vertices, a .glb holds fewer than 2^32 - 1")
     builder = Builder()
+    primitive = primitive_of(builder, mesh)
+    primitive["material"] = material_of(builder, mesh)
+    builder.append("meshes", {"primitives": [primitive]})
+    builder.append("nodes", {"mesh": 0})
+    builder.append("scenes", {"nodes": [0]})
+    return builder
+
+
+def primitive_of(builder: Builder, mesh: Mesh) -> dict[str, Any]:
+    """A primitive, without material, of a mesh with uvs by vertex; its arrays are added to the builder."""
     attributes = {"POSITION": builder.array(_array(mesh.vertices))}
     if mesh.normals is not None:
         attributes["NORMAL"] = builder.array(_array(mesh.normals))
@@ -168,6 +197,11 @@ def built(mesh: Mesh) -> Builder:
     if mesh.vertex_colors is not None:
         attributes["COLOR_0"] = builder.array(_color_array(mesh.vertex_colors))
     indices = builder.array(mesh.faces.cpu().numpy().astype(np.uint32).reshape(-1), indices=True)
+    return {"attributes": attributes, "indices": indices}
+
+
+def material_of(builder: Builder, mesh: Mesh) -> int:
+    """Index of a new material with the texture and the alpha mode of a mesh."""
     material: dict[str, Any] = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True}
     if mesh.texture is not None:
         image = builder.append("images", {"bufferView": builder.view(_png(mesh.texture)), "mimeType": "image/png"})
@@ -178,11 +212,7 @@ def built(mesh: Mesh) -> Builder:
     if alphas:
         is_cut_out = all(bool(((alpha == 0) | (alpha == 1)).all()) for alpha in alphas)
         material["alphaMode"] = "MASK" if is_cut_out else "BLEND"
-    builder.append("materials", material)
-    builder.append("meshes", {"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]})
-    builder.append("nodes", {"mesh": 0})
-    builder.append("scenes", {"nodes": [0]})
-    return builder
+    return builder.append("materials", material)
 
 
 def srgb_to_linear(values: np.ndarray) -> np.ndarray:
@@ -218,7 +248,7 @@ def mesh_of(gltf: Gltf, primitive: dict[str, Any], textures: dict[Any, Tensor], 
     if is_mirrored:
         faces = faces[:, ::-1].copy()
     material = gltf.item("materials", primitive["material"]) if "material" in primitive else {}
-    texture, factor, (uv_set, moved), alpha = _surface(gltf, material, textures)
+    texture, factor, (uv_set, moved), alpha = surface(gltf, material, textures)
     if texture is not None and f"TEXCOORD_{uv_set}" not in attributes:
         texture = None  # a glTF texture needs texture coordinates
     if f"TEXCOORD_{uv_set}" in attributes:
@@ -244,105 +274,8 @@ def mesh_of(gltf: Gltf, primitive: dict[str, Any], textures: dict[Any, Tensor], 
         if values is not None and len(values) != len(vertices):
             raise FileFormatError(path, f"a primitive has {len(vertices)} vertices but {len(values)} {name}", "meshes")
     tensors = {name: None if values is None else torch.from_numpy(values) for name, values in arrays.items()}
-    return Mesh(torch.from_numpy(vertices), torch.from_numpy(faces), texture=texture, **tensors)
-
-
-@dataclass(frozen=True)
-class _Alpha:
-    """Alpha mode of a material."""
-
-    mode: str
-    cutoff: float
-
-    @classmethod
-    def of_material(cls, gltf: Gltf, material: dict[str, Any]) -> "_Alpha":
-        mode, cutoff = material.get("alphaMode", "OPAQUE"), material.get("alphaCutoff", 0.5)
-        if mode not in ("OPAQUE", "MASK", "BLEND"):
-            raise FileFormatError(gltf.path, f"alphaMode is {str(mode)[:40]!r}, want OPAQUE, MASK or BLEND", "materials")
-        if not isinstance(cutoff, int | float) or not np.isfinite(cutoff):
-            raise FileFormatError(gltf.path, f"alphaCutoff is {str(cutoff)[:40]!r}, want a number", "materials")
-        return cls(mode, float(cutoff))
-
-    def of(self, values: Any, factor: float = 1.0) -> Any:
-        """0 or 1 for MASK; otherwise unchanged."""
-        if self.mode != "MASK":
-            return factor * values
-        return (factor * values >= self.cutoff) * np.float32(1)
-
-    def of_texture(self, texture: Tensor, factor: float) -> Tensor:
-        """A texture with the visible alpha."""
-        if self.mode == "OPAQUE" or (texture.shape[2] == 3 and factor == 1 and (self.mode != "MASK" or self.cutoff <= 1)):
-            return texture[..., :3].contiguous()
-        values = texture[..., 3] if texture.shape[2] == 4 else torch.ones_like(texture[..., 0])
-        return torch.cat(
-            [texture[..., :3], torch.from_numpy(self.of(values.numpy(), factor).astype(np.float32))[..., None]], -1
-        )
-
-
-def _surface(
-    gltf: Gltf, material: dict[str, Any], textures: dict[Any, Tensor]
-) -> tuple[Tensor | None, np.ndarray | None, tuple[int, np.ndarray | None], _Alpha]:
-    """Texture, color factor (linear RGBA; None when white), uv set with its transform (2, 3), and alpha mode of a material.
-
-    The alpha factor is multiplied into the texture if there is one, so that the cut-off of MASK applies once.
-    """
-    alpha = _Alpha.of_material(gltf, material)
-    rough = material.get("pbrMetallicRoughness", {})
-    glossy = _extension(material, "KHR_materials_pbrSpecularGlossiness")
-    if glossy and "pbrMetallicRoughness" not in material:
-        rough = {"baseColorFactor": glossy.get("diffuseFactor", [1.0] * 4), "baseColorTexture": glossy.get("diffuseTexture")}
-    if not isinstance(rough, dict):
-        raise FileFormatError(gltf.path, "pbrMetallicRoughness is not an object", "materials")
-    try:
-        factor = np.asarray(rough.get("baseColorFactor", [1.0] * 4), np.float32)
-        if factor.shape != (4,) or not np.isfinite(factor).all():
-            raise ValueError
-    except (ValueError, TypeError) as error:
-        raise FileFormatError(
-            gltf.path, f"baseColorFactor is {rough['baseColorFactor']!r}, want 4 numbers", "materials"
-        ) from error
-    info = rough.get("baseColorTexture")
-    opacity = 1.0 if alpha.mode == "OPAQUE" else float(factor[3])
-    factor = np.append(factor[:3], np.float32(1 if info is not None else alpha.of(opacity)))
-    white = None if (factor == 1).all() else factor
-    if info is None:
-        return None, white, (0, None), alpha
-    if not isinstance(info, dict):
-        raise FileFormatError(gltf.path, "baseColorTexture is not an object", "materials")
-    entry = gltf.item("textures", info.get("index"))
-    source = entry.get("source", _extension(entry, "EXT_texture_webp").get("source"))
-    entry = gltf.item("images", source)
-    assert isinstance(source, int)
-    if source not in textures:
-        what = f"texture images[{source}]"
-        data = bytes(gltf.view(entry["bufferView"])[0]) if "bufferView" in entry else gltf.resource(entry.get("uri"), what)
-        textures[source] = torch.from_numpy(decode_image(gltf.path, data, what))
-    key = (source, alpha, opacity)
-    if key not in textures:
-        textures[key] = alpha.of_texture(textures[source], opacity)
-    transform = _extension(info, "KHR_texture_transform")
-    uv_set = gltf.whole(transform if "texCoord" in transform else info, "texCoord", "baseColorTexture", 0)
-    return textures[key], white, (uv_set, _uv_transform(gltf, transform) if transform else None), alpha
-
-
-def _extension(entry: dict[str, Any], name: str) -> dict[str, Any]:
-    """Contents of an extension of an object; empty if missing."""
-    extensions = entry.get("extensions")
-    found = extensions.get(name) if isinstance(extensions, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _uv_transform(gltf: Gltf, values: dict[str, Any]) -> np.ndarray:
-    """Matrix (2, 3) of KHR_texture_transform: scale, then rotation, then offset."""
-    try:
-        offset, scale = (np.array(values.get(key, [one] * 2), np.float64) for key, one in (("offset", 0.0), ("scale", 1.0)))
-        angle = float(values.get("rotation", 0.0))
-        if offset.shape != (2,) or scale.shape != (2,) or not np.isfinite([*offset, *scale, angle]).all():
-            raise ValueError
-    except (ValueError, TypeError) as error:
-        raise FileFormatError(gltf.path, "KHR_texture_transform contains values that are not numbers", "materials") from error
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return np.column_stack([np.array([[cosine, sine], [-sine, cosine]]) * scale, offset])
+    mesh = Mesh(torch.from_numpy(vertices), torch.from_numpy(faces), texture=texture, **tensors)
+    return with_finite_values(path, mesh)
 
 
 def _triangles(path: Path, indices: np.ndarray, mode: int) -> np.ndarray:

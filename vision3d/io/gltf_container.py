@@ -5,6 +5,7 @@ Source: Khronos glTF 2.0 specification, sections 3.5 (nodes), 3.6 (buffers, acce
 
 import base64
 import json
+import logging
 import struct
 import urllib.parse
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, MissingFileError
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.io.guards import inside, read_bytes, size_limit
+
+logger = logging.getLogger("vision3d")
 
 _MAGIC, _JSON, _BIN = b"glTF", 0x4E4F534A, 0x004E4942
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -51,6 +54,14 @@ class Gltf:
         self.num_bytes, self.allotted = len(data), 0
         self._buffers: dict[int, bytes] = {}
         self._lists: dict[str, list[dict[str, Any]]] = {}
+        self._notes: set[str] = set()
+        self.unpacked: dict[int, np.ndarray] = {}  # rows of accessors that are stored in compressed form
+
+    def note(self, text: str) -> None:
+        """Log a warning about what is not read, once."""
+        if text not in self._notes:
+            self._notes.add(text)
+            logger.warning("%s", text)
 
     def items(self, kind: str) -> list[dict[str, Any]]:
         """A top-level list, empty if missing."""
@@ -92,7 +103,12 @@ class Gltf:
             text = f"has type {values.get('type')!r} of {kind!r}{' normalized' if is_normalized else ''}"
             raise FileFormatError(self.path, f"{text}, which is not allowed here", where)
         dtype = np.dtype(_COMPONENTS[kind])
-        if "bufferView" in values:
+        if index in self.unpacked:
+            result = self.unpacked[index]  # pyright: ignore[reportArgumentType]
+            if result.shape != (count, width):
+                raise FileFormatError(self.path, f"has compressed rows {result.shape}, want {(count, width)}", where)
+            result = result.astype(dtype)
+        elif "bufferView" in values:
             result = self._rows(values, dtype, count, width, where)
         elif "sparse" in values:
             self.allot(max(4, dtype.itemsize) * count * width, where)
@@ -113,7 +129,7 @@ class Gltf:
         start = offset + self.whole(self.item("bufferViews", values.get("bufferView")), "byteOffset", where, 0)
         if start % dtype.itemsize or step % dtype.itemsize:
             text = f"begins at byte {start} of its buffer in steps of {step}, want multiples of {dtype.itemsize}"
-            raise FileFormatError(self.path, text, where)
+            self.note(f"{self.path} at {where}: {text}; read as it is")
         end = offset + (count - 1) * step + row if count else offset
         if end > len(data):
             raise FileFormatError(self.path, f"ends at byte {end} of its bufferView, which has {len(data)}", where)

@@ -3,18 +3,22 @@
 A point primitive has centers, quaternions xyzw, linear scales, opacities in [0, 1] and one attribute per harmonic, in the order
 and with the signs of `vision3d.geometry.spherical_harmonics`. Axes of glTF are left, up, forward: the scene is rotated by 180
 degrees about z relative to a .ply, including harmonics. Meshes and other primitives are ignored.
+
+With KHR_gaussian_splatting_compression_spz_2 the numbers of a primitive are an .spz in a bufferView, with the axes of other
+.spz files; its accessors have types, counts and bounds only. Drafts called it KHR_gaussian_splatting_compression_spz.
 """
 
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from vision3d.core.errors import FileFormatError, InputError
 from vision3d.geometry.spherical_harmonics import SH0
+from vision3d.io import spz
 from vision3d.io.glb import srgb_to_linear
 from vision3d.io.gltf_container import Builder, Gltf, peek_json
 from vision3d.io.guards import check_size
@@ -28,11 +32,13 @@ from vision3d.io.splat_arrays import (
     opacities_of,
     to_bytes,
 )
-from vision3d.scene.gaussians import GaussianScene
+from vision3d.scene.gaussians import GaussianScene, SplatMode
 
 logger = logging.getLogger(__name__)
 
 EXTENSION = "KHR_gaussian_splatting"
+SPZ = f"{EXTENSION}_compression_spz_2"
+_SPZ_NAMES = (SPZ, f"{EXTENSION}_compression_spz")
 AXES = (-1, -1, 1)
 _FLOAT = {5126: (False,)}
 _POSITION = {**_FLOAT, **dict.fromkeys((5120, 5121, 5122, 5123), (False, True))}  # including those of KHR_mesh_quantization
@@ -40,7 +46,7 @@ _ROTATION = {**_FLOAT, **dict.fromkeys((5120, 5122), (True,))}
 _SCALE = {**_FLOAT, **dict.fromkeys((5121, 5123), (False, True))}
 _OPACITY = {**_FLOAT, **dict.fromkeys((5121, 5123), (True,))}
 _MAX_DEGREE = 3
-_KNOWN = {EXTENSION, "KHR_mesh_quantization"}
+_KNOWN = {EXTENSION, "KHR_mesh_quantization", *_SPZ_NAMES}
 
 
 def is_gaussian_gltf(path: Path | str) -> bool:
@@ -72,15 +78,21 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     parts, found = [], _primitives(gltf)
     check_size(path, sum(_least_bytes(gltf, primitive) for _, primitive, _ in found), gltf.num_bytes, "nodes")
     for matrix, primitive, where in found:
-        arrays = _read_primitive(gltf, primitive, where)
-        parts.append(_moved(path, arrays, matrix, where, drop_nan=drop_nan))
+        packed = _packed(gltf, primitive, where)
+        if packed is None:
+            scene = _read_primitive(gltf, primitive, where).turned(AXES).to_scene(path, drop_nan=drop_nan)
+        else:
+            scene = dataclasses.replace(spz.from_bytes(path, packed, drop_nan=drop_nan), mode=_own(primitive)[0])
+        parts.append(_moved(path, scene, matrix, where))
     if not parts:
         raise FileFormatError(path, f"holds no primitive with {EXTENSION} in its scene", "meshes")
     return parts[0] if len(parts) == 1 else _merged(path, parts)
 
 
-def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
+def write_gaussians(path: Path | str, scene: GaussianScene, *, compression: Literal["none", "spz"] = "none") -> None:
     """Write a .glb, or a .gltf with its buffer inside; what it cannot store (labels, degree 4) is logged as one warning.
+
+    With compression spz the numbers are those of an .spz of version 2, about a tenth of the size.
 
     The mode and antialiasing are in the primitive's extras, which only vision3d reads. `COLOR_0` is for programs that show
     points.
@@ -88,7 +100,7 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     Raises:
         InputError: The scene is empty or has values that are not finite.
     """
-    built(scene, path).write(path)
+    (built if compression == "none" else _built_spz)(scene, path).write(path)
 
 
 def built(scene: GaussianScene, name: Path | str) -> Builder:
@@ -115,12 +127,37 @@ def built(scene: GaussianScene, name: Path | str) -> Builder:
     builder, attributes = Builder(), {}
     for name, values in columns.items():
         attributes[name] = builder.array(values if values.dtype == np.uint8 else values.astype("<f4"))
+    _finish(builder, scene, attributes, {})
+    losses.log()
+    return builder
+
+
+def _built_spz(scene: GaussianScene, name: Path | str) -> Builder:
+    content = spz.to_bytes_of(name, scene, version=2)
+    means = arrays_of(spz.from_bytes(Path(name), content), 0).turned(AXES).means
+    builder = Builder()
+    view, degree = builder.view(content), min(scene.sh_degree, _MAX_DEGREE)
+    names = {"POSITION": "VEC3", "COLOR_0": "VEC4", f"{EXTENSION}:ROTATION": "VEC4", f"{EXTENSION}:SCALE": "VEC3"}
+    names |= {f"{EXTENSION}:OPACITY": "SCALAR", **dict.fromkeys(_sh_names(degree), "VEC3")}
+    attributes = {}
+    for attribute, kind in names.items():
+        entry = {"componentType": 5126, "count": len(means), "type": kind}
+        if attribute == "POSITION":
+            entry |= {"min": means.min(0).tolist(), "max": means.max(0).tolist()}
+        attributes[attribute] = builder.append("accessors", entry)
+    _finish(builder, scene, attributes, {"extensions": {SPZ: {"bufferView": view}}})
+    builder.content["extensionsUsed"] = builder.content["extensionsRequired"] = [EXTENSION, SPZ]
+    return builder
+
+
+def _finish(builder: Builder, scene: GaussianScene, attributes: dict[str, int], more: dict[str, Any]) -> None:
+    """Add the primitive, its mesh, node and scene."""
     extension = {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}
     extension |= {"projection": "perspective", "sortingMethod": "cameraDistance"}
     primitive = {
         "mode": 0,
         "attributes": attributes,
-        "extensions": {EXTENSION: extension},
+        "extensions": {EXTENSION: extension | more},
         "extras": {"vision3d": {"mode": scene.mode, "antialiased": scene.antialiased}},
     }
     builder.content["extensionsUsed"] = [EXTENSION]
@@ -128,8 +165,6 @@ def built(scene: GaussianScene, name: Path | str) -> Builder:
     builder.append("nodes", {"mesh": 0})
     builder.append("scenes", {"nodes": [0]})
     builder.content["scene"] = 0
-    losses.log()
-    return builder
 
 
 def _sh_names(degree: int) -> list[str]:
@@ -156,6 +191,26 @@ def _least_bytes(gltf: Gltf, primitive: dict[str, Any]) -> int:
     return 4 * 14 * count if type(count) is int and count > 0 else 0
 
 
+def _packed(gltf: Gltf, primitive: dict[str, Any], where: str) -> bytes | None:
+    """The .spz of a compressed primitive."""
+    extension = primitive["extensions"][EXTENSION]
+    found = extension.get("extensions") if isinstance(extension, dict) else None
+    entry = next((found[name] for name in _SPZ_NAMES if name in found), None) if isinstance(found, dict) else None
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise FileFormatError(gltf.path, "compression by spz is not an object", where)
+    return bytes(gltf.view(entry.get("bufferView"))[0])
+
+
+def _own(primitive: dict[str, Any]) -> tuple[SplatMode, bool]:
+    """Mode and antialiasing that our files record."""
+    extras = primitive.get("extras", {})
+    ours = extras.get("vision3d", {}) if isinstance(extras, dict) else {}
+    mode = ours.get("mode") if isinstance(ours, dict) else None
+    return mode if mode in ("3dgs", "2dgs", "flat") else "3dgs", isinstance(ours, dict) and ours.get("antialiased") is True
+
+
 def _read_primitive(gltf: Gltf, primitive: dict[str, Any], where: str) -> SplatArrays:
     path, attributes = gltf.path, primitive.get("attributes")
     extension = primitive["extensions"][EXTENSION]
@@ -180,23 +235,18 @@ def _read_primitive(gltf: Gltf, primitive: dict[str, Any], where: str) -> SplatA
     with np.errstate(divide="ignore", invalid="ignore"):
         logits = np.log(opacities[:, 0] / (1 - opacities[:, 0]))
     logits = np.where(np.isinf(logits), np.copysign(np.float32(OPAQUE_LOGIT), logits), logits)
-    extras = primitive.get("extras", {})
-    ours = extras.get("vision3d", {}) if isinstance(extras, dict) else {}
-    mode = ours.get("mode") if isinstance(ours, dict) else None
     return SplatArrays(
         means,
         rotations[:, [3, 0, 1, 2]],
         logs_of_scales(scales),
         logits,
         np.stack(sh, 1),
-        mode if mode in ("3dgs", "2dgs", "flat") else "3dgs",
-        isinstance(ours, dict) and ours.get("antialiased") is True,
+        *_own(primitive),
     )
 
 
-def _moved(path: Path, arrays: SplatArrays, matrix: np.ndarray, where: str, *, drop_nan: bool) -> GaussianScene:
-    """Convert to our axes and apply the matrix of its node, which is in glTF axes."""
-    scene = arrays.turned(AXES).to_scene(path, drop_nan=drop_nan)
+def _moved(path: Path, scene: GaussianScene, matrix: np.ndarray, where: str) -> GaussianScene:
+    """Apply the matrix of its node, which is in glTF axes, to a scene in ours."""
     if np.array_equal(matrix, np.eye(4)):
         return scene
     turn = np.diag([*AXES, 1.0])

@@ -10,6 +10,7 @@ import numpy as np
 
 from vision3d.core.errors import FileFormatError
 from vision3d.io.gltf_container import Gltf
+from vision3d.io.gltf_instances import instances
 
 FLOAT = {5126: (False,)}
 _JOINTS = {5121: (False,), 5123: (False,)}
@@ -28,8 +29,8 @@ class RestPose:
     morph_weights: list[float]
 
     @classmethod
-    def of(cls, gltf: Gltf, node: int, worlds: dict[int, np.ndarray]) -> "RestPose":
-        """The rest pose of a node of the scene.
+    def of(cls, gltf: Gltf, node: int, worlds: dict[int, np.ndarray]) -> "list[RestPose]":
+        """The rest pose of a node of the scene, one for each copy of its mesh.
 
         Args:
             gltf: The file.
@@ -47,7 +48,7 @@ class RestPose:
         number = gltf.whole(entry, "mesh", f"nodes[{node}]")
         counts = {len(targets(gltf, primitive, number)) for primitive in gltf.primitives(number)}
         weights = rest_weights(gltf, entry, number, counts.pop(), f"nodes[{node}]") if len(counts) == 1 else []
-        return cls(gltf, worlds[node], joints, weights)
+        return [cls(gltf, worlds[node] @ copy, joints, weights) for copy in instances(gltf, node)]
 
     def applied(
         self, primitive: dict[str, Any], number: int, vertices: np.ndarray, normals: np.ndarray | None

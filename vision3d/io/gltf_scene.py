@@ -22,7 +22,7 @@ from vision3d.scene.points import PointCloud
 from vision3d.scene.scene import Scene
 from vision3d.scene.sequence import FrameSequence
 from vision3d.scene.skin import SkinnedMesh
-from vision3d.scene.upright import Axis, turn_to_y_up, up_of
+from vision3d.scene.upright import Axis, turn_to_y_up, up_by_convention, up_of
 
 logger = logging.getLogger("vision3d")
 
@@ -42,14 +42,15 @@ def write_scene(path: Path | str, scene: Scene, scene_up: Axis | None = None) ->
     Args:
         path: The file.
         scene: Each object becomes a node of its name with its transform.
-        scene_up: Up axis of the scene; it becomes y. None: up in the images of its cameras, else y.
+        scene_up: Up axis of the scene; it becomes y. None: up in the images of its cameras, else by `up_by_convention`.
 
     Raises:
         InputError: It has no objects that glTF supports, or a value is invalid.
     """
     scene.validate()
     whole, lost = Builder({"scene": 0, "scenes": [{"nodes": []}]}), []
-    up: Axis = scene_up or up_of(scene.cameras)
+    has_cameras = scene.cameras is not None and len(scene.cameras) > 0
+    up: Axis = scene_up or (up_of(scene.cameras) if has_cameras else up_by_convention(scene))
     turn = torch.eye(4)
     turn[:3, :3] = turn_to_y_up(up)
     roots = []

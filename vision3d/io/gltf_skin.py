@@ -4,6 +4,7 @@ Every node of the scene that moves a vertex becomes a joint, as do its ancestors
 Quaternions are xyzw in the file.
 """
 
+import itertools
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io import glb, gltf_pose
 from vision3d.io.gltf_container import Gltf
+from vision3d.io.gltf_instances import instances
 from vision3d.io.gltf_pose import FLOAT
 from vision3d.scene.clip import Channel, Clip, Property
 from vision3d.scene.mesh import Mesh
@@ -35,8 +37,7 @@ def read_skin(path: Path | str) -> SkinnedMesh:
         MissingFileError: The file, or a file that it refers to, does not exist.
         FileFormatError: It is damaged, nothing in it is animated, or it needs an unsupported feature.
     """
-    gltf = Gltf(path)
-    glb.refuse_extensions(gltf)
+    gltf = glb.opened(path)
     try:
         with np.errstate(all="ignore"):  # the checks detect non-finite values
             return _Reader(gltf).skin().validate()
@@ -135,7 +136,7 @@ class _Reader:
         A mesh without a skin is bound at its node's rest position, so that programs without skinning show it there.
         """
         gltf, node, where = self.gltf, self.gltf.item("nodes", index), f"nodes[{index}]"
-        number, matrix = gltf.whole(node, "mesh", where), np.eye(4)
+        number, matrix, copies = gltf.whole(node, "mesh", where), np.eye(4), [np.eye(4)]
         if "skin" in node:
             joints = self._joints_of(node["skin"])
         else:
@@ -143,6 +144,7 @@ class _Reader:
             is_regular = np.linalg.matrix_rank(world[:3, :3]) == 3
             matrix = world if is_regular else matrix
             joints = [self._bound(self.place[index], np.linalg.inv(matrix))]
+            copies = [matrix @ copy for copy in instances(gltf, index)]
         first = len(self.morph_names)
         primitives = gltf.primitives(number)
         counts = {len(gltf_pose.targets(gltf, primitive, number)) for primitive in primitives}
@@ -155,7 +157,7 @@ class _Reader:
             self.blocks[index] = (first, count)
             self.morph_names += self._target_names(gltf.item("meshes", number), count)
             self.rest_weights += gltf_pose.rest_weights(gltf, node, number, count, where)
-        for primitive in primitives:
+        for primitive, matrix in itertools.product(primitives, copies):
             if primitive.get("mode", 4) not in (4, 5, 6):
                 continue  # points and lines
             mesh = glb.mesh_of(gltf, primitive, textures, glb.placed_at(gltf, matrix), number)

@@ -1,5 +1,8 @@
 """Skins, morph targets and clips as glTF 2.0: one mesh at node 0, joint j at node j + 1, morphs as targets of the mesh.
 
+If every face follows a single joint, as wheels do, there is no skin: joint j is node j with its part of the mesh, and the clips
+animate these nodes, which programs without skins show as well.
+
 `SkinnedMesh.etas` is the attribute _ETA of the mesh and, with the offsets of morphs, of its targets; glTF viewers ignore it.
 """
 
@@ -30,6 +33,9 @@ def write_skin(path: Path | str, skin: SkinnedMesh) -> None:
 def built(skin: SkinnedMesh) -> Builder:
     """The builder used by `write_skin`, to which more can be added; the mesh is node 0."""
     skin = _with_uvs_by_vertex(skin.validate())
+    joints = _rigid_joints(skin)
+    if joints is not None:
+        return _with_clips(_built_of_parts(skin, joints), skin, first=0)
     builder = glb.built(skin.mesh)
     node, mesh = builder.content["nodes"][0], builder.content["meshes"][0]
     if len(skin):
@@ -41,12 +47,64 @@ def built(skin: SkinnedMesh) -> Builder:
         mesh["weights"] = [0.0] * skin.num_morphs if skin.rest_weights is None else skin.rest_weights.tolist()
         names = skin.morph_names or tuple(f"morph_{i}" for i in range(skin.num_morphs))
         mesh["extras"] = {"targetNames": list(names)}
+    return _with_clips(builder, skin, first=1)
+
+
+def _with_clips(builder: Builder, skin: SkinnedMesh, first: int) -> Builder:
+    """The builder with the clips; joint j is node `first` + j."""
     inputs: dict[bytes, int] = {}
     for clip in skin.clips:
-        _add_clip(builder, clip, inputs)
+        _add_clip(builder, clip, inputs, first)
     if skin.clips and skin.fps is not None:
         builder.extras["fps"] = skin.fps
     return builder
+
+
+def _rigid_joints(skin: SkinnedMesh) -> torch.Tensor | None:
+    """The joint of each vertex (V,), if the vertices of every face follow one joint and nothing else; else None."""
+    if not len(skin) or skin.num_morphs or skin.etas is not None:
+        return None
+    most, columns = skin.weights.max(1)
+    joints = skin.indices.gather(1, columns[:, None])[:, 0]
+    is_rigid = bool((most > 1 - 1e-6).all()) and bool((joints[skin.mesh.faces] == joints[skin.mesh.faces[:, :1]]).all())
+    # Inverse binds that mirror or flatten would change the faces or normals of a part.
+    return joints if is_rigid and bool((torch.linalg.det(skin.inverse_binds[:, :3, :3].double()) > 1e-12).all()) else None
+
+
+def _built_of_parts(skin: SkinnedMesh, joints: torch.Tensor) -> Builder:
+    """Joint j is node j, with the part of the mesh that follows it in the joint's frame."""
+    mesh = skin.mesh
+    binds = skin.inverse_binds.double()[joints]
+    local = (binds[:, :3, :3] @ mesh.vertices.double()[..., None])[..., 0] + binds[:, :3, 3]
+    normals = None
+    if mesh.normals is not None:
+        normals = torch.linalg.solve(binds[:, :3, :3].mT, mesh.normals.double())
+        normals = torch.nn.functional.normalize(normals, dim=-1).to(mesh.normals)
+    mesh = replace(mesh, vertices=local.to(mesh.vertices), normals=normals)
+    builder = Builder()
+    for joint, entry in enumerate(_joint_nodes(skin, first=0)):
+        of_faces = joints[mesh.faces[:, 0]] == joint
+        if of_faces.any():
+            primitive = glb.primitive_of(builder, mesh.crop(of_faces))
+            material = 0 if "materials" in builder.content else glb.material_of(builder, mesh)
+            primitive["material"] = material
+            entry["mesh"] = builder.append("meshes", {"name": skin.names[joint], "primitives": [primitive]})
+        builder.append("nodes", entry)
+    builder.append("scenes", {"nodes": [joint for joint, parent in enumerate(skin.parents) if parent < 0]})
+    return builder
+
+
+def _joint_nodes(skin: SkinnedMesh, first: int) -> list[dict[str, Any]]:
+    """The node of each joint; joint j is node `first` + j."""
+    quats = skin.quats.detach().cpu().double()
+    quats = (quats / torch.linalg.vector_norm(quats, dim=-1, keepdim=True)).roll(-1, -1).tolist()
+    shifts, scales = skin.translations.detach().cpu().tolist(), skin.scales.detach().cpu().tolist()
+    nodes = []
+    for joint, name in enumerate(skin.names):
+        entry: dict[str, Any] = {"name": name, "translation": shifts[joint], "rotation": quats[joint], "scale": scales[joint]}
+        below = [child + first for child, parent in enumerate(skin.parents) if parent == joint]
+        nodes.append({**entry, "children": below} if below else entry)
+    return nodes
 
 
 def _with_uvs_by_vertex(skin: SkinnedMesh) -> SkinnedMesh:
@@ -75,13 +133,8 @@ def _add_joints(builder: Builder, skin: SkinnedMesh, attributes: dict[str, int],
     for n in range(weights.shape[1] // 4):
         attributes[f"JOINTS_{n}"] = builder.array(np.ascontiguousarray(indices[:, 4 * n : 4 * n + 4]))
         attributes[f"WEIGHTS_{n}"] = builder.array(np.ascontiguousarray(weights[:, 4 * n : 4 * n + 4]))
-    quats = skin.quats.detach().cpu().double()
-    quats = (quats / torch.linalg.vector_norm(quats, dim=-1, keepdim=True)).roll(-1, -1).tolist()
-    shifts, scales = skin.translations.detach().cpu().tolist(), skin.scales.detach().cpu().tolist()
-    for joint, name in enumerate(skin.names):
-        entry: dict[str, Any] = {"name": name, "translation": shifts[joint], "rotation": quats[joint], "scale": scales[joint]}
-        below = [child + 1 for child, parent in enumerate(skin.parents) if parent == joint]
-        builder.append("nodes", {**entry, "children": below} if below else entry)
+    for entry in _joint_nodes(skin, first=1):
+        builder.append("nodes", entry)
     roots = [joint + 1 for joint, parent in enumerate(skin.parents) if parent < 0]
     if len(roots) > 1:  # the joints of a skin need a common root
         roots = [builder.append("nodes", {"name": "root", "children": roots})]
@@ -110,7 +163,7 @@ def _target(builder: Builder, skin: SkinnedMesh, index: int) -> dict[str, int]:
     return target
 
 
-def _add_clip(builder: Builder, clip: Clip, inputs: dict[bytes, int]) -> None:
+def _add_clip(builder: Builder, clip: Clip, inputs: dict[bytes, int], first: int) -> None:
     if not clip.channels:
         return
     if clip.start < 0:
@@ -131,7 +184,7 @@ def _add_clip(builder: Builder, clip: Clip, inputs: dict[bytes, int]) -> None:
         flat = values.reshape(-1) if channel.path == "weights" else values.reshape(-1, values.shape[-1])
         output = builder.array(_numbers(flat), is_vertex=False)
         animation["samplers"].append({"input": inputs[key], "output": output, "interpolation": channel.interpolation})
-        target = {"node": channel.joint + 1, "path": channel.path}  # node 0 has the morphs
+        target = {"node": channel.joint + first, "path": channel.path}  # node 0 has the morphs, whose joint is -1
         animation["channels"].append({"sampler": len(animation["samplers"]) - 1, "target": target})
     builder.append("animations", animation)
 

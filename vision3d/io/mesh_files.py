@@ -24,6 +24,7 @@ from vision3d.core.errors import FileFormatError, InputError, MissingDependencyE
 from vision3d.geometry.mesh import weld_vertices
 from vision3d.io.guards import inside
 from vision3d.io.images import read_image, write_image
+from vision3d.io.mesh_repair import with_finite_values
 from vision3d.io.obj_file import parse_obj
 from vision3d.io.ply_mesh import read_arrays
 from vision3d.io.stl_file import read_triangles
@@ -65,7 +66,7 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
         else:
             mesh = _stl_mesh(path) if suffix == ".stl" else _ply_mesh(path, skip_texture=skip_texture)
     try:
-        return mesh.validate()
+        return with_finite_values(path, mesh).validate()
     except InputError as error:
         raise FileFormatError(path, str(error)) from error
 
@@ -248,11 +249,11 @@ def _ply_mesh(path: Path, *, skip_texture: bool) -> Mesh:
         raise FileFormatError(path, "has no faces")
     texture, uvs = None, found.get("uvs")
     if "texture" in found and uvs is not None and not skip_texture:
-        image = inside(path, found["texture"])
-        if image.is_file():
-            texture = read_image(image)
-        else:
+        image = _beside(path, found["texture"])
+        if image is None:
             logger.warning("%s: its texture %s is missing; read without it", path, found["texture"])
+        else:
+            texture = _textures(path, {"": image}).get(image)
     return Mesh(
         torch.from_numpy(found["vertices"]),
         torch.from_numpy(np.ascontiguousarray(found["faces"])),

@@ -4,23 +4,38 @@ import numpy as np
 from scipy.sparse import csr_array
 
 _SAMPLE = 1 << 20  # values used to build a codebook
+_BINS = 1 << 12
+_EVENLY = 0.25  # fraction of the entries that cover the range evenly
+_ROUNDS = 8
 _SAMPLE_ROWS = 1 << 18  # rows used for the first splits of a palette
 _PART = 1 << 12  # rows of a part that fits the cache
 _CHUNK = 1 << 14  # rows assigned to parts at a time
 
 
 def codebook_of(values: np.ndarray) -> np.ndarray:
-    """256 sorted numbers, half of them evenly over the range and half at quantiles: the error is at most 1/254 of the range,
-    and much smaller where values are dense.
+    """256 sorted numbers with small squared errors: the values themselves if there are no more, else entries whose density is
+    that of the values to the power 1/3 (optimal for many entries; Panter and Dite 1951), improved by Lloyd's iteration.
+
+    A quarter of the density is uniform, so that also the errors of rare values are about 1/128 of the range at most.
 
     Args:
         values: Finite numbers of any shape, at least one.
     """
     flat = values.ravel()
-    low, high = float(flat.min()), float(flat.max())
-    sample = np.sort(flat[:: max(1, len(flat) // _SAMPLE)])
-    places = np.rint(np.linspace(0, len(sample) - 1, 128)).astype(np.int64)
-    return np.sort(np.concatenate([np.linspace(low, high, 128, dtype=np.float32), sample[places].astype(np.float32)]))
+    sample = np.sort(flat[:: max(1, len(flat) // _SAMPLE)]).astype(np.float64)
+    distinct = np.unique(sample)
+    if len(distinct) <= 256 and len(sample) == len(flat):
+        return np.pad(distinct, (0, 256 - len(distinct)), mode="edge").astype(np.float32)
+    counts, edges = np.histogram(sample, _BINS, (float(flat.min()), float(flat.max())))
+    density = np.cbrt(counts)
+    density = (1 - _EVENLY) * density / density.sum() + _EVENLY / _BINS
+    table = np.interp((np.arange(256) + 0.5) / 256, np.concatenate([[0], np.cumsum(density)]), edges)
+    sums = np.concatenate([[0], np.cumsum(sample)])
+    for _ in range(_ROUNDS):
+        ends = np.concatenate([[0], np.searchsorted(sample, (table[1:] + table[:-1]) / 2), [len(sample)]])
+        sizes = np.diff(ends)
+        table = np.where(sizes > 0, np.diff(sums[ends]) / np.maximum(sizes, 1), table)
+    return np.sort(table).astype(np.float32)
 
 
 def nearest_entries(codebook: np.ndarray, values: np.ndarray) -> np.ndarray:

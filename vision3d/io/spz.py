@@ -60,7 +60,15 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
         MissingDependencyError: Version 4 without the package zstandard.
     """
     path = Path(path)
-    data = read_bytes(path, "an .spz file")
+    return from_bytes(path, read_bytes(path, "an .spz file"), drop_nan=drop_nan)
+
+
+def from_bytes(path: Path, data: bytes, *, drop_nan: bool = False) -> GaussianScene:
+    """The scene of the bytes of an .spz; `path` is for messages.
+
+    Raises:
+        FileFormatError, MissingDependencyError: As for `read_gaussians`.
+    """
     if data[:2] == b"\x1f\x8b":
         stream = Gunzip(path, data)
         head, place = stream.take(_HEADER.size), "byte 0 of the unpacked stream"
@@ -105,6 +113,17 @@ def write_gaussians(path: Path | str, scene: GaussianScene, *, version: Literal[
         InputError: The scene is empty or has values that are not finite.
         MissingDependencyError: Version 4 without the package zstandard.
     """
+    content = to_bytes_of(path, scene, version=version)
+    with atomic_write(Path(path)) as temporary:
+        temporary.write_bytes(content)
+
+
+def to_bytes_of(path: Path | str, scene: GaussianScene, *, version: Literal[2, 4]) -> bytes:
+    """The bytes that `write_gaussians` writes; what they cannot store is logged for `path`.
+
+    Raises:
+        InputError, MissingDependencyError: As for `write_gaussians`.
+    """
     path = Path(path)
     if version not in (2, 4):
         raise InputError(f"version: got {version}, want 2 or 4")
@@ -127,9 +146,8 @@ def write_gaussians(path: Path | str, scene: GaussianScene, *, version: Literal[
         packed = [zstandard.ZstdCompressor(level=9).compress(part.tobytes()) for part in parts]
         table = [struct.pack("<QQ", len(after), before.nbytes) for after, before in zip(packed, parts)]
         content = b"".join([_HEADER.pack(*header, len(parts)), struct.pack("<I12x", 32), *table, *packed])
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
     losses.log()
+    return content
 
 
 def load(path: Path) -> GaussianScene:

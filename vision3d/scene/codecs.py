@@ -64,6 +64,10 @@ _CODECS = {
         Codec("vision3d.io.usd_file", writes=("FrameSequence",), hint="want .glb, .npz or a .zarr folder"),
     ),
     **dict.fromkeys((".obj", ".stl"), _both("mesh_files", "Mesh")),
+    **dict.fromkeys(
+        (".off", ".3mf", ".dae", ".zae", ".3dxml", ".xaml", ".zip"),
+        Codec("vision3d.io.trimesh_files", ("Mesh",), hint="want .glb, .obj, .ply or .stl"),
+    ),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), _both("images", "Tensor")),
 }  # fmt: skip
 _FOLDERS = "vision3d.io.dataset"

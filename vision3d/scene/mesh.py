@@ -67,7 +67,7 @@ class Mesh:
 
     @classmethod
     def load(cls, path: Path | str) -> "Mesh":
-        """Load the mesh of a .glb, .obj, .ply or .stl file; .ply and .stl need trimesh (extra `mesh`).
+        """Load the mesh of a .glb, .gltf, .obj, .ply or .stl file; .off, .3mf, .dae and others need trimesh (extra `mesh`).
 
         Raises:
             InputError: The file contains something else, or cannot be read.

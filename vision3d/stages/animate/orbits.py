@@ -9,9 +9,9 @@ from torch import Tensor
 
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.scene import Cameras
+from vision3d.scene.upright import Z_UP_MESHES
 
 LOWEST_DEG, HIGHEST_DEG = -10.0, 80.0  # elevations of random cameras
-_Y_UP = (".glb", ".gltf", ".obj", ".safetensors", "")
 AXES = {
     "x": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
     "y": ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
@@ -62,7 +62,7 @@ class Orbit:
             suffix: Suffix of the file.
         """
         low, high = vertices.detach().double().amin(0), vertices.detach().double().amax(0)
-        name = ("y" if suffix.lower() in _Y_UP else "z") if up == "auto" else up
+        name = ("z" if suffix.lower() in Z_UP_MESHES else "y") if up == "auto" else up
         axes = (torch.tensor(axis, dtype=torch.float64, device=vertices.device) for axis in AXES[name])
         return cls((low + high) / 2, float((high - low).max()), *axes)
 

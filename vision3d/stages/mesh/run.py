@@ -22,7 +22,7 @@ from vision3d.render.baking.atlas import MAX_SIZE, unwrap_growing
 from vision3d.render.baking.normals import normals_of
 from vision3d.render.baking.views import SceneViews
 from vision3d.scene import Cameras, GaussianScene, Mesh
-from vision3d.scene.upright import up_of
+from vision3d.scene.upright import up_by_convention, up_of
 from vision3d.stage import stage
 from vision3d.stages.mesh import cleanup
 from vision3d.stages.mesh.background import background
@@ -147,7 +147,7 @@ def run(
     }
     if not isinstance(run_folder, RunFolder):
         return MeshResult(mesh, summary)
-    write_mesh(run_folder.path / "mesh.glb", mesh, scene_up=up_of(cameras if is_given else None))
+    write_mesh(run_folder.path / "mesh.glb", mesh, scene_up=up_of(cameras) if is_given else up_by_convention(scene))
     return MeshResult(mesh, summary, run_folder.path)
 
 
