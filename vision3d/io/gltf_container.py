@@ -17,8 +17,10 @@ import torch
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, MissingFileError
+from vision3d.core.inside import inside
+from vision3d.core.plain import from_json
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
-from vision3d.io.guards import inside, read_bytes, size_limit
+from vision3d.io.guards import read_bytes, size_limit
 
 _MAGIC, _JSON, _BIN = b"glTF", 0x4E4F534A, 0x004E4942
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -394,7 +396,7 @@ def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
 
 def _object(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = from_json(text)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(path, f"is not a glTF file (its JSON is damaged: {str(error)[:80]})", 0) from error
     if not isinstance(content, dict):
