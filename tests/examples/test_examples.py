@@ -143,6 +143,7 @@ def rigid(cli, monkeypatch, scene, out, frames, *options):
     return FrameSequence.load(out / "frames.zarr")
 
 
+@pytest.mark.slow
 def test_own_engine(cli, monkeypatch, tmp_path):
     """ "09_own_engine.py": on the command line, with the floor, particles inside, a video, and a run that is resumed."""
     assert (FOLDER / "09_own_engine.py").is_file()
