@@ -104,6 +104,41 @@ def test_truncated_newest_falls_back(tmp_path, caplog, share):
     assert "step_000002.pt: is truncated or not a checkpoint; using the previous" in caplog.text
 
 
+def test_any_damaged_byte_of_the_newest_falls_back(tmp_path):
+    """Torch reads files with wrong checksums, and reports damaged structures as code or with exceptions of Python."""
+    folder = CheckpointFolder(tmp_path)
+    folder.save(make(1, a=torch.ones(100)))
+    path = folder.save(make(2, a=torch.ones(100)))
+    data = path.read_bytes()
+    generator = random.Random(0)
+    steps = []
+    for _ in range(300):
+        changed = bytearray(data)
+        changed[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
+        path.write_bytes(changed)
+        got = folder.latest()
+        assert torch.equal(got.state["a"], torch.ones(100))
+        steps.append(got.step)
+    assert steps.count(1) > 200  # the others change the padding between the parts
+
+
+@pytest.mark.parametrize("name, value", [("step", "7"), ("config", []), ("state", None), ("rng", 3), ("wall_s", "1")])
+def test_values_of_other_types_fall_back(tmp_path, name, value):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(make(1))
+    payload = {"format": 1, "step": 2, "config": {}, "state": {}, "rng": {}, "wall_s": 0.0} | {name: value}
+    torch.save(payload, tmp_path / "step_000002.pt")
+    assert folder.latest().step == 1
+
+
+@pytest.mark.parametrize("content", [pickle.dumps({"step": 3}), b"", b"PK\3\4"], ids=["pickle", "empty", "torn"])
+def test_a_run_whose_only_checkpoint_is_damaged_does_not_start_anew(tmp_path, content):
+    folder = CheckpointFolder(tmp_path)
+    (tmp_path / "step_000003.pt").write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"step_000003\.pt: .*; no older checkpoint is left\. Start .* --overwrite"):
+        folder.latest()
+
+
 def test_damaged_bytes_are_detected(tmp_path):
     path = tmp_path / "a.pt"
     save_checkpoint(path, make(a=torch.ones(1000)))

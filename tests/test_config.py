@@ -126,7 +126,15 @@ def test_invalid_values(tmp_path, text, message):
         ("!!python/object/apply:os.system ['false']", "could not determine a constructor"),
         ("a: [1", "line 1"),
         ("- 1", "want keys with values"),
+        ("a: \x01", "is not YAML: unacceptable character #x0001"),
+        ("a: " + 5000 * "[", "nested too deep"),
+        ("".join(f"{' ' * i}a:\n" for i in range(2000)), "nested too deep"),
+        ("a: !!int text", "has a value that does not match its tag"),
+        ("a: !!bool text", "has a value that does not match its tag"),
+        ("a: !!timestamp 2020-99-99", "has a value that does not match its tag"),
+        ("a: " + 5000 * "9", "has a value that does not match its tag"),
     ],
+    ids=range(11),
 )
 def test_invalid_files(tmp_path, text, message):
     path = tmp_path / "c.yaml"
@@ -141,6 +149,11 @@ def test_file_that_is_not_text(tmp_path):
     path.write_bytes(b"a: \xff")
     with pytest.raises(FileFormatError, match="byte 3: is not UTF-8 text"):
         config.load_yaml(Run, path)
+
+
+def test_integers_beyond_floats():
+    with pytest.raises(ConfigError, match="lr: got 1000"):
+        config.from_dict(Optim, {"lr": 10**400})
 
 
 def test_missing_key_and_missing_file(tmp_path):

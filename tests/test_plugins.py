@@ -191,5 +191,39 @@ def test_a_guidance_of_another_package(package):
 def test_an_engine_of_another_package(package):
     assert choose_engine("slow").name == "slow"
     for name in ("wrong", "none"):
-        with pytest.raises(ConfigError, match=rf"got '{name}', want one of auto, native, taichi, reference, slow, wrong"):
+        with pytest.raises(
+            ConfigError, match=rf"got '{name}', want one of auto, native, taichi, reference, slow, wrong, or MODULE"
+        ):
             choose_engine(name)
+
+
+def test_objects_of_a_module_in_the_current_folder_need_no_package(tmp_path, monkeypatch):
+    """Their names are `module:name`; what cannot be loaded is one line."""
+    (tmp_path / "my_parts.py").write_text(
+        "from vision3d.stages.simulate.engines import Engine\n"
+        "from vision3d.stages.simulate.engines.reference import ReferenceEngine\n"
+        "class Mine(ReferenceEngine):\n    name = 'mine'\n"
+        "class Half(Engine):\n    def advance(self, duration, time=0.0, max_dt=1.0): ...\n"
+        "def dark(image, target, mask):\n    return image.mean()\n"
+    )
+    (tmp_path / "broken_parts.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert choose_engine("my_parts:Mine").name == "mine"
+    for name, error, text in (
+        ("my_parts:Half", ConfigError, "my_parts:Half lacks particles, update of Engine"),
+        ("my_parts:dark", PluginError, r"my_parts:dark \(vision3d\.engines\): got function, want type"),
+        ("my_parts:none", PluginError, "cannot be loaded: AttributeError: module 'my_parts' has no attribute 'none'"),
+        ("no_parts:Mine", PluginError, "cannot be loaded: ModuleNotFoundError: No module named 'no_parts'"),
+        ("broken_parts:Mine", PluginError, "cannot be loaded: ZeroDivisionError: division by zero"),
+    ):
+        with pytest.raises(error, match=text):
+            choose_engine(name)
+    assert sys.path == before
+    data = write_ring_photographs(tmp_path / "photos")
+    config = FitConfig(steps=40, max_gaussians=60, loss=LossConfig(extra=("my_parts:dark=3",)), device="cpu")
+    plain = replace(config, loss=LossConfig())
+    results = [fit(some, data) for some in (plain, config)]
+    shades = [float(next(render_scene(result.scene, result.cameras)).image.mean()) for result in results]
+    assert shades[1] < shades[0] - 0.05
+    sys.modules.pop("my_parts")

@@ -133,6 +133,16 @@ def test_metrics_survive_a_kill_and_a_torn_line(tmp_path):
         read_metrics(path)
 
 
+@pytest.mark.parametrize("line", [b"\xff\xfe", 10**5 * b"[", b'{"step": ' + 5000 * b"9" + b"}"], ids=["latin", "deep", "large"])
+def test_metrics_of_foreign_bytes(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 2}\n')
+    with pytest.raises(FileFormatError, match="line 2: is not a JSON object"):
+        read_metrics(path)
+    path.write_bytes(b'{"step": 1, "note": "\xe2\x80\xa8"}\n' + line)  # U+2028 ends no line of a file
+    assert read_metrics(path) == [{"step": 1, "note": "\u2028"}]
+
+
 def test_values_that_json_does_not_support(tmp_path):
     folder = RunFolder.create(tmp_path / "a", CONFIG)
     folder.log(1, loss=float("nan"), psnr=torch.tensor(float("inf")), counts=torch.arange(2), where=tmp_path)

@@ -79,6 +79,7 @@ def test_a_clip(cli, glb, tmp_path):
         (("--method", "cubic"), ("lbs", "dqs", "hybrid"), 2),
         (("--order", "XYY"), ("order", "XYY"), 2),
         (("--blend", "2"), ("blend", "[0, 1]"), 2),
+        (("--joints", "none.yaml"), ("none.yaml: does not exist; want a YAML file of joints",), 3),
         (("--bvh", "none.bvh"), ("none.bvh: does not exist",), 3),
         (("--cameras", "none.json"), ("none.json: does not exist",), 3),
         (("--posee", "a"), ("--posee", "--pose"), 2),

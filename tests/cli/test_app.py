@@ -125,6 +125,16 @@ def test_failures_are_one_line_and_an_exit_code(cli, verb, error, code, text):
     assert err.startswith(text) and err.count("\n") == 1
 
 
+def test_error_lines_have_at_most_300_characters(cli, verb):
+    verb(raising(errors.InputError(f"{5000 * 'a'}: want {5000 * 'b'}; use --skip-missing")))
+    _, out, err = cli("try", "--json")
+    assert err.startswith("error: aaa") and err.endswith("bbb; use --skip-missing\n") and " ... " in err
+    assert 290 < len(err.rstrip()) <= 300 and json.loads(out)["error"] == err.removeprefix("error: ").rstrip()
+    whole = "a" * (300 - len("error: "))
+    verb(raising(errors.InputError(whole)))
+    assert cli("try")[2] == f"error: {whole}\n"
+
+
 def test_exhausted_memory_names_numbers_and_options():
     text = (
         "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of 79.15 GiB of which 1.20 GiB is free. "

@@ -46,7 +46,23 @@ def test_missing_dependency_names_the_fix(cli, monkeypatch):
     assert f"{sys.executable} -m pip install scipy" in out
 
 
-def test_unbuilt_native_module_is_not_an_error(cli, monkeypatch):
+def test_fail_of_something_optional_is_exit_code_4(cli, monkeypatch):
+    broken = doctor.Finding("ffmpeg", "broken", "no file; no videos", "pip install imageio-ffmpeg")
+    monkeypatch.setattr(doctor, "_ffmpeg", lambda: broken)
+    code, out, _ = cli("doctor")
+    assert code == 4 and any(line.startswith("FAIL  ffmpeg") for line in out.splitlines())
+    assert out.endswith("vision3d can fit scenes here, but not as it should: FAIL of ffmpeg\n")
+    code, _, values = findings(cli)
+    assert code == 4 and values["broken"] == ["ffmpeg"] and values["works"] is True
+
+
+def test_nothing_is_listed_twice(cli):
+    _, _, values = findings(cli)
+    names = [finding["name"] for finding in values["findings"]]
+    assert sorted(names) == sorted(set(names)) and "open3d" in names
+
+
+def test_unbuilt_native_module_fails(cli, monkeypatch):
     import_module = importlib.import_module
 
     def without_native(name, *rest):
@@ -56,7 +72,7 @@ def test_unbuilt_native_module_is_not_an_error(cli, monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", without_native)
     code, found, _ = findings(cli)
-    assert code == 0
+    assert code == 4
     assert found["native kernels"]["state"] == "broken"
     assert "--no-build-isolation -e" in found["native kernels"]["repair"]
 
@@ -76,7 +92,7 @@ def test_gpu_that_torch_does_not_use(cli, monkeypatch):
         doctor, "_output", lambda *command: "H100, 570.1, 80 GB" if command[0] == "nvidia-smi" else output(*command)
     )
     code, found, _ = findings(cli)
-    assert code == 0 and found["gpu"]["state"] == "broken" and "this torch does not use it" in found["gpu"]["text"]
+    assert code == 4 and found["gpu"]["state"] == "broken" and "this torch does not use it" in found["gpu"]["text"]
 
 
 def test_gpu_without_kernels(cli, monkeypatch):
@@ -89,7 +105,7 @@ def test_gpu_without_kernels(cli, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *index: "NVIDIA Test")
     code, found, _ = findings(cli)
-    assert code == 0 and found["CUDA kernels"]["state"] == "broken"
+    assert code == 4 and found["CUDA kernels"]["state"] == "broken"
     assert found["CUDA kernels"]["text"] == "this build of vision3d has no CUDA kernels (not built); commands run on the CPU"
     assert found["CUDA kernels"]["repair"].startswith("build the kernels with nvcc: VISION3D_CUDA=ON ")
 
@@ -122,7 +138,7 @@ def test_without_open3d_the_extra_is_named(cli, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "open3d" else find_spec(name, *rest))
     code, found, _ = findings(cli)
     assert code == 0
-    assert found["open3d"]["state"] == "missing" and found["open3d"]["repair"] == install_command("viewer")
+    assert found["open3d"]["state"] == "missing" and found["open3d"]["repair"] == install_command("open3d")
     assert "display" not in found
 
 

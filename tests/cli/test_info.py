@@ -221,6 +221,9 @@ def test_damaged_summary(cli, tmp_path):
     (tmp_path / "run" / "summary.json").write_text("{}")
     code, _, err = cli("info", tmp_path / "run")
     assert code == 3 and "summary.json: is not the summary of a run" in err
+    (tmp_path / "run" / "summary.json").write_text('{"status": "done", "wall_s": 1, "results": ' + 900 * "[" + 900 * "]" + "}")
+    code, out, err = cli("info", "--json", tmp_path / "run")
+    assert code == 3 and "summary.json: is not the summary of a run" in err and json.loads(out)["exit_code"] == 3
 
 
 def test_motion(info, tmp_path):

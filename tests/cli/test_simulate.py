@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -180,3 +181,54 @@ def test_up_axis_by_the_format(tmp_path):
         ("run", (0, 0, 1)), ("a.glb", (0, 1, 0)),
     ):  # fmt: skip
         assert _up_of(tmp_path / name) == want, name
+
+
+def blocks(tmp_path):
+    """The scene of examples/several_bodies.yaml."""
+    one = cube(side=7)
+    size = float((one.means.amax(0) - one.means.amin(0)).max())
+    centered = one.transform(torch.diag(torch.tensor([0.3 / size] * 3 + [1.0])))
+    center = (centered.means.amax(0) + centered.means.amin(0)) / 2
+
+    def at(x):
+        matrix = torch.eye(4)
+        matrix[:3, 3] = torch.tensor([x, 0.0, 0.0]) - center
+        return centered.transform(matrix)
+
+    at(-0.6).merge(at(0.0), at(0.6)).save(tmp_path / "blocks.ply")
+    return tmp_path / "blocks.ply", len(one)
+
+
+@pytest.mark.slow
+def test_movers_winds_pins_and_bodies_of_a_scene_file(cli, tmp_path):
+    """`examples/several_bodies.yaml`: each block does what its entry in the file says, seen in the frames and the video."""
+    path, count = blocks(tmp_path)
+    file = Path(__file__).parents[2] / "examples" / "several_bodies.yaml"
+    out = tmp_path / "run"
+    code, _, err = cli("simulate", path, "--config", file, "--video-size", 96, 64, "--out", out, "--quiet")
+    assert code == 0, err
+    moving = FrameSequence.load(out / "frames.zarr")
+    means = torch.stack([moving.frame(i).means for i in range(len(moving))])
+    pushed, blown, hanging = (means[:, i * count : (i + 1) * count] for i in range(3))
+    shift = [(part[-1] - part[0]).mean(0) for part in (pushed, blown, hanging)]
+    assert 0.25 < float(shift[0][1]) < 0.8 and float(shift[1][1]) > 0.05 and abs(float(shift[2][1])) < 0.02
+    assert float(shift[0][2]) < -0.05 and float(shift[1][2]) < -0.05  # two fall to the floor
+    top, low = (hanging[0, :, 2] > hanging[0, :, 2].max() - 0.03), (hanging[0, :, 2] < hanging[0, :, 2].min() + 0.03)
+    torch.testing.assert_close(hanging[-1, top], hanging[0, top], atol=1e-3, rtol=0)  # the pins hold
+    assert -0.12 < float((hanging[-1, low] - hanging[0, low])[:, 2].mean()) < -0.002  # and the rest stretches
+    frames = torch.stack([torch.as_tensor(frame).float() for frame in read_video(out / "video.mp4")])
+    assert len(frames) == 12 and float((frames[-1] - frames[0]).abs().max()) > 50
+
+
+def test_the_published_method_is_a_preset(cli, scene_file, tmp_path):
+    """Triangles of flat Gaussians whose corners are particles; Taichi's engine where it is installed."""
+    pytest.importorskip("taichi")
+    code, out, err = cli("simulate", scene_file, *FEW, "--preset", "gasp", "--print-config")
+    assert code == 0, err
+    values = yaml.safe_load(out)
+    assert (values["flatten"], values["representation"], values["engine"], values["frames"]) == (True, "points3", "taichi", 3)
+    code, _, err = cli("simulate", scene_file, *FEW, "--preset", "gasp", "--fill", "none", "--out", tmp_path / "run")
+    assert code == 0, err
+    results = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]
+    assert results["engine"] == "taichi" and results["particles"] == 3 * results["gaussians"]
+    assert cli("simulate", scene_file, *FEW, "--config", "gasp", "--engine", "native", "--print-config")[0] == 0

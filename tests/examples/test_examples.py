@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.support.datasets import write_ring_photographs
+from tests.support.photos import blobs
 from tests.support.scenes import ring_scene
 from tests.support.skins import arm
 from vision3d.io.images import read_image
@@ -33,7 +34,7 @@ def run(monkeypatch, capsys):
 def test_every_example_has_a_test_and_is_short():
     files = sorted(FOLDER.glob("*.py"))
     text = Path(__file__).read_text("utf-8")
-    assert len(files) == 8
+    assert len(files) == 9
     for path in files:
         assert f'"{path.name}"' in text
         assert len(path.read_text("utf-8").splitlines()) <= 50
@@ -132,3 +133,29 @@ def test_pose_a_creature(run, tmp_path):
     assert GaussianScene.load(tmp_path / "out" / "posed.ply").num_gaussians == 6 * posed.mesh.num_faces
     frames = list(read_video(tmp_path / "out" / "clip" / "video.mp4"))
     assert len(frames) == 25 and frames[0].shape == (360, 480, 3)
+
+
+def rigid(cli, monkeypatch, scene, out, frames, *options):
+    monkeypatch.chdir(FOLDER)
+    arguments = ("--frames", frames, "--engine", "09_own_engine:Rigid", "--fill", "density", "--up", 0, 0, 1, "--out", out)
+    code, _, err = cli("simulate", scene, *arguments, "--quiet", *options)
+    assert code == 0, err
+    return FrameSequence.load(out / "frames.zarr")
+
+
+@pytest.mark.slow
+def test_own_engine(cli, monkeypatch, tmp_path):
+    """ "09_own_engine.py": on the command line, with the floor, particles inside, a video, and a run that is resumed."""
+    assert (FOLDER / "09_own_engine.py").is_file()
+    blobs(400).save(tmp_path / "object.ply")
+    options = ("--drop", 0.2, "--floor", "below", "--size", 0.5, "--cells", 12, "--checkpoint-every", 2)
+    whole = rigid(cli, monkeypatch, tmp_path / "object.ply", tmp_path / "whole", 9, *options, "--video", "--video-size", 64, 48)
+    means = torch.stack([whole.frame(i).means for i in range(9)]).double()
+    apart = torch.cdist(means[:, :40], means[:, :40])
+    torch.testing.assert_close(apart, apart[:1].expand_as(apart), atol=1e-3 * float(apart.max()), rtol=0)  # rigid
+    fall = (means[0] - means)[..., 2].mean(1)
+    assert float(fall[3]) > 0 and float(fall.max()) < 3 * float(fall[-1])  # until the floor stops it
+    assert len(list(read_video(tmp_path / "whole" / "video.mp4"))) == 9
+    rigid(cli, monkeypatch, tmp_path / "object.ply", tmp_path / "half", 4, *options)
+    half = rigid(cli, monkeypatch, tmp_path / "object.ply", tmp_path / "half", 9, *options, "--resume")
+    assert torch.equal(half.frame(8).means, whole.frame(8).means)

@@ -149,6 +149,16 @@ def test_wrong_mat(tmp_path):
     refuse(tmp_path / "g.mat", "is damaged or not a MATLAB file")
 
 
+def test_an_empty_struct_and_cells_in_a_mat(tmp_path):
+    from scipy.io import savemat
+
+    savemat(tmp_path / "a.mat", {"affNISTdata": np.zeros((1, 0), [("image", "O"), ("label_int", "O")])})
+    refuse(tmp_path / "a.mat", "affNISTdata is an empty struct; want image and label_int in it")
+    cells = np.array([[[1], 2]], dtype=object)
+    savemat(tmp_path / "b.mat", {"affNISTdata": {"image": np.zeros((1600, 2), np.uint8), "label_int": cells}})
+    refuse(tmp_path / "b.mat", "label_int is object, want numbers")
+
+
 def test_a_mat_without_struct(tmp_path):
     from scipy.io import savemat
 

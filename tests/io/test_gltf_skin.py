@@ -515,6 +515,7 @@ def short_normals(content, binary):
         (put("skins", 0, "inverseBindMatrices", value=0), r"has type 'VEC3' of 5126, which is not allowed here$"),
         (put("nodes", 0, "skin", value=4), r"names skins\[4\], but there are 1 of them$"),
         (rewrite("WEIGHTS_0", set_first(np.nan)), r"weights of vertex 3 are not finite$"),
+        (rewrite("WEIGHTS_0", set_first(-0.25)), r"a weight of vertex 3 is -0\.25, want >= 0$"),
         (rewrite("WEIGHTS_0", set_first(0)), r"vertex 3 has no positive weight$"),
         (rewrite("JOINTS_0", set_first(77)), r"vertex 3 names joint 77, but its skin has 6$"),
         (put("meshes", 0, "primitives", 0, "targets", value=[3]), r"targets is not a list of objects$"),

@@ -101,7 +101,12 @@ def test_page_of_a_folder_that_is_not_a_run(folder, tmp_path):
     with pytest.raises(MissingFileError, match=r"summary\.json"):
         write_report(tmp_path)
     add_views(folder, 1)
-    for text, message in (("[]", "is not a JSON object"), ("{", "is not JSON"), ('{"views": [1]}', "lacks the names")):
+    for text, message in (
+        ("[]", "is not a JSON object"),
+        ("{", "is not JSON"),
+        (9999 * "[", "nested deeper"),
+        ('{"views": [1]}', "lacks the names"),
+    ):
         (folder / "eval.json").write_text(text)
         with pytest.raises(FileFormatError, match=message):
             write_report(folder)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vision3d.core.errors import InputError
 from vision3d.geometry import quaternion
 from vision3d.optim.motion.humanoid import body_parts
 from vision3d.optim.motion.joint_names import same_joints
@@ -164,3 +165,86 @@ def test_legs_that_are_not_below_the_hips_follow():
     want = motion.translations - motion.translations[:1]
     for joint in (names.index("Hips"), names.index("LeftUpLeg")):
         torch.testing.assert_close(found[:, joint] - found[:1, joint], want, atol=1e-5, rtol=0)
+
+
+PROGRAMS = {
+    "Mixamo": "Hips Spine Spine1 Spine2 Neck Head {side}Shoulder {side}Arm {side}ForeArm {side}Hand {side}UpLeg {side}Leg"
+    " {side}Foot {side}ToeBase",
+    "Rokoko": "Hips Spine Spine1 Spine2 Neck Head {side}Shoulder {side}Arm {side}ForeArm {side}Hand {side}Thigh {side}Shin"
+    " {side}Foot {side}Toe",
+    "CMU": "Hips LowerBack Spine Spine1 Neck Neck1 Head {side}Shoulder {side}Arm {side}ForeArm {side}Hand {side}UpLeg {side}Leg"
+    " {side}Foot {side}ToeBase",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_motion_of_programs_with_fingers_moves_a_skin_without(program):
+    """Forty fingers and ten extra joints are more than half of the joints, but none of a person."""
+    names = list(dict.fromkeys(word.format(side=side) for side in ("Left", "Right") for word in PROGRAMS[program].split()))
+    names += ["LHipJoint", "RHipJoint", *(f"{side}HandIndex{i}" for side in ("Left", "Right") for i in range(20))]
+    parents = (-1, *[0] * (len(names) - 1))
+    skeleton = Skeleton(tuple(names), parents, torch.rand(len(names), 3, generator=torch.Generator().manual_seed(0)))
+    clip = retarget(played(skeleton), person(0))
+    turned = {person(0).names[channel.joint] for channel in clip.channels if channel.path == "rotation"}
+    assert turned == set(NAMES)
+
+
+def test_joints_are_matched_by_a_map_and_limbs_then_by_the_names_of_the_motion():
+    skin = replace(person(60), names=tuple(f"node_{i}" for i in range(len(NAMES))))
+    motion = played(Skeleton(NAMES, PARENTS, offsets(0)))
+    with pytest.raises(InputError, match=r"has 0 of the 14 joints.*Name pairs with --joints"):
+        retarget(motion, skin)
+    pairs = {name: f"node_{i}" for i, name in enumerate(NAMES)}
+    clip = retarget(motion, skin, joints=pairs)
+    same = retarget(motion, person(60))
+    times = motion.times
+    torch.testing.assert_close(skin.joint_matrices(clip, times), person(60).joint_matrices(same, times), atol=1e-6, rtol=0)
+    for wrong, text in (
+        ({"Hipps": "node_0"}, "the motion has no joint 'Hipps'; did you mean Hips"),
+        ({"Hips": "node_77"}, "the skin has no joint 'node_77'; did you mean node_7"),
+        ({"Hips": "node_0", "Head": "node_0"}, "joint 'node_0' of the skin is given for two joints"),
+    ):
+        with pytest.raises(InputError, match=text):
+            retarget(motion, skin, joints=wrong)
+
+
+def quadruped() -> SkinnedMesh:
+    """Facing +z: a horizontal spine, four vertical legs; front legs are arms."""
+    rows = [[0.0, 1, 0], [0, 0.1, 1.2]]
+    for side in (1, -1):
+        rows += [[side * 0.2, 0, 1], [0, -0.5, 0], [0, -0.5, 0], [side * 0.2, 0, 0], [0, -0.5, 0], [0, -0.5, 0]]
+    return replace(person(0), translations=torch.tensor(rows))
+
+
+def test_a_person_moves_an_animal_on_four_legs_upright():
+    """The up axes of both stay up, although their spines are at right angles: the legs decide, not the shape of the body."""
+    motion = played(Skeleton(NAMES, PARENTS, offsets(0)))
+    still = torch.tensor([1.0, 0, 0, 0]).repeat(5, len(NAMES), 1)
+    walk = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None] * torch.tensor([0.3, 0, 4.0], dtype=torch.float64)
+    found = positions(quadruped(), replace(motion, quats=still.to(motion.quats), translations=walk.to(motion.translations)))
+    moved = found[:, 0] - found[0, 0]
+    torch.testing.assert_close(moved[:, 1], torch.zeros(5), atol=1e-6, rtol=0)
+    assert float(moved[-1, 2]) > 1
+    for leg, foot in (("LeftUpLeg", "LeftFoot"), ("RightUpLeg", "RightFoot")):
+        down = torch.nn.functional.normalize(found[:, NAMES.index(foot)] - found[:, NAMES.index(leg)], dim=-1)
+        torch.testing.assert_close(down, torch.tensor([0.0, -1, 0]).expand(5, 3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("crouch", [30.0, 70.0])
+def test_a_motion_that_starts_on_bent_knees_has_its_feet_on_the_floor(crouch):
+    """Thighs forward and shins back by the same angle; the hips stay above the feet, which do not move."""
+    angle = math.radians(crouch)
+    quats = torch.tensor([1.0, 0, 0, 0]).repeat(4, len(NAMES), 1)
+    for side in ("Left", "Right"):
+        for limb, turn in (("UpLeg", -angle), ("Leg", 2 * angle), ("Foot", -angle)):
+            quats[:, NAMES.index(side + limb)] = torch.tensor([math.cos(turn / 2), math.sin(turn / 2), 0, 0])
+    motion = Motion(
+        Skeleton(NAMES, PARENTS, offsets(0)),
+        torch.arange(4, dtype=torch.float64),
+        quats,
+        torch.tensor([0, -0.4, 0]).repeat(4, 1),
+    )
+    found = positions(person(20), motion)
+    feet = [NAMES.index("LeftFoot"), NAMES.index("RightFoot")]
+    torch.testing.assert_close(found[:, feet, 1], torch.zeros(4, 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[:, 0, 1], torch.full((4,), math.cos(angle)), atol=1e-5, rtol=0)

@@ -196,7 +196,7 @@ def test_a_motion_of_other_joints_is_rejected_with_both_lists():
     played = replace(played, skeleton=skeleton, times=played.times.double())
     text = (
         r"^retarget: the skin has 1 of the 3 joints of the motion, want at least half of them; joints of the skin: shoulder, "
-        r"elbow, wrist; of the motion: hip, knee, wrist$"
+        r"elbow, wrist; of the motion: hip, knee, wrist\. Name pairs with --joints$"
     )
     with pytest.raises(InputError, match=text):
         retarget(played, arm())

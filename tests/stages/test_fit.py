@@ -3,6 +3,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from vision3d.core.progress import silent
 from vision3d.core.runs import RunFolder, read_metrics
 from vision3d.io.dataset import load_dataset
 from vision3d.io.images import image_size
+from vision3d.scene import PointCloud
 from vision3d.scene.gaussians import FLAT_LOG_SCALE
 from vision3d.stages.fit import FitConfig, fit
 from vision3d.stages.fit.config import AdcConfig, LossConfig, McmcConfig, RatesConfig
@@ -360,3 +362,44 @@ def test_500_gaussians_are_recovered(tmp_path):
     photos = write_photos(tmp_path / "set", scene=blobs(500), cameras=ring(40, size=128), held_out=range(0, 40, 5))
     result = fit(FitConfig(steps=1500, max_gaussians=2000, init_count=1000, init="random"), photos, progress=silent)
     assert result.summary["psnr"] > 30
+
+
+def test_a_fit_from_the_gaussians_of_a_file_starts_with_them(photos, fitted, tmp_path, caplog):
+    """Without learning, the result is the file; it was written in the world of the photos."""
+    still = RatesConfig(*[1e-12] * 6)
+    path = fitted.run_folder / "scene.ply"
+    config = replace(TINY, steps=2, init=path, rates=still)
+    with caplog.at_level("INFO", logger="vision3d"):
+        again = fit(config, photos, progress=silent)
+    assert f"{len(fitted.scene)} initial Gaussians ({path})" in caplog.text
+    assert again.summary["psnr"] == pytest.approx(fitted.summary["psnr"], abs=0.1)
+    assert again.summary["psnr"] > fit(replace(TINY, steps=2), photos, progress=silent).summary["psnr"] + 5
+
+
+def test_a_fit_from_the_points_of_a_file(photos, tmp_path, caplog):
+    PointCloud(torch.rand(30, 3), torch.rand(30, 3)).save(tmp_path / "points.ply")
+    with caplog.at_level("INFO", logger="vision3d"):
+        fit(replace(TINY, steps=1, init=tmp_path / "points.ply"), photos, progress=silent)
+    assert "30 initial Gaussians (points of a file)" in caplog.text
+
+
+def test_files_that_a_fit_cannot_start_from(photos, fitted, tmp_path):
+    scene = fitted.scene
+    scene.save(tmp_path / "a.ply")
+    for change, text in (
+        ({"max_gaussians": 20}, rf"a\.ply: {len(scene)} Gaussians are more than --max-gaussians 20"),
+        ({"mode": "2dgs"}, r"a\.ply: holds Gaussians of mode 3dgs; fit with --mode 3dgs"),
+        ({"init": tmp_path / "none.ply"}, r"none\.ply: does not exist"),
+    ):
+        with pytest.raises(InputError, match=text):
+            fit(replace(TINY, **({"init": tmp_path / "a.ply"} | change)), photos, progress=silent)
+    with pytest.raises(ConfigError, match=r"init: got 'pointz', want auto, points, random, sfm, or a file"):
+        FitConfig(init=Path("pointz"))
+
+
+def test_a_fit_from_a_file_on_the_command_line(cli, photos, fitted, tmp_path):
+    options = ("--steps", 1, "--max-gaussians", 80, "--sh-degree", 1, "--quiet", "--out", tmp_path / "out")
+    code, _, err = cli("fit", photos, "--init", fitted.run_folder / "scene.ply", *options)
+    assert code == 0, err
+    assert "scene.ply" in (tmp_path / "out" / "config.yaml").read_text()
+    assert cli("fit", photos, "--init", "pointz", *options)[0] == 2

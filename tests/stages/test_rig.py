@@ -19,9 +19,9 @@ from vision3d.geometry.mesh import volume
 from vision3d.io.images import read_image
 from vision3d.io.video import read_video
 from vision3d.render.camera_paths import path_cameras
-from vision3d.scene import FrameSequence, GaussianScene, Mesh, MeshGaussians, Motion, Skeleton, SkinnedMesh
+from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh, MeshGaussians, Motion, Skeleton, SkinnedMesh
 from vision3d.stages.animate import RigConfig, play_skin
-from vision3d.stages.animate.rig.images import orbit
+from vision3d.stages.animate.rig.images import check_seen, orbit
 
 CREATURE = Path(str(resources.files("vision3d") / "assets" / "creature" / "creature.glb"))
 SMALL = {"video_size": (64, 48), "frames": 3}
@@ -125,6 +125,32 @@ def test_one_video_per_given_camera(tmp_path):
     assert len(list((tmp_path / "stills").glob("image_*.png"))) == 2
 
 
+def test_a_camera_that_never_sees_the_mesh_is_refused_before_anything_is_written(tmp_path):
+    skin = arm()
+    seeing = path_cameras(skin.mesh, "orbit", num=2, size=(32, 32), up=torch.tensor([0.0, 1, 0]))
+    behind = replace(seeing, viewmats=torch.diag(torch.tensor([-1.0, 1, -1, 1])) @ seeing.viewmats, names=("left", "right"))
+    for bad, name in ((behind, r"camera 0 \(left\)"), (Cameras.merge(seeing, replace(behind[:1], names=None)), "camera 2")):
+        with pytest.raises(InputError, match=rf"{name}.* at \(.*\) sees nothing of the mesh, which is in the box from \("):
+            run(RigConfig(fps=4), skin, tmp_path / "out", cameras=bad)
+    aside = torch.eye(4)
+    aside[0, 3] = 100.0
+    with pytest.raises(InputError, match=r"camera 0 at .* sees nothing of the mesh"):
+        run(RigConfig(fps=4), skin, cameras=replace(seeing, viewmats=aside @ seeing.viewmats))
+    assert not list((tmp_path / "out").glob("*.glb")) and not list((tmp_path / "out").glob("*.mp4"))
+
+
+def test_a_camera_close_to_the_middle_of_a_face_sees_it():
+    """No vertex is in its image."""
+    wide = Mesh(torch.tensor([[-9.0, -9, 0], [9, -9, 0], [0, 9, 0]]), torch.tensor([[0, 1, 2]]))
+    camera = Cameras.from_camtoworlds(torch.diag(torch.tensor([1.0, -1, -1, 1]))[None], torch.eye(3) * 20, 32, 32)
+    viewmats = camera.viewmats.clone()
+    viewmats[0, 2, 3] = 0.5
+    check_seen(wide.vertices[None], wide.faces, replace(camera, viewmats=viewmats))
+    viewmats[0, 2, 3] = -0.5
+    with pytest.raises(InputError, match="sees nothing"):
+        check_seen(wide.vertices[None], wide.faces, replace(camera, viewmats=viewmats))
+
+
 def test_the_camera_sees_all_of_every_frame():
     skin = arm(4)
     config = RigConfig(video_size=(60, 90), azimuth=75, elevation=40, up="z", turns=0.6)
@@ -154,6 +180,11 @@ def test_motion_capture():
     with pytest.raises(InputError, match="want one of the two"):
         run(RigConfig(clip="wave"), skin, motion=motion)
     other = replace(motion, skeleton=replace(skeleton, names=("hip", "knee", "foot", "end")))
+    named = run(RigConfig(fps=2), skin, motion=replace(motion, skeleton=replace(skeleton, names=("a", "b", "c", "end"))),
+                joints={"a": "joint_0", "b": "joint_1", "c": "joint_2"})  # fmt: skip
+    assert torch.equal(named.frames.channels["vertices"], result.frames.channels["vertices"])
+    with pytest.raises(InputError, match="no motion to match them with"):
+        run(RigConfig(), skin, joints={"a": "joint_0"})
     with pytest.raises(
         InputError, match=r"has 0 of the 3 joints .*; joints of the skin: joint_0, .*; of the motion: hip, knee"
     ):

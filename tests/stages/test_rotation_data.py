@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -68,6 +70,33 @@ def test_other_files(tmp_path):
     (tmp_path / "d.npz").write_bytes(whole[:200] + bytes(200) + whole[400:])
     with pytest.raises(FileFormatError, match="cannot be read"):
         read_clouds(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_hostile_archives(tmp_path, save):
+    """Whatever the bytes, clouds or a FileFormatError."""
+    arrays = {name: np.random.default_rng(seed).normal(size=(2, 9, 3)) for seed, name in enumerate(("train", "test"))}
+    save(tmp_path / "c.npz", **arrays)
+    data, rng, refused = (tmp_path / "c.npz").read_bytes(), np.random.default_rng(0), 0
+    for _ in range(300):
+        changed = bytearray(data)
+        for _ in range(4):
+            changed[rng.integers(len(data))] = rng.integers(256)
+        (tmp_path / "c.npz").write_bytes(changed)
+        try:
+            assert read_clouds(tmp_path / "c.npz").train.shape[-1] == 3
+        except InputError:
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("header", [900 * b"(", 9000 * b"-" + b"1", b"{'a': " * 400, b"\xff", b"{'descr': [('a',)]}"])
+def test_hostile_headers(tmp_path, header):
+    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
+        for name in ("train.npy", "test.npy"):
+            archive.writestr(name, b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header)
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        read_clouds(tmp_path / "c.npz")
 
 
 def test_too_few_points_and_the_same_clouds_twice(tmp_path):

@@ -11,6 +11,8 @@ from vision3d.cli.inputs import load_cameras
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
+from vision3d.core.config import read_yaml
+from vision3d.core.errors import FileFormatError, MissingFileError
 from vision3d.core.option_marks import HelpGroups
 from vision3d.core.progress import ProgressCallback
 from vision3d.stages.animate.rig.config import RigConfig
@@ -24,13 +26,15 @@ class RigOptions(RunOptions):
     """Pose a mesh with joints, or play a clip of it or motion capture on it; write it, splats that follow it, and a video."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("bvh", "cameras"),
+        "main options": ("bvh", "joints", "cameras"),
     }
 
     skin: Annotated[Path, tyro.conf.Positional]
     """Mesh with joints or clips (.glb, .gltf)."""
     bvh: Path | None = None
-    """Motion capture (.bvh) whose joints have the same names (prefixes and case may differ), instead of a clip."""
+    """Motion capture (.bvh), instead of a clip; joints are matched by their names (those of Mixamo, Rokoko, CMU and others)."""
+    joints: Path | None = None
+    """YAML file with pairs of joints whose names do not match, `joint of the motion: joint of the mesh` each."""
     cameras: Path | None = None
     """Cameras of the video: cameras.json, transforms.json or a data set folder; one video each [default: a camera in front of
     it, or an orbit around a still pose]."""
@@ -44,7 +48,20 @@ def _rig(options: RigOptions, run_folder: "RunFolder", progress: ProgressCallbac
     skin = SkinnedMesh.load(options.skin)
     motion = None if options.bvh is None else Motion.load(options.bvh)
     cameras = None if options.cameras is None else load_cameras(options.cameras)
-    return play_skin(options.settings, skin, motion, cameras=cameras, run_folder=run_folder, progress=progress).summary
+    joints = None if options.joints is None else _pairs(options.joints)
+    settings, given = options.settings, {"cameras": cameras, "joints": joints}
+    return play_skin(settings, skin, motion, **given, run_folder=run_folder, progress=progress).summary
+
+
+def _pairs(path: Path) -> dict[str, str]:
+    """Joint of the motion -> joint of the mesh."""
+    if not path.is_file():
+        raise MissingFileError(path, "a YAML file of joints")
+    pairs = read_yaml(path)
+    for theirs, ours in pairs.items():
+        if not isinstance(theirs, str) or not isinstance(ours, str):
+            raise FileFormatError(path, "want a name (in quotes if it is a number) of a joint of the mesh", str(theirs))
+    return pairs
 
 
 def _text(out: Path, results: Mapping[str, Any]) -> str:

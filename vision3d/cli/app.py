@@ -116,7 +116,7 @@ def _exit_code_of(run: Callable[[list[str]], int | None], arguments: list[str]) 
 
 
 def _fail(arguments: list[str], text: str, code: int, error: BaseException) -> int:
-    line = " ".join(text.split())
+    line = shortened(" ".join(text.split()))
     if "--traceback" in arguments or os.environ.get("VISION3D_DEBUG") == "1":
         import traceback
 
@@ -125,6 +125,14 @@ def _fail(arguments: list[str], text: str, code: int, error: BaseException) -> i
     if "--json" in arguments:
         print(to_json({"ok": False, "exit_code": code, "error": line}))
     return code
+
+
+def shortened(line: str) -> str:
+    """The line with its middle left out, if it is too long: its end is what to do."""
+    return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE // 2]} ... {line[-(_MAX_LINE // 2 - 5) :]}"
+
+
+_MAX_LINE = 300 - len("error: ")
 
 
 def _internal(error: Exception) -> str:

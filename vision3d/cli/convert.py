@@ -1,7 +1,6 @@
 """`vision3d convert`: convert Gaussian scenes, meshes and point clouds between file formats."""
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError, OutputExistsError
 from vision3d.core.option_marks import HelpGroups
+from vision3d.core.plain import from_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,6 +140,8 @@ def parse_matrix(text: str) -> "Tensor":
     import numpy as np
     import torch
 
+    from vision3d.io.guards import NUMPY_ERRORS
+
     words = [word for word in re.split(r"[\s,;\[\]]+", text) if word]
     try:
         numbers = [float(word) for word in words]
@@ -154,12 +156,12 @@ def parse_matrix(text: str) -> "Tensor":
         raise MissingFileError(path, "a file of a 4x4 matrix, or 16 numbers in quotes")
     try:
         if path.suffix.lower() == ".json":
-            values = np.array(json.loads(path.read_text("utf-8")), np.float64)
+            values = np.array(from_json(path.read_bytes()), np.float64)
         elif path.suffix.lower() == ".npy":
             values = np.load(path, allow_pickle=False).astype(np.float64)
         else:
             values = np.loadtxt(path, ndmin=2)
-    except (ValueError, TypeError, OSError, EOFError, RecursionError) as error:
+    except NUMPY_ERRORS as error:
         raise FileFormatError(path, "holds no 4x4 matrix of numbers") from error
     if values.size != 16 or not np.isfinite(values).all():
         raise FileFormatError(path, f"holds {values.size} numbers, want the 16 finite ones of a 4x4 matrix")

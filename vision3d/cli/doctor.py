@@ -26,7 +26,6 @@ OPTIONAL = {  # package: (extra, what it is for)
     "tensorboard": ("tensorboard", "curves in a browser"),
     "viser": ("viewer", "the viewer in a browser"),
     "trimesh": ("interop", "meshes as .obj, .ply and .stl, exchange with trimesh"),
-    "open3d": ("open3d", "meshes from scenes, windows, exchange with Open3D"),
     "kornia": ("interop", "exchange of cameras with kornia, warped digits"),
     "zstandard": ("spz", ".spz files of version 4"),
     "fast-simplification": ("mesh", "meshes of fewer faces"),
@@ -44,9 +43,12 @@ OPTIONAL = {  # package: (extra, what it is for)
 }
 
 
+_OPEN3D = "the window of vision3d view, meshes from scenes, exchange with Open3D"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DoctorOptions(VerbOptions):
-    """Check the installation and print fixes. Exit code 0 when scenes can be fitted here."""
+    """Check the installation and print fixes. Exit code 0 without FAIL, else 4."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,20 +68,23 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(DoctorOptions, arguments, "doctor")
     set_up_output(options)
     findings = [*_interpreter(), *_torch(), *_native(), *_engines(), *_packages(), *_window(), *_tools()]
-    broken = [finding for finding in findings if finding.is_needed and finding.state != "ok"]
-    values = {"works": not broken, "findings": [dataclasses.asdict(finding) for finding in findings]}
-    print_summary(options, _report(findings, bool(broken)), values)
-    return 4 if broken else 0
+    lacking = [finding for finding in findings if finding.is_needed and finding.state != "ok"]
+    broken = [finding.name for finding in findings if finding.state == "broken"]
+    values = {"works": not lacking, "broken": broken, "findings": [dataclasses.asdict(finding) for finding in findings]}
+    print_summary(options, _report(findings, broken, is_able=not lacking), values)
+    return 4 if broken or lacking else 0
 
 
-def _report(findings: Sequence[Finding], is_broken: bool) -> str:
+def _report(findings: Sequence[Finding], broken: Sequence[str], *, is_able: bool) -> str:
     width = max(len(finding.name) for finding in findings)
     marks = {"ok": "ok  ", "missing": "-   ", "broken": "FAIL"}
     lines = [f"{marks[finding.state]}  {finding.name:{width}}  {finding.text}" for finding in findings]
     repairs = [f"  {finding.name:{width}}  {finding.repair}" for finding in findings if finding.repair]
     if repairs:
         lines += ["", "fixes and optional packages:", *repairs]
-    verdict = "vision3d cannot fit scenes here" if is_broken else "vision3d can fit scenes here"
+    verdict = "vision3d can fit scenes here" if is_able else "vision3d cannot fit scenes here"
+    if broken and is_able:
+        verdict += f", but not as it should: FAIL of {', '.join(broken)}"
     return "\n".join([*lines, "", verdict])
 
 
@@ -174,11 +179,9 @@ def _packages() -> Iterator[Finding]:
 
 def _package(name: str, purpose: str, *, is_needed: bool, repair: str) -> Finding:
     suffix = f" ({purpose})" if purpose else ""
-    for package in (name, f"{name}-cpu"):  # Open3D has two names
-        try:
-            return Finding(name, "ok", importlib.metadata.version(package) + suffix, is_needed=is_needed)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    version = _version(name)
+    if version is not None:
+        return Finding(name, "ok", version + suffix, is_needed=is_needed)
     return Finding(name, "broken" if is_needed else "missing", f"not installed{suffix}", repair, is_needed)
 
 
@@ -186,9 +189,9 @@ def _window() -> Iterator[Finding]:
     """Open3D, whose package has two names, and whether a window can be opened."""
     versions = [version for name in ("open3d", "open3d-cpu") if (version := _version(name)) is not None]
     if not versions and importlib.util.find_spec("open3d") is None:
-        yield Finding("open3d", "missing", "not installed (the window of vision3d view)", install_command("viewer"))
+        yield Finding("open3d", "missing", f"not installed ({_OPEN3D})", install_command("open3d"))
         return
-    yield Finding("open3d", "ok", f"{versions[0] if versions else 'version unknown'} (the window of vision3d view)")
+    yield Finding("open3d", "ok", f"{versions[0] if versions else 'version unknown'} ({_OPEN3D})")
     from vision3d.core.errors import Vision3DError
     from vision3d.viewer.probe import Probe
 

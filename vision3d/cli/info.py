@@ -10,6 +10,7 @@ import tyro
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.plain import from_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,7 +175,6 @@ def _of_scene(scene: "Scene") -> Values:
 
 
 def _of_run(path: Path) -> Values:
-    import json
 
     from vision3d.core.config import read_yaml
 
@@ -182,7 +182,7 @@ def _of_run(path: Path) -> Values:
     summary = path / "summary.json"
     if summary.is_file():
         try:
-            content = json.loads(summary.read_text("utf-8"))
+            content = from_json(summary.read_bytes())
             values |= {"status": content["status"], "wall_s": content["wall_s"], "results": content["results"]}
         except (ValueError, KeyError, TypeError) as error:
             raise FileFormatError(summary, "is not the summary of a run") from error

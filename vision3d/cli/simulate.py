@@ -11,7 +11,7 @@ from vision3d.cli.inputs import cameras_beside, load_objects
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
-from vision3d.core.config import from_dict
+from vision3d.core.config import from_dict, load_yaml, presets
 from vision3d.core.errors import InputError
 from vision3d.core.option_marks import HelpGroups
 from vision3d.core.progress import ProgressCallback
@@ -40,12 +40,14 @@ class SimulateOptions(RunOptions):
     """Gaussians (.ply, .spz, ...), Gaussians on a mesh (.safetensors), a mesh (.glb, .obj), or a run folder with scene.ply."""
     preset: str | None = None
     """Material of the body: jelly, rubber, metal, sand, snow, water, foam, or a YAML file; --material.* options change it
-    [default: jelly]."""
+    [default: jelly]. Or gasp: the published method, with flat Gaussians, a particle for each corner, and Taichi."""
     settings: Settings[SimulateConfig] = dataclasses.field(default_factory=SimulateConfig)
 
 
 def _with_preset(settings: SimulateConfig, value: str | None) -> SimulateConfig:
-    """The settings with the material of --preset."""
+    """The settings with the material of --preset, or with those of a method such as gasp."""
+    if value is not None and value in presets("simulate"):
+        return load_yaml(SimulateConfig, value, stage="simulate", base=settings)
     return settings if value is None else dataclasses.replace(settings, material=_material(value))
 
 
@@ -60,7 +62,7 @@ def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: Progr
     scene = load_objects(options.scene)
     if isinstance(scene, Scene):
         scene = scene.gaussians()
-    if options.settings.bodies and options.preset is not None:
+    if options.settings.bodies and options.preset is not None and options.preset not in presets("simulate"):
         raise InputError("--preset is for a single body; with `bodies` in --config each has its own material")
     up, source = _up_of(options.scene), "format" if options.scene.suffix.lower() in _TELLS else "guess"
     cameras = cameras_beside(options.scene)

@@ -67,19 +67,42 @@ def load_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") 
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(path, "a checkpoint")
-    if not zipfile.is_zipfile(path):  # also rules out torch's old format, a bare pickle
-        raise FileFormatError(path, "is truncated or not a checkpoint")
+    _check_sums(path)
     try:
         payload = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         problem = "holds objects other than tensors and plain values, which could run code; nothing was executed"
         raise HiddenCodeError(path, problem) from error
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
-        raise FileFormatError(path, f"is damaged: {str(error).splitlines()[0]}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises arbitrary exceptions on damaged files
+        raise FileFormatError(path, f"is damaged: {_first_line(error)}") from error
     names = {field.name for field in dataclasses.fields(Checkpoint)}
     if not isinstance(payload, dict) or payload.get("format") != _FORMAT or not names <= payload.keys():
         raise FileFormatError(path, f"is not a checkpoint of vision3d {vision3d.__version__}")
+    for name, kind in {"step": int, "config": dict, "state": dict, "rng": dict, "wall_s": float}.items():
+        if not isinstance(payload[name], kind):
+            raise FileFormatError(path, f"got {type(payload[name]).__name__}, want {kind.__name__}", name)
     return Checkpoint(**{name: payload[name] for name in names})
+
+
+def _check_sums(path: Path) -> None:
+    """Compare all parts of the file with their checksums, which torch does not."""
+    try:
+        if not zipfile.is_zipfile(path):  # also rules out torch's old format, a bare pickle
+            raise FileFormatError(path, "is truncated or not a checkpoint")
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (FileFormatError, MemoryError):
+        raise
+    except Exception as error:  # zipfile raises arbitrary exceptions on damaged files
+        raise FileFormatError(path, f"is damaged: {_first_line(error)}") from error
+    if damaged is not None:
+        raise FileFormatError(path, f"is damaged: the checksum of {damaged} is wrong")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class HiddenCodeError(FileFormatError):
@@ -117,17 +140,22 @@ class CheckpointFolder:
         return path
 
     def latest(self, map_location: torch.device | str = "cpu") -> Checkpoint | None:
-        """The newest checkpoint that loads, or None. Damaged ones are skipped with a warning.
+        """The newest checkpoint that loads, or None if there are no checkpoints. Damaged ones are skipped with a warning.
 
         Raises:
             HiddenCodeError: A file contains code. Someone put it there, so no older checkpoint is used silently.
+            FileFormatError: None of the checkpoints loads.
         """
-        for path in reversed(self.paths()):
+        paths = self.paths()
+        for path in reversed(paths):
             try:
                 return load_checkpoint(path, map_location)
             except HiddenCodeError:
                 raise
             except FileFormatError as error:
+                if path == paths[0]:
+                    text = f"{error.problem}; no older checkpoint is left. Start the run anew with --overwrite"
+                    raise FileFormatError(path, text, error.where) from error
                 logger.warning("%s; using the previous checkpoint", error)
         return None
 

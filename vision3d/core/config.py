@@ -189,7 +189,7 @@ def _convert(kind: Any, value: Any, key: str, old: Any = _MISSING) -> Any:
         return _convert_sequence(origin, arguments, value, key)
     if dataclasses.is_dataclass(kind):
         return _build(typing.cast(type, kind), value, f"{key}.", None if type(old) is not kind else old)
-    if kind is float and type(value) in (int, float):
+    if kind is float and type(value) in (int, float) and (type(value) is float or abs(value) < 1e308):
         return float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
@@ -313,16 +313,17 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def _parse(text: str, name: Path | str) -> dict[str, Any]:
-    loader = _Loader(text)
     try:
-        values = loader.get_single_data()
+        values = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise FileFormatError(name, f"{error.problem or error.context}", mark and f"line {mark.line + 1}") from error
     except yaml.YAMLError as error:
         raise FileFormatError(name, f"is not YAML: {error}".replace("\n", " ")) from error
-    finally:
-        loader.dispose()
+    except RecursionError as error:
+        raise FileFormatError(name, "is not a configuration: its lists and mappings are nested too deep") from error
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:  # `!!int text`
+        raise FileFormatError(name, f"has a value that does not match its tag ({type(error).__name__}: {error})") from error
     if values is None:
         return {}
     if not isinstance(values, dict):

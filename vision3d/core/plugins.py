@@ -8,10 +8,14 @@ A package declares them in its pyproject.toml, for example a stage and a file fo
     [project.entry-points."vision3d.codecs"]
     ".toy" = "toy_package.files:CODEC"
 
-Built-in names take precedence, so that no package changes a known verb or suffix.
+Built-in names take precedence, so that no package changes a known verb or suffix. Where an option takes the name of a loss or
+an engine, `module:name` is an object of your own module, in the current folder or installed, without an entry point.
 """
 
 import functools
+import importlib
+import os
+import sys
 from importlib import metadata
 from typing import TypeVar
 
@@ -30,21 +34,33 @@ def names(group: str) -> dict[str, metadata.EntryPoint]:
 
 
 def load(group: str, name: str, kind: type[T]) -> T | None:
-    """Load the object of that name, or return None.
+    """Load the object of that name, or of `module:name`, or return None.
 
     Raises:
         PluginError: Its package cannot be imported, or the object has the wrong type.
     """
     point = names(group).get(name)
-    if point is None:
+    if point is None and ":" not in name:
         return None
+    label = f"{name} ({group})" if point is None else f"{point.value} ({group} {name!r} of another package)"
     try:
-        value = point.load()
+        value = _of_module(name) if point is None else point.load()
     except Exception as error:
-        raise PluginError(f"{point.value} ({group} {name!r} of another package) cannot be loaded: {error}") from error
+        raise PluginError(f"{label} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(value, kind):
-        raise PluginError(f"{point.value} ({group} {name!r}): got {type(value).__name__}, want {kind.__name__}")
+        raise PluginError(f"{label}: got {type(value).__name__}, want {kind.__name__}")
     return value
+
+
+def _of_module(text: str) -> object:
+    """The object `name` of `module:name`; modules of the current folder are found, too."""
+    module, _, name = text.partition(":")
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        return getattr(importlib.import_module(module), name)
+    finally:
+        sys.path.remove(folder)
 
 
 def load_all(group: str, kind: type[T]) -> dict[str, T]:

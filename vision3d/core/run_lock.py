@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vision3d.core.errors import RunInUseError, Vision3DError
+from vision3d.core.plain import from_json
 
 LOCK_FILE = ".lock"
 _held: Counter[str] = Counter()
@@ -44,7 +45,7 @@ class Owner:
     def read(cls, text: bytes) -> "Owner | None":
         """Parse the contents of a lock file; None if they are damaged, as after a crash while they were written."""
         try:
-            owner = cls(**json.loads(text))
+            owner = cls(**from_json(text))
         except (ValueError, TypeError):
             return None
         return owner if isinstance(owner.pid, int) and isinstance(owner.host, str) else None

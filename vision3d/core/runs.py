@@ -13,7 +13,6 @@ A run has one folder:
 
 import contextlib
 import dataclasses
-import json
 import logging
 import shutil
 import signal
@@ -33,7 +32,7 @@ from vision3d.core.atomic import atomic_write, make_folder, remove_leftovers
 from vision3d.core.checkpoints import Checkpoint, CheckpointFolder, capture_rng, restore_rng
 from vision3d.core.errors import ConfigError, FileFormatError, OutputExistsError, Vision3DError
 from vision3d.core.machine import describe_machine, git_hash, peak_memory
-from vision3d.core.plain import to_json
+from vision3d.core.plain import from_json, to_json
 from vision3d.core.run_files import CONFIG_FILE, HEADER, INPUTS_FILE, is_run_folder
 from vision3d.core.run_lock import LOCK_FILE, RunLock
 
@@ -255,12 +254,12 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_text("utf-8").splitlines()
+    lines = path.read_bytes().splitlines()
     values = []
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
+            value = from_json(line)
+        except ValueError as error:
             if number == len(lines):
                 break
             raise FileFormatError(path, "is not a JSON object", f"line {number}") from error

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, MissingFileError
+from vision3d.core.plain import from_json
 
 
 def write_described(
@@ -61,7 +62,7 @@ def read_described(
             path, f"is damaged or not a .safetensors file ({str(error).splitlines()[0]})", "header"
         ) from error
     try:
-        own = json.loads(metadata["vision3d"])
+        own = from_json(metadata["vision3d"])
         found = own["type"], own["version"]
         if found == (kind, version):
             return {key: own[key] for key in keys}, tensors

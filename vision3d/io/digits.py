@@ -6,7 +6,6 @@ Sources: docs/data.md. Nothing here downloads, and nothing is unpickled.
 import gzip
 import hashlib
 import io
-import json
 import struct
 import tarfile
 import zlib
@@ -20,6 +19,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.plain import from_json
 from vision3d.io.guards import check_size, read_bytes
 
 _DIGITS = 10
@@ -141,7 +141,7 @@ def _read_npm(path: Path, files: dict[str, bytes]) -> Digits:
     for digit in range(_DIGITS):
         where = f"digits/{digit}.json"
         try:
-            values = np.asarray(json.loads(files[str(digit)])["data"], np.float32)
+            values = np.asarray(from_json(files[str(digit)])["data"], np.float32)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FileFormatError(path, "is not JSON with a list of numbers `data`", where) from error
         if values.ndim != 1 or len(values) == 0 or len(values) % 784:
@@ -200,14 +200,18 @@ def _read_mat(path: Path) -> Digits:
     missing = [name for name in ("image", "label_int") if name not in fields]
     if missing:
         raise FileFormatError(path, f"affNISTdata has {', '.join(fields) or 'no fields'}; want {' and '.join(missing)}")
+    if not struct_array.size:
+        raise FileFormatError(path, "affNISTdata is an empty struct; want image and label_int in it")
     record = struct_array.reshape(-1)[0]
     images, labels = np.asarray(record["image"]), np.asarray(record["label_int"]).reshape(-1)
+    if labels.dtype.kind not in "fiu":
+        raise FileFormatError(path, f"label_int is {labels.dtype}, want numbers")
     if images.ndim != 2 or images.shape[0] != 1600 or images.dtype != np.uint8:
         raise FileFormatError(path, f"image is {images.dtype} {images.shape}, want uint8 (1600, n), images of 40 x 40")
     turned = images.reshape(40, 40, -1, order="F").transpose(2, 0, 1)
     digits = _checked(path, np.ascontiguousarray(turned, np.float32) / 255, labels, f"{path} (affNIST)")
     numbers = np.asarray(record["human_readable_transform"]) if "human_readable_transform" in fields else None
-    if numbers is not None and numbers.shape == (6, len(digits)):
+    if numbers is not None and numbers.shape == (6, len(digits)) and numbers.dtype.kind in "fiu":
         digits = replace(digits, transforms=torch.from_numpy(np.ascontiguousarray(numbers.T, np.float32)))
     return digits
 

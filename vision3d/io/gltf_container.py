@@ -18,8 +18,10 @@ import torch
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, MissingFileError
+from vision3d.core.inside import inside
+from vision3d.core.plain import from_json
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
-from vision3d.io.guards import inside, read_bytes, size_limit
+from vision3d.io.guards import read_bytes, size_limit
 
 logger = logging.getLogger("vision3d")
 
@@ -410,7 +412,7 @@ def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
 
 def _object(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = from_json(text)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(path, f"is not a glTF file (its JSON is damaged: {str(error)[:80]})", 0) from error
     if not isinstance(content, dict):

@@ -15,6 +15,7 @@ from vision3d.io.gltf_instances import instances
 FLOAT = {5126: (False,)}
 _JOINTS = {5121: (False,), 5123: (False,)}
 _WEIGHTS = {5126: (False,), 5121: (True,), 5123: (True,)}
+_ROUNDING = 1e-3  # negative weights up to this are zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +136,9 @@ def influences(gltf: Gltf, primitive: dict[str, Any], num_joints: int, count: in
     if not np.isfinite(weights).all():
         bad = int((~np.isfinite(weights)).any(1).argmax())
         raise FileFormatError(gltf.path, f"weights of vertex {bad} are not finite", "WEIGHTS_0")
+    if count and weights.min() < -_ROUNDING:
+        bad = int(weights.min(1).argmin())
+        raise FileFormatError(gltf.path, f"a weight of vertex {bad} is {weights[bad].min():.3g}, want >= 0", "WEIGHTS_0")
     weights = np.maximum(weights, 0)
     places = np.where(weights > 0, places, 0)
     if count and places.max() >= num_joints:

@@ -1,5 +1,9 @@
-"""Protection against malicious files: limits on unpacked sizes, and file names that must stay in the folder."""
+"""Protection against malicious files: limits on unpacked sizes, and what numpy raises."""
 
+import struct
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 
 from vision3d.core.errors import FileFormatError, MissingFileError
@@ -11,6 +15,12 @@ MAX_PIXELS = 1 << 27
 MAX_SMALL_PIXELS = 1 << 26
 """Maximum number of pixels of a small file, 8192 x 8192; every byte of the file allows 8 more, up to `MAX_PIXELS`."""
 _PIXELS_PER_BYTE = 8
+
+NUMPY_ERRORS = (
+    *(OSError, ValueError, EOFError, LookupError, TypeError, SyntaxError, OverflowError, MemoryError, AttributeError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, struct.error),
+)
+"""Exceptions of zipfile and numpy for damaged .npy and .npz files."""
 
 
 def read_bytes(path: Path, want: str) -> bytes:
@@ -62,20 +72,3 @@ def check_pixels(path: Path | str, width: int, height: int, num_bytes: int | Non
     if width * height > limit:
         size = "" if num_bytes is None else f" in {num_bytes} bytes"
         raise FileFormatError(path, f"image has {width}x{height} = {width * height} pixels{size}; want at most {limit}", where)
-
-
-def inside(index: Path, name: str) -> Path:
-    """The file `name` next to `index`, which refers to it.
-
-    Raises:
-        FileFormatError: It is outside the folder, or is not a valid file name.
-    """
-    path, folder = index.parent / name, index.parent.resolve()
-    try:
-        is_inside = "\0" not in name and path.resolve().is_relative_to(folder)
-        path.exists()
-    except (OSError, RuntimeError) as error:  # too long, or circular links
-        raise FileFormatError(index, f"names {name[:60]!r}, which cannot be read ({error})") from error
-    if not is_inside:
-        raise FileFormatError(index, f"names {name!r}, which is outside its folder")
-    return path

@@ -8,6 +8,7 @@ import torch
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.plain import from_json
 from vision3d.scene.boxes import Boxes
 from vision3d.scene.selection import Region, Selection
 
@@ -24,7 +25,7 @@ def type_of(path: Path | str) -> str | None:
     if not path.is_file():
         raise MissingFileError(path, "a .json file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_bytes())
         if "files" in content.get("means", ()):
             return "sog"
         return str(content["vision3d"]["type"])
@@ -69,7 +70,7 @@ def read(path: Path | str) -> Boxes | Selection:
     if kind not in ("boxes", "selection"):
         text = f"holds {(kind or 'not a file of vision3d')[:40]}, want boxes or a selection"
         raise FileFormatError(path, text, _damage(path) or "vision3d.type")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = from_json(path.read_bytes())
     version = content["vision3d"].get("version")
     if version != _VERSION:
         text = f"is version {str(version)[:40]} of {kind}; version {_VERSION} is read"
@@ -89,13 +90,13 @@ def read(path: Path | str) -> Boxes | Selection:
 def _damage(path: Path) -> str | None:
     """Position where a file stops being JSON."""
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        from_json(path.read_bytes())
     except json.JSONDecodeError as error:
         return f"line {error.lineno} column {error.colno}"
     except UnicodeDecodeError as error:
         return f"byte {error.start}"
-    except RecursionError:
-        return "brackets too deep"
+    except ValueError as error:
+        return str(error)
     return None
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.core.inside import inside
 from vision3d.geometry.mesh import weld_vertices
-from vision3d.io.guards import inside
 from vision3d.io.images import read_image, write_image
 from vision3d.io.mesh_repair import with_finite_values
 from vision3d.io.obj_file import parse_obj

@@ -14,6 +14,7 @@ import torch
 
 from vision3d.core.atomic import atomic_folder, atomic_write, make_folder
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError, OutputExistsError
+from vision3d.core.plain import from_json
 from vision3d.io import mesh_files
 from vision3d.scene.codecs import check_folder_name
 from vision3d.scene.gaussians import GaussianScene
@@ -113,7 +114,7 @@ def _times(path: Path) -> tuple[str, list[float]]:
     """The suffix and the times in frames.json."""
     index = path / INDEX
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = from_json(index.read_bytes())
         own, suffix, times = content["vision3d"], content["suffix"], content["times"]
         is_right = own["type"] == "frames" and own["version"] == _VERSION and suffix in SUFFIXES and isinstance(times, list)
         if not is_right or not times or not all(type(time) in (int, float) for time in times):

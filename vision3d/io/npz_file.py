@@ -7,9 +7,7 @@
 """
 
 import math
-import tokenize
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,12 @@ import torch
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
-from vision3d.io.guards import check_size
+from vision3d.io.guards import NUMPY_ERRORS, check_size
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_gaussians import MeshGaussians
 from vision3d.scene.sequence import FrameSequence
 
 _EXTRAS = ("uvs", "normals", "vertex_colors")
-_DAMAGES = (
-    *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, OverflowError, MemoryError),
-    *(RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
-)
-"""Exceptions of zipfile and numpy for damaged files."""
 _NAMES = ("vertices", "faces", "times", "rest", *_EXTRAS, "texture")
 
 
@@ -111,7 +104,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             return found
     except FileFormatError:
         raise
-    except _DAMAGES as error:
+    except NUMPY_ERRORS as error:
         text = (str(error) or type(error).__name__).splitlines()[0]
         raise FileFormatError(path, f"is not an .npz of numbers ({text[:120]!a})", "its zip") from error
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.inside import inside
 from vision3d.io import glb
 from vision3d.io.described import read_described, write_described
-from vision3d.io.guards import inside
 from vision3d.scene.mesh_gaussians import MeshGaussians
 
 _VERSION = 1

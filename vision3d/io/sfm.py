@@ -21,6 +21,7 @@ from torch import Tensor
 from vision3d.core.atomic import atomic_write, make_folder
 from vision3d.core.caches import cache_folder
 from vision3d.core.errors import FileFormatError, InputError
+from vision3d.core.plain import from_json
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.io.colmap import ColmapModel, ColmapPoints, read_model, write_model
 from vision3d.io.images import is_image, write_copy, write_image
@@ -183,7 +184,7 @@ def _cache_folder(path: Path, listed: list[list[Any]]) -> Path:
 
 def _read_index(folder: Path) -> dict[str, Any]:
     try:
-        index = json.loads((folder / _INDEX).read_text("utf-8"))
+        index = from_json((folder / _INDEX).read_bytes())
     except (OSError, ValueError):
         return {}
     return index if isinstance(index, dict) and index.get("version") == _VERSION else {}

@@ -14,7 +14,9 @@ import numpy as np
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError
-from vision3d.io.guards import check_pixels, check_size, inside, read_bytes
+from vision3d.core.inside import inside
+from vision3d.core.plain import from_json
+from vision3d.io.guards import check_pixels, check_size, read_bytes
 
 MAX_SIDE = 16383
 """Maximum side length of a WebP image [px]."""
@@ -157,7 +159,7 @@ class Meta:
     def __init__(self, path: Path, text: bytes) -> None:
         self.path = path
         try:
-            self.content = json.loads(text)
+            self.content = from_json(text)
         except (ValueError, RecursionError) as error:
             raise FileFormatError(path, f"is not JSON ({error})", "meta.json") from error
         if not isinstance(self.content, dict):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.io.guards import NUMPY_ERRORS
 from vision3d.scene.points import PointCloud
 
 SUFFIXES = (".bin", ".npy", ".pcd", ".ply")
@@ -79,7 +80,7 @@ def _is_plausible(rows: np.ndarray) -> bool:
 def _npy_rows(path: Path) -> np.ndarray:
     try:
         rows = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, MemoryError) as error:
+    except NUMPY_ERRORS as error:
         raise FileFormatError(path, "is not an array of numbers written by numpy.save") from error
     if rows.dtype.kind not in "fiu" or rows.ndim != 2 or rows.shape[1] < 3:
         raise FileFormatError(path, f"holds {rows.dtype} of shape {rows.shape}, want (N, 3) or (N, 4): x y z intensity")

@@ -7,6 +7,7 @@ file or in each frame: fl_x fl_y cx cy w h, or camera_angle_x; camera_model and 
 import json
 import logging
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ import torch
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.plain import from_json
 from vision3d.geometry.cameras import opencv_to_opengl
 from vision3d.io.frames import Frame, FrameList, Lens, checked_viewmat
 from vision3d.io.images import SUFFIXES
@@ -184,7 +186,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(path, "a transforms.json")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise FileFormatError(path, f"is not JSON ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
@@ -320,7 +322,7 @@ def _lens(path: Path, label: str, content: dict[str, Any], entry: dict[str, Any]
 
 def _number(path: Path, label: str, name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise FileFormatError(path, f"{label}: {name} is {value!r}, want a finite number")
+        raise FileFormatError(path, f"{label}: {name} is {reprlib.repr(value)}, want a finite number")
     return float(value)
 
 

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from vision3d.core.atomic import atomic_folder, atomic_write, make_folder
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
-from vision3d.io.guards import inside
+from vision3d.core.inside import inside
+from vision3d.core.plain import from_json
 from vision3d.scene import codecs
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.sequence import FrameSequence, channel_shapes
@@ -280,7 +281,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(path, "a part of a .zarr folder")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise FileFormatError(path, f"is not JSON ({error})") from error
     if not isinstance(content, dict):

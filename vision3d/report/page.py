@@ -2,7 +2,6 @@
 
 import base64
 import html
-import json
 from collections.abc import Mapping
 from importlib import resources
 from io import BytesIO
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, MissingFileError
+from vision3d.core.plain import from_json
 from vision3d.core.runs import read_metrics
 from vision3d.report.canvas import fitted
 from vision3d.report.curves import draw_curves, run_curves
@@ -208,9 +208,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise FileFormatError(path, "is not JSON") from error
+        value = from_json(path.read_bytes())
+    except ValueError as error:
+        raise FileFormatError(path, f"is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise FileFormatError(path, "is not a JSON object")
     return value

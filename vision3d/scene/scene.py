@@ -14,6 +14,8 @@ from torch import Tensor
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError, nearest_names
+from vision3d.core.inside import inside
+from vision3d.core.plain import from_json
 from vision3d.scene import codecs
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.checks import check_shape, html_table
@@ -229,13 +231,13 @@ class Scene:
         if not index.is_file():
             raise MissingFileError(index, "a folder with scene.json")
         try:
-            content = json.loads(index.read_text(encoding="utf-8"))
+            content = from_json(index.read_bytes())
             version = content.get("vision3d", {}).get("version", _VERSION)
             entries = [(str(e["name"]), str(e["file"]), e.get("transform")) for e in content["objects"]]
             skins = {str(e["name"]) for e in content["objects"] if e.get("type") in ("SkinnedMesh", "Skin")}
             transforms = {name: torch.tensor(matrix, dtype=torch.float32) for name, _, matrix in entries if matrix is not None}
             camera_file = content.get("cameras")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
             raise FileFormatError(index, f"is not a vision3d scene ({type(error).__name__}: {error})") from error
         if version != _VERSION:
             raise FileFormatError(index, f"is version {version!r} of a scene; version {_VERSION} is read")
@@ -282,8 +284,6 @@ def at_moment(value: Any, time: float, *, loop: bool | None = None) -> Any:
 
 
 def _inside(index: Path, name: str) -> Path:
-    path = index.parent / name
-    is_inside = "\0" not in name and path.resolve().is_relative_to(index.parent.resolve())
-    if Path(name).is_absolute() or ".." in Path(name).parts or not is_inside:
-        raise FileFormatError(index, f"names {name}, which is outside its folder")
-    return path
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise FileFormatError(index, f"names {name[:60]!r}, which is outside its folder")
+    return inside(index, name)

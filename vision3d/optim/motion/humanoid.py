@@ -15,7 +15,7 @@ _PAIRED = {
     "clavicle": ("clavicle", "collar"),
     "upper_arm": ("upperarm", "uparm", "armupper"),
     "forearm": ("forearm", "lowerarm", "armlower", "elbow"),
-    "hand": ("hand", "wrist"),
+    "hand": ("hand", "wrist", "paw"),
     "upper_leg": ("upperleg", "upleg", "legupper", "thigh"),
     "lower_leg": ("lowerleg", "leglower", "shin", "calf", "knee"),
     "foot": ("foot", "ankle"),

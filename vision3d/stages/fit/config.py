@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
 
 from vision3d.core.device import BackendName
 from vision3d.core.errors import ConfigError
@@ -69,7 +70,8 @@ class LossConfig:
     exposure: float = 1e-2
     """Squared correction of the exposures (--exposure-opt only): prevents drift of the colors."""
     extra: tuple[str, ...] = ()
-    """Losses of other packages, NAME=WEIGHT each (entry points `vision3d.losses`; CONTRIBUTING.md)."""
+    """Your own losses, MODULE:FUNCTION=WEIGHT each, or NAME=WEIGHT for those of other packages (entry points `vision3d.losses`;
+    CONTRIBUTING.md)."""
 
     def __post_init__(self) -> None:
         _check_numbers(self, 0)
@@ -171,9 +173,10 @@ class FitConfig:
     """Wall time of training; all schedules follow it. With --steps as well, training ends at whichever comes first."""
     max_gaussians: int = 30_000
     """Maximum number of Gaussians; fewer train faster."""
-    init: Initialization = "auto"
+    init: Initialization | Path = "auto"
     """Initial positions: the points of the data set (points), points triangulated by pycolmap from the training views (sfm),
-    uniform in the space that the cameras see (random), or points if there are any and otherwise random (auto)."""
+    uniform in the space that the cameras see (random), or points if there are any and otherwise random (auto). Or a file: its
+    Gaussians, which are refined, or its points (.ply, .spz, ...)."""
     init_count: int = 10_000
     """Number of Gaussians of a random start, and the maximum taken from points."""
     init_opacity: float = 0.1
@@ -263,6 +266,11 @@ class FitConfig:
         for name, end in (("alpha_max", 0.9999), ("init_opacity", 1)):  # the first as render.splats.checks.MAX_ALPHA
             if not 0 < getattr(self, name) < end:
                 raise ConfigError(name, f"got {getattr(self, name)}, want a number in (0, {end})")
+        if isinstance(self.init, Path) and not self.init.suffix:
+            names = ", ".join(get_args(Initialization))
+            raise ConfigError(
+                "init", f"got {str(self.init)!r}, want {names}, or a file of Gaussians or points (.ply, .spz, ...)"
+            )
         if self.init_scale == 0:
             raise ConfigError("init_scale", "got 0, want a number > 0")
         if any(not 0 <= value <= 1 for value in self.background_color or ()):

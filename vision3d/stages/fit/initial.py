@@ -1,6 +1,8 @@
 """Initialization of the Gaussians, in the world of the fit (see `world`)."""
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,7 +11,7 @@ from torch import Tensor
 from vision3d.core.errors import InputError
 from vision3d.core.progress import ProgressCallback
 from vision3d.optim.training_views import TrainingView, TrainingViews
-from vision3d.scene import Cameras, GaussianScene, PosedImages
+from vision3d.scene import Cameras, GaussianScene, PointCloud, PosedImages, load
 from vision3d.stages.fit.config import FitConfig
 from vision3d.stages.fit.world import World
 
@@ -31,22 +33,38 @@ def initial_scene(
         progress: Progress callback for `init` sfm.
 
     Raises:
-        InputError: Points were requested, but the data set has none.
+        InputError: Points were requested, but the data set has none; or the file of `init` cannot be used.
         MissingDependencyError: `init` is sfm and pycolmap is not installed.
     """
     generator = torch.Generator().manual_seed(config.seed)
     kind = config.init
+    if isinstance(kind, Path):
+        found = _of_file(kind, config, world)
+        if isinstance(found, GaussianScene):
+            return found
+        return _of_points(config, "points of a file", found, world, generator)
     if kind == "auto":
         kind = "random" if images.points is None or len(images.points) < 10 else "points"
     count = min(config.init_count, config.max_gaussians)
     if kind == "random":
         points, colors = random_points(views, world, count, generator)
-    else:
-        points, colors = _given_points(kind, images, progress)
-        if len(points) > count:
-            chosen = torch.randperm(len(points), generator=generator)[:count]
-            points, colors = points[chosen], None if colors is None else colors[chosen]
-        points = world.points_in(points)
+        return _started(config, kind, points, colors, generator)
+    return _of_points(config, kind, _given_points(kind, images, progress), world, generator)
+
+
+def _of_points(
+    config: FitConfig, kind: str, given: tuple[Tensor, Tensor | None], world: World, generator: torch.Generator
+) -> GaussianScene:
+    """Gaussians at points in the world of the photos, at most `init_count`."""
+    points, colors = given
+    count = min(config.init_count, config.max_gaussians)
+    if len(points) > count:
+        chosen = torch.randperm(len(points), generator=generator)[:count]
+        points, colors = points[chosen], None if colors is None else colors[chosen]
+    return _started(config, kind, world.points_in(points), colors, generator)
+
+
+def _started(config: FitConfig, kind: str, points: Tensor, colors: Tensor | None, generator: torch.Generator) -> GaussianScene:
     logger.info("%d initial Gaussians (%s)", len(points), kind)
     return GaussianScene.from_points(
         points,
@@ -58,6 +76,28 @@ def initial_scene(
         antialiased=config.antialiased,
         generator=generator,
     )
+
+
+def _of_file(path: Path, config: FitConfig, world: World) -> GaussianScene | tuple[Tensor, Tensor | None]:
+    """Gaussians of a file, in the world of the fit and with its harmonics; or the points of a cloud and their colors.
+
+    Raises:
+        InputError: It holds something else, Gaussians of another mode, or too many.
+    """
+    found = load(path)
+    if isinstance(found, PointCloud) and len(found):
+        return found.points.cpu().float(), None if found.colors is None else found.colors.cpu().float()
+    if not isinstance(found, GaussianScene) or not len(found):
+        raise InputError(f"{path}: holds {found!r}, want Gaussians or points to start from")
+    if found.mode != config.mode:
+        raise InputError(f"{path}: holds Gaussians of mode {found.mode}; fit with --mode {found.mode}")
+    if len(found) > config.max_gaussians:
+        raise InputError(f"{path}: {len(found)} Gaussians are more than --max-gaussians {config.max_gaussians}")
+    size = (config.sh_degree + 1) ** 2
+    sh = torch.zeros(len(found), size, 3)
+    sh[:, : found.sh.shape[1]] = found.sh[:, :size]
+    logger.info("%d initial Gaussians (%s)", len(found), path)
+    return world.scene_in(replace(found.to("cpu"), sh=sh, antialiased=config.antialiased))
 
 
 def random_points(

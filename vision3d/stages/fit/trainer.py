@@ -323,6 +323,7 @@ def _loss_of_another_package(name: str) -> Callable[[Tensor, Tensor, Tensor | No
     if found is None:
         known = ", ".join(plugins.names("vision3d.losses")) or "none"
         raise ConfigError(
-            "loss.extra", f"no installed package provides a loss {name!r} (entry points vision3d.losses: {known})"
+            "loss.extra",
+            f"no installed package provides a loss {name!r} (entry points vision3d.losses: {known}); yours is MODULE:FUNCTION",
         )
     return found

@@ -56,6 +56,11 @@ class World:
         shift = (viewmats[:, :3, :3] @ self.center.to(viewmats.device))[:, :, None]
         return _with_shifts(cameras, viewmats[:, :3, 3:] * self.extent - shift)
 
+    def scene_in(self, scene: GaussianScene) -> GaussianScene:
+        """Convert a scene from the source's world to the world of the fit; the inverse of `scene_out`."""
+        means = (scene.means.double() - self.center.to(scene.device)) / self.extent
+        return replace(scene, means=means.to(scene.means), log_scales=scene.log_scales - math.log(self.extent))
+
     def scene_out(self, scene: GaussianScene) -> GaussianScene:
         """Convert a scene from the world of the fit to the source's world: without rotation, so colors do not change."""
         means = scene.means.double() * self.extent + self.center.to(scene.device)

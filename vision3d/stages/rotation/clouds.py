@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
-from vision3d.io.guards import check_size
+from vision3d.io.guards import NUMPY_ERRORS, check_size
 
 WANT = "an .npz with arrays train and test (clouds, points, 3), or a folder with points/ and points_test/ of .pts or .xyz files"
 _SUFFIXES = (".pts", ".xyz")
@@ -57,10 +57,10 @@ def read_clouds(path: Path | str, points: int = 0) -> Clouds:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise FileFormatError(path, f"is damaged or not an .npz; want {WANT}")
     found = []
     try:
+        if not zipfile.is_zipfile(path):
+            raise FileFormatError(path, f"is damaged or not an .npz; want {WANT}")
         with zipfile.ZipFile(path) as archive:
             check_size(path, sum(entry.file_size for entry in archive.infolist()), path.stat().st_size, "its directory")
         with np.load(path, allow_pickle=False) as arrays:
@@ -72,8 +72,8 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 found.append(_checked(path, name, arrays[name]))
     except FileFormatError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, RuntimeError, MemoryError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except NUMPY_ERRORS as error:
+        text = (str(error) or type(error).__name__).splitlines()[0][:120]
         if "allow_pickle" in text:
             text = "an array holds pickled objects, which could run code; nothing was executed"
         raise FileFormatError(path, f"cannot be read: {text}") from error

@@ -1,7 +1,6 @@
 """A single training: one representation and one seed, in its own folder."""
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from vision3d.core.atomic import atomic_write
 from vision3d.core.checkpoints import seed_everything
 from vision3d.core.errors import ConfigError, FileFormatError
 from vision3d.core.machine import git_hash
-from vision3d.core.plain import to_json
+from vision3d.core.plain import from_json, to_json
 from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder, StopSignal
 from vision3d.optim.schedules import one_cycle
@@ -150,7 +149,7 @@ def _finished(experiment: Experiment, folder: Path, config: TrainingConfig, rep:
     if not path.is_file() or not (folder / NETWORK_FILE).is_file():
         return None
     try:
-        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        values: dict[str, Any] = from_json(path.read_bytes())
         errors = dict(values["errors"])
         errors["percentiles"] = tuple(map(float, errors["percentiles"]))
         found = Errors(**errors)

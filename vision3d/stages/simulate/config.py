@@ -103,8 +103,8 @@ class SimulateConfig:
     fps: float = 24.0
     """Frames per second of simulated time."""
     engine: str = "auto"
-    """Physics engine: auto (the fastest that runs here) or one of those in docs/simulate.md; reference is plain torch, for
-    small scenes."""
+    """Physics engine: auto (the fastest that runs here), one of those in docs/simulate.md, or your own, MODULE:CLASS; reference
+    is plain torch, for small scenes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the engine runs; auto: on a GPU if the engine supports it."""
     cells: int | None = None

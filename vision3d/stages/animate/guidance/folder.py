@@ -1,6 +1,5 @@
 """Loading a folder with a Zero123-class pipeline: required parts, forbidden files, and its name."""
 
-import json
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from vision3d.core import plugins
 from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.core.plain import from_json
 from vision3d.stages.animate.guidance.base import Guidance
 from vision3d.stages.animate.guidance.config import SdsConfig
 from vision3d.stages.animate.guidance.zero123 import Zero123
@@ -107,7 +107,7 @@ def label_of(folder: Path, num_parameters: int) -> str:
         return f"untrained test pipeline ({num_parameters:,} parameters)"
     path = folder / "model_index.json"
     try:
-        index = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        index = from_json(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
         raise FileFormatError(path, "is not JSON") from error
     name = index.get("_name_or_path") or index.get("_class_name") if isinstance(index, dict) else None

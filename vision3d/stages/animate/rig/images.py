@@ -4,9 +4,10 @@ import math
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from vision3d.core.errors import InputError
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.geometry import paths
 from vision3d.geometry.cameras import intrinsics
@@ -70,6 +71,28 @@ def write_images(
                 for index in range(num):
                     video.append(render_frame(frames, min(index, len(frames) - 1), views[index : index + 1].to(device), config))
                     bar.update(number * num + index + 1)
+
+
+def check_seen(vertices: Float[Tensor, "t v 3"], faces: Int64[Tensor, "f 3"], cameras: Cameras) -> None:
+    """Raise an error for a camera that has every face of every shown frame beyond one side of its view.
+
+    Raises:
+        InputError: The message names the first such camera and where the mesh is.
+    """
+    frames = vertices[spread(range(len(vertices)), _LOOKS)].float()
+    for i in range(len(cameras)):
+        local = frames @ cameras.viewmats[i, :3, :3].mT + cameras.viewmats[i, :3, 3]
+        depth = local[..., 2] if cameras.model != "ortho" else torch.ones_like(local[..., 2])
+        beyond = [local[..., 2] <= 0] if cameras.model != "fisheye" else []
+        if cameras.model != "fisheye" and cameras.distortion is None:
+            u, v = (torch.stack([local[..., 0], local[..., 1], depth], -1) @ cameras.Ks[i].mT)[..., :2].unbind(-1)
+            beyond += [u < 0, v < 0, u > cameras.width[i] * depth, v > cameras.height[i] * depth]
+        if beyond and bool(torch.stack([side[:, faces].all(-1) for side in beyond]).any(0).all()):
+            name = f"camera {i}" + (f" ({cameras.names[i]})" if cameras.names else "")
+            points = frames.flatten(0, 1)
+            low, high = (", ".join(f"{x:.3g}" for x in bound.tolist()) for bound in (points.amin(0), points.amax(0)))
+            center = ", ".join(f"{x:.3g}" for x in cameras.centers[i].tolist())
+            raise InputError(f"{name} at ({center}) sees nothing of the mesh, which is in the box from ({low}) to ({high})")
 
 
 def render_frame(frames: FrameSequence, index: int, camera: Cameras, config: RigConfig) -> Float[Tensor, "h w 3"]:

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from vision3d.scene.clip import frame_rate
 from vision3d.scene.posing import baked_clip, parse_pose, rest_at
 from vision3d.stage import stage
 from vision3d.stages.animate.rig.config import RigConfig
-from vision3d.stages.animate.rig.images import write_images
+from vision3d.stages.animate.rig.images import check_seen, write_images
 
 logger = logging.getLogger("vision3d.animate")
 
@@ -45,13 +46,14 @@ class RigResult:
     """Plain figures."""
 
 
-@stage("animate rig", {"skin": "skin", "motion": "bvh", "cameras": "cameras"})
+@stage("animate rig", {"skin": "skin", "motion": "bvh", "cameras": "cameras", "joints": "joints"})
 def play_skin(
     config: RigConfig,
     skin: SkinnedMesh,
     motion: Motion | None = None,
     *,
     cameras: Cameras | None = None,
+    joints: Mapping[str, str] | None = None,
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> RigResult:
@@ -62,12 +64,13 @@ def play_skin(
         skin: A mesh with joints, or with morph targets and clips.
         motion: Motion capture of joints with the same names up to prefixes, instead of a clip.
         cameras: For the video: one video each. Without them the camera is in front, or orbits.
+        joints: Joints of the motion -> joints of the skin, where their names do not match.
         run_folder: Receives rig.glb, frames.zarr, video.mp4, images; for a still pose also gaussians.ply.
         progress: Progress callback, called for every frame of the video.
 
     Raises:
         InputError: A joint or clip does not exist, or the skin has fewer than half of the joints of the motion; the message has
-            the names.
+            the names. Or a camera never sees the mesh.
 
     Example:
         >>> from vision3d import SkinnedMesh
@@ -79,7 +82,7 @@ def play_skin(
     device = resolve_device(config.device)
     skin = skin.to(device)
     fps = config.fps or (skin.fps if motion is None else None) or _FPS
-    played, times = _played(config, skin, motion, fps)
+    played, times = _played(config, skin, motion, fps, joints)
     name = "pose" if played is None else played.name
     clip = baked_clip(skin, played, times, parse_pose(config.pose), order=config.order, axes=config.axes, name=name)
     times = times - times[0]
@@ -88,6 +91,8 @@ def play_skin(
     mesh = replace(skin.mesh, normals=None)
     base = MeshGaussians.from_mesh(mesh, config.per_face) if config.render == "gaussians" else mesh
     frames = FrameSequence(base, times, {"vertices": vertices})
+    if cameras is not None:
+        check_seen(vertices, mesh.faces, cameras.to(device))
     result = RigResult(_exported(config, skin, clip, played is None, vertices, times), frames, {})
     summary = {
         "clip": None if played is None else name,
@@ -108,13 +113,15 @@ def play_skin(
 
 
 def _played(
-    config: RigConfig, skin: SkinnedMesh, motion: Motion | None, fps: float
+    config: RigConfig, skin: SkinnedMesh, motion: Motion | None, fps: float, joints: Mapping[str, str] | None
 ) -> tuple[Clip | None, Float64[Tensor, " t"]]:
     """What animates the skin (None: a still pose), and the times of its frames."""
     if motion is not None and config.clip is not None:
         raise InputError(f"clip: got {config.clip!r} and a motion; want one of the two")
+    if joints and motion is None:
+        raise InputError("joints: got pairs of joints, but no motion to match them with")
     if motion is not None:
-        clip = retarget(motion.to(skin.device), skin, scale=config.scale)
+        clip = retarget(motion.to(skin.device), skin, scale=config.scale, joints=joints)
     elif config.clip is not None:
         clip = skin.clip(config.clip)
     else:

@@ -27,11 +27,11 @@ class Engine(ABC):
         world: Their environment.
     """
 
-    name: ClassVar[str]
-    bytes_a_node: ClassVar[int]
+    name: ClassVar[str] = "own"
+    bytes_a_node: ClassVar[int] = 0
     """Peak memory, for estimates before a run."""
-    bytes_a_particle: ClassVar[int]
-    particle_steps_a_second: ClassVar[float]
+    bytes_a_particle: ClassVar[int] = 1000
+    particle_steps_a_second: ClassVar[float] = 1e6
     """Approximate, on one core."""
 
     def __init__(self, particles: Particles, world: World) -> None:
@@ -82,9 +82,9 @@ ENGINES: dict[str, str] = {
 
 
 def choose_engine(name: str) -> type[Engine]:
-    """The class of an engine, or of one of another package (entry points `vision3d.engines`: subclasses of `Engine`).
+    """The class of an engine: one of `ENGINES`, of another package (entry points `vision3d.engines`), or yours, `module:Class`.
 
-    `auto` is the first of `ENGINES` that runs here.
+    All are subclasses of `Engine`. `auto` is the first of `ENGINES` that runs here.
 
     Raises:
         ConfigError: No engine with this name.
@@ -103,7 +103,9 @@ def choose_engine(name: str) -> type[Engine]:
         found = plugins.load("vision3d.engines", name, type)
     if found is None or not issubclass(found, Engine):
         names = ["auto", *ENGINES, *plugins.names("vision3d.engines")]
-        raise ConfigError("engine", f"got {name!r}, want one of {', '.join(names)}")
+        raise ConfigError("engine", f"got {name!r}, want one of {', '.join(names)}, or MODULE:CLASS, a subclass of Engine")
+    if lacking := getattr(found, "__abstractmethods__", ()):
+        raise ConfigError("engine", f"{name} lacks {', '.join(sorted(lacking))} of Engine")
     found.check_available()
     return found
 
