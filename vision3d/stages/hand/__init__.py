@@ -6,6 +6,7 @@ from vision3d.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vision3d.stages.hand.detections import Detections, Finder
+    from vision3d.stages.hand.evaluate import EvalConfig, EvalResult, evaluate_hands
     from vision3d.stages.hand.gestures import GESTURES, gesture
     from vision3d.stages.hand.mano import Mano, read_mano
     from vision3d.stages.hand.network.files import HandModel, load_hand_model, save_hand_model
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from vision3d.stages.hand.run import HandFrame, HandRun, hand
     from vision3d.stages.hand.run_config import HandConfig
     from vision3d.stages.hand.shape import HandShape
+    from vision3d.stages.hand.synth_run import SynthConfig, SynthResult, synthesize_hands
     from vision3d.stages.hand.template import HandTemplate, PosedHand
     from vision3d.stages.hand.tone import skin_color
     from vision3d.stages.hand.train import TrainResult, train_hand
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "Detections": ".detections",
+    "EvalConfig": ".evaluate",
+    "EvalResult": ".evaluate",
     "Finder": ".detections",
     "GESTURES": ".gestures",
     "HandConfig": ".run_config",
@@ -36,9 +40,12 @@ _PUBLIC = {
     "HandTracker": ".predict.tracker",
     "Mano": ".mano",
     "PosedHand": ".template",
+    "SynthConfig": ".synth_run",
+    "SynthResult": ".synth_run",
     "TrainConfig": ".train_config",
     "TrainResult": ".train",
     "boxes_of": ".predict.predictor",
+    "evaluate_hands": ".evaluate",
     "fit_poses": ".predict.fitting",
     "gesture": ".gestures",
     "hand": ".run",
@@ -46,12 +53,15 @@ _PUBLIC = {
     "read_mano": ".mano",
     "save_hand_model": ".network.files",
     "skin_color": ".tone",
+    "synthesize_hands": ".synth_run",
     "train_hand": ".train",
 }
 
 __all__ = [
     "GESTURES",
     "Detections",
+    "EvalConfig",
+    "EvalResult",
     "Finder",
     "HandConfig",
     "HandFrame",
@@ -64,9 +74,12 @@ __all__ = [
     "HandTracker",
     "Mano",
     "PosedHand",
+    "SynthConfig",
+    "SynthResult",
     "TrainConfig",
     "TrainResult",
     "boxes_of",
+    "evaluate_hands",
     "fit_poses",
     "gesture",
     "hand",
@@ -74,6 +87,7 @@ __all__ = [
     "read_mano",
     "save_hand_model",
     "skin_color",
+    "synthesize_hands",
     "train_hand",
 ]
 

@@ -65,9 +65,13 @@ class SampleSource:
 
     def make(self, index: int) -> Sample:
         """A sample: `BATCH` images and the numbers that their truth follows from."""
+        return packed(self.made(index))
+
+    def made(self, index: int) -> Frames:
+        """The images of a sample with their whole truth."""
         backgrounds = _backgrounds(self.backgrounds, self.furniture, self.split)
         objects = () if self.furniture is None else _objects(self.furniture, self.split)
-        return packed(frames(self.seed, index, BATCH, self.frames, backgrounds=backgrounds, objects=objects))
+        return frames(self.seed, index, BATCH, self.frames, backgrounds=backgrounds, objects=objects)
 
     def prepare(self) -> None:
         """Make what all samples need: pictures of rooms.
