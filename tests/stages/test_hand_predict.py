@@ -15,6 +15,7 @@ from vision3d.stages.hand.predict.drawing import overlay
 from vision3d.stages.hand.predict.files import write_animation, write_meshes
 from vision3d.stages.hand.predict.fitting import skinned_mesh
 from vision3d.stages.hand.predict.frozen import FrozenNet
+from vision3d.stages.hand.predict.predictor import intrinsics_of
 
 BOX = (60.0, 40.0, 90.0, 80.0)
 CONFIG = HandConfig(lost=0, score=0)
@@ -62,7 +63,7 @@ def posed(side="right", at=(0.03, -0.02, 0.5), seed=1):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_hand_is_where_it_is(model, image, monkeypatch, side):
-    vertices, K = posed(side), CONFIG.K(200, 160)
+    vertices, K = posed(side), intrinsics_of(CONFIG, 200, 160)
     predictor = seen_by(HandPredictor(model, CONFIG), Knows(vertices, K, side), monkeypatch)
     hands = predictor(image, boxes_of([BOX], [side]), K)
     assert len(hands) == 1 and hands[0].side == side
@@ -93,7 +94,9 @@ def test_a_left_hand_is_a_mirrored_right_one(model, image):
 
 def test_the_side_of_a_box_is_the_networks_if_unknown(model, image, monkeypatch):
     predictor = HandPredictor(model, CONFIG)
-    plain, flipped = (predictor.measure(image, boxes_of([BOX], [side]), CONFIG.K(200, 160)).right for side in ("right", "left"))
+    plain, flipped = (
+        predictor.measure(image, boxes_of([BOX], [side]), intrinsics_of(CONFIG, 200, 160)).right for side in ("right", "left")
+    )
     want = "right" if float(plain) >= float(flipped) else "left"
     assert predictor(image, boxes_of([BOX]))[0].side == want
     for side in ("right", "left"):
@@ -130,7 +133,7 @@ def test_found_hands_are_kept_by_score_and_once(model, image):
 
 def test_a_hand_is_followed_without_the_finder(model, image, monkeypatch):
     shift = torch.tensor([0.004, 0.0, 0.0])
-    truths = [Knows(posed() + number * shift, CONFIG.K(200, 160)) for number in range(10)]
+    truths = [Knows(posed() + number * shift, intrinsics_of(CONFIG, 200, 160)) for number in range(10)]
     frame = {"number": 0}
     config = replace(CONFIG, smooth=False, find_every=100)
     finder = Finds((120.0, 60.0, 90.0))
@@ -146,7 +149,7 @@ def test_a_hand_is_followed_without_the_finder(model, image, monkeypatch):
 
 def test_the_finder_looks_again_when_a_hand_is_lost_and_every_n_frames(model, image, monkeypatch):
     config, finder = replace(CONFIG, lost=0.5, score=0.5, find_every=4), Finds((120.0, 60.0, 90.0))
-    truth = Knows(posed(), CONFIG.K(200, 160))
+    truth = Knows(posed(), intrinsics_of(CONFIG, 200, 160))
     predictor = seen_by(HandPredictor(model, config, finder), truth, monkeypatch)
     tracker = HandTracker(predictor)
     calls = []
@@ -162,7 +165,7 @@ def test_the_finder_looks_again_when_a_hand_is_lost_and_every_n_frames(model, im
 
 
 def test_smoothing_reduces_jitter(model, image, monkeypatch):
-    generator, truth = torch.Generator().manual_seed(0), Knows(posed(), CONFIG.K(200, 160))
+    generator, truth = torch.Generator().manual_seed(0), Knows(posed(), intrinsics_of(CONFIG, 200, 160))
 
     def shaken():
         return Knows(truth.vertices + 0.002 * torch.randn(3, generator=generator), truth.K)
@@ -268,9 +271,9 @@ def test_meshes_of_hands_that_are_not_finite_are_not_written(tmp_path, result):
     broken[9] = torch.nan
     with pytest.raises(InputError, match="joints_3d of middle_mcp is not finite"):
         write_meshes(tmp_path, "hand", [replace(result, joints_3d=broken)])
+    vertices = result.vertices.clone()
+    vertices[5, 0] = torch.inf
     with pytest.raises(InputError, match="vertices of row 5"):
-        vertices = result.vertices.clone()
-        vertices[5, 0] = torch.inf
         replace(result, vertices=vertices).to_skinned_mesh()
     assert not list(tmp_path.iterdir())
 

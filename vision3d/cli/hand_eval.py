@@ -10,7 +10,7 @@ import tyro
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.core.progress import ProgressCallback
-from vision3d.stages.hand.evaluate import EvalConfig
+from vision3d.stages.hand.run_config import EvalConfig
 
 if TYPE_CHECKING:
     from vision3d.core.runs import RunFolder

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.core.progress import ProgressCallback
-from vision3d.stages.hand.synth_run import SynthConfig
+from vision3d.stages.hand.run_config import SynthConfig
 
 if TYPE_CHECKING:
     from vision3d.core.runs import RunFolder

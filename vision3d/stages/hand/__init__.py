@@ -6,7 +6,7 @@ from vision3d.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vision3d.stages.hand.detections import Detections, Finder
-    from vision3d.stages.hand.evaluate import EvalConfig, EvalResult, evaluate_hands
+    from vision3d.stages.hand.evaluate import EvalResult, evaluate_hands
     from vision3d.stages.hand.gestures import GESTURES, gesture
     from vision3d.stages.hand.mano import Mano, read_mano
     from vision3d.stages.hand.network.files import HandModel, load_hand_model, save_hand_model
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from vision3d.stages.hand.predict.result import HandResult
     from vision3d.stages.hand.predict.tracker import HandTracker
     from vision3d.stages.hand.run import HandFrame, HandRun, hand
-    from vision3d.stages.hand.run_config import HandConfig
+    from vision3d.stages.hand.run_config import EvalConfig, HandConfig, SynthConfig
     from vision3d.stages.hand.shape import HandShape
-    from vision3d.stages.hand.synth_run import SynthConfig, SynthResult, synthesize_hands
+    from vision3d.stages.hand.synth_run import SynthResult, synthesize_hands
     from vision3d.stages.hand.template import HandTemplate, PosedHand
     from vision3d.stages.hand.tone import skin_color
     from vision3d.stages.hand.train import TrainResult, train_hand
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "Detections": ".detections",
-    "EvalConfig": ".evaluate",
+    "EvalConfig": ".run_config",
     "EvalResult": ".evaluate",
     "Finder": ".detections",
     "GESTURES": ".gestures",
@@ -40,7 +40,7 @@ _PUBLIC = {
     "HandTracker": ".predict.tracker",
     "Mano": ".mano",
     "PosedHand": ".template",
-    "SynthConfig": ".synth_run",
+    "SynthConfig": ".run_config",
     "SynthResult": ".synth_run",
     "TrainConfig": ".train_config",
     "TrainResult": ".train",

@@ -1,8 +1,8 @@
 """Evaluation of networks of hands: on images in FreiHAND's layout, or on generated ones."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,14 +10,12 @@ from torch import Tensor
 
 from vision3d.core.atomic import atomic_write
 from vision3d.core.device import resolve_device
-from vision3d.core.errors import ConfigError
-from vision3d.core.option_marks import HelpGroups
 from vision3d.core.plain import to_json
 from vision3d.core.progress import Progress, ProgressCallback
-from vision3d.core.ranges import check_not_negative
 from vision3d.core.runs import RunFolder
 from vision3d.stage import stage
-from vision3d.stages.hand.data.samples import BATCH, HandSamples, SampleSource
+from vision3d.stages.hand.config import BATCH, FrameConfig
+from vision3d.stages.hand.data.samples import HandSamples, SampleSource
 from vision3d.stages.hand.detections import Detections
 from vision3d.stages.hand.evaluation.crops import CROP_PX
 from vision3d.stages.hand.evaluation.metrics import HandErrors, hand_errors, pa_error
@@ -25,8 +23,7 @@ from vision3d.stages.hand.freihand import FreiHandFolder
 from vision3d.stages.hand.joints import ROOT
 from vision3d.stages.hand.network.files import HandModel, load_hand_model
 from vision3d.stages.hand.predict.predictor import HandPredictor, boxes_around
-from vision3d.stages.hand.run_config import HandConfig
-from vision3d.stages.hand.synth.frames import FrameConfig
+from vision3d.stages.hand.run_config import EvalConfig, HandConfig
 from vision3d.stages.hand.template import HandTemplate
 from vision3d.stages.hand.train import HELD_OUT_SEED
 
@@ -34,43 +31,6 @@ MARGIN = 1.25
 """Side of the crop over that of the joints' box, as in the published evaluation."""
 _COLUMNS = ("pa_mpjpe", "pa_mpvpe", "f5", "f15", "mpjpe", "joint_auc", "vertex_auc", "scale")
 _TITLES = ("PA-MPJPE mm", "PA-MPVPE mm", "F@5", "F@15", "MPJPE mm", "AUC joints", "AUC verts", "scale error")
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """Evaluate a network of hands by the protocol of FreiHAND."""
-
-    HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("weights", "images", "split"),
-        "generated images": ("frames", "backgrounds", "furniture", "seed"),
-    }
-
-    weights: str = "hand"
-    """Weights: a .safetensors of `hand train`, or the name of bundled ones."""
-    images: int = 0
-    """Number of images; 0: all, and 960 generated ones."""
-    split: str = ""
-    """evaluation or training of a folder; by default the first of them that is there."""
-    vertices: Literal["auto", "compare", "skip"] = "auto"
-    """Compare vertices one by one: auto: only if the folder has those of the bundled template."""
-    frames: FrameConfig = field(default_factory=FrameConfig)
-    """What generated images show; their size is that of the network."""
-    backgrounds: Path | None = None
-    """Folder with photographs for generated images."""
-    furniture: Path | None = None
-    """Folder with the unpacked Debian package sweethome3d-furniture for generated images; models not trained on."""
-    seed: int = 0
-    """Seed of generated images; they differ from those of trainings."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-
-    def __post_init__(self) -> None:
-        check_not_negative(self, "images", "seed")
-
-        if self.vertices not in ("auto", "compare", "skip"):
-            raise ConfigError("vertices", f"got {self.vertices!r}, want auto, compare or skip")
-        if self.split not in ("", "evaluation", "training"):
-            raise ConfigError("split", f"got {self.split!r}, want evaluation or training")
 
 
 @dataclass(frozen=True)

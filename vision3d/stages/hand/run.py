@@ -25,7 +25,7 @@ from vision3d.stages.hand.detections import Detections, Finder
 from vision3d.stages.hand.network.files import HandModel, load_hand_model
 from vision3d.stages.hand.predict.boxes import read_boxes
 from vision3d.stages.hand.predict.files import Outputs, write_animation
-from vision3d.stages.hand.predict.predictor import HandPredictor, boxes_of
+from vision3d.stages.hand.predict.predictor import HandPredictor, boxes_of, intrinsics_of
 from vision3d.stages.hand.predict.result import HandResult
 from vision3d.stages.hand.predict.tracker import HandTracker
 from vision3d.stages.hand.run_config import HandConfig
@@ -201,7 +201,7 @@ def _images(
         for number, item in enumerate(images, 1):
             image = item if isinstance(item, Tensor) else read_photo(item)
             name = "image" if isinstance(item, Tensor) else item.name
-            K = config.K(image.shape[1], image.shape[0])
+            K = intrinsics_of(config, image.shape[1], image.shape[0])
             started = time.perf_counter()
             with _naming(name):
                 hands = predictor(image, known.get(name, _given(config)), K)
@@ -222,7 +222,7 @@ def _video(
 ) -> tuple[list[HandFrame], dict[str, Any]]:
     config, frames, seconds = predictor.config, [], []
     tracker = HandTracker(predictor)
-    K = config.K(source.width, source.height)
+    K = intrinsics_of(config, source.width, source.height)
     total = config.frames or (round(source.duration * source.fps) if isinstance(source, Video) else 0)
     stream = itertools.islice(source.in_bytes(), config.frames or None)
     with Progress(total, "hand", progress) as bar, contextlib.closing(source_frames(stream)) as images, _one_thread():

@@ -1,18 +1,14 @@
-"""Options of `hand run`."""
+"""Options of `hand run`, `hand eval` and `hand synth`."""
 
+import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from vision3d.core.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
 from vision3d.core.ranges import check_counts, check_not_negative, check_positive
-from vision3d.geometry.cameras import intrinsics
-from vision3d.stages.hand.config import FilterConfig
-from vision3d.stages.hand.intrinsics import FIELD_OF_VIEW_DEG, check_intrinsics, field_of_view_Ks
+from vision3d.stages.hand.config import FIELD_OF_VIEW_DEG, FilterConfig, FrameConfig
 
 
 @dataclass(frozen=True)
@@ -79,14 +75,10 @@ class HandConfig:
         if self.box is not None:
             check_box(self.box, "box")
         if self.intrinsics is not None:
-            try:
-                check_intrinsics(intrinsics(*self.intrinsics))
-            except InputError as error:
-                raise ConfigError("intrinsics", str(error).removeprefix("intrinsics: ")) from error
-
-    def K(self, width: int, height: int) -> Float[Tensor, "3 3"]:
-        """Intrinsics of an image of this size: the given ones, or those of the field of view."""
-        return field_of_view_Ks(width, height, self.fov) if self.intrinsics is None else intrinsics(*self.intrinsics)
+            fx, fy, *_ = self.intrinsics
+            if not (min(fx, fy) > 0 and all(map(math.isfinite, self.intrinsics))):
+                text = " ".join(f"{value:g}" for value in self.intrinsics)
+                raise ConfigError("intrinsics", f"got {text}, which is singular; want fx fy cx cy with fx, fy > 0 pixels")
 
     @property
     def intrinsics_source(self) -> str:
@@ -96,6 +88,71 @@ class HandConfig:
 
 def check_box(box: tuple[float, ...], name: str) -> None:
     """Raise ConfigError for a box x y w h that is not finite or is empty."""
-    values = torch.tensor(box, dtype=torch.float64)
-    if len(box) != 4 or not bool(values.isfinite().all()) or min(box[2:]) <= 0:
+    if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
         raise ConfigError(name, f"got {' '.join(f'{value:g}' for value in box)}, want x y w h in pixels with w, h > 0")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluate a network of hands by the protocol of FreiHAND."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("weights", "images", "split"),
+        "generated images": ("frames", "backgrounds", "furniture", "seed"),
+    }
+
+    weights: str = "hand"
+    """Weights: a .safetensors of `hand train`, or the name of bundled ones."""
+    images: int = 0
+    """Number of images; 0: all, and 960 generated ones."""
+    split: str = ""
+    """evaluation or training of a folder; by default the first of them that is there."""
+    vertices: Literal["auto", "compare", "skip"] = "auto"
+    """Compare vertices one by one: auto: only if the folder has those of the bundled template."""
+    frames: FrameConfig = field(default_factory=FrameConfig)
+    """What generated images show; their size is that of the network."""
+    backgrounds: Path | None = None
+    """Folder with photographs for generated images."""
+    furniture: Path | None = None
+    """Folder with the unpacked Debian package sweethome3d-furniture for generated images; models not trained on."""
+    seed: int = 0
+    """Seed of generated images; they differ from those of trainings."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "images", "seed")
+
+        if self.vertices not in ("auto", "compare", "skip"):
+            raise ConfigError("vertices", f"got {self.vertices!r}, want auto, compare or skip")
+        if self.split not in ("", "evaluation", "training"):
+            raise ConfigError("split", f"got {self.split!r}, want evaluation or training")
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """Generate images of hands with their truth."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {"main options": ("images", "backgrounds", "furniture", "split", "seed")}
+
+    frames: FrameConfig = field(default_factory=lambda: FrameConfig(size=224))
+    """What the images show."""
+    images: int = 1000
+    """Number of images."""
+    backgrounds: Path | None = None
+    """Folder with photographs; without one, backgrounds are gradients and noise."""
+    furniture: Path | None = None
+    """Folder with the unpacked Debian package sweethome3d-furniture: hands hold its models, and furnished rooms are
+    backgrounds."""
+    split: Literal["train", "test"] = "train"
+    """Models to hold and to furnish with: those of training, or others."""
+    seed: int = 0
+    """Seed of the images."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "images")
+        check_not_negative(self, "seed")
+        if self.split not in ("train", "test"):
+            raise ConfigError("split", f"got {self.split!r}, want train or test")
+        if not 16 <= self.frames.size <= 1024:
+            raise ConfigError("frames.size", f"got {self.frames.size}, want 16 to 1024 pixels")

@@ -1,48 +1,18 @@
 """Write generated images of hands as a folder in the layout of FreiHAND."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from vision3d.core.errors import ConfigError
-from vision3d.core.option_marks import HelpGroups
 from vision3d.core.progress import Progress, ProgressCallback
-from vision3d.core.ranges import check_counts, check_not_negative
 from vision3d.core.runs import RunFolder
 from vision3d.stage import stage
-from vision3d.stages.hand.data.samples import BATCH, SampleSource
+from vision3d.stages.hand.config import BATCH
+from vision3d.stages.hand.data.samples import SampleSource
 from vision3d.stages.hand.freihand import FreiHandWriter
-from vision3d.stages.hand.synth.frames import FrameConfig
-
-
-@dataclass(frozen=True)
-class SynthConfig:
-    """Generate images of hands with their truth."""
-
-    HELP_GROUPS: ClassVar[HelpGroups] = {"main options": ("images", "backgrounds", "furniture", "split", "seed")}
-
-    frames: FrameConfig = field(default_factory=lambda: FrameConfig(size=224))
-    """What the images show."""
-    images: int = 1000
-    """Number of images."""
-    backgrounds: Path | None = None
-    """Folder with photographs; without one, backgrounds are gradients and noise."""
-    furniture: Path | None = None
-    """Folder with the unpacked Debian package sweethome3d-furniture: hands hold its models, and furnished rooms are
-    backgrounds."""
-    split: Literal["train", "test"] = "train"
-    """Models to hold and to furnish with: those of training, or others."""
-    seed: int = 0
-    """Seed of the images."""
-
-    def __post_init__(self) -> None:
-        check_counts(self, "images")
-        check_not_negative(self, "seed")
-        if self.split not in ("train", "test"):
-            raise ConfigError("split", f"got {self.split!r}, want train or test")
-        if not 16 <= self.frames.size <= 1024:
-            raise ConfigError("frames.size", f"got {self.frames.size}, want 16 to 1024 pixels")
+from vision3d.stages.hand.run_config import SynthConfig
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from vision3d.core.errors import InputError
 from vision3d.core.progress import ProgressCallback
 from vision3d.scene.mesh import Mesh
+from vision3d.stages.hand.config import BATCH
 from vision3d.stages.hand.shape import HandShape
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.frames import FrameConfig, Frames, frames
@@ -25,8 +26,6 @@ from vision3d.training.samples import GeneratedSamples, Sample
 
 VERSION = 2
 """Changes with the images, so that older shards are not used."""
-BATCH = 16
-"""Images that are made together, and lie together in a shard."""
 _QUALITIES = (92, 85, 75, 60, 45, 30)
 _BYTES_PER_PIXEL = 0.43
 """Room for a JPEG: 7 KB of 128 x 128 pixels; the quality of the few larger ones is reduced."""

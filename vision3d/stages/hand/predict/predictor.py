@@ -9,8 +9,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from vision3d.core.errors import InputError, ShapeError
+from vision3d.geometry.cameras import intrinsics
 from vision3d.stages.hand.crop import Crop, perspective_crop, warp
 from vision3d.stages.hand.detections import Detections, Finder
+from vision3d.stages.hand.intrinsics import field_of_view_Ks
 from vision3d.stages.hand.joints import ROOT, WRIST
 from vision3d.stages.hand.network.files import HandModel
 from vision3d.stages.hand.network.hand_net import HandOutputs
@@ -96,7 +98,7 @@ class HandPredictor:
             InputError: There are no boxes and no finder, or a box is outside the image.
         """
         check_image(image)
-        K = self.config.K(image.shape[1], image.shape[0]) if K is None else K
+        K = intrinsics_of(self.config, image.shape[1], image.shape[0]) if K is None else K
         is_given = found is not None
         found = self.find(image) if found is None else self.sided(image, found, K)
         check_inside(found, image.shape[1], image.shape[0])
@@ -236,6 +238,11 @@ def positions_of(places: Places, K: Float[Tensor, "3 3"]) -> Float[Tensor, "n 3"
     distance = (K[0, 0] * extent / places.found.sides).clamp(min=2 * _NEAREST)
     rays = torch.cat([places.found.centers, torch.ones(count, 1)], 1) @ torch.linalg.inv(K).T
     return torch.where(is_good[:, None], found, rays * distance[:, None])
+
+
+def intrinsics_of(config: HandConfig, width: int, height: int) -> Float[Tensor, "3 3"]:
+    """Intrinsics of an image of this size: the given ones, or those of the field of view [px]."""
+    return field_of_view_Ks(width, height, config.fov) if config.intrinsics is None else intrinsics(*config.intrinsics)
 
 
 def check_image(image: Tensor) -> None:

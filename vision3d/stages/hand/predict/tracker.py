@@ -9,7 +9,7 @@ from torch import Tensor
 from vision3d.core.errors import InputError
 from vision3d.stages.hand.detections import Detections
 from vision3d.stages.hand.filters import OneEuroFilter
-from vision3d.stages.hand.predict.predictor import SAME, HandPredictor, check_image, check_inside, next_boxes
+from vision3d.stages.hand.predict.predictor import SAME, HandPredictor, check_image, check_inside, intrinsics_of, next_boxes
 from vision3d.stages.hand.predict.result import HandResult, box_overlap
 
 _SAME = 0.3
@@ -79,10 +79,10 @@ class HandTracker:
         hands = self._followed(image, K, time)
         self._since += 1
         if found is not None:
-            hands += self._started(image, self.predictor.sided(image, found, K), K, time, is_given=True)
+            hands += self._started(image, self.predictor.sided(image, found, K), K, time, hands, is_given=True)
         elif self.predictor.finder is not None:
             if not self._tracks or self._since >= self.config.find_every:
-                hands += self._started(image, self.predictor.find(image), K, time)
+                hands += self._started(image, self.predictor.find(image), K, time, hands)
         elif not self._count:
             raise InputError("finder: there is none; want boxes of the hands (--box or --boxes)")
         return sorted(hands, key=lambda hand: hand.track or 0)
@@ -90,7 +90,7 @@ class HandTracker:
     def _intrinsics(self, image: Tensor) -> Float[Tensor, "3 3"]:
         size = image.shape[1], image.shape[0]
         if self._K is None or self._K[0] != size:
-            self._K = size, self.config.K(*size)
+            self._K = size, intrinsics_of(self.config, *size)
         return self._K[1]
 
     def _followed(self, image: Tensor, K: Tensor, time: float) -> list[HandResult]:
@@ -101,10 +101,10 @@ class HandTracker:
         after = next_boxes(places, boxes)
         hands, tracks = [], []
         for row, (hand, track) in enumerate(zip(self.predictor.results(places, K), self._tracks)):
-            is_lost = not hand.score >= self.config.lost  # also if NaN
-            is_twin = any(box_overlap(hand.box, other.box) > SAME and hand.side == other.side for other in hands)
-            if is_lost or is_twin or not _is_inside(hand, image):
+            if not hand.score >= self.config.lost or not _is_inside(hand, image):  # also if the score is NaN
                 self._since = self.config.find_every  # the finder looks for it at once
+                continue
+            if _is_among(hand, hands):
                 continue
             track.box = after[row : row + 1]
             tracks.append(track)
@@ -112,7 +112,16 @@ class HandTracker:
         self._tracks = tracks
         return hands
 
-    def _started(self, image: Tensor, found: Detections, K: Tensor, time: float, *, is_given: bool = False) -> list[HandResult]:
+    def _started(
+        self,
+        image: Tensor,
+        found: Detections,
+        K: Tensor,
+        time: float,
+        followed: list[HandResult],
+        *,
+        is_given: bool = False,
+    ) -> list[HandResult]:
         self._since = 0
         check_inside(found, image.shape[1], image.shape[0])
         taken = [track.box for track in self._tracks]
@@ -127,7 +136,7 @@ class HandTracker:
             places = self.predictor.measure(image, boxes, K)
         after, hands = next_boxes(places, boxes), []
         for row, hand in enumerate(self.predictor.results(places, K)):
-            if not is_given and hand.score < self.config.score:
+            if _is_among(hand, [*followed, *hands]) or not (is_given or hand.score >= self.config.score):
                 continue
             pixel_m = _HAND_M / max(float(boxes.sides[row]), 1.0)
             filters = [OneEuroFilter(self.config.filter) for _ in range(3)]
@@ -147,6 +156,10 @@ class HandTracker:
         pixels = torch.from_numpy(track.joints_2d(hand.joints_2d.numpy() * track.pixel_m, time) / track.pixel_m).float()
         joints = hand.template.joints(vertices)
         return replace(hand, joints_2d=pixels, joints_3d=joints + position, vertices=vertices + position, translation=position)
+
+
+def _is_among(hand: HandResult, others: list[HandResult]) -> bool:
+    return any(box_overlap(hand.box, other.box) > SAME and hand.side == other.side for other in others)
 
 
 def _stacked(parts: list[Detections]) -> Detections:
