@@ -10,11 +10,11 @@ from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry.gram_schmidt import haar_rotmats
 from vision3d.scene import SkinnedMesh
 from vision3d.stages.hand import HandConfig, HandPredictor, HandShape, HandTemplate, HandTracker, boxes_of, fit_poses
-from vision3d.stages.hand.network.hand_net import HandOutputs
 from vision3d.stages.hand.predict.drawing import overlay
 from vision3d.stages.hand.predict.files import write_animation, write_meshes
 from vision3d.stages.hand.predict.fitting import skinned_mesh
-from vision3d.stages.hand.predict.frozen import FrozenNet
+from vision3d.stages.hand.predict.frozen import Frozen
+from vision3d.stages.hand.predict.located import Outputs
 from vision3d.stages.hand.predict.predictor import intrinsics_of
 
 BOX = (60.0, 40.0, 90.0, 80.0)
@@ -43,7 +43,7 @@ class Knows:
         pixels = joints @ crop.Ks.mT
         uv = pixels[..., :2] / pixels[..., 2:] / crop.size
         root, ones = joints[:, 9, None], torch.ones(len(vertices))
-        return HandOutputs(uv, vertices - root, joints - root, logit * torch.ones(len(vertices), 21), ones, logit * ones)
+        return uv, vertices - root, joints - root, logit * torch.ones(len(vertices), 21), ones, logit * ones
 
 
 def seen_by(predictor, truth, monkeypatch, logit=4.0):
@@ -51,7 +51,9 @@ def seen_by(predictor, truth, monkeypatch, logit=4.0):
     crops = []
     own = predictor._crop
     monkeypatch.setattr(predictor, "_crop", lambda *arguments: crops.append(own(*arguments)) or crops[-1])
-    predictor.network = lambda images: truth().outputs(crops[-1], logit) if callable(truth) else truth.outputs(crops[-1], logit)
+    predictor._network = lambda images: (
+        truth().outputs(crops[-1], logit) if callable(truth) else truth.outputs(crops[-1], logit)
+    )
     return predictor
 
 
@@ -181,16 +183,35 @@ def test_smoothing_reduces_jitter(model, image, monkeypatch):
     assert spreads[1][0] < 0.7 * spreads[0][0] and spreads[1][1] < 0.7 * spreads[0][1]
 
 
-def test_a_graph_gives_the_networks_results(model):
-    network = model.network.for_inference()
-    graph = FrozenNet(network)
+def test_a_graph_gives_the_networks_results(model, image):
+    network = Outputs(model.network.for_inference()).eval()
+    graph = Frozen(network)
     with torch.inference_mode():
         for count in (1, 2, 3):
             images = torch.rand(count, 3, 64, 64)
-            got, want = graph(images), network(images)
-            for name in ("uv", "vertices", "joints", "confidence", "side", "presence"):
-                assert (getattr(got, name) - getattr(want, name)).abs().max() < 1e-5, name
-    assert all(made is not None for made in graph._graphs.values()) and len(graph._graphs) == 2
+            graph(torch.rand_like(images))
+            for got, want in zip(graph(images), network(images), strict=True):
+                assert (got - want).abs().max() < 1e-5
+    assert all(made is not None for made in graph.graphs.values()) and len(graph.graphs) == 2
+    eager, frozen = (HandPredictor(model, CONFIG, for_video=is_video) for is_video in (False, True))
+    for boxes in ([BOX], [BOX, (20, 20, 60, 60)], [BOX], [BOX] * 3):
+        given = boxes_of(boxes, ["right"] * len(boxes))
+        for got, want in zip(frozen(image, given), eager(image, given), strict=True):
+            assert (got.vertices - want.vertices).abs().max() < 1e-4 and (got.joints_2d - want.joints_2d).abs().max() < 1e-2
+    assert all(made is not None for part in (frozen._network, frozen._locate) for made in part.graphs.values())
+
+
+def test_what_cannot_be_a_graph_is_called_as_it_is():
+    def refuses(x):
+        if torch.jit.is_tracing():
+            raise RuntimeError
+        return (2 * x,)
+
+    def depends(x):
+        return (2 * x if torch.jit.is_tracing() else 3 * x,)
+
+    assert torch.equal(Frozen(refuses)(torch.ones(1, 2))[0], torch.full((1, 2), 2.0))
+    assert torch.equal(Frozen(depends)(torch.ones(1, 2))[0], torch.full((1, 2), 3.0))
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

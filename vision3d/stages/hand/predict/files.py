@@ -58,10 +58,11 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_meshes(folder: Path, name: str, hands: Sequence[HandResult]) -> None:
-    """Write NAME_0_right.obj and .glb of each hand; the .obj in the camera's frame, the .glb with y up."""
+    """Write NAME_0_right.obj (the camera's frame, the template's vertices) and NAME_0_right.glb (y up) of each hand."""
     for number, hand in enumerate(hands):
         mesh = hand.checked().mesh()
-        replace(mesh, vertex_colors=None).save(folder / f"{name}_{number}_{hand.side}.obj")  # which has none
+        # Seams of texture coordinates would make other vertices than the template's.
+        replace(mesh, vertex_colors=None, uvs=None).save(folder / f"{name}_{number}_{hand.side}.obj")
         write_glb(folder / f"{name}_{number}_{hand.side}.glb", mesh, scene_up=_UP)
 
 

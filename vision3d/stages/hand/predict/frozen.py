@@ -1,68 +1,64 @@
-"""A network without Python between its operations, for videos: a third of the time of small operations is the interpreter's."""
+"""Functions of tensors without Python between their operations, for videos: it takes a third of the time of small ones."""
 
 import logging
 import warnings
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from vision3d.stages.hand.network.hand_net import HandNet, HandOutputs
-
 logger = logging.getLogger(__name__)
-_CLOSE = 1e-4  # largest difference of the results [crop sides, m, logits]
-_MAX_BATCH = 2
+Tensors = tuple[Tensor, ...]
+_RELATIVE, _ABSOLUTE = 1e-3, 1e-4
+"""Largest differences of a graph's results."""
+_MAX_ROWS = 2
 
 
-class FrozenNet:
-    """Calls a network by graphs of one batch size each, made at its first use; larger batches are run eagerly.
+class Frozen:
+    """Calls a function by graphs, one for each shape of its arguments, made at its first use; eagerly for many rows.
 
     Args:
-        network: Of `HandNet.for_inference`, on the CPU.
+        function: A module in evaluation mode, or a function that does the same whatever the values are.
     """
 
-    def __init__(self, network: HandNet) -> None:
-        self.network = network
-        self._graphs: dict[tuple[int, ...], torch.jit.ScriptModule | None] = {}
+    def __init__(self, function: Callable[..., Tensors]) -> None:
+        self.function = function
+        self.graphs: dict[tuple[torch.Size, ...], Callable[..., Tensors] | None] = {}
 
-    def __call__(self, images: Float[Tensor, "n 3 h w"]) -> HandOutputs:
-        """As the network."""
-        if len(images) > _MAX_BATCH:
-            return self.network(images)
-        key = tuple(images.shape)
-        if key not in self._graphs:
-            self._graphs[key] = _graph(self.network, images)
-        graph = self._graphs[key]
-        return self.network(images) if graph is None else HandOutputs(*graph(images))
+    def __call__(self, *tensors: Tensor) -> Tensors:
+        """As the function; the first tensor has a row for each hand."""
+        if len(tensors[0]) > _MAX_ROWS:
+            return self.function(*tensors)
+        key = tuple(tensor.shape for tensor in tensors)
+        if key not in self.graphs:
+            self.graphs[key] = _graph(self.function, tensors)
+        return (self.graphs[key] or self.function)(*tensors)
 
 
-class _Tuple(nn.Module):
-    def __init__(self, network: HandNet) -> None:
+class _Module(nn.Module):
+    def __init__(self, function: Callable[..., Tensors]) -> None:
         super().__init__()
-        self.network = network
+        self.function = function
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = self.network(images)
-        more = () if found.confidence is None else (found.confidence, found.side, found.presence)
-        return found.uv, found.vertices, found.joints, *more
+    def forward(self, *tensors: Tensor) -> Tensors:
+        return self.function(*tensors)
 
 
-def _graph(network: HandNet, images: Tensor) -> torch.jit.ScriptModule | None:
-    """The traced network if its results are those of the network, else None."""
-    module = _Tuple(network).eval()
+def _graph(function: Callable[..., Tensors], tensors: Tensors) -> Callable[..., Tensors] | None:
+    """The traced function if its results are the same, else None."""
     try:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")
-            example = images.clone()  # a tensor of inference mode could not be traced
-            graph = torch.jit.freeze(torch.jit.trace(module, example, check_trace=False))
-            other = torch.rand_like(example)
+            given = tuple(tensor.clone() for tensor in tensors)  # tensors of inference mode could not be traced
+            graph = torch.jit.freeze(torch.jit.trace(_Module(function).eval(), given, check_trace=False))
             for _ in range(3):  # torch optimizes a graph after its first calls
-                found = graph(other)
-            difference = max(float((a - b).abs().max()) for a, b in zip(found, module(other), strict=True))
-    except Exception as error:  # torch raises many kinds; the network itself works without a graph
-        logger.info("no graph of the network (%s)", error)
+                found = graph(*given)
+            want = function(*given)
+    except Exception as error:  # torch raises many kinds; the function itself works without a graph
+        logger.info("no graph of %s (%s)", function, error)
         return None
-    if not difference < _CLOSE:
-        logger.info("no graph of the network: results differ by %g", difference)
+    close = (torch.allclose(a, b, _RELATIVE, _ABSOLUTE, equal_nan=True) for a, b in zip(found, want, strict=True))
+    if not all(close):
+        logger.info("no graph of %s: its results differ", function)
         return None
     return graph

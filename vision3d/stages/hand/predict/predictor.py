@@ -15,11 +15,10 @@ from vision3d.stages.hand.detections import Detections, Finder
 from vision3d.stages.hand.intrinsics import field_of_view_Ks
 from vision3d.stages.hand.joints import ROOT, WRIST
 from vision3d.stages.hand.network.files import HandModel
-from vision3d.stages.hand.network.hand_net import HandOutputs
-from vision3d.stages.hand.predict.frozen import FrozenNet
+from vision3d.stages.hand.predict.frozen import Frozen, Tensors
+from vision3d.stages.hand.predict.located import Outputs, locate
 from vision3d.stages.hand.predict.result import HandResult, box_overlap
 from vision3d.stages.hand.run_config import HandConfig
-from vision3d.stages.hand.translation import translation
 
 SAME = 0.5
 """IoU of the boxes of joints from which two hands are one."""
@@ -49,6 +48,8 @@ class Places:
     """In [0, 1]."""
     right: Float[Tensor, " n"]
     """Logit that the crop, mirrored for left hands, shows a right hand: that the side is right."""
+    positions: Float[Tensor, "n 3"]
+    """Of the root joint [m]; may be NaN or behind the camera."""
 
 
 class HandPredictor:
@@ -76,11 +77,11 @@ class HandPredictor:
         for_video: bool = False,
     ) -> None:
         self.config, self.finder, self.device = config or HandConfig(), finder, torch.device(device)
-        network = model.network.for_inference().to(self.device)
-        self.network: Callable[[Tensor], HandOutputs] = network
-        if for_video and self.device.type == "cpu":
-            self.network = FrozenNet(network)
         self.size = model.config.input_size
+        self._network: Callable[..., Tensors] = Outputs(model.network.for_inference().to(self.device)).eval()
+        self._locate = locate(self.size)
+        if for_video and self.device.type == "cpu":
+            self._network, self._locate = Frozen(self._network), Frozen(self._locate)
 
     @torch.inference_mode()
     def __call__(
@@ -141,19 +142,12 @@ class HandPredictor:
             K: Intrinsics [px].
         """
         crop = self._crop(found, image, K)
-        outputs = self.network(warp(image, crop).to(self.device))
-        uv, vertices, joints = (values.float().cpu() for values in (outputs.uv, outputs.vertices, outputs.joints))
-        root, count = joints[:, ROOT, None], len(found)
-        confidence, scores, right = torch.ones(count, joints.shape[1]), torch.ones(count), torch.zeros(count)
-        if outputs.confidence is not None and outputs.presence is not None and outputs.side is not None:
-            confidence = outputs.confidence.float().cpu().sigmoid()
-            scores = outputs.presence.float().cpu().sigmoid() * confidence.mean(1)
-            right = outputs.side.float().cpu()
-        maps = crop.camera_maps
-        return Places(
-            replace(found, scores=scores), crop.to_image(uv * self.size), (joints - root) @ maps, (vertices - root) @ maps,
-            confidence, right,
-        )  # fmt: skip
+        outputs = self._network(warp(image, crop).to(self.device))
+        uv, vertices, joints, confidence, right, presence = (value.float().cpu() for value in outputs)
+        Ks = K.expand(len(found), 3, 3)
+        located = self._locate(uv, vertices, joints, confidence, presence, crop.homographies, crop.camera_maps, Ks)
+        joints_2d, joints, vertices, confidence, scores, positions = located
+        return Places(replace(found, scores=scores), joints_2d, joints, vertices, confidence, right, positions)
 
     def results(self, places: Places, K: Float[Tensor, "3 3"]) -> list[HandResult]:
         """The hands in the camera's space, row by row."""
@@ -228,8 +222,7 @@ def boxes_around(joints_2d: Float[Tensor, "n 21 2"]) -> tuple[Tensor, Tensor, Te
 
 def positions_of(places: Places, K: Float[Tensor, "3 3"]) -> Float[Tensor, "n 3"]:
     """Position of the root joint of each hand [m]: in front of the camera, by its size where the joints do not determine it."""
-    count = len(places.joints)
-    found = translation(places.joints, places.joints_2d, K.expand(count, 3, 3), places.confidence)
+    count, found = len(places.joints), places.positions
     is_good = found.isfinite().all(1) & (found[:, 2] > _NEAREST)
     if bool(is_good.all()):
         return found
