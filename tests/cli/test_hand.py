@@ -219,6 +219,7 @@ def test_wrong_input_has_one_line(cli, tmp_path, photo, weights, arguments, code
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_train_synth_eval_export(cli, tmp_path):
     tiny = ["--network.input-size", 64, "--network.reduce", 8, "--network.dims", 16, 16, 8, "--network.heads", 4]
     done = cli(
