@@ -131,6 +131,25 @@ def test_a_video(cli, tmp_path, video, weights, finder):
     assert (out / "overlay.mp4").is_file()
 
 
+def test_an_interrupted_video_is_finished(cli, tmp_path, video, weights, finder, monkeypatch):
+    finder.squares = ((40.0, 30.0, 30.0),)
+    own, calls = Finds.find, []
+
+    def find(self, image):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return own(self, image)
+
+    monkeypatch.setattr(Finds, "find", find)
+    code, text, err = cli(
+        "hand", "run", video, "--weights", weights, "--out", tmp_path / "out", "--lost", 0, "--score", 0, "--find-every", 1
+    )
+    assert code == 0, err
+    assert "in 2 images" in text and "interrupted: the 2 frames so far are written" in err
+    assert len(list((tmp_path / "out" / "frames").iterdir())) == 2 and (tmp_path / "out" / "overlay.mp4").is_file()
+
+
 def test_a_video_without_a_hand(cli, tmp_path, video, weights, finder):
     code, text, _ = cli("hand", "run", video, "--weights", weights, "--out", tmp_path / "out")
     assert code == 0 and "no hand found in 5 images" in text

@@ -119,7 +119,8 @@ class VideoWriter:
         color += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
         coded = [*color, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(self.crf)]
         command = [_ffmpeg(), "-v", "error", "-y", *raw, *coded, "-movflags", "+faststart", f"file:{temporary}"]
-        self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors)
+        # In a session of its own: Ctrl-C in the terminal is for the program, which may still finish the video.
+        self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors, start_new_session=True)
 
     def _end(self, encoder: subprocess.Popen) -> None:
         with contextlib.suppress(BrokenPipeError):

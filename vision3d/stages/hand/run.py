@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 from vision3d.core.device import resolve_device
@@ -225,8 +224,8 @@ def _video(
     K = intrinsics_of(config, source.width, source.height)
     total = config.frames or (round(source.duration * source.fps) if isinstance(source, Video) else 0)
     stream = itertools.islice(source.in_bytes(), config.frames or None)
-    with Progress(total, "hand", progress) as bar, contextlib.closing(source_frames(stream)) as images, _one_thread():
-        for number, image in enumerate(images):
+    with Progress(total, "hand", progress) as bar, _one_thread(), _ending(frames):
+        for number, image in enumerate(stream):
             at = number / source.fps
             given = known.get(str(number), _given(config) if number == 0 else None)
             started = time.perf_counter()
@@ -242,12 +241,15 @@ def _video(
     return frames, _times(seconds)
 
 
-def source_frames(stream: Iterator[UInt8[Tensor, "h w 3"]]) -> Iterator[UInt8[Tensor, "h w 3"]]:
-    """The frames; Ctrl-C ends a webcam or a video as if it were over."""
+@contextlib.contextmanager
+def _ending(frames: Sequence[HandFrame]) -> Iterator[None]:
+    """Ctrl-C ends a webcam or a video as if it were over, once there is a frame."""
     try:
-        yield from stream
+        yield
     except KeyboardInterrupt:
-        logger.warning("interrupted: the frames so far are written")
+        if not frames:
+            raise
+        logger.warning("interrupted: the %d frames so far are written", len(frames))
 
 
 @contextlib.contextmanager
