@@ -126,7 +126,8 @@ def differing_ups(layers: Iterable["Layer"]) -> str:
     if not any(float(up @ chosen) < 0.99 for up in ups.values()):
         return ""
     listed = ", ".join(f"{name} {_worded(up)}" for name, up in ups.items())
-    return f"up axes differ by the conventions of the files: {listed}; all are shown with {_worded(chosen)} up (--up sets another)"
+    chosen_up = _worded(chosen)
+    return f"up axes differ by the conventions of the files: {listed}; all are shown with {chosen_up} up (--up sets another)"
 
 
 def _worded(up: Float[Tensor, "3"]) -> str:

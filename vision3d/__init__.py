@@ -37,10 +37,12 @@ _PUBLIC = {
     "AnimateConfig": "vision3d.stages.animate",
     "DetectConfig": "vision3d.stages.detect",
     "FitConfig": "vision3d.stages.fit",
+    "HandConfig": "vision3d.stages.hand",
     "MeshConfig": "vision3d.stages.mesh",
     "SimulateConfig": "vision3d.stages.simulate",
     "animate": "vision3d.stages.animate",
     "detect": "vision3d.stages.detect",
+    "hand": "vision3d.stages.hand",
     "simulate": "vision3d.stages.simulate",
     "simulate_frames": "vision3d.stages.simulate",
     "play_skin": "vision3d.stages.animate",
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from vision3d.stages.animate import AnimateConfig, animate, play_skin
     from vision3d.stages.detect import DetectConfig, detect
     from vision3d.stages.fit import FitConfig, evaluate, fit
+    from vision3d.stages.hand import HandConfig, hand
     from vision3d.stages.mesh import MeshConfig, mesh_scene as mesh
     from vision3d.stages.simulate import SimulateConfig, simulate, simulate_frames
     from vision3d.viewer import view

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tyro.conf import Positional
 
-from vision3d.cli import animate, detect, reproduce_rotation
+from vision3d.cli import animate, detect, hand, reproduce_rotation
 from vision3d.cli.animate_eval import EvalClipsOptions
 from vision3d.cli.animate_fit import AnimateFitOptions
 from vision3d.cli.animate_rig import RigOptions
@@ -27,6 +27,11 @@ from vision3d.cli.detect_train import TrainOptions
 from vision3d.cli.doctor import DoctorOptions
 from vision3d.cli.eval import EvalOptions
 from vision3d.cli.fit import FitOptions
+from vision3d.cli.hand_eval import HandEvalOptions
+from vision3d.cli.hand_export import HandExportOptions
+from vision3d.cli.hand_run import HandOptions
+from vision3d.cli.hand_synth import HandSynthOptions
+from vision3d.cli.hand_train import HandTrainOptions
 from vision3d.cli.help_text import MAIN_GROUP, RUN_GROUP, help_groups, number_text
 from vision3d.cli.info import InfoOptions
 from vision3d.cli.mesh import MeshOptions
@@ -55,6 +60,11 @@ OPTIONS = {
     "detect train": TrainOptions,
     "detect check": DetectCheckOptions,
     "detect export": DetectExportOptions,
+    "hand run": HandOptions,
+    "hand eval": HandEvalOptions,
+    "hand train": HandTrainOptions,
+    "hand synth": HandSynthOptions,
+    "hand export": HandExportOptions,
     "animate fit": AnimateFitOptions,
     "animate static": StaticOptions,
     "animate rig": RigOptions,
@@ -85,7 +95,12 @@ def blocks(text: str) -> dict[str, list[str]]:
 
 
 def test_no_command_is_missing():
-    menus = {"animate": set(animate.TASKS), "detect": set(detect.TASKS), "reproduce": {"affnist", "rotation"}}
+    menus = {
+        "animate": set(animate.TASKS),
+        "detect": set(detect.TASKS),
+        "hand": set(hand.TASKS),
+        "reproduce": {"affnist", "rotation"},
+    }
     assert {name.split()[0] for name in OPTIONS} == set(VERBS)
     for menu, names in menus.items():
         assert {name.split()[1] for name in OPTIONS if name.startswith(menu)} == names

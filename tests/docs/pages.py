@@ -11,6 +11,7 @@ from tests.support.clips import worm
 from tests.support.clouds import drawn_motion, write_clip, write_clouds
 from tests.support.datasets import write_ring_photographs
 from tests.support.digits import drawn_digits, npm_files, write_npm
+from tests.support.hand_models import random_model
 from tests.support.scenes import ring_cameras, ring_scene
 from tests.support.skins import arm
 from tests.support.sweeps import write_folder
@@ -21,6 +22,10 @@ from vision3d.scene import PointCloud, Scene, SkinnedMesh
 from vision3d.stages.detect import Detector, save_detector
 from vision3d.stages.detect.config import BevConfig, ModelConfig
 from vision3d.stages.detect.network.detector import make_network
+from vision3d.stages.hand import save_hand_model
+from vision3d.stages.hand.config import FrameConfig
+from vision3d.stages.hand.freihand import FreiHandWriter
+from vision3d.stages.hand.synth.frames import frames
 from vision3d.stages.simulate import SimulateConfig
 from vision3d.training.weights import Card
 
@@ -100,6 +105,8 @@ def prepare(folder: Path) -> Path:
     for side, level in (("gt", 0.2), ("pred", 0.3)):
         write_image(folder / "renders" / side / "dragon" / "eval_0" / "0.png", torch.full((32, 32, 3), level))
     _write_sweeps(folder)
+    save_hand_model(_made(folder / "runs" / "hand") / "hand.safetensors", random_model())
+    _write_hands(folder / "data" / "hands")
     _made(folder / "zero123" / "vae")
     torch.save({"weight": torch.zeros(2)}, folder / "zero123" / "vae" / "diffusion_pytorch_model.bin")
     return folder
@@ -114,6 +121,13 @@ def _write_sweeps(folder: Path) -> None:
     )
     card = Card.of_now("detector", config={}, data="none", seed=0, cpu_hours=0)
     save_detector(_made(folder / "runs" / "detector") / "detector.safetensors", Detector(make_network(config), config, card))
+
+
+def _write_hands(folder: Path) -> None:
+    """Two generated images in FreiHAND's layout."""
+    writer = FreiHandWriter(folder)
+    writer.add(frames(0, 0, 2, FrameConfig(size=64)), 2)
+    writer.finish()
 
 
 def _made(folder: Path) -> Path:

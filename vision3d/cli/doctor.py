@@ -34,7 +34,7 @@ OPTIONAL = {  # package: (extra, what it is for)
     "usd-core": ("usd", "animated meshes as USD"),
     "DracoPy": ("draco", "glTF files compressed with Draco"),
     "pypcd4": ("lidar", "sweeps as .pcd"),
-    "onnxscript": ("export", "detectors as .onnx"),
+    "onnxscript": ("export", "detectors and networks of hands as .onnx"),
     "onnxruntime": ("export", "comparison of .onnx files with their networks"),
     "embreex": ("lidar", "scans of meshes by a LiDAR, synthetic frames"),
     "timm": ("hand", "backbones of hands other than MobileNetV3-small"),

@@ -16,5 +16,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "simulate": ("vision3d.cli.simulate", "simulate a scene, or parts of it, by physics: jelly, sand, water and more"),
     "animate": ("vision3d.cli.animate", "animate objects by skinning: static, fit, rig, eval"),
     "detect": ("vision3d.cli.detect", "find objects in LiDAR sweeps: run, eval, train, check, synth"),
+    "hand": ("vision3d.cli.hand", "find hands in images and videos: run, eval, train, synth, export"),
     "mesh": ("vision3d.cli.mesh", "extract a textured triangle mesh from a scene"),
 }

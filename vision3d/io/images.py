@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from vision3d.core.atomic import atomic_write
@@ -107,6 +107,23 @@ def read_image(
         color, alpha = image[..., :3], image[..., 3:]
         image = color * alpha + torch.tensor(background) * (1 - alpha)
     return image.contiguous()
+
+
+def read_photo(path: Path | str) -> UInt8[Tensor, "h w 3"]:
+    """Read an image as a viewer shows it: its EXIF orientation is applied, transparency is on white, gray becomes color.
+
+    Raises:
+        MissingFileError: The file does not exist.
+        FileFormatError: It cannot be read, or is truncated.
+    """
+    path = Path(path)
+    values = _read_values(path)
+    with _opened(path) as image:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    if values.shape[2] == 4:
+        values = values[..., :3] * values[..., 3:] + (1 - values[..., 3:])
+    values = _upright(values, orientation)
+    return torch.from_numpy(np.ascontiguousarray((255 * values).round().astype(np.uint8)))
 
 
 def decode_image(path: Path | str, data: bytes, where: object = None) -> np.ndarray:
@@ -358,13 +375,18 @@ def _turned(path: Path, values: np.ndarray, size: tuple[int, int] | None) -> np.
         orientation = image.getexif().get(_ORIENTATION, 1)
     if (height, width) != size or orientation < 5:
         raise InputError(f"{path}: has {width}x{height} px, its camera {size[0]}x{size[1]}")
-    # EXIF 5..8: transposed; then mirrored along x for 6 and 7, along y for 7 and 8.
-    values = values.transpose(1, 0, 2)
-    if orientation in (6, 7):
+    return np.ascontiguousarray(_upright(values, orientation))
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    # EXIF 5..8: transposed; then mirrored along x for 2, 3, 6 and 7, along y for 3, 4, 7 and 8.
+    if orientation >= 5:
+        values = values.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]
-    if orientation in (7, 8):
+    if orientation in (3, 4, 7, 8):
         values = values[::-1]
-    return np.ascontiguousarray(values)
+    return values
 
 
 def is_image(path: Path) -> bool:

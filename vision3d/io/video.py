@@ -3,6 +3,7 @@
 import contextlib
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vision3d.core.atomic import atomic_write
@@ -118,7 +119,8 @@ class VideoWriter:
         color += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
         coded = [*color, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(self.crf)]
         command = [_ffmpeg(), "-v", "error", "-y", *raw, *coded, "-movflags", "+faststart", f"file:{temporary}"]
-        self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors)
+        # In a session of its own: Ctrl-C in the terminal is for the program, which may still finish the video.
+        self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors, start_new_session=True)
 
     def _end(self, encoder: subprocess.Popen) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -167,15 +169,62 @@ class Video:
     """Length [s], 0 if the file does not record it."""
 
     def __iter__(self) -> Iterator[Float[Tensor, "h w 3"]]:
-        count = self.width * self.height * 3
-        command = [_ffmpeg(), "-v", "error", *_input(self.path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as decoder:
-            try:
-                while len(frame := decoder.stdout.read(count)) == count:  # pyright: ignore[reportOptionalMemberAccess]
-                    pixels = np.frombuffer(frame, np.uint8).reshape(self.height, self.width, 3)
-                    yield torch.from_numpy(pixels.astype(np.float32) / 255)
-            finally:
-                decoder.kill()  # a reader may stop early
+        for frame in self.in_bytes():
+            yield torch.from_numpy(frame.numpy().astype(np.float32) / 255)
+
+    def in_bytes(self) -> Iterator[UInt8[Tensor, "h w 3"]]:
+        """The frames as bytes."""
+        yield from _frames(_input(self.path), self.width, self.height)
+
+
+@dataclass(frozen=True)
+class Webcam:
+    """A camera of this computer; iterating gives its frames until it is unplugged."""
+
+    options: tuple[str, ...]
+    """Of ffmpeg, to open it."""
+    width: int
+    height: int
+    fps: float
+
+    def in_bytes(self) -> Iterator[UInt8[Tensor, "h w 3"]]:
+        """The frames as bytes, with no more delay than the camera's."""
+        yield from _frames(["-fflags", "nobuffer", *self.options], self.width, self.height)
+
+
+def open_webcam(index: int = 0) -> Webcam:
+    """Open a camera of this computer: Video4Linux devices, or AVFoundation's on macOS.
+
+    Raises:
+        MissingFileError: There is no such camera.
+        InputError: It cannot be opened, or this system has neither.
+    """
+    if sys.platform.startswith("linux"):
+        device = Path(f"/dev/video{index}")
+        if index < 0 or not device.exists():
+            raise MissingFileError(device, f"webcam {index}")
+        options = ("-f", "v4l2", "-i", str(device))
+    elif sys.platform == "darwin":
+        options = ("-f", "avfoundation", "-framerate", "30", "-i", str(index))
+    else:
+        raise InputError(f"webcam {index}: webcams are read on Linux and macOS; want a video file")
+    header, message = _header(list(options))
+    if header is None:
+        lines = message.strip().splitlines()
+        raise InputError(f"webcam {index}: ffmpeg cannot read it ({lines[-1] if lines else 'no reason'})")
+    width, height, rate, unit = header
+    return Webcam(options, width, height, rate / unit)
+
+
+def _frames(options: list[str], width: int, height: int) -> Iterator[UInt8[Tensor, "h w 3"]]:
+    count = width * height * 3
+    command = [_ffmpeg(), "-v", "error", *options, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as decoder:
+        try:
+            while len(frame := decoder.stdout.read(count)) == count:  # pyright: ignore[reportOptionalMemberAccess]
+                yield torch.frombuffer(bytearray(frame), dtype=torch.uint8).view(height, width, 3)
+        finally:
+            decoder.kill()  # a reader may stop early
 
 
 def read_video(path: Path | str) -> Video:
@@ -192,19 +241,29 @@ def read_video(path: Path | str) -> Video:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(path, "a video")
-    # One frame as YUV4MPEG: its header has size and rate of the output.
-    command = [_ffmpeg(), *_input(path), "-frames:v", "1", "-pix_fmt", "yuv444p", "-f", "yuv4mpegpipe", "-"]
-    result = subprocess.run(command, capture_output=True, check=False)
-    header = re.match(rb"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+)", result.stdout)
-    too_large = re.search(rb"size (\d+)x(\d+) exceeds specified max pixel count", result.stderr)
+    header, message = _header(_input(path))
+    too_large = re.search(r"size (\d+)x(\d+) exceeds specified max pixel count", message)
     if too_large is not None:
         check_pixels(path, int(too_large[1]), int(too_large[2]), path.stat().st_size)
-    if result.returncode or header is None:
+    if header is None:
         raise FileFormatError(path, "is not a video that ffmpeg can read")
-    width, height, rate, unit = map(int, header.groups())
-    length = re.search(rb"Duration: (\d+):(\d+):([\d.]+)", result.stderr)
+    width, height, rate, unit = header
+    length = re.search(r"Duration: (\d+):(\d+):([\d.]+)", message)
     hours, minutes, seconds = map(float, length.groups()) if length else (0.0, 0.0, 0.0)
     return Video(path, width, height, rate / unit, 3600 * hours + 60 * minutes + seconds)
+
+
+def _header(options: list[str]) -> tuple[tuple[int, int, int, int] | None, str]:
+    """Width, height and frame rate (a fraction) of an input, None if there is no frame; and ffmpeg's messages."""
+    # One frame as YUV4MPEG: its header has size and rate of the output.
+    command = [_ffmpeg(), *options, "-frames:v", "1", "-pix_fmt", "yuv444p", "-f", "yuv4mpegpipe", "-"]
+    result = subprocess.run(command, capture_output=True, check=False)
+    header = re.match(rb"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+)", result.stdout)
+    message = result.stderr.decode("utf-8", "replace")
+    if result.returncode or header is None:
+        return None, message
+    width, height, rate, unit = map(int, header.groups())
+    return (width, height, rate, unit), message
 
 
 def _input(path: Path) -> list[str]:

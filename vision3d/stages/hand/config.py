@@ -1,4 +1,4 @@
-"""Options of hands: the network and its losses."""
+"""Options of hands: the network and its losses, generated images and their changes, filters."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -10,6 +10,11 @@ OWN_BACKBONE = "mobilenetv3_small_100"
 """The backbone that needs no other package."""
 STRIDE, UP = 32, 4
 """Pixels of the image along a cell of the backbone's features, and texels of the feature map along such a cell."""
+
+FIELD_OF_VIEW_DEG = 60.0
+"""Assumed angle of the longer side of a photo with unknown intrinsics; a phone's main camera has 60 to 75."""
+BATCH = 16
+"""Generated images that are made together, and lie together in a shard."""
 
 
 @dataclass(frozen=True)
@@ -124,3 +129,48 @@ class FilterConfig:
     def __post_init__(self) -> None:
         check_positive(self, "min_cutoff", "derivative_cutoff")
         check_not_negative(self, "beta")
+
+
+@dataclass(frozen=True)
+class FrameConfig:
+    """What the images show."""
+
+    size: int = 128
+    """Side [px]."""
+    views: str = "all"
+    """all, or near: the palm or the back within 60 degrees."""
+    gestures: float = 0.35
+    """Share of poses near named gestures."""
+    objects: float = 0.3
+    """Share of hands that hold something."""
+    sleeves: float = 0.5
+    """Share of forearms in a sleeve."""
+    margins: tuple[float, float] = (1.05, 1.7)
+    """Side of the crop over that of the joints' box, from and to."""
+    empty: float = 0.0
+    """Share of images without a hand."""
+    whole: bool = False
+    """Whole photos: hands of any size anywhere, with the person behind them."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of images; 0 leaves one out."""
+
+    rotation: float = 180.0
+    """Largest rotation about the optical axis, in either direction [degrees]."""
+    zoom: float = 0.2
+    """Largest logarithm of the zoom, in either direction."""
+    shift: float = 0.08
+    """Largest shift along each axis, in either direction [crop sides]."""
+    color: float = 0.3
+    """Largest relative change of brightness, contrast, and each channel."""
+    gray: float = 0.05
+    """Share of gray images."""
+    cover: float = 0.2
+    """Share of images with a rectangle of one color in front."""
+    mirror: float = 0.1
+    """Share of mirrored images, of left hands: the network shall say so, and nothing else of them counts."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "rotation", "zoom", "shift", "color", "gray", "cover", "mirror")

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from vision3d.core.errors import InputError
 from vision3d.geometry.cameras import intrinsics
-
-FIELD_OF_VIEW_DEG = 60.0
-"""Assumed angle of the longer side of a photo with unknown intrinsics; a phone's main camera has 60 to 75."""
+from vision3d.stages.hand.config import FIELD_OF_VIEW_DEG
 
 
 def field_of_view_Ks(width: int, height: int, degrees: float = FIELD_OF_VIEW_DEG) -> Float[Tensor, "3 3"]:

@@ -248,6 +248,17 @@ class HandTemplate:
         # An axis of rotation is a pseudovector: a mirror also reverses it.
         return replace(self, **points, **corners, axes=-self.axes * flip, side="left" if self.side == "right" else "right")
 
+    def shaped(self, shape: HandShape) -> "HandTemplate":
+        """The hand of another shape at rest; poses of it differ near the joints from those of `pose` with the shape.
+
+        Args:
+            shape: Of one hand, without batch axes.
+        """
+        posed = self.pose(self.vertices.new_zeros(len(self.angle_names)), shape=shape)
+        rows = [0, *(4 * finger + joint for finger in range(5) for joint in (1, 2, 3))]
+        points = {"vertices": posed.vertices, "places": posed.skeleton[rows], "forearm": posed.forearm}
+        return replace(self, **points, keypoints=posed.skeleton)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "HandTemplate":
         """The same hand on another device, or with another dtype of floats."""
         moved = {name: getattr(self, name).to(device=device, dtype=dtype) for name in _FLOATS}

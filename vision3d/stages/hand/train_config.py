@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 
 from vision3d.core.errors import ConfigError
-from vision3d.stages.hand.config import LossConfig, NetworkConfig
-from vision3d.stages.hand.data.batches import AugmentConfig
-from vision3d.stages.hand.synth.frames import FrameConfig
+from vision3d.stages.hand.config import AugmentConfig, FrameConfig, LossConfig, NetworkConfig
 from vision3d.stages.hand.training_options import TrainingOptions
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
 from vision3d.core.ranges import check_counts, check_not_negative, check_positive
-from vision3d.stages.hand.data.samples import BATCH
+from vision3d.stages.hand.config import BATCH
 
 RESUMABLE = ("checkpoint_every", "keep", "evaluate_every", "workers", "samples")
 """Keys of a training that may change when it is resumed."""

@@ -1,42 +1,19 @@
 """Batches of crops with their targets, changed at random each time they are seen."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from vision3d.core.ranges import check_not_negative
 from vision3d.geometry.rotation import so3_exp
+from vision3d.stages.hand.config import AugmentConfig
 from vision3d.stages.hand.data.samples import HandBatch
 from vision3d.stages.hand.detections import square_of
 from vision3d.stages.hand.joints import ROOT
 from vision3d.stages.hand.losses import HandTargets
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Random changes of images; 0 leaves one out."""
-
-    rotation: float = 180.0
-    """Largest rotation about the optical axis, in either direction [degrees]."""
-    zoom: float = 0.2
-    """Largest logarithm of the zoom, in either direction."""
-    shift: float = 0.08
-    """Largest shift along each axis, in either direction [crop sides]."""
-    color: float = 0.3
-    """Largest relative change of brightness, contrast, and each channel."""
-    gray: float = 0.05
-    """Share of gray images."""
-    cover: float = 0.2
-    """Share of images with a rectangle of one color in front."""
-    mirror: float = 0.1
-    """Share of mirrored images, of left hands: the network shall say so, and nothing else of them counts."""
-
-    def __post_init__(self) -> None:
-        check_not_negative(self, "rotation", "zoom", "shift", "color", "gray", "cover", "mirror")
 
 
 def training_batch(

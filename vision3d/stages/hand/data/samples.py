@@ -15,6 +15,7 @@ from torch import Tensor
 from vision3d.core.errors import InputError
 from vision3d.core.progress import ProgressCallback
 from vision3d.scene.mesh import Mesh
+from vision3d.stages.hand.config import BATCH
 from vision3d.stages.hand.shape import HandShape
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.frames import FrameConfig, Frames, frames
@@ -25,8 +26,6 @@ from vision3d.training.samples import GeneratedSamples, Sample
 
 VERSION = 2
 """Changes with the images, so that older shards are not used."""
-BATCH = 16
-"""Images that are made together, and lie together in a shard."""
 _QUALITIES = (92, 85, 75, 60, 45, 30)
 _BYTES_PER_PIXEL = 0.43
 """Room for a JPEG: 7 KB of 128 x 128 pixels; the quality of the few larger ones is reduced."""
@@ -65,9 +64,13 @@ class SampleSource:
 
     def make(self, index: int) -> Sample:
         """A sample: `BATCH` images and the numbers that their truth follows from."""
+        return packed(self.made(index))
+
+    def made(self, index: int) -> Frames:
+        """The images of a sample with their whole truth."""
         backgrounds = backgrounds_of(self.backgrounds, self.furniture, self.split)
         objects = () if self.furniture is None else objects_of(self.furniture, self.split)
-        return packed(frames(self.seed, index, BATCH, self.frames, backgrounds=backgrounds, objects=objects))
+        return frames(self.seed, index, BATCH, self.frames, backgrounds=backgrounds, objects=objects)
 
     def prepare(self) -> None:
         """Make what all samples need: pictures of rooms.

@@ -1,10 +1,11 @@
 """Errors of a network on crops with a known truth."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.stages.hand.data.batches import targets_of, turned
-from vision3d.stages.hand.data.samples import HandSamples
+from vision3d.stages.hand.data.samples import HandBatch, HandSamples
 from vision3d.stages.hand.detections import square_of
 from vision3d.stages.hand.evaluation.metrics import hand_errors
 from vision3d.stages.hand.network.hand_net import HandNet
@@ -30,8 +31,7 @@ def crop_errors(network: HandNet, samples: HandSamples, batch_size: int = 32) ->
         batch = samples.take(rows)
         images = batch.images.permute(0, 3, 1, 2).float() / 255
         if network.config.upright:
-            still = torch.ones(len(rows))
-            images, batch = turned(images, batch, square_of(batch.uvs).angles, still, torch.zeros(len(rows), 2))
+            images, batch = upright(images, batch)
         outputs = network(images.to(device)).rooted()
         targets = targets_of(batch, images.shape[-1])
         errors = hand_errors(outputs.joints.cpu(), targets.joints, outputs.vertices.cpu(), targets.vertices)
@@ -43,3 +43,9 @@ def crop_errors(network: HandNet, samples: HandSamples, batch_size: int = 32) ->
         for name, values in found.items():
             parts.setdefault(name, []).append(values.double())
     return {name: round(float(torch.cat(values).mean()), 4) for name, values in parts.items()}
+
+
+def upright(images: Float[Tensor, "n 3 s s"], batch: HandBatch) -> tuple[Float[Tensor, "n 3 s s"], HandBatch]:
+    """Images turned about their principal points, by the truth, so that the fingers point up."""
+    still = torch.ones(len(images))
+    return turned(images, batch, square_of(batch.uvs).angles, still, torch.zeros(len(images), 2))

@@ -46,6 +46,8 @@ def sampled_expansion(
         return full_expansion(*tensors)
     if wants_gradient or features.dtype not in _PADDING or not native.is_plain(*tensors):
         return full_expansion(*tensors)
+    if torch.jit.is_tracing():  # a graph calls the operation itself
+        return _sampled_expansion(*tensors)
     return native.direct(_sampled_expansion, needs_gradient=False)(*tensors)
 
 

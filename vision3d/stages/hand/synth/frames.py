@@ -11,6 +11,7 @@ from vision3d.geometry.vectors import unit
 from vision3d.render.meshes import Fragments, antialias, edge_neighbors, interpolate, rasterize, screen_positions, texture
 from vision3d.scene.colors import linear_to_srgb, srgb_to_linear
 from vision3d.scene.mesh import Mesh
+from vision3d.stages.hand.config import FrameConfig
 from vision3d.stages.hand.shape import HandShape
 from vision3d.stages.hand.synth import props
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
@@ -64,28 +65,6 @@ class Frames:
     """Of whatever is in front [m]; zero where there is only background."""
     is_hand: Bool[Tensor, " b"]
     """Whether there is a hand; without one its truth means nothing."""
-
-
-@dataclass(frozen=True)
-class FrameConfig:
-    """What the images show."""
-
-    size: int = 128
-    """Side [px]."""
-    views: str = "all"
-    """all, or near: the palm or the back within 60 degrees."""
-    gestures: float = 0.35
-    """Share of poses near named gestures."""
-    objects: float = 0.3
-    """Share of hands that hold something."""
-    sleeves: float = 0.5
-    """Share of forearms in a sleeve."""
-    margins: tuple[float, float] = (1.05, 1.7)
-    """Side of the crop over that of the joints' box, from and to."""
-    empty: float = 0.0
-    """Share of images without a hand."""
-    whole: bool = False
-    """Whole photos: hands of any size anywhere, with the person behind them."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,268 @@
+"""Hands of an image from boxes: crop, network, position in the camera's space."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from vision3d.core.errors import InputError, ShapeError
+from vision3d.geometry.cameras import intrinsics
+from vision3d.stages.hand.crop import Crop, perspective_crop, warp
+from vision3d.stages.hand.detections import Detections, Finder
+from vision3d.stages.hand.intrinsics import field_of_view_Ks
+from vision3d.stages.hand.joints import ROOT, WRIST
+from vision3d.stages.hand.network.files import HandModel
+from vision3d.stages.hand.predict.frozen import Frozen, Tensors
+from vision3d.stages.hand.predict.located import Outputs, locate
+from vision3d.stages.hand.predict.result import HandResult, box_overlap
+from vision3d.stages.hand.run_config import HandConfig
+
+SAME = 0.5
+"""IoU of the boxes of joints from which two hands are one."""
+_GROWTH = 2.0
+"""Largest factor, in either direction, by which a pass may change the side of a box."""
+_WIDEST = 2.0
+"""Largest side of a crop over the longer side of the image."""
+_NEAREST = 0.02
+"""Smallest distance of a hand from the camera [m]."""
+_LONGEST_M = 0.18
+"""Longer side of a hand's box, if its joints tell nothing [m]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where hands are looked for, and what was found there, in rows; 3D relative to the root joint, in the camera's axes."""
+
+    found: Detections
+    """Boxes of the joints; scores are those of the network."""
+    joints_2d: Float[Tensor, "n 21 2"]
+    """[px]"""
+    joints: Float[Tensor, "n 21 3"]
+    """[m]"""
+    vertices: Float[Tensor, "n 778 3"]
+    """[m]"""
+    confidence: Float[Tensor, "n 21"]
+    """In [0, 1]."""
+    right: Float[Tensor, " n"]
+    """Logit that the crop, mirrored for left hands, shows a right hand: that the side is right."""
+    positions: Float[Tensor, "n 3"]
+    """Of the root joint [m]; may be NaN or behind the camera."""
+
+
+class HandPredictor:
+    """Finds the hands of an image; keeps nothing from one image to the next.
+
+    Args:
+        model: The network.
+        config: Options.
+        finder: Finds hands in whole images; without one, boxes must be given.
+        device: Of the network.
+        for_video: Make graphs of the network, which takes a second and saves a third of its time.
+
+    Example:
+        >>> predictor = HandPredictor(load_hand_model("hand.safetensors"))  # doctest: +SKIP
+        >>> predictor(image, boxes_of([(100, 80, 200, 220)]))[0].joints_3d  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: HandModel,
+        config: HandConfig | None = None,
+        finder: Finder | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        for_video: bool = False,
+    ) -> None:
+        self.config, self.finder, self.device = config or HandConfig(), finder, torch.device(device)
+        self.size = model.config.input_size
+        self._network: Callable[..., Tensors] = Outputs(model.network.for_inference().to(self.device)).eval()
+        self._locate = locate(self.size)
+        if for_video and self.device.type == "cpu":
+            self._network, self._locate = Frozen(self._network), Frozen(self._locate)
+
+    @torch.inference_mode()
+    def __call__(
+        self, image: UInt8[Tensor, "h w 3"], found: Detections | None = None, K: Float[Tensor, "3 3"] | None = None
+    ) -> list[HandResult]:
+        """The hands of an image, highest score first.
+
+        Args:
+            image: sRGB.
+            found: Boxes of the hands, all of which are kept; None: those of the finder.
+            K: Intrinsics [px]; by default as the configuration has them.
+
+        Raises:
+            ShapeError: It is not an image.
+            InputError: There are no boxes and no finder, or a box is outside the image.
+        """
+        check_image(image)
+        K = intrinsics_of(self.config, image.shape[1], image.shape[0]) if K is None else K
+        is_given = found is not None
+        found = self.find(image) if found is None else self.sided(image, found, K)
+        check_inside(found, image.shape[1], image.shape[0])
+        if not len(found):
+            return []
+        places = self.measure(image, found, K)
+        for _ in range(self.config.passes - 1):
+            places = self.measure(image, next_boxes(places, found), K)
+        hands = sorted(self.results(places, K), key=lambda hand: -hand.score)
+        return hands if is_given else self.kept(hands, self.config.score)
+
+    def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
+        """The boxes of the finder, of the configured side.
+
+        Raises:
+            InputError: There is no finder.
+        """
+        if self.finder is None:
+            raise InputError("finder: there is none; want boxes of the hands (--box or --boxes)")
+        found = self.finder.find(image)
+        return self._of_side(found[found.scores >= self.config.score][: self.config.max_hands])
+
+    def sided(self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"]) -> Detections:
+        """Boxes without a side, which have the score NaN, get the one that the network sees; the others keep theirs."""
+        if self.config.side != "auto" or not len(found):
+            return self._of_side(found)
+        unknown = found.scores.isnan()
+        if not bool(unknown.any()):
+            return found
+        right = torch.ones(len(found), dtype=torch.bool)
+        as_right, as_left = (self.measure(image, replace(found, is_right=side), K).right for side in (right, ~right))
+        return replace(found, is_right=torch.where(unknown, as_right >= as_left, found.is_right))
+
+    def measure(self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"]) -> Places:
+        """One pass of the network over the crops around boxes.
+
+        Args:
+            image: sRGB.
+            found: The boxes, at least one.
+            K: Intrinsics [px].
+        """
+        crop = self._crop(found, image, K)
+        outputs = self._network(warp(image, crop).to(self.device))
+        uv, vertices, joints, confidence, right, presence = (value.float().cpu() for value in outputs)
+        Ks = K.expand(len(found), 3, 3)
+        located = self._locate(uv, vertices, joints, confidence, presence, crop.homographies, crop.camera_maps, Ks)
+        joints_2d, joints, vertices, confidence, scores, positions = located
+        return Places(replace(found, scores=scores), joints_2d, joints, vertices, confidence, right, positions)
+
+    def results(self, places: Places, K: Float[Tensor, "3 3"]) -> list[HandResult]:
+        """The hands in the camera's space, row by row."""
+        positions = positions_of(places, K)
+        found = places.found
+        hands = []
+        crops = torch.cat([found.centers, self.config.margin * found.sides[:, None], found.angles[:, None]], 1).tolist()
+        for row, (crop, score) in enumerate(zip(crops, found.scores.tolist())):
+            at = positions[row]
+            hands.append(
+                HandResult(
+                    places.joints_2d[row], places.joints[row] + at, places.vertices[row] + at, at,
+                    "right" if bool(found.is_right[row]) else "left", score, places.confidence[row], K, tuple(crop),
+                )
+            )  # fmt: skip
+        return hands
+
+    def kept(self, hands: Sequence[HandResult], lowest: float) -> list[HandResult]:
+        """Hands with a score, each once."""
+        found: list[HandResult] = []
+        for hand in hands:
+            is_new = all(box_overlap(hand.box, other.box) < SAME for other in found)
+            if hand.score >= lowest and is_new and len(found) < self.config.max_hands:
+                found.append(hand)
+        return found
+
+    def _of_side(self, found: Detections) -> Detections:
+        if self.config.side == "auto":
+            return found
+        return replace(found, is_right=torch.full((len(found),), self.config.side == "right"))
+
+    def _crop(self, found: Detections, image: Tensor, K: Tensor) -> Crop:
+        sides = (self.config.margin * found.sides).clamp(1.0, _WIDEST * max(image.shape[:2]))
+        crop = perspective_crop(found.centers, sides, K.expand(len(found), 3, 3), self.size, found.angles)
+        return crop if bool(found.is_right.all()) else _left_mirrored(crop, found.is_right)
+
+
+def boxes_of(boxes: Sequence[Sequence[float]], sides: Sequence[str | None] | None = None) -> Detections:
+    """Detections of boxes x y w h [px] that a user gave.
+
+    Args:
+        boxes: Around the hands.
+        sides: right, left, or None where it is not known; the score of such a box is NaN.
+    """
+    sides = [None] * len(boxes) if sides is None else sides
+    rows = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    scores = torch.tensor([math.nan if side is None else 1.0 for side in sides])
+    is_right = torch.tensor([side != "left" for side in sides], dtype=torch.bool)
+    return Detections(rows[:, :2] + rows[:, 2:] / 2, rows[:, 2:].amax(1), torch.zeros(len(rows)), is_right, scores)
+
+
+def next_boxes(places: Places, before: Detections) -> Detections:
+    """The boxes of the joints, fingers up; those of hands whose joints are nowhere near are left as they were."""
+    around = boxes_around(places.joints_2d)
+    centers, sides, angles = around
+    change = sides / before.sides
+    is_near = (change < _GROWTH) & (change > 1 / _GROWTH) & ((centers - before.centers).abs().amax(1) < before.sides)
+    return replace(
+        places.found,
+        centers=torch.where(is_near[:, None], centers, before.centers),
+        sides=torch.where(is_near, sides, before.sides),
+        angles=torch.where(is_near, angles, before.angles),
+    )
+
+
+def boxes_around(joints_2d: Float[Tensor, "n 21 2"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Centers and sides of the boxes of joints [px], and the rotations of crops in which the fingers point up [rad]."""
+    low, high = joints_2d.amin(1), joints_2d.amax(1)
+    along = joints_2d[:, ROOT] - joints_2d[:, WRIST]
+    return (low + high) / 2, (high - low).amax(1), -math.pi / 2 - torch.atan2(along[:, 1], along[:, 0])
+
+
+def positions_of(places: Places, K: Float[Tensor, "3 3"]) -> Float[Tensor, "n 3"]:
+    """Position of the root joint of each hand [m]: in front of the camera, by its size where the joints do not determine it."""
+    count, found = len(places.joints), places.positions
+    is_good = found.isfinite().all(1) & (found[:, 2] > _NEAREST)
+    if bool(is_good.all()):
+        return found
+    extent = (places.joints.amax(1) - places.joints.amin(1)).amax(1)
+    extent = torch.where(extent.isfinite() & (extent > _NEAREST), extent, _LONGEST_M)
+    distance = (K[0, 0] * extent / places.found.sides).clamp(min=2 * _NEAREST)
+    rays = torch.cat([places.found.centers, torch.ones(count, 1)], 1) @ torch.linalg.inv(K).T
+    return torch.where(is_good[:, None], found, rays * distance[:, None])
+
+
+def intrinsics_of(config: HandConfig, width: int, height: int) -> Float[Tensor, "3 3"]:
+    """Intrinsics of an image of this size: the given ones, or those of the field of view [px]."""
+    return field_of_view_Ks(width, height, config.fov) if config.intrinsics is None else intrinsics(*config.intrinsics)
+
+
+def check_image(image: Tensor) -> None:
+    """Raise ShapeError for what is not an image of red, green and blue bytes."""
+    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 1 or image.dtype != torch.uint8:
+        raise ShapeError("image", f"{tuple(image.shape)} {image.dtype}", "(H, W, 3) uint8, not empty")
+
+
+def check_inside(found: Detections, width: int, height: int) -> None:
+    """Raise InputError for a box that has no pixel in the image."""
+    reach = found.sides[:, None] / 2
+    size = torch.tensor([width, height])
+    outside = ((found.centers + reach <= 0) | (found.centers - reach >= size)).any(1)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        (x, y), side = found.centers[row].tolist(), float(found.sides[row])
+        text = f"box: got a square of {side:g} px around ({x:g}, {y:g}), which is outside the image"
+        raise InputError(f"{text}; want one in {width} x {height} px")
+
+
+def _left_mirrored(crop: Crop, is_right: Bool[Tensor, " n"]) -> Crop:
+    flipped = crop.mirrored()
+    rows = is_right[:, None, None]
+    return replace(
+        crop,
+        **{
+            name: torch.where(rows, getattr(crop, name), getattr(flipped, name))
+            for name in ("homographies", "camera_maps", "Ks")
+        },
+    )

@@ -1,0 +1,64 @@
+"""Write generated images of hands as a folder in the layout of FreiHAND."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vision3d.core.errors import ConfigError
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import RunFolder
+from vision3d.stage import stage
+from vision3d.stages.hand.config import BATCH
+from vision3d.stages.hand.data.samples import SampleSource
+from vision3d.stages.hand.freihand import FreiHandWriter
+from vision3d.stages.hand.run_config import SynthConfig
+
+
+@dataclass(frozen=True)
+class SynthResult:
+    """A folder of images."""
+
+    folder: Path
+    """Contains training/rgb, mask and depth, and training_*.json."""
+    summary: dict[str, Any]
+
+
+@stage("hand synth", {})
+def synthesize_hands(
+    config: SynthConfig,
+    *,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> SynthResult:
+    """Write generated images as a data set in the layout of FreiHAND.
+
+    Args:
+        config: Options.
+        run_folder: Receives training/{rgb,mask,depth} and training_{K,xyz,verts,scale,uv,visible,side,is_hand,pose}.json.
+        progress: Progress callback, called for every batch.
+
+    Raises:
+        ConfigError: No folder is given.
+        MissingFileError: A folder has no photographs, or no furniture.
+    """
+    if not isinstance(run_folder, RunFolder):
+        raise ConfigError("run_folder", "got None, want a folder for the images")
+    started = time.process_time()
+    source = SampleSource(config.frames, config.backgrounds, config.furniture, config.split, config.seed)
+    source.prepare()
+    writer = FreiHandWriter(run_folder.path)
+    with Progress(config.images, "synth", progress) as bar:
+        for index in range(-(-config.images // BATCH)):
+            count = min(BATCH, config.images - index * BATCH)
+            writer.add(source.made(index), count)
+            bar.update(index * BATCH + count)
+    writer.finish()
+    seconds = time.process_time() - started
+    summary = {
+        "images": config.images,
+        "without_hand": writer.rows["is_hand"].count(False),
+        "cpu_s": round(seconds, 2),
+        "images_per_cpu_s": round(config.images / max(seconds, 1e-9), 1),
+    }
+    return SynthResult(run_folder.path, summary)
