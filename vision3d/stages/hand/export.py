@@ -75,7 +75,7 @@ def export_hand(model: HandModel, path: Path | str) -> Exported:
     except ImportError as error:
         raise MissingDependencyError("onnx, onnxscript and onnxruntime", "export", "hand export") from error
     size = model.config.input_size
-    images = frames(0, 0, 3, FrameConfig(size=size)).images.permute(0, 3, 1, 2).float() / 255
+    images = (frames(0, 0, 3, FrameConfig(size=size)).images.permute(0, 3, 1, 2).float() / 255).contiguous()
     graph = HandGraph(model.network.cpu().eval()).eval()
     with torch.no_grad():
         want = [value.numpy() for value in graph(images)]

@@ -161,7 +161,7 @@ class NodeUpsampling(nn.Module):
 
     def forward(self, x: Float[Tensor, "n t c"]) -> Float[Tensor, "n s c"]:
         """The new tokens."""
-        return torch.baddbmm(self.linear.bias[:, None], self.linear.weight.expand(len(x), -1, -1), x)
+        return torch.baddbmm(self.linear.bias[:, None], self.linear.weight.expand(x.shape[0], -1, -1), x)
 
 
 def upsampling_matrices(
