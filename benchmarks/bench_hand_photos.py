@@ -60,23 +60,30 @@ def pixels_of(path: Path) -> Tensor:
     return (image.expand(*image.shape[:2], 3) * 255).round().byte()
 
 
-def crop_of(image: Tensor, center: Tensor, side: Tensor, size: int, margin: float = MARGIN) -> Crop:
+def crop_of(image: Tensor, center: Tensor, side: Tensor, size: int, margin: float = MARGIN, angle: float = 0.0) -> Crop:
     """A square around the labelled joints."""
     K = field_of_view_Ks(image.shape[1], image.shape[0])
-    return square_crop(center[None], margin * side[None], K[None], size)
+    return square_crop(center[None], margin * side[None], K[None], size, torch.tensor([angle]))
 
 
 @torch.no_grad()
-def joints_by(
-    network: Any, size: int, image: Tensor, center: Tensor, side: Tensor, is_left: bool | None
-) -> tuple[Tensor, bool]:
-    """Joints in the image [px] and whether the hand is a right one; its side is the likelier one when not given."""
-    crop = crop_of(image, center, side, size)
-    both = [crop, crop.mirrored()]
-    outputs = [network(warp(image, one, 0.0)) for one in both]
-    likelier = int(float(outputs[1].side[0]) > float(outputs[0].side[0]))
-    chosen = likelier if is_left is None else int(is_left)
-    return both[chosen].to_image(outputs[chosen].uv * size)[0], not likelier
+def joints_by(model: Any, image: Tensor, center: Tensor, side: Tensor, is_left: bool | None) -> tuple[Tensor, bool]:
+    """Joints in the image [px] and whether the hand is a right one; its side is the likelier one when not given.
+
+    The crop is turned by what the network saw in it, twice, if it wants upright crops.
+    """
+    network, size, angles = model.network, model.config.input_size, [0.0, 0.0]
+    found: list[tuple[Tensor, float]] = []
+    for _ in range(3 if model.config.upright else 1):
+        found = []
+        for is_mirrored in (False, True):
+            crop = crop_of(image, center, side, size, angle=angles[is_mirrored])
+            crop = crop.mirrored() if is_mirrored else crop
+            outputs = network(warp(image, crop, 0.0))
+            found.append((crop.to_image(outputs.uv * size)[0], float(outputs.side[0])))
+            angles[is_mirrored] = float(square_of(found[-1][0]).angles)
+    likelier = int(found[1][1] > found[0][1])
+    return found[likelier if is_left is None else int(is_left)][0], not likelier
 
 
 def main() -> None:
@@ -90,14 +97,13 @@ def main() -> None:
     parser.add_argument("--draw", type=Path, help="folder for drawings")
     options = parser.parse_args()
     model, finder = load_hand_model(options.weights), load_finder(options.finder)
-    network, size = model.network.for_inference(), model.config.input_size
     rows, crops = [], []
     with ForeignLoad() as load, tempfile.TemporaryDirectory() as temporary:
         for number, label in enumerate(label for path in options.labels for label in labels_of(path)):
             image = pixels_of(label.path)
             center, side = label.box
             given = None if label.side is None else label.side == "left"
-            uv, is_right = joints_by(network, size, image, center, side, given)
+            uv, is_right = joints_by(model, image, center, side, given)
             scale = CROP_PX / float(MARGIN * side)
             error = scale * torch.linalg.vector_norm(uv - label.joints, dim=1)[label.labelled]
             row: dict[str, Any] = {

@@ -1,13 +1,14 @@
 """Weights with a card: round trips and rejected files."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from vision3d.core.errors import FileFormatError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.training.weights import Card, bundled_weights, find_weights, load_strictly, load_weights, save_weights
 
 CARD = Card("boxes", {"width": 4}, "10 rooms", 0, 0.5, "vision3d detect train", {"mAP": 61.2}, about={"classes": ["car"]})
@@ -62,3 +63,25 @@ def test_bundled_weights_are_found_by_name():
     for name, path in bundled_weights().items():
         assert find_weights(name) == path
     assert "digits" in bundled_weights()
+
+
+def test_large_weights_are_spread_over_files(tmp_path):
+    tensors = {f"layer{number}": torch.randn(20_000, generator=torch.Generator().manual_seed(number)) for number in range(5)}
+    card = replace(CARD, kind="thing")
+    most = 200_000
+    save_weights(tmp_path / "w.safetensors", card, tensors, most_bytes=most)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["w.2.safetensors", "w.3.safetensors", "w.4.safetensors", "w.5.safetensors", "w.safetensors"]
+    assert all(path.stat().st_size <= most for path in tmp_path.iterdir())
+    loaded, found = load_weights(tmp_path / "w.safetensors", "thing")
+    assert loaded == card and found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], value) for name, value in tensors.items())
+    with pytest.raises(InputError, match="layer0"):
+        save_weights(tmp_path / "w.safetensors", card, tensors, most_bytes=70_000)
+    save_weights(tmp_path / "v.safetensors", card, {**tensors, "layer0": torch.zeros(20_000)}, most_bytes=most)
+    (tmp_path / "v.3.safetensors").replace(tmp_path / "w.3.safetensors")
+    with pytest.raises(FileFormatError, match="other weights"):
+        load_weights(tmp_path / "w.safetensors", "thing")
+    (tmp_path / "w.3.safetensors").unlink()
+    with pytest.raises(MissingFileError, match=r"w\.3"):
+        load_weights(tmp_path / "w.safetensors", "thing")

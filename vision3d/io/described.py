@@ -33,7 +33,7 @@ def write_described(
 
 
 def read_described(
-    path: Path | str, kind: str, version: int, words: str, keys: tuple[str, ...]
+    path: Path | str, kind: str, version: int, words: str, keys: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the description and the tensors of a file.
 
@@ -43,6 +43,7 @@ def read_described(
         version: Expected version of the layout.
         words: Human-readable `kind`, such as `a classifier`.
         keys: Further required keys of the description.
+        optional: Keys that some files have.
 
     Raises:
         MissingFileError: The file does not exist.
@@ -65,7 +66,7 @@ def read_described(
         own = from_json(metadata["vision3d"])
         found = own["type"], own["version"]
         if found == (kind, version):
-            return {key: own[key] for key in keys}, tensors
+            return {**{key: own[key] for key in keys}, **{key: own[key] for key in optional if key in own}}, tensors
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(path, f"does not declare that it holds {words} of vision3d", "header") from error
     text = f"holds {found[0]!r}, version {found[1]!r}; want {kind!r}, version {version}"

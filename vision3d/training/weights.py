@@ -1,6 +1,7 @@
 """Trained weights with a model card: contents, training, and results."""
 
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,13 +13,16 @@ from torch import Tensor, nn
 
 from vision3d import __version__
 from vision3d.core import config as configuration
-from vision3d.core.errors import ConfigError, FileFormatError, MissingFileError
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError
+from vision3d.core.inside import inside
 from vision3d.core.machine import git_hash
 from vision3d.io.described import read_described, write_described
 
 _VERSION = 1
 _FOLDER = "weights"  # folder in the assets
 _SHOWN = 5
+_PART = "weights part"
+_HEADER = 65536  # room for the names in a file
 
 
 Config = TypeVar("Config")
@@ -66,9 +70,26 @@ class Card:
         return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
 
 
-def save_weights(path: Path | str, card: Card, tensors: Mapping[str, Tensor]) -> None:
-    """Write weights with their card as .safetensors atomically."""
-    write_described(path, "weights", _VERSION, {"card": dataclasses.asdict(card)}, tensors)
+def save_weights(path: Path | str, card: Card, tensors: Mapping[str, Tensor], *, most_bytes: int | None = None) -> None:
+    """Write weights with their card as .safetensors atomically.
+
+    Args:
+        path: The file.
+        card: Its card.
+        tensors: By name.
+        most_bytes: Put tensors into more files beside it, NAME.2.safetensors and so on, so that none is larger; no tensor may
+            be larger by itself. None: one file.
+
+    Raises:
+        InputError: A tensor is larger than `most_bytes`.
+    """
+    path = Path(path)
+    parts = [dict(tensors)] if most_bytes is None else _parts(tensors, most_bytes - _HEADER)
+    names = [f"{path.stem}.{number}{path.suffix}" for number in range(2, len(parts) + 1)]
+    more = {"parts": names, "digest": _digest(tensors)} if names else {}
+    for name, part in zip(names, parts[1:]):
+        write_described(path.with_name(name), _PART, _VERSION, {"digest": more["digest"]}, part)
+    write_described(path, "weights", _VERSION, {"card": dataclasses.asdict(card), **more}, parts[0])
 
 
 def load_weights(source: Path | str, kind: str) -> tuple[Card, dict[str, Tensor]]:
@@ -83,7 +104,13 @@ def load_weights(source: Path | str, kind: str) -> tuple[Card, dict[str, Tensor]
         FileFormatError: It is damaged or contains something else.
     """
     path = find_weights(source)
-    own, tensors = read_described(path, "weights", _VERSION, "weights", ("card",))
+    own, tensors = read_described(path, "weights", _VERSION, "weights", ("card",), ("parts", "digest"))
+    for name in own.get("parts", ()):
+        part = inside(path, str(name))
+        described, more = read_described(part, _PART, _VERSION, f"a part of the weights {path.name}", ("digest",))
+        if described["digest"] != own.get("digest"):
+            raise FileFormatError(part, f"is a part of other weights than {path.name}")
+        tensors |= more
     names = {entry.name for entry in dataclasses.fields(Card)}
     values = own["card"]
     try:
@@ -100,7 +127,7 @@ def load_weights(source: Path | str, kind: str) -> tuple[Card, dict[str, Tensor]
 def bundled_weights() -> dict[str, Path]:
     """The bundled weights: name -> file."""
     folder = Path(str(files("vision3d") / "assets" / _FOLDER))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors")) if "." not in path.stem}
 
 
 def find_weights(source: Path | str) -> Path:
@@ -170,6 +197,31 @@ def load_network(
     network = make(config)
     load_strictly(network, {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}, path)
     return network.eval(), config, card
+
+
+def _parts(tensors: Mapping[str, Tensor], most_bytes: int) -> list[dict[str, Tensor]]:
+    """Tensors in the order of their names, in as few parts as that allows."""
+    parts: list[dict[str, Tensor]] = [{}]
+    used = 0
+    for name in sorted(tensors):
+        size = tensors[name].numel() * tensors[name].element_size()
+        if size > most_bytes:
+            raise InputError(f"most_bytes: {name} alone has {size} bytes, want at least {size + _HEADER}")
+        if used + size > most_bytes:
+            parts.append({})
+            used = 0
+        parts[-1][name] = tensors[name]
+        used += size
+    return parts
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of all tensors, so that parts of different weights are not mixed."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _listed(names: list[str]) -> str:

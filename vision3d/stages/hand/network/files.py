@@ -37,10 +37,16 @@ def make_network(config: NetworkConfig) -> HandNet:
     return HandNet(config, hand.joint_matrix, hand.vertices)
 
 
-def save_hand_model(path: Path | str, model: HandModel) -> None:
-    """Write a model as .safetensors atomically: numbers as float16."""
+def save_hand_model(path: Path | str, model: HandModel, *, most_bytes: int | None = None) -> None:
+    """Write a model as .safetensors atomically: numbers as float16.
+
+    Args:
+        path: The file.
+        model: The model.
+        most_bytes: As for `save_weights`.
+    """
     card = replace(model.card, kind=KIND, config=configuration.to_dict(model.config))
-    save_weights(path, card, in_half(model.network))
+    save_weights(path, card, in_half(model.network), most_bytes=most_bytes)
 
 
 def load_hand_model(path: Path | str) -> HandModel:
