@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from tests.support.hand_models import random_model
 from vision3d.core.errors import ConfigError, FileFormatError, InputError, ShapeError
 from vision3d.core.runs import RunFolder
 from vision3d.stages.hand.crop import square_crop
@@ -18,6 +19,7 @@ from vision3d.stages.hand.finder.network import CELL, FinderNet, FinderOutputs
 from vision3d.stages.hand.finder.scenes import SceneBatch, SceneSamples, SceneSource, scenes
 from vision3d.stages.hand.finder.targets import found, losses, targets_of
 from vision3d.stages.hand.finder.train import train_finder
+from vision3d.stages.hand.network.files import save_hand_model
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.training.network import NetworkTrainer
 from vision3d.training.weights import Card
@@ -202,3 +204,15 @@ def test_a_resumed_training_is_bitwise_equal(tmp_path, monkeypatch):
     resumed = train_finder(CONFIG, run_folder=RunFolder.create(tmp_path / "parts", CONFIG, resume=True))
     for name, value in whole.model.network.state_dict().items():
         assert torch.equal(value, resumed.model.network.state_dict()[name]), name
+
+
+def test_the_backbone_of_a_hand_network_is_a_beginning(tmp_path):
+    model = random_model()
+    save_hand_model(tmp_path / "hand.safetensors", model)
+    config = dataclasses.replace(
+        CONFIG, backbone=str(tmp_path / "hand.safetensors"), steps=1, lr=1e-9, ema=0.0, evaluate_images=0
+    )
+    found = dict(train_finder(config).model.network.backbone.named_parameters())
+    assert all(torch.allclose(found[name], value, atol=1e-3) for name, value in model.network.backbone.named_parameters())
+    with pytest.raises(ConfigError, match="backbone"):
+        dataclasses.replace(config, init="hand_finder")

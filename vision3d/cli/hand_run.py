@@ -47,7 +47,8 @@ def _hand(options: HandOptions, run_folder: "RunFolder", progress: ProgressCallb
 
 def _text(out: Path, results: Mapping[str, Any]) -> str:
     images, hands = results["images"], results["hands"]
-    seen = f"{hands} hands ({results['right']} right, {results['left']} left) in {images} image{'s' if images != 1 else ''}"
+    sides = f"({results['right']} right, {results['left']} left)"
+    seen = f"{hands} hand{'s' if hands != 1 else ''} {sides} in {images} image{'s' if images != 1 else ''}"
     if not hands:
         seen = f"no hand found in {images} image{'s' if images != 1 else ''}"
     speed = f", {results['fps']} frames/s without decoding and drawing" if "fps" in results else ""

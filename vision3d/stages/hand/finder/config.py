@@ -49,6 +49,8 @@ class FinderTrainConfig(TrainingOptions):
     """The network."""
     scenes: SceneConfig = field(default_factory=SceneConfig)
     """What the generated images show."""
+    backbone: str | None = None
+    """Network of `hand train` whose backbone to begin with: a file, or the name of bundled weights. It knows hands already."""
     images: int = 40_000
     """Different images, a multiple of 16."""
     steps: int = 5_000
@@ -58,5 +60,7 @@ class FinderTrainConfig(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backbone is not None and self.init is not None:
+            raise ConfigError("backbone", "got it beside init, want one of them")
         if self.scenes.size != self.network.size:
             raise ConfigError("scenes.size", f"got {self.scenes.size}, want network.size, {self.network.size}")

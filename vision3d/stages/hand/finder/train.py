@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vision3d.core.checkpoints import seed_everything
 from vision3d.core.device import resolve_device
+from vision3d.core.errors import ConfigError
 from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.stage import stage
+from vision3d.stages.hand.config import OWN_BACKBONE
 from vision3d.stages.hand.finder.batches import training_batch
 from vision3d.stages.hand.finder.config import FinderTrainConfig
 from vision3d.stages.hand.finder.evaluate import finder_figures
@@ -21,6 +23,7 @@ from vision3d.stages.hand.finder.network import FinderNet
 from vision3d.stages.hand.finder.scenes import SceneSamples, SceneSource
 from vision3d.stages.hand.finder.targets import WEIGHTS, losses
 from vision3d.stages.hand.learning import HELD_OUT_SEED, Order, begin_with, card, learn, network_trainer, rounded, with_figures
+from vision3d.stages.hand.network.files import load_hand_model
 from vision3d.stages.hand.training_options import GROWS, RESUMABLE
 from vision3d.training.group import Group
 from vision3d.training.weights import load_network
@@ -52,7 +55,7 @@ def train_finder(
         progress: Progress callback.
 
     Raises:
-        MissingFileError: The folder of backgrounds has no photographs.
+        MissingFileError: The folder of backgrounds has no photographs, or weights to begin with are missing.
         NumericalError: The loss is not finite.
         Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
     """
@@ -69,6 +72,8 @@ def train_finder(
     if config.init is not None:
         # Fully convolutional: the same parameters for images of any size.
         begin_with(network, load_network(config.init, KIND, type(config.network), FinderNet)[0], config.init)
+    if config.backbone is not None:
+        begin_with(network.backbone, _backbone_of(config.backbone), config.backbone)
     network.to(device)
     order = Order(len(samples), config, group)
 
@@ -102,3 +107,11 @@ def train_finder(
         "device": str(device),
     }
     return FinderTrainResult(model, summary, path)
+
+
+def _backbone_of(source: str) -> nn.Module:
+    """The backbone of a network of hands, if it is the finder's."""
+    model = load_hand_model(source)
+    if model.config.backbone != OWN_BACKBONE:
+        raise ConfigError("backbone", f"{source} has {model.config.backbone}, want a network with {OWN_BACKBONE}")
+    return model.network.backbone
