@@ -87,8 +87,8 @@ def test_rooms_and_hands_with_them(folder: Path):
     picture = room(models, torch.Generator().manual_seed(0))
     assert picture.shape == (3, HEIGHT, WIDTH) and torch.equal(picture, room(models, torch.Generator().manual_seed(0)))
     assert len(picture.flatten(1).T.unique(dim=0)) > 100
-    source = SampleSource(FrameConfig(size=64, objects=1), None, folder)
-    plain = SampleSource(FrameConfig(size=64, objects=1))
+    source = SampleSource(frames=FrameConfig(size=64, objects=1), furniture=folder)
+    plain = SampleSource(frames=FrameConfig(size=64, objects=1))
     samples = HandSamples(source, BATCH)
     samples.prepare()
     batch = samples.take(torch.arange(4))
@@ -96,7 +96,7 @@ def test_rooms_and_hands_with_them(folder: Path):
 
 
 def test_some_images_have_no_hand():
-    source = SampleSource(FrameConfig(size=64, empty=0.5), seed=1)
+    source = SampleSource(frames=FrameConfig(size=64, empty=0.5), seed=1)
     made = source.make(0)
     assert 0 < int(made["is_hand"].sum()) < BATCH
     assert not made["visible"][~made["is_hand"]].any()

@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def samples(folder):
-    made = HandSamples(SampleSource(CONFIG, seed=4), 2 * BATCH, folder=folder)
+    made = HandSamples(SampleSource(frames=CONFIG, seed=4), 2 * BATCH, folder=folder)
     made.samples.prepare()
     return made
 
@@ -39,7 +39,7 @@ def test_batches_have_the_truth_of_their_images(samples):
 
 def test_images_are_made_once(samples, folder, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    again = HandSamples(SampleSource(CONFIG, seed=4), 2 * BATCH, folder=folder)
+    again = HandSamples(SampleSource(frames=CONFIG, seed=4), 2 * BATCH, folder=folder)
     monkeypatch.setattr(SampleSource, "make", lambda self, index: pytest.fail("made again"))
     again.samples.prepare()
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
@@ -53,9 +53,9 @@ def test_a_million_images_take_less_than_ten_gigabytes(samples, folder):
 
 def test_photographs_are_an_option(tmp_path):
     write_image(tmp_path / "green.png", torch.tensor([0.0, 1, 0]).expand(64, 64, 3))
-    images = SampleSource(CONFIG, tmp_path).make(0)
+    images = SampleSource(frames=CONFIG, backgrounds=tmp_path).make(0)
     assert images["jpegs"].shape[0] == BATCH
-    assert SampleSource(CONFIG, tmp_path).options != SampleSource(CONFIG).options
+    assert SampleSource(frames=CONFIG, backgrounds=tmp_path).options != SampleSource(frames=CONFIG).options
 
 
 @pytest.mark.parametrize("count", [0, 15, 17, -16])

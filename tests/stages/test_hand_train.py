@@ -64,7 +64,7 @@ def test_a_network_learns_a_few_images_by_heart():
     config = dataclasses.replace(CONFIG, augment=NOTHING, steps=120, batch_size=16, lr=3e-3, evaluate_images=0, ema=0.9)
     first = train_hand(dataclasses.replace(config, steps=1))
     result = train_hand(config)
-    samples = HandSamples(SampleSource(config.frames, seed=config.seed), 16)
+    samples = HandSamples(SampleSource(frames=config.frames, seed=config.seed), 16)
     before, after = (crop_errors(trained.model.network, samples) for trained in (first, result))
     assert after["uv_px"] < 0.3 * before["uv_px"]
     assert after["pa_mpjpe_mm"] < 0.6 * before["pa_mpjpe_mm"]

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError
-from vision3d.io.guards import check_size, inside, read_bytes
+from vision3d.core.inside import inside
+from vision3d.io.guards import check_size, read_bytes
 from vision3d.io.mesh_repair import with_finite_values
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.texture_atlas import merge_textured
@@ -56,7 +57,7 @@ def _parts(path: Path, data: bytes) -> list[Mesh]:
             return inside(path, name).read_bytes()
 
     try:
-        options = {} if path.suffix.lower() == ".zip" else {"resolver": Beside(str(path))}
+        options: dict[str, Any] = {} if path.suffix.lower() == ".zip" else {"resolver": Beside(str(path))}
         scene = trimesh.load_scene(io.BytesIO(data), file_type=path.suffix.lower()[1:], process=False, **options)
         return [
             _part(scene.geometry[name], matrix)

@@ -114,8 +114,10 @@ def _generated(config: EvalConfig, model: HandModel, device: torch.device, progr
     size = model.config.input_size
     frames = FrameConfig(**{**vars(config.frames), "size": size, "empty": 0.0})
     count = -(-(config.images or 960) // BATCH) * BATCH
-    source = SampleSource(frames, config.backgrounds, config.furniture, "test", HELD_OUT_SEED + config.seed)
-    source.prepare()
+    source = SampleSource(
+        frames=frames, backgrounds=config.backgrounds, furniture=config.furniture, split="test",
+        seed=HELD_OUT_SEED + config.seed,
+    )  # fmt: skip
     network, parts = model.network.for_inference().to(device), []
     samples = HandSamples(source, count)
     samples.prepare(progress)
@@ -164,9 +166,11 @@ def _folder(
 
 
 def _joined(parts: list[_Compared], count: int) -> _Compared:
-    names = ("joints", "true_joints", "vertices", "true_vertices")
-    rows = (torch.cat([getattr(part, name) for part in parts])[:count] for name in names)
-    return _Compared(*rows, torch.cat([part.uv_px for part in parts]))
+    def rows(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])[:count]
+
+    uv_px = torch.cat([part.uv_px for part in parts])
+    return _Compared(rows("joints"), rows("true_joints"), rows("vertices"), rows("true_vertices"), uv_px)
 
 
 def _row(name: str, errors: HandErrors, has_vertices: bool) -> dict[str, Any]:

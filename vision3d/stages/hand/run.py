@@ -107,9 +107,11 @@ def hand(
         finder = _finder(config, source, known, device)
     predictor = HandPredictor(model, config, finder, device=device, for_video=is_moving)
     path = None if run_folder is None else run_folder.path
-    run = _video if is_moving else _images
-    with Outputs(path, config, source.fps if is_moving else None) as outputs:
-        frames, more = run(source, predictor, known, outputs, progress)
+    with Outputs(path, config, source.fps if isinstance(source, Video | Webcam) else None) as outputs:
+        if isinstance(source, Video | Webcam):
+            frames, more = _video(source, predictor, known, outputs, progress)
+        else:
+            frames, more = _images(source, predictor, known, outputs, progress)
     found = [hand for frame in frames for hand in frame.hands]
     without = [frame.name for frame in frames if not frame.hands]
     if without:

@@ -45,8 +45,10 @@ def synthesize_hands(
     if not isinstance(run_folder, RunFolder):
         raise ConfigError("run_folder", "got None, want a folder for the images")
     started = time.process_time()
-    source = SampleSource(config.frames, config.backgrounds, config.furniture, config.split, config.seed)
-    source.prepare()
+    source = SampleSource(
+        frames=config.frames, backgrounds=config.backgrounds, furniture=config.furniture, split=config.split, seed=config.seed
+    )
+    source.photos()
     writer = FreiHandWriter(run_folder.path)
     with Progress(config.images, "synth", progress) as bar:
         for index in range(-(-config.images // BATCH)):

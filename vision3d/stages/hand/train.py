@@ -60,7 +60,7 @@ def train_hand(
     """
     device, group = resolve_device(config.device), Group.current()
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
-    source = SampleSource(config.frames, config.backgrounds, config.furniture, seed=config.seed)
+    source = SampleSource(frames=config.frames, backgrounds=config.backgrounds, furniture=config.furniture, seed=config.seed)
     samples = HandSamples(source, config.images, folder=config.samples, workers=config.workers)
     held_out = None
     if config.evaluate_images:

@@ -4,20 +4,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from vision3d.core.errors import InputError
-from vision3d.core.progress import ProgressCallback
-from vision3d.stages.hand.data.samples import BATCH, backgrounds_of, decoded, objects_of, padded_jpegs
+from vision3d.stages.hand.config import BATCH, FrameConfig
+from vision3d.stages.hand.data.images import ImageSamples, ImageSource, packed_images
 from vision3d.stages.hand.finder.config import SceneConfig
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
-from vision3d.stages.hand.synth.frames import Drawing, FrameConfig, draw
-from vision3d.stages.hand.synth.objects import Split
+from vision3d.stages.hand.synth.frames import Drawing, draw
 from vision3d.stages.hand.synth.sensor import photographed
-from vision3d.training.samples import GeneratedSamples, Sample
+from vision3d.training.samples import Sample
 
 VERSION = 1
 """Changes with the images, so that older shards are not used."""
@@ -39,39 +36,24 @@ class SceneBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SceneSource:
+class SceneSource(ImageSource):
     """What generated whole images are made of."""
 
     scenes: SceneConfig = field(default_factory=SceneConfig)
-    backgrounds: Path | None = None
-    """Folder with photographs; None: procedural."""
-    furniture: Path | None = None
-    """Folder with the .sh3f files of sweethome3d-furniture; None: simple shapes."""
-    split: Split = "train"
-    """train or test: of other models."""
-    seed: int = 0
 
     def make(self, index: int) -> Sample:
         """A sample: `BATCH` images."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + index) % 2**62)
-        photos = backgrounds_of(self.backgrounds, self.furniture, self.split)
-        objects = () if self.furniture is None else objects_of(self.furniture, self.split)
-        made = scenes(self.scenes, generator, photos, objects)
-        jpegs, lengths = padded_jpegs(made.images)
-        return {"jpegs": jpegs, "lengths": lengths, "uvs": made.uvs, "is_right": made.is_right, "state": made.state}
+        made = scenes(self.scenes, generator, self.photos(), self.objects())
+        return {**packed_images(made.images), "uvs": made.uvs, "is_right": made.is_right, "state": made.state}
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Everything that the images depend on, besides the seed."""
-        folders = {name: None if path is None else str(path) for name, path in vars(self).items() if name in _FOLDERS}
-        return {**asdict(self.scenes), **folders, "split": self.split}
+    def shown(self) -> dict[str, Any]:
+        """What the images show."""
+        return asdict(self.scenes)
 
 
-_FOLDERS = ("backgrounds", "furniture")
-
-
-class SceneSamples:
-    """Any number of generated whole images; see `GeneratedSamples`.
+class SceneSamples(ImageSamples):
+    """Any number of generated whole images.
 
     Args:
         source: What they are made of.
@@ -84,32 +66,12 @@ class SceneSamples:
     """
 
     def __init__(self, source: SceneSource, count: int, *, folder: Path | str | None = None, workers: int = 0) -> None:
-        if count < BATCH or count % BATCH:
-            raise InputError(f"count: got {count}, want a positive multiple of {BATCH}")
-        self.count, self.source = count, source
-        self.samples = GeneratedSamples(
-            source.make, count // BATCH, name="hand_scenes", version=VERSION, seed=source.seed, options=source.options,
-            folder=folder, workers=workers, shard_size=32,
-        )  # fmt: skip
-
-    def __len__(self) -> int:
-        return self.count
-
-    def prepare(self, progress: ProgressCallback | None = None) -> None:
-        """Make those that are not on disk yet.
-
-        Raises:
-            MissingFileError: A folder has no photographs, or no furniture.
-        """
-        backgrounds_of(self.source.backgrounds, self.source.furniture, self.source.split)
-        self.samples.prepare(progress)
+        super().__init__(source, count, name="hand_scenes", version=VERSION, shard_size=32, folder=folder, workers=workers)
 
     def take(self, rows: Int64[Tensor, " n"]) -> SceneBatch:
         """The images with these numbers."""
-        groups, inverse = torch.unique(rows // BATCH, return_inverse=True)
-        flat = {name: value.flatten(0, 1)[inverse * BATCH + rows % BATCH] for name, value in self.samples.take(groups).items()}
-        images = [decoded(data[:length].numpy()) for data, length in zip(flat["jpegs"], flat["lengths"].tolist())]
-        return SceneBatch(torch.from_numpy(np.stack(images)), flat["uvs"], flat["is_right"], flat["state"])
+        images, flat = self.unpacked(rows)
+        return SceneBatch(images, flat["uvs"], flat["is_right"], flat["state"])
 
 
 def scenes(

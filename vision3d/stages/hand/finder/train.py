@@ -61,7 +61,7 @@ def train_finder(
     """
     device, group = resolve_device(config.device), Group.current()
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
-    source = SceneSource(config.scenes, config.backgrounds, config.furniture, seed=config.seed)
+    source = SceneSource(scenes=config.scenes, backgrounds=config.backgrounds, furniture=config.furniture, seed=config.seed)
     samples = SceneSamples(source, config.images, folder=config.samples, workers=config.workers)
     held_out = None
     if config.evaluate_images:
