@@ -258,7 +258,7 @@ def moved(result, side="right", count=4):
 def test_a_result_has_a_skin_with_a_clip(result):
     for side in ("right", "left"):
         hands = moved(result, side)
-        skin = skinned_mesh(hands, [0.0, 0.1, 0.2, 0.3])
+        skin = skinned_mesh(hands[0].template, [hand.vertices for hand in hands], [0.0, 0.1, 0.2, 0.3])
         for number, hand in enumerate(hands):
             mesh = skin.at(0.1 * number)
             source = hand.template.mesh().split_seams_with_rows()[1]
@@ -270,7 +270,9 @@ def test_a_result_has_a_skin_with_a_clip(result):
 
 def test_hidden_frames_are_too_small_to_see(result):
     hands = moved(result)
-    skin = skinned_mesh([hands[0], None, hands[2], hands[3]], [0.0, 0.1, 0.2, 0.3])
+    skin = skinned_mesh(
+        hands[0].template, [hands[0].vertices, None, hands[2].vertices, hands[3].vertices], [0.0, 0.1, 0.2, 0.3]
+    )
     assert (skin.at(0.1).vertices.amax(0) - skin.at(0.1).vertices.amin(0)).max() < 1e-3
     assert (skin.at(0.2).vertices.amax(0) - skin.at(0.2).vertices.amin(0)).max() > 0.1
 

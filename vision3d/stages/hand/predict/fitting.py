@@ -14,7 +14,6 @@ from vision3d.geometry.registration import kabsch, umeyama
 from vision3d.geometry.rotation import nearest_rotation, so3_exp, so3_log
 from vision3d.scene.clip import Channel
 from vision3d.scene.skin import SkinnedMesh
-from vision3d.stages.hand.predict.result import HandResult
 from vision3d.stages.hand.shape import HandShape
 from vision3d.stages.hand.template import NUM_JOINTS, NUM_VERTICES, HandTemplate
 
@@ -82,23 +81,25 @@ def fit_poses(vertices: Float[Tensor, "t 778 3"], hand: HandTemplate) -> FittedH
     )
 
 
-def skinned_mesh(hands: Sequence[HandResult | None], times: Sequence[float], name: str = "hand") -> SkinnedMesh:
+def skinned_mesh(
+    template: HandTemplate, vertices: Sequence[Float[Tensor, "778 3"] | None], times: Sequence[float], name: str = "hand"
+) -> SkinnedMesh:
     """The template with the shape of a hand, and its motion as a clip, in the camera's frame.
 
     Args:
-        hands: The same hand at each time; None where it is not seen: it is then too small to see.
+        template: Of its side.
+        vertices: The same hand at each time [m]; None where it is not seen: it is then too small to see.
         times: Ascending [s].
         name: Of the clip.
 
     Raises:
         InputError: It is never seen, or a number is not finite.
     """
-    seen = [row for row, hand in enumerate(hands) if hand is not None]
-    known = [hand for hand in hands if hand is not None]
+    seen = [row for row, points in enumerate(vertices) if points is not None]
+    known = [points for points in vertices if points is not None]
     if not known:
-        raise InputError("hands: got none, want at least one frame with the hand")
-    template = known[0].template
-    fitted = fit_poses(torch.stack([hand.checked().vertices for hand in known]), template)
+        raise InputError("vertices: got none, want at least one frame with the hand")
+    fitted = fit_poses(torch.stack(known), template)
     shaped = template.shaped(fitted.shape)
     at = torch.tensor([times[row] for row in seen], dtype=torch.float64)
     clip = shaped.clip(fitted.angles, at, name)
@@ -106,8 +107,8 @@ def skinned_mesh(hands: Sequence[HandResult | None], times: Sequence[float], nam
         Channel("rotation", 0, at, rotmat_to_quat(fitted.rotation)),
         Channel("translation", 0, at, fitted.translation),
     ]
-    if len(seen) < len(hands):
-        scales = torch.full((len(hands), 3), _HIDDEN)
+    if len(seen) < len(vertices):
+        scales = torch.full((len(vertices), 3), _HIDDEN)
         scales[seen] = 1.0
         wrist.append(Channel("scale", 0, torch.as_tensor(times, dtype=torch.float64), scales, "STEP"))
     return shaped.to_skinned_mesh([replace(clip, channels=(*wrist, *clip.channels))])

@@ -11,6 +11,7 @@ from vision3d.core.errors import InputError
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import SkinnedMesh
 from vision3d.stages.hand.joints import NAMES
+from vision3d.stages.hand.predict.fitting import skinned_mesh
 from vision3d.stages.hand.template import HandTemplate, Side
 
 
@@ -56,9 +57,7 @@ class HandResult:
 
     def to_skinned_mesh(self) -> SkinnedMesh:
         """The template with 16 joints and a clip of this pose, in the camera's frame; see `fitting.skinned_mesh`."""
-        from vision3d.stages.hand.predict.fitting import skinned_mesh
-
-        return skinned_mesh([self], [0.0])
+        return skinned_mesh(self.template, [self.checked().vertices], [0.0])
 
     def record(self) -> dict[str, Any]:
         """Plain numbers for a .json."""
