@@ -32,6 +32,7 @@ from vision3d.cli.hand_export import HandExportOptions
 from vision3d.cli.hand_run import HandOptions
 from vision3d.cli.hand_synth import HandSynthOptions
 from vision3d.cli.hand_train import HandTrainOptions
+from vision3d.cli.hand_train_finder import HandTrainFinderOptions
 from vision3d.cli.help_text import MAIN_GROUP, RUN_GROUP, help_groups, number_text
 from vision3d.cli.info import InfoOptions
 from vision3d.cli.mesh import MeshOptions
@@ -63,6 +64,7 @@ OPTIONS = {
     "hand run": HandOptions,
     "hand eval": HandEvalOptions,
     "hand train": HandTrainOptions,
+    "hand train-finder": HandTrainFinderOptions,
     "hand synth": HandSynthOptions,
     "hand export": HandExportOptions,
     "animate fit": AnimateFitOptions,

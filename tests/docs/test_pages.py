@@ -46,6 +46,7 @@ FEWER = {
     "hand run": {"--weights": "runs/hand/hand.safetensors"},
     "hand eval": {"--images": "2", "--frames.objects": "0"},
     "hand train": {"--batch-size": "2", "--workers": "0", "--evaluate-images": "0"},
+    "hand train-finder": {"--batch-size": "2", "--workers": "0", "--evaluate-images": "0"},
     "hand synth": {"--images": "2"},
     "hand export": {},
     "animate static": {"--steps": "2", "--per-face": "1"},

@@ -26,7 +26,7 @@ class RigOptions(RunOptions):
     """Pose a mesh with joints, or play a clip of it or motion capture on it; write it, splats that follow it, and a video."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("bvh", "joints", "cameras"),
+        "main options": ("bvh", "cameras"),
     }
 
     skin: Annotated[Path, tyro.conf.Positional]
