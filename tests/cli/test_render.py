@@ -14,6 +14,7 @@ from vision3d.io.ply import write_points
 from vision3d.io.video import read_video
 from vision3d.render import normals_to_rgb, path_cameras, render_scene, render_views
 from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh, PointCloud, Scene, SkinnedMesh
+from vision3d.scene.upright import axis_vector
 
 SMALL = ("--size", "33x25", "--quiet")
 
@@ -48,7 +49,9 @@ def test_one_image_matches_the_library(cli, scene_file, tmp_path):
     out = tmp_path / "one.png"
     assert cli("render", scene_file, "--out", out, "--background", "0.2,0.4,0.6", *SMALL) == (0, "", "")
     scene = GaussianScene.load(scene_file)
-    view = next(render_views(scene, path_cameras(scene, num=1, size=(33, 25)), backgrounds=(0.2, 0.4, 0.6)))
+    view = next(
+        render_views(scene, path_cameras(scene, num=1, size=(33, 25), up=axis_vector("-y")), backgrounds=(0.2, 0.4, 0.6))
+    )
     assert (read_image(out) - view.image.clamp(0, 1)).abs().max() < 0.51 / 255
     assert view.image.std() > 0.05
 
@@ -376,7 +379,11 @@ def test_a_folder_of_gaussians_and_meshes_is_one_image(cli, tmp_path):
     scene.save(tmp_path / "both")
     out = tmp_path / "both.png"
     assert cli("render", tmp_path / "both", "--out", out, "--depth", "--normals", *SMALL) == (0, "", "")
-    view = next(render_scene(Scene.load(tmp_path / "both"), path_cameras(scene, num=1, size=(33, 25)), render_mode="RGB+ED"))
+    view = next(
+        render_scene(
+            Scene.load(tmp_path / "both"), path_cameras(scene, num=1, size=(33, 25), up=axis_vector("y")), render_mode="RGB+ED"
+        )
+    )
     assert (read_image(out) - view.image.clamp(0, 1)).abs().max() < 0.51 / 255
     depth = np.load(tmp_path / "both_depth.npy")
     assert np.allclose(depth, torch.where(view.alpha > 0, view.depth, 0).numpy(), atol=1e-5)

@@ -80,7 +80,6 @@ READERS = {
     "read_mask": lambda folder: images.read_mask(folder / "a.png"),
     "has_alpha": lambda folder: images.has_alpha(folder / "a.png"),
     "load": lambda folder: load(folder / "a.png"),
-    "glTF": lambda folder: read_mesh(gltf_with_texture(folder / "a.gltf", (folder / "a.png").read_bytes())),
     "posed images": lambda folder: background_of(posed(folder / "a.png")),
 }
 
@@ -105,6 +104,12 @@ def test_image_bombs_are_rejected_before_they_are_decoded(tmp_path, undecoded, r
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(FileFormatError, match=rf"10000x10000 = 100000000 pixels in {len(data)} bytes; want at most 672"):
         READERS[reader](tmp_path)
+
+
+def test_a_gltf_is_read_without_a_texture_that_is_a_bomb(tmp_path, undecoded, caplog):
+    mesh = read_mesh(gltf_with_texture(tmp_path / "a.gltf", bomb()))
+    assert mesh.num_faces == 1 and mesh.texture is None
+    assert "10000x10000 = 100000000 pixels" in caplog.text
 
 
 def test_an_obj_is_read_without_a_texture_that_is_a_bomb(tmp_path, undecoded, caplog):

@@ -293,4 +293,7 @@ def test_captured_motion_moves_a_skin_of_the_same_joints(shared_data):
     places = skin.joint_matrices(clip, times)[:, :, :3, 3]
     want = played.positions()[::50] * 2
     want = want - want[:1, :1] + rest[0]
-    assert float((places - want).abs().max()) <= 1e-4 * float(rest.abs().max()) * 10
+    off = places - want
+    shift = off[0, 0]  # the lowest feet of the clip come to their height in the rest pose
+    assert float(shift[:2].abs().max()) <= 1e-3 * float(rest.abs().max())
+    assert float((off - shift).abs().max()) <= 1e-4 * float(rest.abs().max()) * 10

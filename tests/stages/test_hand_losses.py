@@ -136,6 +136,7 @@ def test_side_and_presence():
 
 def test_crops_without_a_hand_and_unknown_truth_do_not_count():
     outputs, targets = batch()
+    outputs = dataclasses.replace(outputs, heat=torch.randn(3, 21, 8, 8, generator=torch.Generator().manual_seed(0)))
     for name in ("uv", "joints", "vertices", "root"):
         value = getattr(targets, name).clone()
         value[2] = torch.nan
@@ -161,7 +162,9 @@ def test_half_precision_is_not_used():
 def test_missing_outputs_and_wrong_weights():
     outputs, targets = batch()
     for name in ("confidence", "side", "presence"):
-        with pytest.raises(InputError, match=f"{name}: the network has no such output; want a network with logits, or"):
+        with pytest.raises(
+            InputError, match=f"{name}: the network has no such output; want a network that has it, in training, or"
+        ):
             HandLoss(LossConfig(), FACES)(dataclasses.replace(outputs, **{name: None}), targets)
     assert float(HandLoss(LossConfig(**NONE), FACES)(outputs, targets)[0]) == 0
     with pytest.raises(ConfigError, match="joints: got -1, want a number >= 0"):

@@ -61,7 +61,7 @@ def test_a_resumed_training_is_bitwise_equal(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_network_learns_a_few_images_by_heart():
-    config = dataclasses.replace(CONFIG, augment=NOTHING, steps=120, batch_size=16, lr=3e-3, evaluate_images=0, ema=0.9)
+    config = dataclasses.replace(CONFIG, augment=NOTHING, steps=160, batch_size=16, lr=3e-3, evaluate_images=0, ema=0.9)
     first = train_hand(dataclasses.replace(config, steps=1))
     result = train_hand(config)
     samples = HandSamples(SampleSource(frames=config.frames, seed=config.seed), 16)

@@ -306,10 +306,10 @@ def test_frames_of_a_run_are_seen_from_its_camera(run, tmp_path):
         ("nothing.ply", "nothing.ply: does not exist; want a scene, mesh, point cloud, boxes, cameras, a data set, "),
         (
             "notes.xyz",
-            "notes.xyz: no viewer for '.xyz'; want .bin, .bvh, .glb, .gltf, .json, .ksplat, .npz, .obj, .ply, ",
+            "notes.xyz: no viewer for '.xyz'; want .3dxml, .3mf, .bin, .bvh, .dae, .glb, .gltf, .json, .ksplat, .npz, .obj, .off, .ply, ",
         ),
-        ("README", "README: no viewer for a name without suffix; want .bin, "),
-        ("image.png", "image.png: no viewer for '.png'; want .bin, "),
+        ("README", "README: no viewer for a name without suffix; want .3dxml, .3mf, .bin, "),
+        ("image.png", "image.png: no viewer for '.png'; want .3dxml, .3mf, .bin, "),
         ("empty", "empty: found 0 photos without cameras (searched for transforms.json, "),
         ("room", "room: is an empty scene; there is nothing to show"),
         ("ended", "ended: is a run folder with nothing to show; want scene.ply, a checkpoint, or .zarr, .glb, "),

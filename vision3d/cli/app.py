@@ -5,6 +5,7 @@ import errno
 import functools
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,10 +129,18 @@ def _fail(arguments: list[str], text: str, code: int, error: BaseException) -> i
 
 
 def shortened(line: str) -> str:
-    """The line with its middle left out, if it is too long: its end is what to do."""
+    """The line with short paths, if it is too long, and its middle left out, if it is still: its end is what to do."""
+    if len(line) > _MAX_LINE:
+        line = with_short_paths(line)
     return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE // 2]} ... {line[-(_MAX_LINE // 2 - 5) :]}"
 
 
+def with_short_paths(line: str) -> str:
+    """The line with the last two names of long paths: their beginning tells least."""
+    return _LONG_PATH.sub(lambda path: f".../{path[1]}", line)
+
+
+_LONG_PATH = re.compile(r"/\S{30,}?/([^\s/]+/[^\s/]+)(?=\s|$)")
 _MAX_LINE = 300 - len("error: ")
 
 
