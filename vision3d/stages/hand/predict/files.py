@@ -20,7 +20,6 @@ from vision3d.stages.hand.predict.drawing import overlay
 from vision3d.stages.hand.predict.fitting import skinned_mesh
 from vision3d.stages.hand.predict.result import HandResult
 from vision3d.stages.hand.run_config import HandConfig
-from vision3d.stages.hand.template import HandTemplate
 
 _UP = "-y"
 """Up in the frame of a camera; glTF has y up."""
@@ -82,9 +81,9 @@ def write_animation(path: Path, frames: Sequence[Sequence[HandResult]], times: S
     kept = [track for track in tracks if counts[track] >= shortest] or tracks
     scene = Scene()
     for track in kept:
-        side = next(hand.side for hand in rows[track] if hand is not None)
+        template = next(hand.template for hand in rows[track] if hand is not None)
         vertices = [None if hand is None else hand.checked().vertices for hand in rows[track]]
-        scene = scene.add(f"hand_{track}_{side}", skinned_mesh(HandTemplate.load(side), vertices, times, PLAYED))
+        scene = scene.add(f"hand_{track}_{template.side}", skinned_mesh(template, vertices, times, PLAYED))
     if kept:
         write_scene(path, scene, scene_up=_UP)
     return len(kept)
