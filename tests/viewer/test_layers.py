@@ -306,7 +306,7 @@ def test_frames_of_a_run_are_seen_from_its_camera(run, tmp_path):
         ("nothing.ply", "nothing.ply: does not exist; want a scene, mesh, point cloud, boxes, cameras, a data set, "),
         (
             "notes.xyz",
-            "notes.xyz: no viewer for '.xyz'; want .3dxml, .3mf, .bin, .bvh, .dae, .glb, .gltf, .json, .ksplat, .npz, .obj, .off, ",
+            "notes.xyz: no viewer for '.xyz'; want .3dxml, .3mf, .bin, .bvh, .dae, .glb, .gltf, .json, .ksplat, .npz, .obj, ",
         ),
         ("README", "README: no viewer for a name without suffix; want .3dxml, .3mf, .bin, "),
         ("image.png", "image.png: no viewer for '.png'; want .3dxml, .3mf, .bin, "),
