@@ -39,8 +39,8 @@ def run(part: str, data: Path, folder: Path, representations: list[str]) -> dict
     if code:
         raise SystemExit(code)
     results = json.loads((folder / "summary.json").read_text())["results"]
-    origin = {"seeds": results["seeds"], "processor": machine()["processor"]}
-    rows = {row["representation"]: {**{key: row[key] for key in KEPT[1:]}, **origin} for row in results["by_representation"]}
+    measured = {"seeds": results["seeds"], "processor": machine()["processor"]}
+    rows = {row["representation"]: {**{key: row[key] for key in KEPT[1:]}, **measured} for row in results["by_representation"]}
     facts = {key: value for key, value in results.items() if key not in ("by_representation", "experiment", "device", "seeds")}
     facts = {key: value for key, value in facts.items() if not key.startswith("mean_error_")}
     for name, row in rows.items():

@@ -7,21 +7,22 @@ import pytest
 import torch
 
 from tests.support.hand_models import random_model
+from tests.support.stopped import stop_once
 from vision3d.core.errors import ConfigError, FileFormatError, InputError, ShapeError
 from vision3d.core.runs import RunFolder
 from vision3d.stages.hand.crop import square_crop
+from vision3d.stages.hand.data.images import ImageSamples
 from vision3d.stages.hand.detections import square_of
 from vision3d.stages.hand.finder.batches import training_batch
 from vision3d.stages.hand.finder.config import FinderConfig, FinderTrainConfig, SceneConfig
 from vision3d.stages.hand.finder.evaluate import matched
 from vision3d.stages.hand.finder.model import HandFinder, letterboxed, load_finder
 from vision3d.stages.hand.finder.network import CELL, FinderNet, FinderOutputs
-from vision3d.stages.hand.finder.scenes import SceneBatch, SceneSamples, SceneSource, scenes
+from vision3d.stages.hand.finder.scenes import SceneBatch, SceneSource, scenes
 from vision3d.stages.hand.finder.targets import found, losses, targets_of
 from vision3d.stages.hand.finder.train import train_finder
 from vision3d.stages.hand.network.files import save_hand_model
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
-from vision3d.training.network import NetworkTrainer
 from vision3d.training.weights import Card
 
 SIZE = 96
@@ -174,7 +175,7 @@ def test_the_network_refuses_other_sizes():
     with pytest.raises(ConfigError, match="size"):
         FinderConfig(100)
     with pytest.raises(InputError, match="count"):
-        SceneSamples(SceneSource(), 17)
+        ImageSamples(SceneSource(), 17)
 
 
 def test_a_training_writes_a_finder_with_the_figures_of_its_file(tmp_path):
@@ -192,13 +193,7 @@ def test_a_training_writes_a_finder_with_the_figures_of_its_file(tmp_path):
 def test_a_resumed_training_is_bitwise_equal(tmp_path, monkeypatch):
     whole = train_finder(CONFIG, run_folder=tmp_path / "whole")
 
-    def stopped(self, step, progress, own=NetworkTrainer.step):
-        if step == 2 and not (tmp_path / "stopped").exists():
-            (tmp_path / "stopped").touch()
-            raise MemoryError
-        return own(self, step, progress)
-
-    monkeypatch.setattr(NetworkTrainer, "step", stopped)
+    stop_once(monkeypatch, tmp_path / "stopped")
     with pytest.raises(MemoryError):
         train_finder(CONFIG, run_folder=tmp_path / "parts")
     resumed = train_finder(CONFIG, run_folder=RunFolder.create(tmp_path / "parts", CONFIG, resume=True))

@@ -9,7 +9,8 @@ import torch
 from vision3d.core.errors import MissingFileError
 from vision3d.io.images import write_image
 from vision3d.scene import Mesh
-from vision3d.stages.hand.data.samples import BATCH, HandSamples, SampleSource
+from vision3d.stages.hand.data.images import ImageSamples
+from vision3d.stages.hand.data.samples import BATCH, SampleSource
 from vision3d.stages.hand.synth import objects
 from vision3d.stages.hand.synth.frames import FrameConfig
 from vision3d.stages.hand.synth.rooms import HEIGHT, WIDTH, room
@@ -89,7 +90,7 @@ def test_rooms_and_hands_with_them(folder: Path):
     assert len(picture.flatten(1).T.unique(dim=0)) > 100
     source = SampleSource(frames=FrameConfig(size=64, objects=1), furniture=folder)
     plain = SampleSource(frames=FrameConfig(size=64, objects=1))
-    samples = HandSamples(source, BATCH)
+    samples = ImageSamples(source, BATCH)
     samples.prepare()
     batch = samples.take(torch.arange(4))
     assert batch.is_hand.all() and not torch.equal(source.make(0)["lengths"], plain.make(0)["lengths"])

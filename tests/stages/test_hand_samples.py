@@ -5,7 +5,8 @@ import torch
 
 from vision3d.core.errors import InputError
 from vision3d.io.images import write_image
-from vision3d.stages.hand.data.samples import BATCH, HandSamples, SampleSource
+from vision3d.stages.hand.data.images import ImageSamples
+from vision3d.stages.hand.data.samples import BATCH, SampleSource
 from vision3d.stages.hand.synth.frames import FrameConfig, frames
 
 CONFIG = FrameConfig(size=64)
@@ -18,7 +19,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def samples(folder):
-    made = HandSamples(SampleSource(frames=CONFIG, seed=4), 2 * BATCH, folder=folder)
+    made = ImageSamples(SampleSource(frames=CONFIG, seed=4), 2 * BATCH, folder=folder)
     made.samples.prepare()
     return made
 
@@ -39,7 +40,7 @@ def test_batches_have_the_truth_of_their_images(samples):
 
 def test_images_are_made_once(samples, folder, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    again = HandSamples(SampleSource(frames=CONFIG, seed=4), 2 * BATCH, folder=folder)
+    again = ImageSamples(SampleSource(frames=CONFIG, seed=4), 2 * BATCH, folder=folder)
     monkeypatch.setattr(SampleSource, "make", lambda self, index: pytest.fail("made again"))
     again.samples.prepare()
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
@@ -61,4 +62,4 @@ def test_photographs_are_an_option(tmp_path):
 @pytest.mark.parametrize("count", [0, 15, 17, -16])
 def test_counts_are_whole_batches(count):
     with pytest.raises(InputError, match=f"count: got {count}, want a positive multiple of 16"):
-        HandSamples(SampleSource(), count)
+        ImageSamples(SampleSource(), count)

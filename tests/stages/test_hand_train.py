@@ -6,17 +6,18 @@ import json
 import pytest
 import torch
 
+from tests.support.stopped import stop_once
 from vision3d.core.errors import ConfigError, FileFormatError
 from vision3d.core.runs import RunFolder
 from vision3d.stages.hand.config import NetworkConfig
 from vision3d.stages.hand.data.batches import AugmentConfig
-from vision3d.stages.hand.data.samples import HandSamples, SampleSource
+from vision3d.stages.hand.data.images import ImageSamples
+from vision3d.stages.hand.data.samples import SampleSource
 from vision3d.stages.hand.evaluation.crops import crop_errors
 from vision3d.stages.hand.network.files import load_hand_model
 from vision3d.stages.hand.synth.frames import FrameConfig
 from vision3d.stages.hand.train import train_hand
 from vision3d.stages.hand.train_config import TrainConfig
-from vision3d.training.network import NetworkTrainer
 
 NOTHING = AugmentConfig(rotation=0, zoom=0, shift=0, color=0, gray=0, cover=0, mirror=0)
 CONFIG = TrainConfig(
@@ -45,13 +46,7 @@ def test_a_training_writes_a_model_with_the_figures_of_its_file(tmp_path):
 def test_a_resumed_training_is_bitwise_equal(tmp_path, monkeypatch):
     whole = train_hand(CONFIG, run_folder=tmp_path / "whole")
 
-    def stopped(self, step, progress, own=NetworkTrainer.step):
-        if step == 2 and not (tmp_path / "stopped").exists():
-            (tmp_path / "stopped").touch()
-            raise MemoryError
-        return own(self, step, progress)
-
-    monkeypatch.setattr(NetworkTrainer, "step", stopped)
+    stop_once(monkeypatch, tmp_path / "stopped")
     with pytest.raises(MemoryError):
         train_hand(CONFIG, run_folder=tmp_path / "parts")
     resumed = train_hand(CONFIG, run_folder=RunFolder.create(tmp_path / "parts", CONFIG, resume=True))
@@ -64,7 +59,7 @@ def test_a_network_learns_a_few_images_by_heart():
     config = dataclasses.replace(CONFIG, augment=NOTHING, steps=160, batch_size=16, lr=3e-3, evaluate_images=0, ema=0.9)
     first = train_hand(dataclasses.replace(config, steps=1))
     result = train_hand(config)
-    samples = HandSamples(SampleSource(frames=config.frames, seed=config.seed), 16)
+    samples = ImageSamples(SampleSource(frames=config.frames, seed=config.seed), 16)
     before, after = (crop_errors(trained.model.network, samples) for trained in (first, result))
     assert after["uv_px"] < 0.3 * before["uv_px"]
     assert after["pa_mpjpe_mm"] < 0.6 * before["pa_mpjpe_mm"]

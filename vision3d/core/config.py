@@ -314,7 +314,7 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 def _parse(text: str, name: Path | str) -> dict[str, Any]:
     try:
-        values = yaml.load(text, _Loader)
+        values = _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise FileFormatError(name, f"{error.problem or error.context}", mark and f"line {mark.line + 1}") from error

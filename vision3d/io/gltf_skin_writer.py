@@ -1,7 +1,7 @@
 """Skins, morph targets and clips as glTF 2.0: one mesh at node 0, joint j at node j + 1, morphs as targets of the mesh.
 
-If every face follows a single joint, as wheels do, there is no skin: joint j is node j with its part of the mesh, and the clips
-animate these nodes, which programs without skins show as well.
+If every face follows a single joint, as wheels do, the file has no skin: joint j is node j with its part of the mesh, and the
+clips animate these nodes, which programs without skins show as well.
 
 `SkinnedMesh.etas` is the attribute _ETA of the mesh and, with the offsets of morphs, of its targets; glTF viewers ignore it.
 """

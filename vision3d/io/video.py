@@ -196,7 +196,7 @@ def open_webcam(index: int = 0) -> Webcam:
     """Open a camera of this computer: Video4Linux devices, or AVFoundation's on macOS.
 
     Raises:
-        MissingFileError: There is no such camera.
+        MissingFileError: No camera has this number.
         InputError: It cannot be opened, or this system has neither.
     """
     if sys.platform.startswith("linux"):
@@ -254,7 +254,7 @@ def read_video(path: Path | str) -> Video:
 
 
 def _header(options: list[str]) -> tuple[tuple[int, int, int, int] | None, str]:
-    """Width, height and frame rate (a fraction) of an input, None if there is no frame; and ffmpeg's messages."""
+    """Width, height and frame rate (a fraction) of an input, None without a frame; and ffmpeg's messages."""
     # One frame as YUV4MPEG: its header has size and rate of the output.
     command = [_ffmpeg(), *options, "-frames:v", "1", "-pix_fmt", "yuv444p", "-f", "yuv4mpegpipe", "-"]
     result = subprocess.run(command, capture_output=True, check=False)

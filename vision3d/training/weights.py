@@ -77,7 +77,7 @@ def save_weights(path: Path | str, card: Card, tensors: Mapping[str, Tensor], *,
         path: The file.
         card: Its card.
         tensors: By name.
-        most_bytes: Put tensors into more files beside it, NAME.2.safetensors and so on, so that none is larger; no tensor may
+        most_bytes: Put tensors into more files beside it, PATH.part2 and so on, so that none is larger; no tensor may
             be larger by itself. None: one file.
 
     Raises:
@@ -85,7 +85,7 @@ def save_weights(path: Path | str, card: Card, tensors: Mapping[str, Tensor], *,
     """
     path = Path(path)
     parts = [dict(tensors)] if most_bytes is None else _parts(tensors, most_bytes - _HEADER)
-    names = [f"{path.stem}.{number}{path.suffix}" for number in range(2, len(parts) + 1)]
+    names = [f"{path.name}.part{number}" for number in range(2, len(parts) + 1)]
     more = {"parts": names, "digest": _digest(tensors)} if names else {}
     for name, part in zip(names, parts[1:]):
         write_described(path.with_name(name), _PART, _VERSION, {"digest": more["digest"]}, part)
@@ -127,7 +127,7 @@ def load_weights(source: Path | str, kind: str) -> tuple[Card, dict[str, Tensor]
 def bundled_weights() -> dict[str, Path]:
     """The bundled weights: name -> file."""
     folder = Path(str(files("vision3d") / "assets" / _FOLDER))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors")) if "." not in path.stem}
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def find_weights(source: Path | str) -> Path:

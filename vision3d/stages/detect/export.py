@@ -1,9 +1,5 @@
 """Detectors as ONNX graphs, checked against the network that they were made from."""
 
-import contextlib
-import io
-import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vision3d.core.atomic import atomic_write
-from vision3d.core.errors import InputError, MissingDependencyError
+from vision3d.core.errors import InputError
 from vision3d.stages.detect.config import StreetsConfig
 from vision3d.stages.detect.data.augment import cropped
 from vision3d.stages.detect.data.points import PointBatch
@@ -21,8 +17,7 @@ from vision3d.stages.detect.data.sources import Streets
 from vision3d.stages.detect.ground import levelled
 from vision3d.stages.detect.network.detector import Network
 from vision3d.stages.detect.network.files import Detector
-
-OPSET = 18  # maxima of scattered rows
+from vision3d.training.onnx_graphs import check_onnx, onnx_graph, shapes_of
 
 
 @dataclass(frozen=True)
@@ -102,42 +97,23 @@ def export_detector(detector: Detector, path: Path | str, *, count: int = 200) -
         MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
         InputError: The suffix is not .onnx, or the bird's-eye network is sparse.
     """
-    path = Path(path)
-    if path.suffix.lower() != ".onnx":
-        raise InputError(f"{path}: want a file ending in .onnx")
+    path = check_onnx(path, "detect export")
     if detector.config.bev.sparse:
         raise InputError("bev.sparse: got true, want false: ONNX has no convolutions on single cells")
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401  used for the comparison
-        import onnxscript  # noqa: F401  used by torch
-    except ImportError as error:
-        raise MissingDependencyError("onnx, onnxscript and onnxruntime", "export", "detect export") from error
     network = detector.network.cpu().eval()
     points = _street(detector)
     if detector.config.method == "pillars":
-        graph, name, given = PillarGraph(network, count), "points", points
-        dynamic = {0: torch.export.Dim("N", min=2)}
+        network_graph, name, given, fewest = PillarGraph(network, count), "points", points, 2
     else:
         with torch.inference_mode():
             given = network.image(PointBatch.of([points])).contiguous()
-        graph, name, dynamic = ImageGraph(network, count), "image", None
-    graph.eval()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            graph, (given.clone(),), input_names=[name], output_names=["boxes", "labels", "scores"], opset_version=OPSET,
-            dynamic_shapes=None if dynamic is None else (dynamic,), dynamo=True, verbose=False, optimize=True,
-        )  # fmt: skip
-    assert program is not None
-    model = program.model_proto
-    onnx.helper.set_model_props(model, {"classes": ",".join(detector.config.classes), "grid": str(detector.config.grid)})
-    onnx.checker.check_model(model)
+        network_graph, name, fewest = ImageGraph(network, count), "image", None
+    properties = {"classes": ",".join(detector.config.classes), "grid": str(detector.config.grid)}
+    graph = onnx_graph(network_graph.eval(), given.clone(), name, ("boxes", "labels", "scores"), properties, fewest_rows=fewest)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
-    return Exported(
-        _shapes(model.graph.input), _shapes(model.graph.output), _difference(path, network, points, name, given, count)
-    )
+        temporary.write_bytes(graph.SerializeToString())
+    difference = _difference(path, network, points, name, given, count)
+    return Exported(shapes_of(graph.graph.input), shapes_of(graph.graph.output), difference)
 
 
 def _street(detector: Detector) -> Tensor:
@@ -161,23 +137,3 @@ def _difference(path: Path, network: Network, points: Tensor, name: str, given: 
             near = np.abs(got[0][got[1] == label] - box).max(1)
             worst = max(worst, float(near.min()) if len(near) else float("inf"))
     return worst
-
-
-def _shapes(values: object) -> dict[str, list[int | str]]:
-    return {
-        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in values  # type: ignore[attr-defined]
-    }
-
-
-@contextlib.contextmanager
-def _quiet(*names: str):
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)

@@ -15,7 +15,8 @@ from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.stage import stage
 from vision3d.stages.hand.config import BATCH, FrameConfig
-from vision3d.stages.hand.data.samples import HandSamples, SampleSource
+from vision3d.stages.hand.data.images import ImageSamples
+from vision3d.stages.hand.data.samples import SampleSource
 from vision3d.stages.hand.detections import Detections, square_of
 from vision3d.stages.hand.evaluation.crops import CROP_PX, upright
 from vision3d.stages.hand.evaluation.metrics import HandErrors, hand_errors, pa_error
@@ -119,7 +120,7 @@ def _generated(config: EvalConfig, model: HandModel, device: torch.device, progr
         seed=HELD_OUT_SEED + config.seed,
     )  # fmt: skip
     network, parts = model.network.for_inference().to(device), []
-    samples = HandSamples(source, count)
+    samples = ImageSamples(source, count)
     samples.prepare(progress)
     with Progress(count, "evaluate", progress) as bar:
         for rows in torch.arange(count).split(2 * BATCH):

@@ -45,7 +45,7 @@ class HandConfig:
     find_every: int = 15
     """Frames of a video after which the finder looks for more hands; without a hand it looks in every frame."""
     lost: float = 0.25
-    """Score below which a hand of a video is no longer followed."""
+    """Minimum score to keep tracking a hand of a video."""
     smooth: bool = True
     """Filter joints and positions of a video (One-Euro)."""
     filter: FilterConfig = field(default_factory=FilterConfig)

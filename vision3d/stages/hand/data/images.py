@@ -2,9 +2,10 @@
 
 import functools
 import io
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -26,9 +27,19 @@ _BYTES_PER_PIXEL = 0.43
 """Room for a JPEG: 7 KB of 128 x 128 pixels; the quality of the few larger ones is reduced."""
 
 
+Batch = TypeVar("Batch")
+
+
 @dataclass(frozen=True, kw_only=True)
-class ImageSource:
+class ImageSource(ABC, Generic[Batch]):
     """What generated images are made of; subclasses say what they show."""
+
+    NAME: ClassVar[str]
+    """For messages and the folder."""
+    VERSION: ClassVar[int]
+    """Changes with the images, so that older shards are not used."""
+    SHARD_SIZE: ClassVar[int]
+    """Samples per file."""
 
     backgrounds: Path | None = None
     """Folder with photographs; None: procedural."""
@@ -38,13 +49,22 @@ class ImageSource:
     """train or test: of other models."""
     seed: int = 0
 
+    @abstractmethod
     def make(self, index: int) -> Sample:
         """A sample: `BATCH` images and their truth, with the files of `packed_images`."""
-        raise NotImplementedError
 
+    @abstractmethod
+    def batch(self, images: UInt8[Tensor, "n s s 3"], sample: Sample) -> Batch:
+        """Images with their truth.
+
+        Args:
+            images: Of some samples.
+            sample: The other values of these, a row for each image.
+        """
+
+    @abstractmethod
     def shown(self) -> dict[str, Any]:
         """What the images show, as plain values."""
-        raise NotImplementedError
 
     def photos(self) -> Backgrounds:
         """Photographs and rooms; procedural without folders.
@@ -66,15 +86,12 @@ class ImageSource:
         return {**self.shown(), **names, "split": self.split}
 
 
-class ImageSamples:
+class ImageSamples(Generic[Batch]):
     """Any number of generated images; see `GeneratedSamples`.
 
     Args:
         source: What they are made of.
         count: Number of images, a multiple of 16.
-        name: For messages and the folder.
-        version: Changes with the images, so that older shards are not used.
-        shard_size: Samples per file.
         folder: Of the shards; None: in the cache.
         workers: Processes that make them; 0: this one.
 
@@ -82,23 +99,13 @@ class ImageSamples:
         InputError: The count is not a positive multiple of 16.
     """
 
-    def __init__(
-        self,
-        source: ImageSource,
-        count: int,
-        *,
-        name: str,
-        version: int,
-        shard_size: int,
-        folder: Path | str | None = None,
-        workers: int = 0,
-    ) -> None:
+    def __init__(self, source: ImageSource[Batch], count: int, *, folder: Path | str | None = None, workers: int = 0) -> None:
         if count < BATCH or count % BATCH:
             raise InputError(f"count: got {count}, want a positive multiple of {BATCH}")
         self.count, self.source = count, source
         self.samples = GeneratedSamples(
-            source.make, count // BATCH, name=name, version=version, seed=source.seed, options=source.options, folder=folder,
-            workers=workers, shard_size=shard_size,
+            source.make, count // BATCH, name=source.NAME, version=source.VERSION, seed=source.seed, options=source.options,
+            folder=folder, workers=workers, shard_size=source.SHARD_SIZE,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -113,12 +120,12 @@ class ImageSamples:
         self.source.photos()  # the rooms, before several processes make them
         self.samples.prepare(progress)
 
-    def unpacked(self, rows: Int64[Tensor, " n"]) -> tuple[UInt8[Tensor, "n s s 3"], Sample]:
-        """The images with these numbers, and the other values of their samples."""
+    def take(self, rows: Int64[Tensor, " n"]) -> Batch:
+        """The images with these numbers."""
         groups, inverse = torch.unique(rows // BATCH, return_inverse=True)
         within = inverse * BATCH + rows % BATCH
-        flat = {name: value.flatten(0, 1)[within] for name, value in self.samples.take(groups).items()}
-        return unpacked_images(flat), flat
+        sample = {name: value.flatten(0, 1)[within] for name, value in self.samples.take(groups).items()}
+        return self.source.batch(unpacked_images(sample), sample)
 
 
 def packed_images(images: UInt8[Tensor, "n s s 3"]) -> Sample:

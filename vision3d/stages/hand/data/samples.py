@@ -1,22 +1,18 @@
 """Generated hands on disk: made once, in shards, and read as batches of images and their truth."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from vision3d.stages.hand.config import BATCH, FrameConfig
-from vision3d.stages.hand.data.images import ImageSamples, ImageSource, packed_images
+from vision3d.stages.hand.data.images import ImageSource, packed_images
 from vision3d.stages.hand.shape import HandShape
 from vision3d.stages.hand.synth.frames import Frames, frames
 from vision3d.stages.hand.template import HandTemplate
 from vision3d.training.samples import Sample
-
-VERSION = 2
-"""Changes with the images, so that older shards are not used."""
 
 
 class HandBatch(NamedTuple):
@@ -38,8 +34,10 @@ class HandBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SampleSource(ImageSource):
+class SampleSource(ImageSource[HandBatch]):
     """What generated images of hands are made of."""
+
+    NAME, VERSION, SHARD_SIZE = "hands", 2, 64
 
     frames: FrameConfig = field(default_factory=FrameConfig)
 
@@ -51,42 +49,24 @@ class SampleSource(ImageSource):
         """The images of a sample with their whole truth."""
         return frames(self.seed, index, BATCH, self.frames, backgrounds=self.photos(), objects=self.objects())
 
+    def batch(self, images: UInt8[Tensor, "n s s 3"], sample: Sample) -> HandBatch:
+        """Images with their truth."""
+        hand, shape = HandTemplate.load("right"), sample["shapes"]
+        posed = hand.pose(
+            sample["angles"], rotation=sample["rotations"], translation=sample["translations"],
+            shape=HandShape(shape[:, :5], shape[:, 5:10], shape[:, 10]),
+        )  # fmt: skip
+        joints = hand.joints(posed.vertices)
+        projected = joints @ sample["Ks"].mT
+        uvs = projected[..., :2] / projected[..., 2:]
+        return HandBatch(images, sample["Ks"], uvs, sample["visible"], joints, posed.vertices, sample["is_hand"])
+
     def shown(self) -> dict[str, Any]:
         """What the images show."""
         shown = asdict(self.frames)
         if not self.frames.whole:
             del shown["whole"]  # younger than the first shards, which stay valid
         return shown
-
-
-class HandSamples(ImageSamples):
-    """Any number of generated hands.
-
-    Args:
-        source: What they are made of.
-        count: Number of images, a multiple of 16.
-        folder: Of the shards; None: in the cache.
-        workers: Processes that make them; 0: this one.
-
-    Raises:
-        InputError: The count is not a positive multiple of 16.
-    """
-
-    def __init__(self, source: SampleSource, count: int, *, folder: Path | str | None = None, workers: int = 0) -> None:
-        super().__init__(source, count, name="hands", version=VERSION, shard_size=64, folder=folder, workers=workers)
-
-    def take(self, rows: Int64[Tensor, " n"]) -> HandBatch:
-        """The images with these numbers."""
-        images, flat = self.unpacked(rows)
-        hand, shape = HandTemplate.load("right"), flat["shapes"]
-        posed = hand.pose(
-            flat["angles"], rotation=flat["rotations"], translation=flat["translations"],
-            shape=HandShape(shape[:, :5], shape[:, 5:10], shape[:, 10]),
-        )  # fmt: skip
-        joints = hand.joints(posed.vertices)
-        projected = joints @ flat["Ks"].mT
-        uvs = projected[..., :2] / projected[..., 2:]
-        return HandBatch(images, flat["Ks"], uvs, flat["visible"], joints, posed.vertices, flat["is_hand"])
 
 
 def packed(made: Frames) -> Sample:

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.stages.hand.data.batches import targets_of, turned
-from vision3d.stages.hand.data.samples import HandBatch, HandSamples
+from vision3d.stages.hand.data.images import ImageSamples
+from vision3d.stages.hand.data.samples import HandBatch
 from vision3d.stages.hand.detections import square_of
 from vision3d.stages.hand.evaluation.metrics import hand_errors
 from vision3d.stages.hand.network.hand_net import HandNet
@@ -15,7 +16,7 @@ CROP_PX = 224
 
 
 @torch.no_grad()
-def crop_errors(network: HandNet, samples: HandSamples, batch_size: int = 32) -> dict[str, float]:
+def crop_errors(network: HandNet, samples: ImageSamples[HandBatch], batch_size: int = 32) -> dict[str, float]:
     """Means over images: PA-MPJPE, PA-MPVPE, MPJPE [mm], F-scores, and the error of 2D joints inside [px of 224].
 
     Images are turned by the truth so that the fingers point up if the network wants them so.

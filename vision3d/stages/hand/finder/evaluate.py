@@ -5,9 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from vision3d.stages.hand.data.images import ImageSamples
 from vision3d.stages.hand.detections import Detections, Square, square_of
 from vision3d.stages.hand.finder.network import FinderNet
-from vision3d.stages.hand.finder.scenes import SceneSamples
+from vision3d.stages.hand.finder.scenes import SceneBatch
 from vision3d.stages.hand.finder.targets import found
 
 LOWEST = 0.3
@@ -15,21 +16,20 @@ LOWEST = 0.3
 
 
 @torch.no_grad()
-def finder_figures(network: FinderNet, samples: SceneSamples, batch_size: int = 32, lowest: float = LOWEST) -> dict[str, float]:
+def finder_figures(network: FinderNet, samples: ImageSamples[SceneBatch], batch_size: int = 32) -> dict[str, float]:
     """Share of hands found at IoU 0.5, false hands an image, share of right sides, median error of the rotation [deg].
 
     Args:
         network: In evaluation mode.
         samples: The images.
         batch_size: Images at a time.
-        lowest: Lowest score of a hand.
     """
     device = next(network.parameters()).device
     hands, hit, wrong, same, turns = 0, 0, 0, 0, []
     for rows in torch.arange(len(samples)).split(batch_size):
         batch = samples.take(rows)
         images = (batch.images.permute(0, 3, 1, 2).float() / 255).to(device)
-        for image, one in enumerate(found(network(images), lowest)):
+        for image, one in enumerate(found(network(images), LOWEST)):
             square = square_of(batch.uvs[image])
             counts, ignored = batch.state[image] == 1, batch.state[image] == 2
             pairs, extra = matched(one, square, counts, ignored)

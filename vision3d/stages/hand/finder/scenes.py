@@ -1,23 +1,20 @@
 """Generated whole images with up to two hands, of either side, and where these are."""
 
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from vision3d.stages.hand.config import BATCH, FrameConfig
-from vision3d.stages.hand.data.images import ImageSamples, ImageSource, packed_images
+from vision3d.stages.hand.data.images import ImageSource, packed_images
 from vision3d.stages.hand.finder.config import SceneConfig
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.frames import Drawing, draw
 from vision3d.stages.hand.synth.sensor import photographed
 from vision3d.training.samples import Sample
 
-VERSION = 1
-"""Changes with the images, so that older shards are not used."""
 _SEEN = 0.35
 """A hand of which less is in front and in the image does not count."""
 _FEWEST = 20  # pixels of a hand that counts
@@ -36,8 +33,10 @@ class SceneBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SceneSource(ImageSource):
+class SceneSource(ImageSource[SceneBatch]):
     """What generated whole images are made of."""
+
+    NAME, VERSION, SHARD_SIZE = "hand_scenes", 1, 32
 
     scenes: SceneConfig = field(default_factory=SceneConfig)
 
@@ -47,31 +46,13 @@ class SceneSource(ImageSource):
         made = scenes(self.scenes, generator, self.photos(), self.objects())
         return {**packed_images(made.images), "uvs": made.uvs, "is_right": made.is_right, "state": made.state}
 
+    def batch(self, images: UInt8[Tensor, "n s s 3"], sample: Sample) -> SceneBatch:
+        """Images with their truth."""
+        return SceneBatch(images, sample["uvs"], sample["is_right"], sample["state"])
+
     def shown(self) -> dict[str, Any]:
         """What the images show."""
         return asdict(self.scenes)
-
-
-class SceneSamples(ImageSamples):
-    """Any number of generated whole images.
-
-    Args:
-        source: What they are made of.
-        count: Number of images, a multiple of 16.
-        folder: Of the shards; None: in the cache.
-        workers: Processes that make them; 0: this one.
-
-    Raises:
-        InputError: The count is not a positive multiple of 16.
-    """
-
-    def __init__(self, source: SceneSource, count: int, *, folder: Path | str | None = None, workers: int = 0) -> None:
-        super().__init__(source, count, name="hand_scenes", version=VERSION, shard_size=32, folder=folder, workers=workers)
-
-    def take(self, rows: Int64[Tensor, " n"]) -> SceneBatch:
-        """The images with these numbers."""
-        images, flat = self.unpacked(rows)
-        return SceneBatch(images, flat["uvs"], flat["is_right"], flat["state"])
 
 
 def scenes(

@@ -61,7 +61,7 @@ def fit_poses(vertices: Float[Tensor, "t 778 3"], hand: HandTemplate) -> FittedH
     if vertices.ndim != 3 or tuple(vertices.shape[1:]) != (NUM_VERTICES, 3) or not len(vertices):
         raise ShapeError("vertices", tuple(vertices.shape), f"(T, {NUM_VERTICES}, 3), T >= 1")
     if not bool(vertices.isfinite().all()):
-        raise InputError("vertices: got a number that is not finite; there is no pose")
+        raise InputError("vertices: got a number that is not finite; no pose can be fitted")
     hand, target = hand.to(dtype=torch.float64), vertices.detach().cpu().double()
     some = torch.linspace(0, len(target) - 1, min(len(target), _SHAPE_FRAMES)).round().long()
     start, scale = _first(target[some], hand)

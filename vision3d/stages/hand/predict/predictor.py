@@ -115,7 +115,7 @@ class HandPredictor:
         """The boxes of the finder, of the configured side.
 
         Raises:
-            InputError: There is no finder.
+            InputError: The predictor has no finder.
         """
         if self.finder is None:
             raise InputError("finder: there is none; want boxes of the hands (--box or --boxes)")

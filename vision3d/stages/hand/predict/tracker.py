@@ -72,7 +72,7 @@ class HandTracker:
 
         Raises:
             ShapeError: It is not an image.
-            InputError: A box is outside the image, or there was never a box and there is no finder.
+            InputError: A box is outside the image, or neither boxes nor a finder are given.
         """
         check_image(image)
         K = self._intrinsics(image) if K is None else K

@@ -37,17 +37,11 @@ _NOISE = 6
 
 
 @dataclass(frozen=True, eq=False)
-class Frames:
-    """Images of right hands, and their truth in the camera's frame."""
+class Truth:
+    """What is true of images of right hands, in the camera's frame."""
 
-    images: UInt8[Tensor, "b s s 3"]
-    """sRGB."""
     Ks: Float[Tensor, "b 3 3"]
     """[px]; pixel centers at half-integers."""
-    uvs: Float[Tensor, "b 21 2"]
-    """Joints in the image [px]."""
-    visible: Bool[Tensor, "b 21"]
-    """Whether a joint is in the image, and nothing but its own skin in front of it."""
     joints: Float[Tensor, "b 21 3"]
     """[m], `HandTemplate.joints` of the vertices."""
     vertices: Float[Tensor, "b 778 3"]
@@ -64,31 +58,39 @@ class Frames:
     depths: Float[Tensor, "b s s"]
     """Of whatever is in front [m]; zero where there is only background."""
     is_hand: Bool[Tensor, " b"]
-    """Whether there is a hand; without one its truth means nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """A batch of images before the camera's effects."""
-
-    images: Float[Tensor, "b s s 3"]
-    """sRGB in [0, 1]."""
-    Ks: Float[Tensor, "b 3 3"]
-    joints: Float[Tensor, "b 21 3"]
-    vertices: Float[Tensor, "b 778 3"]
-    angles: Float[Tensor, "b 20"]
-    shape: HandShape
-    rotation: Float[Tensor, "b 3 3"]
-    translation: Float[Tensor, "b 3"]
-    masks: Bool[Tensor, "b s s"]
-    depths: Float[Tensor, "b s s"]
-    is_hand: Bool[Tensor, " b"]
+    """Whether there is a hand; without one the rest means nothing."""
 
     @property
     def uvs(self) -> Float[Tensor, "b 21 2"]:
         """Joints in the image [px]."""
         projected = self.joints @ self.Ks.mT
         return projected[..., :2] / projected[..., 2:]
+
+    @property
+    def visible(self) -> Bool[Tensor, "b 21"]:
+        """Whether a joint is in the image, and nothing but its own skin in front of it."""
+        size = self.depths.shape[1]
+        column, row = self.uvs.floor().long().unbind(-1)
+        inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+        images = torch.arange(len(row))[:, None]
+        at = (images, row.clamp(0, size - 1), column.clamp(0, size - 1))
+        return inside & self.masks[at] & (self.depths[at] > self.joints[..., 2] - _DEPTH_MARGIN)
+
+
+@dataclass(frozen=True, eq=False)
+class Frames(Truth):
+    """Images of right hands, and their truth."""
+
+    images: UInt8[Tensor, "b s s 3"]
+    """sRGB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing(Truth):
+    """A batch of images before the camera's effects, and their truth."""
+
+    images: Float[Tensor, "b s s 3"]
+    """sRGB in [0, 1]."""
 
 
 def frames(
@@ -113,11 +115,8 @@ def frames(
     config = config or FrameConfig()
     generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**62)
     made = draw(count, config, generator, backgrounds=backgrounds, objects=objects)
-    images, uvs = photographed(made.images, generator), made.uvs
-    return Frames(
-        (images * 255).round().byte(), made.Ks, uvs, _visible(uvs, made.joints, made.depths, made.masks), made.joints,
-        made.vertices, made.angles, made.shape, made.rotation, made.translation, made.masks, made.depths, made.is_hand,
-    )  # fmt: skip
+    images = (photographed(made.images, generator) * 255).round().byte()
+    return Frames(**{**vars(made), "images": images})
 
 
 def draw(
@@ -175,7 +174,7 @@ def draw(
     masks = (found.face_ids >= 0) & (found.face_ids < len(hand.faces))
     images = antialias(images, positions, scene.faces, found, neighbors=edge_neighbors(scene.faces))
     return Drawing(
-        images, Ks, hand.joints(vertices), vertices, angles, shape, rotation, translation, masks, found.depths, is_hand
+        Ks, hand.joints(vertices), vertices, angles, shape, rotation, translation, masks, found.depths, is_hand, images
     )
 
 
@@ -243,12 +242,3 @@ def _tone(count: int, generator: torch.Generator) -> tuple[Float[Tensor, " n"], 
     """Melanin and hemoglobin of skin."""
     melanin = 0.05 + 0.75 * torch.rand(count, generator=generator) ** 1.6
     return melanin, torch.rand(count, generator=generator)
-
-
-def _visible(uvs: Tensor, joints: Tensor, depths: Tensor, is_hand: Tensor) -> Bool[Tensor, "b 21"]:
-    size = depths.shape[1]
-    column, row = uvs.floor().long().unbind(-1)
-    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
-    images = torch.arange(len(uvs))[:, None]
-    at = (images, row.clamp(0, size - 1), column.clamp(0, size - 1))
-    return inside & is_hand[at] & (depths[at] > joints[..., 2] - _DEPTH_MARGIN)
