@@ -80,7 +80,7 @@ def load_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") 
     names = {field.name for field in dataclasses.fields(Checkpoint)}
     if not isinstance(payload, dict) or payload.get("format") != _FORMAT or not names <= payload.keys():
         raise FileFormatError(path, f"is not a checkpoint of vision3d {vision3d.__version__}")
-    for name, kind in {"step": int, "config": dict, "rng": dict, "wall_s": float}.items():
+    for name, kind in {"step": int, "config": dict, "state": dict, "rng": dict, "wall_s": float}.items():
         if not isinstance(payload[name], kind):
             raise FileFormatError(path, f"got {type(payload[name]).__name__}, want {kind.__name__}", name)
     return Checkpoint(**{name: payload[name] for name in names})
