@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.geometry.mesh import boundary_edges, connected_faces, face_areas, face_normals
+from vision3d.geometry.surface_points import sample_faces
 from vision3d.stages.simulate.scene.filling import Surface
 from vision3d.stages.simulate.scene.upright import FACING, Floor
 
@@ -19,13 +20,7 @@ def surface_samples(
     vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], seed: int = 0
 ) -> tuple[Float[Tensor, "n 3"], Int64[Tensor, " n"]]:
     """Points sampled uniformly by area, for any number and size of faces, and the face of each."""
-    generator = torch.Generator().manual_seed(seed)
-    areas = face_areas(vertices.double(), faces).cumsum(0)
-    drawn = torch.rand(_SAMPLES, generator=generator, dtype=torch.float64) * areas[-1]
-    rows = torch.searchsorted(areas, drawn).clamp(max=len(faces) - 1)
-    corners = torch.rand(_SAMPLES, 2, generator=generator, dtype=torch.float64)
-    corners = torch.where(corners.sum(1, keepdim=True) > 1, 1 - corners, corners)
-    weights = torch.cat([1 - corners.sum(1, keepdim=True), corners], 1)
+    rows, weights = sample_faces(vertices, faces, _SAMPLES, torch.Generator().manual_seed(seed))
     points = (weights[:, :, None] * vertices.double()[faces[rows]]).sum(1)
     return points, rows
 

@@ -1,0 +1,28 @@
+"""Fields of triplanes: values at points, images by volume rendering, surfaces."""
+
+from typing import TYPE_CHECKING
+
+from vision3d.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vision3d.render.triplanes.field import FieldValues, query, sample_planes
+    from vision3d.render.triplanes.surface import triplane_mesh
+    from vision3d.render.triplanes.volume import render_triplane
+
+_PUBLIC = {
+    "FieldValues": ".field",
+    "query": ".field",
+    "render_triplane": ".volume",
+    "sample_planes": ".field",
+    "triplane_mesh": ".surface",
+}
+
+__all__ = [
+    "FieldValues",
+    "query",
+    "render_triplane",
+    "sample_planes",
+    "triplane_mesh",
+]
+
+__getattr__ = lazy_names(__name__, _PUBLIC)

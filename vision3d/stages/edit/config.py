@@ -1,0 +1,102 @@
+"""Options of the edit stage."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.ranges import check_counts, check_not_negative, check_positive
+
+RESUMABLE = ("checkpoint_every", "keep", "evaluate_every", "workers", "samples")
+"""Keys of a training that may change when it is resumed."""
+GROWS = ("steps",)
+"""Keys of a training that may be larger when it is resumed."""
+
+
+@dataclass(frozen=True)
+class PlanesConfig:
+    """Encoder and decoder of planes."""
+
+    size: int = 64
+    """Texels along a side of a plane."""
+    channels: int = 20
+    """Channels of a plane."""
+    density_channels: int = 8
+    """Of these, those of the density; the others are color and material, which edits change."""
+    width: int = 32
+    """Channels of the finest level of the encoder."""
+    levels: int = 4
+    """Levels of the encoder, each with half the texels."""
+    hidden: int = 64
+    """Neurons of the hidden layers of the decoder."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "size", "channels", "density_channels", "width", "levels", "hidden")
+        if self.density_channels >= self.channels:
+            raise ConfigError("density_channels", f"got {self.density_channels}, want less than channels, {self.channels}")
+        if self.size % 2 ** (self.levels - 1):
+            raise ConfigError("size", f"got {self.size}, want a multiple of {2 ** (self.levels - 1)}, by the levels")
+
+
+@dataclass(frozen=True)
+class PlanesTrainConfig:
+    """Train encoder and decoder of planes."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("steps", "batch_size", "objects", "furniture"),
+        "training": ("init", "lr", "weight_decay", "clip_norm", "ema", "seed", "device"),
+        "logs and checkpoints": ("log_every", "checkpoint_every", "evaluate_every", "evaluate_objects", "keep"),
+    }
+
+    network: PlanesConfig = field(default_factory=PlanesConfig)
+    """The network."""
+    furniture: Path | None = None
+    """Folder with the unpacked Debian package sweethome3d-furniture; procedural objects only without it."""
+    objects: int = 4096
+    """Different objects, made before the training and kept on disk, 230 KB each."""
+    samples: Path | None = None
+    """Folder of the objects; by default in the cache."""
+    init: str | None = None
+    """Weights to begin with: a file, or the name of bundled ones."""
+    points: int = 8192
+    """Maximum number of points that the encoder sees."""
+    queries: int = 2048
+    """Points per object at which colors and the inside are compared."""
+    steps: int = 4000
+    """Steps of training."""
+    batch_size: int = 4
+    """Objects per step."""
+    lr: float = 2e-3
+    """Maximum learning rate of AdamW (one cycle)."""
+    weight_decay: float = 0.01
+    """Weight decay of AdamW."""
+    clip_norm: float = 1.0
+    """Maximum norm of the gradient."""
+    ema: float = 0.995
+    """Decay of the moving averages of the parameters, which are evaluated and saved."""
+    workers: int = 1
+    """Processes that make objects; 0: this one."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_every: int = 250
+    """Steps between checkpoints; 0: only at the end and when interrupted."""
+    evaluate_every: int = 1000
+    """Steps between evaluations, whose best checkpoint is kept as best.pt; 0: only at the end."""
+    evaluate_objects: int = 64
+    """Held-out objects of an evaluation; 0: none."""
+    keep: int = 2
+    """Number of checkpoints to keep."""
+    seed: int = 0
+    """Seed of the parameters and objects."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "objects", "points", "queries", "steps", "batch_size", "log_every", "keep")
+        check_positive(self, "lr", "clip_norm")
+        check_not_negative(
+            self, "weight_decay", "checkpoint_every", "evaluate_every", "evaluate_objects", "seed", "workers"
+        )
+        if not 0 <= self.ema < 1:
+            raise ConfigError("ema", f"got {self.ema}, want a number in [0, 1)")
