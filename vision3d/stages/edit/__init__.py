@@ -1,0 +1,1 @@
+"""Edits of the appearance of objects by text."""
