@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
-from vision3d.core.ranges import check_counts, check_not_negative, check_positive
+from vision3d.core.ranges import check_counts, check_not_negative, check_numbers, check_positive
 
 RESUMABLE = ("checkpoint_every", "keep", "evaluate_every", "workers", "samples")
 """Keys of a training that may change when it is resumed."""
@@ -40,8 +40,28 @@ class PlanesConfig:
 
 
 @dataclass(frozen=True)
-class PlanesTrainConfig:
-    """Train encoder and decoder of planes."""
+class AdapterConfig:
+    """The network that changes planes by a text."""
+
+    width: int = 64
+    """Channels of the finest level."""
+    levels: int = 3
+    """Levels, each with half the texels."""
+    blocks: int = 1
+    """Further blocks at the finest level."""
+    style: int = 192
+    """Features of text and object that steer the layers."""
+    queries: int = 8
+    """Queries that attend to the tokens of the text."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "width", "levels", "style", "queries")
+        check_not_negative(self, "blocks")
+
+
+@dataclass(frozen=True)
+class ObjectTraining:
+    """Train on objects."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("steps", "batch_size", "objects", "furniture"),
@@ -49,8 +69,6 @@ class PlanesTrainConfig:
         "logs and checkpoints": ("log_every", "checkpoint_every", "evaluate_every", "evaluate_objects", "keep"),
     }
 
-    network: PlanesConfig = field(default_factory=PlanesConfig)
-    """The network."""
     furniture: Path | None = None
     """Folder with the unpacked Debian package sweethome3d-furniture; procedural objects only without it."""
     objects: int = 4096
@@ -100,3 +118,30 @@ class PlanesTrainConfig:
         )
         if not 0 <= self.ema < 1:
             raise ConfigError("ema", f"got {self.ema}, want a number in [0, 1)")
+
+
+@dataclass(frozen=True)
+class PlanesTrainConfig(ObjectTraining):
+    """Train encoder and decoder of planes."""
+
+    network: PlanesConfig = field(default_factory=PlanesConfig)
+    """The network."""
+
+
+@dataclass(frozen=True)
+class AdapterTrainConfig(ObjectTraining):
+    """Train the network that edits planes by a text."""
+
+    network: AdapterConfig = field(default_factory=AdapterConfig)
+    """The network."""
+    planes: str = "edit_planes"
+    """Encoder and decoder of the planes: a file, or the name of bundled weights."""
+    phrases: int = 8192
+    """Different instructions."""
+    two: float = 0.25
+    """Share of instructions with two edits."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "phrases")
+        check_numbers(self, ("two",), lambda value: 0 <= value <= 1, "a share in [0, 1]")
