@@ -43,11 +43,11 @@ class PlanesConfig:
 class AdapterConfig:
     """The network that changes planes by a text."""
 
-    width: int = 64
+    width: int = 48
     """Channels of the finest level."""
     levels: int = 3
     """Levels, each with half the texels."""
-    blocks: int = 1
+    blocks: int = 0
     """Further blocks at the finest level."""
     style: int = 192
     """Features of text and object that steer the layers."""

@@ -63,6 +63,27 @@ def training_batch(sample: Sample, count: int, queries: int, generator: torch.Ge
     )  # fmt: skip
 
 
+def source_batch(sample: Sample, count: int, queries: int, generator: torch.Generator) -> ObjectBatch:
+    """Objects to edit, changed at random: turned, mirrored, in other hues; without queries.
+
+    Args:
+        sample: Of `ObjectSource`.
+        count: Maximum number of points that the encoder sees.
+        queries: Number of places.
+        generator: Random numbers.
+    """
+    points, values = sample["points"].float(), sample["values"].float() / 255
+    colors = [other_hues(v[:, :3], generator) if _uniform(generator) < 0.6 else v[:, :3] for v in values]
+    values = torch.cat([torch.stack(colors), values[..., 3:]], 2)
+    points = points @ torch.stack([_turn(generator) for _ in range(len(points))])
+    rows = torch.randperm(points.shape[1], generator=generator)
+    seen, compared = rows[: int(count * _LEAST ** _uniform(generator))], rows[-queries:]
+    return ObjectBatch(
+        points[:, seen].clamp(-1, 1), values[:, seen], points[:, compared].clamp(-1, 1), values[:, compared],
+        points[:, :0], sample["inside"][:, :0],
+    )  # fmt: skip
+
+
 def whole_batch(sample: Sample, count: int) -> ObjectBatch:
     """Objects as they are: the encoder sees the first points, and colors are compared at the others."""
     points, values = sample["points"].float(), sample["values"].float() / 255

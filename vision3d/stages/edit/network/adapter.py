@@ -36,7 +36,7 @@ class AdapterNet(nn.Module):
         width, style = config.width, config.style
         self.tokens = TokenPool(TEXT_WIDTH, style, config.queries)
         self.style = nn.Sequential(
-            nn.Linear(style + 3 + 3 * colors, style), nn.SiLU(), nn.Linear(style, style), nn.SiLU(), nn.Linear(style, style)
+            nn.Linear(style + 4 + 3 * colors, style), nn.SiLU(), nn.Linear(style, style), nn.SiLU(), nn.Linear(style, style)
         )
         waves = 2 * (2 * _WAVES + 2 * len(_TURNS) + 2)
         self.gate = nn.Linear(style, waves)
@@ -59,6 +59,7 @@ class AdapterNet(nn.Module):
         box: Float[Tensor, "b 2 3"],
         tokens: Float[Tensor, "b t 384"],
         mask: Bool[Tensor, "b t"],
+        baked: Float[Tensor, " b"],
     ) -> Float[Tensor, "b 3 k h w"]:
         """The change of the channels of color.
 
@@ -67,10 +68,11 @@ class AdapterNet(nn.Module):
             box: Lowest and highest corner of the object in the cube.
             tokens: Of the text.
             mask: Which tokens belong to it.
+            baked: 1 where colors have to show what a material does, since the object cannot have one; otherwise 0.
         """
         count, size = len(planes), planes.shape[-1]
         colors = planes[:, :, self.planes.density_channels :]
-        about = [self.tokens(tokens, mask), box[:, 1] - box[:, 0], colors.mean((3, 4)).flatten(1)]
+        about = [self.tokens(tokens, mask), baked[:, None], box[:, 1] - box[:, 0], colors.mean((3, 4)).flatten(1)]
         style = self.style(torch.cat(about, 1))
         places = place_features(box, size) * (1 + self.gate(style))[:, None, :, None, None]
         style = style.repeat_interleave(3, 0)
