@@ -32,7 +32,7 @@ from vision3d.stages.simulate.scene.colliders import floor_field
 from vision3d.stages.simulate.scene.filling import Surface
 from vision3d.stages.simulate.scene.followers import Followers, bounded
 from vision3d.stages.simulate.scene.mesh_floors import floor_faces
-from vision3d.stages.simulate.scene.selecting import Selector
+from vision3d.scene.selecting import Selector
 from vision3d.stages.simulate.setup.builder import set_up
 from vision3d.stages.simulate.world.boundaries import distance
 from vision3d.stages.simulate.world.fields import load_mesh

@@ -11,7 +11,7 @@ from torch import Tensor
 from vision3d.core.errors import InputError
 from vision3d.geometry.neighbors import knn
 from vision3d.stages.simulate.config import Impulse, SimulateConfig
-from vision3d.stages.simulate.scene.selecting import Selector
+from vision3d.scene.selecting import Selector
 from vision3d.stages.simulate.setup.obstacles import Placement
 from vision3d.stages.simulate.setup.prepared import Push
 from vision3d.stages.simulate.world.world import Motion

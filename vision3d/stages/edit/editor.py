@@ -1,0 +1,103 @@
+"""Edits of objects by text: planes of the object, the change of an instruction, the change on the object itself."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vision3d.core.errors import InputError
+from vision3d.render.triplanes.field import query
+from vision3d.scene.gaussians import GaussianScene
+from vision3d.scene.mesh import Mesh
+from vision3d.scene.triplane import Triplane
+from vision3d.scene.upright import Axis
+from vision3d.stages.edit.instructions.text import TextEncoder, text_encoder
+from vision3d.stages.edit.network.adapter_files import AdapterModel, load_adapter
+from vision3d.stages.edit.network.files import PlanesModel, load_planes_model
+from vision3d.stages.edit.objects.points import ObjectPoints, points_of_gaussians, points_of_mesh
+
+PLANES, ADAPTER = "edit_planes", "edit_adapter"
+"""Names of the bundled weights."""
+_BOX_POINTS = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """The planes of an object before and after edits; the density is the same."""
+
+    source: Triplane
+    edited: Triplane
+    box: Float[Tensor, "2 3"]
+    """Lowest and highest corner of the object in the cube."""
+
+
+class Editor:
+    """The networks that edits need.
+
+    Args:
+        planes: Encoder and decoder of planes; the bundled ones when None.
+        adapter: What changes planes; the bundled one when None.
+        encoder: Of texts; that of the installed package when None.
+
+    Raises:
+        InputError: They were not trained with each other.
+        MissingDependencyError: The encoder of texts is not installed.
+
+    Example:
+        >>> editor = Editor()  # doctest: +SKIP
+        >>> edited = editor.edit(editor.encode_mesh(mesh, "y"), ["make it red"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, planes: PlanesModel | None = None, adapter: AdapterModel | None = None, encoder: TextEncoder | None = None
+    ) -> None:
+        self.planes = load_planes_model(PLANES) if planes is None else planes
+        self.adapter = load_adapter(ADAPTER) if adapter is None else adapter
+        self.encoder = text_encoder() if encoder is None else encoder
+        self.adapter.check(self.planes, self.encoder)
+
+    def encode_mesh(self, mesh: Mesh, up: Axis) -> Edited:
+        """A mesh before any edit."""
+        return self.encode(points_of_mesh(mesh, up))
+
+    def encode_gaussians(self, scene: GaussianScene, up: Axis, selected: Bool[Tensor, " n"] | None = None) -> Edited:
+        """Gaussians before any edit."""
+        return self.encode(points_of_gaussians(scene, up, selected))
+
+    def encode(self, points: ObjectPoints) -> Edited:
+        """Points before any edit."""
+        kept = points.points[points.weights > 0]
+        if not len(kept):
+            raise InputError(f"object: none of {len(points.points)} points has a weight, want an object that is visible")
+        sample = kept[:: max(1, len(kept) // _BOX_POINTS)]
+        source = self.planes.encode(points)
+        # Some stray points must not stretch the box in which patterns lie.
+        low, high = (torch.quantile(sample.double(), at, dim=0).float() for at in (0.001, 0.999))
+        return Edited(source, source, torch.stack([low, high]))
+
+    @torch.no_grad()
+    def edit(self, before: Edited, texts: list[str], *, strength: float = 1.0, baked: bool = True) -> Edited:
+        """The object after instructions, in order.
+
+        Args:
+            before: Its planes.
+            texts: One edit each.
+            strength: Factor of the change.
+            baked: Whether colors have to show what a material does, since the object cannot have one.
+        """
+        planes, first = before.edited.planes, before.edited.num_density
+        for text in texts:
+            found = self.encoder.encode([text])
+            change = self.adapter.network(
+                planes[None], before.box[None].to(planes), found.tokens.to(planes), found.mask.to(planes.device),
+                planes.new_tensor([float(baked)]),
+            )[0]  # fmt: skip
+            planes = torch.cat([planes[:, :first], planes[:, first:] + strength * change], 1)
+        return replace(before, edited=replace(before.edited, planes=planes))
+
+
+def colors_at(triplane: Triplane, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """sRGB colors of a field at points of its cube, those of the border beyond it."""
+    with torch.no_grad():
+        return query(triplane, points.clamp(-1, 1)).colors

@@ -1,0 +1,143 @@
+"""Edits of planes on the objects themselves: textures and vertex colors of meshes, harmonics of Gaussians."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from vision3d.core.errors import InputError
+from vision3d.geometry.mesh import vertex_normals
+from vision3d.geometry.spherical_harmonics import rgb_to_sh0, sh0_to_rgb
+from vision3d.render.baking.atlas import unwrap_growing
+from vision3d.render.meshes.api import Fragments, rasterize
+from vision3d.render.meshes.texels import spread
+from vision3d.scene.colors import linear_to_srgb
+from vision3d.scene.gaussians import GaussianScene
+from vision3d.scene.lab import srgb_to_lab
+from vision3d.scene.mesh import Mesh
+from vision3d.scene.mesh_colors import surface_colors
+from vision3d.stages.edit.editor import Edited, colors_at
+from vision3d.stages.edit.objects.points import to_cube
+from vision3d.stages.edit.transfer import Transfer
+
+TEXTURE = 1024
+"""Side of a new texture [texels]."""
+_PADDING = 2
+_SAMPLE = 16_384  # points for the mapping of tints
+_SLACK = 0.5  # texels by which the area of a face and its texels may differ
+_SHARED = 0.02  # share of texels that several faces may use before a mesh gets a new texture
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """How many colors left the range of sRGB and were clipped."""
+
+    share: float
+
+
+def recolor_gaussians(
+    scene: GaussianScene, edit: Edited, selected: Bool[Tensor, " n"] | None = None
+) -> tuple[GaussianScene, Clipped]:
+    """Gaussians after an edit: constant and view-dependent part of their color; all else, and others, are bit-equal.
+
+    The view-dependent part is mapped by the derivative of the change at the constant color.
+
+    Args:
+        scene: The object, or a scene that contains it.
+        edit: Its planes before and after.
+        selected: The Gaussians of the object; all when None.
+    """
+    rows = torch.arange(len(scene)) if selected is None else selected.nonzero()[:, 0]
+    points = to_cube(edit.source.matrix, scene.means[rows])
+    own = sh0_to_rgb(scene.sh[rows, 0])
+    inside = own.clamp(0, 1)
+    transfer = Transfer.of(colors_at(edit.source, points), colors_at(edit.edited, points), scene.opacities[rows])
+    new, slope = transfer.apply(inside), transfer.slope(inside)
+    clipped = float(((new < -1e-3) | (new > 1 + 1e-3)).any(1).float().mean())
+    new = new.clamp(0, 1) + torch.einsum("nij,nj->ni", slope, own - inside)
+    sh = scene.sh.clone()
+    sh[rows, 0] = rgb_to_sh0(new)
+    if sh.shape[1] > 1:
+        sh[rows, 1:] = torch.einsum("nij,nkj->nki", slope, scene.sh[rows, 1:])
+    return replace(scene, sh=sh), Clipped(round(clipped, 4))
+
+
+def recolor_mesh(
+    mesh: Mesh, edit: Edited, *, selected: Bool[Tensor, " f"] | None = None, texture_size: int = TEXTURE
+) -> tuple[Mesh, Clipped]:
+    """A mesh after an edit: its texture, or a new one if it has none or one whose texels several faces share.
+
+    Args:
+        mesh: The object.
+        edit: Its planes before and after.
+        selected: Faces to change; all when None. The others keep their colors.
+        texture_size: Side of a new texture [texels].
+    """
+    page = _page(mesh, texture_size)
+    places = to_cube(edit.source.matrix, page.points)
+    before, after = colors_at(edit.source, places), colors_at(edit.edited, places)
+    sample = torch.arange(0, len(places), max(1, len(places) // _SAMPLE))
+    tint = Transfer.of(before[sample], after[sample]).tint
+    own = page.image[page.mask]
+    colors = Transfer(srgb_to_lab(before), srgb_to_lab(after), tint).apply(own[:, :3])
+    changed = torch.ones(len(colors), dtype=torch.bool) if selected is None else selected[page.face_ids]
+    clipped = ((colors < -1e-3) | (colors > 1 + 1e-3)).any(1)[changed].float().mean() if bool(changed.any()) else 0.0
+    image = page.image.clone()
+    image[page.mask] = torch.cat([torch.where(changed[:, None], colors.clamp(0, 1), own[:, :3]), own[:, 3:]], 1)
+    # Texels around charts are sampled, too, where the texture is filtered.
+    around = torch.zeros_like(page.mask)
+    around[page.mask] = changed
+    image = torch.where(spread(around[..., None].float(), page.mask) > 0.5, spread(image, page.mask), image)
+    return replace(page.mesh, texture=image, vertex_colors=None), Clipped(round(float(clipped), 4))
+
+
+@dataclass(frozen=True, eq=False)
+class _Page:
+    """A mesh whose faces have texels of their own."""
+
+    mesh: Mesh
+    image: Float[Tensor, "h w c"]
+    """The texture with the colors of the mesh."""
+    mask: Bool[Tensor, "h w"]
+    """Texels on the surface."""
+    points: Float[Tensor, "n 3"]
+    """Where these are."""
+    face_ids: Int64[Tensor, " n"]
+    """On which face."""
+
+
+def _page(mesh: Mesh, size: int) -> _Page:
+    """The mesh with its own texture if no texels are shared, otherwise with a new one of its colors."""
+    if mesh.texture is not None and mesh.vertex_colors is None and mesh.corner_uvs is not None:
+        height, width = mesh.texture.shape[:2]
+        corners = mesh.corner_uvs.float() * mesh.corner_uvs.new_tensor([width, height])
+        fragments = _fragments(corners, width, height)
+        areas = (corners[:, 1:] - corners[:, :1]).double()
+        total = 0.5 * float((areas[:, 0, 0] * areas[:, 1, 1] - areas[:, 0, 1] * areas[:, 1, 0]).abs().sum())
+        if total <= (1 + _SHARED) * float((fragments.face_ids >= 0).sum()) + _SLACK * len(corners):
+            mask, face_ids, _, points = _surface(mesh, fragments)
+            return _Page(mesh, mesh.texture.float(), mask, points, face_ids)
+    normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
+    unwrapped = unwrap_growing(Mesh(mesh.vertices, mesh.faces, normals=normals), size, _PADDING)
+    if unwrapped is None:
+        raise InputError(f"mesh: the charts of {mesh.num_faces} faces do not fit on a texture; want fewer faces")
+    atlas, size = unwrapped
+    assert atlas.corner_uvs is not None
+    mask, face_ids, barycentric, points = _surface(mesh, _fragments(size * atlas.corner_uvs, size, size))
+    image = torch.zeros(size, size, 3)
+    image[mask] = linear_to_srgb(surface_colors(mesh, face_ids, barycentric)).clamp(0, 1)
+    return _Page(replace(atlas, texture=image), spread(image, mask), mask, points, face_ids)
+
+
+def _fragments(corners: Float[Tensor, "f 3 2"], width: int, height: int) -> Fragments:
+    """The faces at the texel centers."""
+    flat = torch.nn.functional.pad(corners.reshape(-1, 2), (0, 2), value=1.0)  # a plane at depth 1
+    return rasterize(flat[None], torch.arange(len(flat)).view(-1, 3), width, height)
+
+
+def _surface(mesh: Mesh, fragments: Fragments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mask of texels on the surface; their faces, barycentric coordinates and points."""
+    mask = fragments.face_ids[0] >= 0
+    face_ids, barycentric = fragments.face_ids[0][mask].long(), fragments.barycentrics[0][mask]
+    return mask, face_ids, barycentric, (barycentric[:, :, None] * mesh.vertices[mesh.faces[face_ids]]).sum(1)

@@ -1,0 +1,44 @@
+"""Options of `edit run`."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.ranges import check_counts, check_positive
+
+Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """Change colors, patterns and material of an object by text; its shape stays."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("strength", "up", "texture_size"),
+        "networks": ("planes", "adapter", "device"),
+        "output": ("views", "view_size"),
+    }
+
+    strength: float = 1.0
+    """Factor of the change."""
+    up: Up = "auto"
+    """Axis of the world that is up, for top, bottom and patterns; auto: by the format of the file, as `view` does."""
+    texture_size: int = 1024
+    """Side of the texture of meshes that get a new one [texels]."""
+    views: int = 4
+    """Images of the object before and after."""
+    view_size: int = 384
+    """Side of these [px]."""
+    planes: str = "edit_planes"
+    """Weights of encoder and decoder: a .safetensors of `edit train-planes`, or the name of bundled ones."""
+    adapter: str = "edit_adapter"
+    """Weights of the adapter: a .safetensors of `edit train`, or the name of bundled ones."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "strength")
+        check_counts(self, "views", "view_size", "texture_size")
+        if not 16 <= self.texture_size <= 8192:
+            raise ConfigError("texture_size", f"got {self.texture_size}, want 16 to 8192")
