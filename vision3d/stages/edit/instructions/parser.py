@@ -1,0 +1,405 @@
+"""From words to edits: a deterministic grammar of colors, kinds, parts, negation and order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from vision3d.stages.edit.instructions.families import COLORS, PARTS, PATTERNS, Edit
+from vision3d.stages.edit.instructions.lexicon import (
+    DETERMINERS,
+    HARMLESS_MODIFIERS,
+    QUESTIONS,
+    REASONS,
+    SUBSTANCES,
+)
+from vision3d.stages.edit.instructions.tagging import Word, tagged
+
+_CONTENT = ("color", "kind", "near", "quantity")
+_MATERIALS = ("wood", "marble", "gold")
+_RANK = {"color": 0, "grey": 0, "wood": 0, "marble": 0, "gold": 0, "metallic": 2, "glossy": 3, "matte": 3}
+_OPPOSITES = ({"darker", "lighter"}, {"glossy", "matte"}, {"saturated", "grey"}, {"wood", "marble"}, {"wood", "gold"})
+
+
+@dataclass
+class Parse:
+    """What the words of a text ask for."""
+
+    edits: list[Edit] = field(default_factory=list)
+    problem: str = ""
+    """Why it cannot be done; empty if nothing speaks against it."""
+    notes: list[str] = field(default_factory=list)
+    """What is done a little differently from what was asked."""
+    loose: list[str] = field(default_factory=list)
+    """Unknown words outside of the names of objects."""
+    nouns: list[str] = field(default_factory=list)
+    """Unknown words that seem to name the object, after an article."""
+    bare: list[str] = field(default_factory=list)
+    """Unknown words after a color or material: `golden retriever`."""
+
+
+class _Refused(Exception):
+    pass
+
+
+@dataclass
+class _Piece:
+    words: list[Word]
+    joint: str
+    """What stands before it: `strong`, or the conjunction."""
+
+    def of(self, *tags: str) -> list[Word]:
+        return [word for word in self.words if word.tag in tags]
+
+    @property
+    def has_content(self) -> bool:
+        return bool(self.of("color", "kind", "near"))
+
+    @property
+    def has_verb(self) -> bool:
+        return bool(self.of("verb", "add", "remove", "raise"))
+
+
+def parse(text: str) -> Parse:
+    """Understand a text by its words alone."""
+    parse = Parse()
+    words = tagged(text)
+    try:
+        _refuse_other_requests(words)
+        words = _quantities(_without_negated(_joined(words)))
+        for clause in _clauses(words):
+            _understand(clause, parse)
+        _unknown(words, parse)
+    except _Refused as refusal:
+        parse.problem = str(refusal)
+    return parse
+
+
+def expanded(edits: Sequence[Edit]) -> list[Edit]:
+    """The edits with the ground of patterns as an edit of its own: `dots: red on white` is white, then red dots."""
+    found = []
+    for edit in edits:
+        if edit.second is not None and edit.kind != "gradient":
+            found.append(Edit("color", edit.second, part=edit.part))
+            edit = replace(edit, second=None)
+        found.append(edit)
+    return found
+
+
+def _refuse_other_requests(words: list[Word]) -> None:
+    first = [word.text for word in words if word.tag != "stop"][:2]
+    if first and (first[0] in QUESTIONS or " ".join(first) in QUESTIONS):
+        raise _Refused(REASONS["question"])
+    for place, word in enumerate(words):
+        if word.tag == "foreign":
+            raise _Refused(f"{word.text!r}: {REASONS[word.value]}")
+        after = next((other for other in words[place + 1 :] if other.tag not in ("filler", "quantity")), None)
+        if word.tag == "modifier" and word.value not in HARMLESS_MODIFIERS:
+            if after is not None and after.tag == "color":
+                known = [name for name in COLORS if name.endswith(f" {after.value}")]
+                hint = f"; known are {', '.join([after.value, *known])}" if after.value in COLORS else ""
+                raise _Refused(f"{word.text} {after.text} is not a known color{hint}")
+            raise _Refused(f"{word.text!r} is not known alone; say darker, lighter or a color")
+
+
+def _joined(words: list[Word]) -> list[Word]:
+    """With colors for the kinds that are also colors: `black and white` and `gold` before patterns."""
+    found: list[Word] = []
+    for place, word in enumerate(words):
+        near_pattern = any(_is_pattern(other) for other in words[place + 1 : place + 4])
+        if word.text == "black and white" and near_pattern:
+            found += [Word("black", "color", "black"), Word("and", "weak", "and"), Word("white", "color", "white")]
+        elif word.text == "golden" and near_pattern:
+            found.append(Word("golden", "color", "gold"))
+        else:
+            found.append(word)
+    return found
+
+
+def _is_pattern(word: Word) -> bool:
+    return word.tag == "kind" and word.value in PATTERNS
+
+
+def _without_negated(words: list[Word]) -> list[Word]:
+    """Without what shall not be: `red, not blue`, `not blue but red`, `instead of blue`."""
+    found: list[Word] = []
+    place, dropped = 0, False
+    while place < len(words):
+        word = words[place]
+        if word.tag != "not":
+            found.append(word)
+            place += 1
+            continue
+        if word.value == "anything but":
+            raise _Refused("this says what not to do; say what to do instead")
+        end = place + 1
+        while end < len(words) and words[end].tag not in ("stop", "strong") and words[end].text != ",":
+            end += 1
+        span = words[place + 1 : end]
+        if sum(other.tag in ("color", "kind", "near") for other in span) != 1:
+            raise _Refused(f"the words after {word.text!r} are not clear; say only what to do")
+        while found and found[-1].tag in ("verb", "filler") and word.value in ("not", "never", "no"):
+            found.pop()  # "do not make it blue"
+        dropped, place = True, end
+    if dropped and not any(word.tag in ("color", "kind", "near") for word in found):
+        raise _Refused("this says what not to do; say what to do instead")
+    return found
+
+
+def _quantities(words: list[Word]) -> list[Word]:
+    """Kinds from a verb and a quantity: `raise the brightness`, `remove the color`."""
+    meanings = {
+        ("remove", "color"): "grey",
+        ("remove", "saturation"): "grey",
+        ("remove", "shine"): "matte",
+        ("remove", "brightness"): "darker",
+        ("raise", "brightness"): "lighter",
+        ("raise", "saturation"): "saturated",
+        ("raise", "color"): "saturated",
+        ("raise", "shine"): "glossy",
+        ("add", "shine"): "glossy",
+    }
+    found = list(words)
+    for place, verb in enumerate(words):
+        if verb.tag not in ("remove", "raise", "add"):
+            continue
+        near = [i for i in range(place + 1, min(place + 5, len(words))) if words[i].tag == "quantity"]
+        before_content = not any(words[i].tag in ("color", "kind") for i in range(place + 1, near[0])) if near else False
+        kind = meanings.get((verb.tag, words[near[0]].value)) if near and before_content else None
+        if kind == "saturated" and words[near[0]].value == "color" and verb.text == "more":
+            kind = None  # "more color" is a phrase of its own
+        if kind is not None:
+            found[near[0]] = Word(words[near[0]].text, "kind", kind)
+            found[place] = Word(verb.text, "verb", verb.text)
+    for word in found:
+        if word.tag == "remove" and not any(w.tag == "kind" and w.value in ("matte", "grey", "darker") for w in found):
+            raise _Refused(f"{word.text!r}: {REASONS['objects']}")
+    return found
+
+
+def _clauses(words: list[Word]) -> list[list[_Piece]]:
+    """Clauses at full stops and `then`, each as pieces that stand for one or more edits."""
+    clauses: list[list[_Piece]] = [[]]
+    piece = _Piece([], "strong")
+    for word in [*words, Word(".", "stop", ".")]:
+        if word.tag in ("stop", "strong", "weak"):
+            if piece.words:
+                clauses[-1].append(piece)
+            if word.tag != "weak" and clauses[-1]:
+                clauses.append([])
+            joint = "strong" if word.tag != "weak" else word.text
+            # ", and" is one conjunction; the stronger one counts.
+            piece = _Piece([], piece.joint if not piece.words and piece.joint == "strong" and clauses[-1] == [] else joint)
+        else:
+            piece.words.append(word)
+    return [_merged(clause) for clause in clauses if clause]
+
+
+def _merged(pieces: list[_Piece]) -> list[_Piece]:
+    found: list[_Piece] = []
+    for piece in pieces:
+        if found and _belongs(found[-1], piece):
+            found[-1].words += [Word(piece.joint, "filler", piece.joint), *piece.words]
+        else:
+            found.append(piece)
+    if len(found) > 1 and not found[-1].has_content and not found[-1].of("except"):
+        last = found.pop()
+        found[-1].words += last.words
+    return found
+
+
+def _belongs(before: _Piece, piece: _Piece) -> bool:
+    """Whether a piece continues the one before: parts of one object, or two colors of a pattern."""
+    if not before.has_content or not piece.has_content:
+        return not before.has_content or not piece.of("except")
+    first = [word for word in piece.words if word.tag != "filler"][:1]
+    last = [word for word in before.words if word.tag != "filler"][-1:]
+    starts_with_color = bool(first) and first[0].tag == "color"
+    has_pattern = any(_is_pattern(word) for word in piece.words)
+    if piece.joint in ("and", ",", "&", "+", "or", "plus") and starts_with_color and last and last[0].tag == "color":
+        patterns_before = any(_is_pattern(word) for word in before.words)
+        after = piece.words[piece.words.index(first[0]) + 1 :]
+        return (has_pattern and not piece.of("part") and _leads_to_pattern(after)) or (patterns_before and not has_pattern)
+    return piece.joint == "with" and not has_pattern and any(_is_pattern(word) for word in before.words) and starts_with_color
+
+
+def _leads_to_pattern(words: list[Word]) -> bool:
+    return next((_is_pattern(word) for word in words if word.tag != "filler"), False)
+
+
+def _understand(pieces: list[_Piece], parse: Parse) -> None:
+    before: _Piece | None = None
+    for piece in pieces:
+        edits, parts = _edits(piece, parse), _parts(piece)
+        exceptions = _exceptions(piece)
+        if any(edit.kind == "unchanged" for edit in edits):
+            if len(edits) > 1:
+                raise _Refused("it is not clear what stays as it is; say it in a sentence of its own")
+            if parts:
+                _exempt(parse, parts)
+            elif not parse.edits:
+                parse.edits.append(Edit("unchanged"))
+            continue
+        if exceptions:
+            if not edits:
+                _exempt(parse, exceptions)
+                continue
+            parts = [part for part in PARTS if part not in exceptions]
+        if not edits:
+            continue
+        if not parts and before is not None and not piece.has_verb and _part_leads(before) and piece.joint in ("and", ",", "&"):
+            parts = _parts(before)  # "make the top red and shiny"
+        if parse.edits and parse.edits[-1].kind == "unchanged":
+            parse.edits.pop()
+        new = [replace(edit, part=part) for part in parts or [None] for edit in edits]
+        new = [edit for edit in new if edit not in parse.edits[-1:]]  # said twice
+        if not new:
+            continue
+        _check_order(parse.edits, new, piece)
+        if piece.joint == "with" and len(parse.edits) and len(new) == 1 and _is_ground(parse.edits[-1], new[0]):
+            new = [replace(new[0], second=parse.edits.pop().color)]
+        parse.edits += new
+        before = piece
+
+
+def _is_ground(color: Edit, pattern: Edit) -> bool:
+    return (
+        color.kind == "color" and pattern.kind in PATTERNS and pattern.kind != "gradient" and color.part == pattern.part
+        and pattern.color not in (None, color.color) and pattern.second is None
+    )  # fmt: skip
+
+
+def _check_order(before: list[Edit], new: list[Edit], piece: _Piece) -> None:
+    if piece.joint == "strong" or piece.has_verb or not before:
+        return
+    first, second = before[-1], new[0]
+    if first.part == second.part and {first.kind, second.kind} <= {"color", "grey", *_MATERIALS}:
+        raise _Refused(_two_colors(str(first), str(second)))
+
+
+def _two_colors(first: str, second: str) -> str:
+    return (
+        f"{first} and {second} for the same place are not clear; say '{first} and {second} stripes', "
+        f"or 'make the top {first} and the bottom {second}'"
+    )
+
+
+def _exempt(parse: Parse, parts: Sequence[str]) -> None:
+    """`but leave the top`: the edits before apply to the other parts."""
+    rest = [part for part in PARTS if part not in parts]
+    if not parse.edits:
+        parse.edits.append(Edit("unchanged"))
+        return
+    found = []
+    for edit in parse.edits:
+        if edit.part is None:
+            found += [replace(edit, part=part) for part in rest]
+        elif edit.part not in parts:
+            found.append(edit)
+        else:
+            raise _Refused(f"the {edit.part} is to change and to stay")
+    parse.edits = found
+
+
+def _exceptions(piece: _Piece) -> list[str]:
+    places = [i for i, word in enumerate(piece.words) if word.tag == "except"]
+    return [word.value for word in piece.words[places[0] :] if word.tag == "part"] if places else []
+
+
+def _parts(piece: _Piece) -> list[str]:
+    places = [i for i, word in enumerate(piece.words) if word.tag == "except"]
+    words = piece.words[: places[0]] if places else piece.words
+    return list(dict.fromkeys(word.value for word in words if word.tag == "part"))
+
+
+def _part_leads(piece: _Piece) -> bool:
+    tags = [word.tag for word in piece.words if word.tag in ("part", "color", "kind", "near")]
+    return bool(tags) and tags[0] == "part"
+
+
+def _edits(piece: _Piece, parse: Parse) -> list[Edit]:
+    """The edits of the whole object that a piece names."""
+    colors = list(dict.fromkeys(word.value for word in piece.of("color")))
+    patterns = list(dict.fromkeys(word.value for word in piece.words if _is_pattern(word)))
+    kinds = list(dict.fromkeys(word.value for word in piece.of("kind") if not _is_pattern(word)))
+    for word in piece.of("near"):
+        kinds.append(word.value)
+        parse.notes.append(f"{word.text} is done as {word.value}")
+    for word in piece.of("modifier"):
+        parse.notes.append(f"{word.text!r} is ignored")
+    if any(word.text == "or" for word in piece.words) and len(colors) + len(kinds) + len(patterns) > 1:
+        raise _Refused("'or' leaves open what to do; choose one")
+    if len(patterns) > 1:
+        raise _Refused(f"{' and '.join(patterns)} at once are not clear; say them one after another")
+    for pair in _OPPOSITES:
+        if pair <= set(kinds):
+            raise _Refused(f"{' and '.join(sorted(pair))} at once contradict each other")
+    if patterns:
+        return _pattern(patterns[0], colors, kinds, piece)
+    return _plain(colors, kinds, piece, parse)
+
+
+def _pattern(pattern: str, colors: list[str], kinds: list[str], piece: _Piece) -> list[Edit]:
+    if "gold" in kinds and not colors:
+        colors, kinds = ["gold"], [kind for kind in kinds if kind != "gold"]
+    if kinds:
+        raise _Refused(f"{' and '.join([*kinds, pattern])} at once are not clear; say them one after another")
+    if len(colors) > 2:
+        raise _Refused(f"{pattern} have at most two colors, got {', '.join(colors)}")
+    if pattern == "gradient":
+        return [Edit("gradient", colors[-1] if colors else None, colors[0] if len(colors) == 2 else None)]
+    return [Edit(pattern, *colors)]  # "red stripes on white", "red and white stripes": the first is that of the stripes
+
+
+def _plain(colors: list[str], kinds: list[str], piece: _Piece, parse: Parse) -> list[Edit]:
+    edits = []
+    for name in {"grey": "grey", "gold": "gold", "silver": "metallic"}:
+        if name in colors:
+            colors = [color for color in colors if color != name]
+            kinds += ["grey", "metallic"] if name == "silver" else [name]
+            if name == "silver":
+                parse.notes.append("silver is done as grey and metallic")
+    kinds = list(dict.fromkeys(kinds))
+    materials = [kind for kind in kinds if kind in (*_MATERIALS, "grey")]
+    names = colors + materials
+    if colors == ["white"] and materials == ["marble"]:
+        colors, names = [], materials
+    if colors == ["brown"] and materials == ["wood"]:
+        colors, names = [], materials
+    if len(names) > 1:
+        raise _Refused(_two_colors(*names[:2]))
+    if colors and piece.of("add") and (colors[0] in SUBSTANCES or not piece.of("part")) and not kinds:
+        raise _Refused(f"{piece.of('add')[0].text} {colors[0]}: say 'make it {colors[0]}', or the pattern")
+    edits += [Edit("color", color) for color in colors]
+    edits += [Edit(kind) for kind in kinds]
+    return sorted(edits, key=lambda edit: _RANK.get(edit.kind, 1))
+
+
+def _unknown(words: list[Word], parse: Parse) -> None:
+    """Sort the unknown words by how likely they are names of the object."""
+    for place, word in enumerate(words):
+        if word.tag != "unknown":
+            continue
+        start = place
+        while start and (
+            words[start - 1].tag in ("unknown", "color", "kind", "modifier", "near")
+            or words[start - 1].text in ("colored", "coloured")
+        ):
+            start -= 1
+        inside = words[start:place]
+        before = words[start - 1] if start else None
+        is_named = before is not None and before.text in DETERMINERS
+        lead = words[start - 2].text if is_named and start >= 2 else ""
+        is_compared = any(other.text in ("like", "look like", "as", "with") for other in words[max(0, start - 3) : start])
+        is_added = is_named and start >= 2 and words[start - 2].tag == "add" and not any(_is_pattern(w) for w in inside)
+        has_adjective = any(other.tag in ("color", "kind") for other in inside)
+        turns = any(other.text in ("turn", "turned", "change", "convert", "transform", "set") for other in words[:start])
+        into_other = (lead == "into" or (lead == "to" and turns)) and not has_adjective
+        is_adjective = not is_named and place + 1 < len(words) and words[place + 1].tag in ("color", "kind")
+        count = sum(other.tag == "unknown" for other in words[start : place + 1])
+        if is_compared or is_added or into_other or is_adjective or count > 2:
+            parse.loose.append(word.text)
+        elif is_named or (place + 1 < len(words) and words[place + 1].text == "s"):
+            parse.nouns.append(word.text)
+        elif has_adjective or (place + 1 < len(words) and words[place + 1].tag == "verb"):
+            parse.bare.append(word.text)
+        else:
+            parse.loose.append(word.text)
