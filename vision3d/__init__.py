@@ -36,12 +36,14 @@ _PUBLIC = {
     "mesh": "vision3d.stages.mesh:mesh_scene",
     "AnimateConfig": "vision3d.stages.animate",
     "DetectConfig": "vision3d.stages.detect",
+    "EditConfig": "vision3d.stages.edit",
     "FitConfig": "vision3d.stages.fit",
     "HandConfig": "vision3d.stages.hand",
     "MeshConfig": "vision3d.stages.mesh",
     "SimulateConfig": "vision3d.stages.simulate",
     "animate": "vision3d.stages.animate",
     "detect": "vision3d.stages.detect",
+    "edit": "vision3d.stages.edit",
     "hand": "vision3d.stages.hand",
     "simulate": "vision3d.stages.simulate",
     "simulate_frames": "vision3d.stages.simulate",
@@ -64,6 +66,7 @@ _PUBLIC = {
     "Skeleton": "vision3d.scene",
     "SkinnedMesh": "vision3d.scene",
     "Clip": "vision3d.scene",
+    "Triplane": "vision3d.scene",
 }
 
 __all__ = [*sorted(_PUBLIC), "__version__"]
@@ -87,10 +90,12 @@ if TYPE_CHECKING:
         Selection,
         Skeleton,
         SkinnedMesh,
+        Triplane,
         load,
     )
     from vision3d.stages.animate import AnimateConfig, animate, play_skin
     from vision3d.stages.detect import DetectConfig, detect
+    from vision3d.stages.edit import EditConfig, edit
     from vision3d.stages.fit import FitConfig, evaluate, fit
     from vision3d.stages.hand import HandConfig, hand
     from vision3d.stages.mesh import MeshConfig, mesh_scene as mesh

@@ -32,6 +32,17 @@ def write_described(
         temporary.write_bytes(save(plain, {"vision3d": json.dumps(own)}))
 
 
+def described_type(path: Path | str) -> str:
+    """Type of the contents that a file declares; empty if it declares none, or is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(Path(path), framework="pt") as file:
+            return str(from_json((file.metadata() or {})["vision3d"])["type"])
+    except (SafetensorError, OSError, OverflowError, KeyError, TypeError, ValueError, RecursionError):
+        return ""
+
+
 def read_described(
     path: Path | str, kind: str, version: int, words: str, keys: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:

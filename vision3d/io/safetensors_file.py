@@ -11,9 +11,10 @@ import torch
 
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.core.inside import inside
-from vision3d.io import glb
-from vision3d.io.described import read_described, write_described
+from vision3d.io import glb, triplane_file
+from vision3d.io.described import described_type, read_described, write_described
 from vision3d.scene.mesh_gaussians import MeshGaussians
+from vision3d.scene.triplane import Triplane
 
 _VERSION = 1
 _TYPE = "mesh_gaussians"
@@ -61,14 +62,14 @@ def read_mesh_gaussians(path: Path | str) -> MeshGaussians:
         raise FileFormatError(path, str(error)) from error
 
 
-def load(path: Path) -> MeshGaussians:
-    """Codec: read Gaussians."""
-    return read_mesh_gaussians(path)
+def load(path: Path) -> MeshGaussians | Triplane:
+    """Codec: read Gaussians on a mesh, or a triplane."""
+    return triplane_file.read_triplane(path) if described_type(path) == triplane_file.KIND else read_mesh_gaussians(path)
 
 
-def save(path: Path, value: MeshGaussians) -> None:
-    """Codec: write Gaussians on a mesh."""
-    write_mesh_gaussians(path, value)
+def save(path: Path, value: MeshGaussians | Triplane) -> None:
+    """Codec: write Gaussians on a mesh, or a triplane."""
+    triplane_file.write_triplane(path, value) if isinstance(value, Triplane) else write_mesh_gaussians(path, value)
 
 
 def _digest(path: Path) -> str:

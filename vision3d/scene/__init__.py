@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vision3d.scene.selection import Region, Selection
     from vision3d.scene.sequence import FrameSequence
     from vision3d.scene.skin import SkinnedMesh
+    from vision3d.scene.triplane import Triplane
 
 _PUBLIC = {
     "Boxes": ".boxes",
@@ -41,6 +42,7 @@ _PUBLIC = {
     "FrameSequence": ".sequence",
     "Skeleton": ".motion",
     "SkinnedMesh": ".skin",
+    "Triplane": ".triplane",
     "load": ".codecs",
     "save": ".codecs",
 }
@@ -62,6 +64,7 @@ __all__ = [
     "Selection",
     "Skeleton",
     "SkinnedMesh",
+    "Triplane",
     "load",
     "save",
 ]

@@ -56,7 +56,7 @@ _CODECS = {
         hint="KITTI labels need a calibration: use vision3d.io.kitti.write_labels, or save as .json",
     ),
     ".bvh": _both("bvh", "Motion"),
-    ".safetensors": _both("safetensors_file", "MeshGaussians"),
+    ".safetensors": _both("safetensors_file", "MeshGaussians", "Triplane"),
     ".zarr": _both("zarr_store", "FrameSequence"),
     ".npz": _both("npz_file", "FrameSequence"),
     **dict.fromkeys(
@@ -78,6 +78,7 @@ _SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json", "Mesh": ".glb", "Point
 _SUFFIXES |= {
     "FrameSequence": ".zarr",
     "MeshGaussians": ".safetensors",
+    "Triplane": ".safetensors",
     "Boxes": ".boxes.json",
     "Selection": ".selection.json",
     "Motion": ".bvh",
@@ -90,6 +91,7 @@ _WORDS = {
     "GaussianScene": "a Gaussian scene",
     "Mesh": "a mesh",
     "MeshGaussians": "Gaussians on a mesh",
+    "Triplane": "a triplane",
     "FrameSequence": "a sequence",
     "Boxes": "boxes",
     "Selection": "a selection",
@@ -158,7 +160,7 @@ def load(path: Path | str) -> object:
     Args:
         path: A .ply (GaussianScene; Mesh if it has faces; PointCloud if it has neither faces nor colors as harmonics), a .glb,
             .obj or .stl (Mesh), a KITTI .bin (PointCloud), a KITTI .txt (Boxes), a .bvh (Motion), a .json of ours (Boxes,
-            Selection), a .safetensors (MeshGaussians), a transforms.json or a folder of posed photos (PosedImages), a
+            Selection), a .safetensors (MeshGaussians or Triplane), a transforms.json or a folder of posed photos (PosedImages), a
             cameras.json whose images are not next to it (Cameras), a folder with scene.json (Scene) or with the meta.json of
             SOG (GaussianScene), a .zarr folder, or a .npz or folder of the frames of a mesh (FrameSequence), or an image (a
             tensor).

@@ -20,6 +20,7 @@ from vision3d.scene.points import PointCloud
 from vision3d.scene.scene import Scene
 from vision3d.scene.sequence import FrameSequence
 from vision3d.scene.skin import SkinnedMesh
+from vision3d.scene.triplane import Triplane
 
 Axis = Literal["x", "-x", "y", "-y", "z", "-z"]
 
@@ -41,17 +42,14 @@ def up_of(cameras: Cameras | None) -> Axis:
     """The world axis closest to the mean up direction of the images; y without cameras."""
     if cameras is None or not len(cameras):
         return "y"
-    up = mean_up(cameras.camtoworlds.cpu())
-    axis = int(up.abs().argmax())
-    names: tuple[tuple[Axis, Axis], ...] = (("x", "-x"), ("y", "-y"), ("z", "-z"))
-    return names[axis][int(up[axis] < 0)]
+    return _nearest_axis(mean_up(cameras.camtoworlds.cpu()))
 
 
 def up_by_convention(value: object, suffix: str = "") -> Axis:
     """The up axis of something without cameras, by what it is and the format of its file.
 
     Gaussians -y in every format, since a .ply has the axes of COLMAP and other formats are read as that; boxes and LiDAR points
-    z; meshes of .ply and .stl, from scanners and CAD, z; other meshes, Gaussians on them and motion capture y, as in glTF.
+    z; meshes of .ply and .stl, from scanners and CAD, z; other meshes, Gaussians on them and motion capture y, as in glTF; of a triplane, that of its cube.
 
     Args:
         value: One of the types of `vision3d.scene`; of a `Scene`, its boxes count first, then meshes, points and Gaussians.
@@ -65,9 +63,17 @@ def up_by_convention(value: object, suffix: str = "") -> Axis:
     suffix = suffix.lower()
     if isinstance(value, Boxes) or (isinstance(value, PointCloud) and suffix != ".bvh"):
         return "z"
+    if isinstance(value, Triplane):
+        return _nearest_axis(value.matrix[:3, 2])
     if isinstance(value, GaussianScene) and suffix != ".safetensors":
         return "-y"
     return "z" if isinstance(value, Mesh) and suffix in Z_UP_MESHES else "y"
+
+
+def _nearest_axis(up: Float[Tensor, "3"]) -> Axis:
+    axis = int(up.abs().argmax())
+    names: tuple[tuple[Axis, Axis], ...] = (("x", "-x"), ("y", "-y"), ("z", "-z"))
+    return names[axis][int(up[axis] < 0)]
 
 
 def _rank(value: object) -> int:

@@ -1,1 +1,57 @@
-"""Edits of the appearance of objects by text."""
+"""Edits of objects by text, after Instructive3D (Kathare et al. 2025, arXiv 2501.04374)."""
+
+from typing import TYPE_CHECKING
+
+from vision3d.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vision3d.stages.edit.config import AdapterTrainConfig, PlanesTrainConfig
+    from vision3d.stages.edit.editor import Edited, Editor
+    from vision3d.stages.edit.network.adapter_files import AdapterModel, load_adapter, save_adapter
+    from vision3d.stages.edit.network.files import PlanesModel, load_planes_model, save_planes_model
+    from vision3d.stages.edit.run import EditResult, edit
+    from vision3d.stages.edit.run_config import EditConfig
+    from vision3d.stages.edit.train_adapter import AdapterTrainResult, train_adapter
+    from vision3d.stages.edit.train_planes import PlanesTrainResult, train_planes
+
+_PUBLIC = {
+    "AdapterModel": ".network.adapter_files",
+    "AdapterTrainConfig": ".config",
+    "AdapterTrainResult": ".train_adapter",
+    "EditConfig": ".run_config",
+    "EditResult": ".run",
+    "Edited": ".editor",
+    "Editor": ".editor",
+    "PlanesModel": ".network.files",
+    "PlanesTrainConfig": ".config",
+    "PlanesTrainResult": ".train_planes",
+    "edit": ".run",
+    "load_adapter": ".network.adapter_files",
+    "load_planes_model": ".network.files",
+    "save_adapter": ".network.adapter_files",
+    "save_planes_model": ".network.files",
+    "train_adapter": ".train_adapter",
+    "train_planes": ".train_planes",
+}
+
+__all__ = [
+    "AdapterModel",
+    "AdapterTrainConfig",
+    "AdapterTrainResult",
+    "EditConfig",
+    "EditResult",
+    "Edited",
+    "Editor",
+    "PlanesModel",
+    "PlanesTrainConfig",
+    "PlanesTrainResult",
+    "edit",
+    "load_adapter",
+    "load_planes_model",
+    "save_adapter",
+    "save_planes_model",
+    "train_adapter",
+    "train_planes",
+]
+
+__getattr__ = lazy_names(__name__, _PUBLIC)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vision3d.core.errors import InputError
 from vision3d.render.triplanes.field import query
+from vision3d.render.triplanes.surface import triplane_mesh
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.triplane import Triplane
@@ -15,7 +16,7 @@ from vision3d.scene.upright import Axis
 from vision3d.stages.edit.instructions.text import TextEncoder, text_encoder
 from vision3d.stages.edit.network.adapter_files import AdapterModel, load_adapter
 from vision3d.stages.edit.network.files import PlanesModel, load_planes_model
-from vision3d.stages.edit.objects.points import ObjectPoints, points_of_gaussians, points_of_mesh
+from vision3d.stages.edit.objects.points import ObjectPoints, points_of_gaussians, points_of_mesh, to_cube
 
 PLANES, ADAPTER = "edit_planes", "edit_adapter"
 """Names of the bundled weights."""
@@ -75,6 +76,23 @@ class Editor:
         # Some stray points must not stretch the box in which patterns lie.
         low, high = (torch.quantile(sample.double(), at, dim=0).float() for at in (0.001, 0.999))
         return Edited(source, source, torch.stack([low, high]))
+
+    def of_triplane(self, triplane: Triplane) -> Edited:
+        """A triplane before any edit.
+
+        Raises:
+            InputError: It is not of the encoder's kind, or empty.
+        """
+        own = self.planes.triplane(triplane.planes, triplane.matrix)
+        if triplane.planes.shape[1:] != (self.planes.config.channels, *2 * (self.planes.config.size,)) or any(
+            not torch.equal(own.decoder[name].half(), value.half().to(own.decoder[name].device))
+            for name, value in triplane.decoder.items()
+            if name in own.decoder
+        ):
+            raise InputError("triplane: was made by another encoder, want one of these weights")
+        mesh = triplane_mesh(triplane, 64)
+        points = to_cube(triplane.matrix, mesh.vertices)
+        return Edited(triplane, triplane, torch.stack([points.amin(0), points.amax(0)]))
 
     @torch.no_grad()
     def edit(self, before: Edited, texts: list[str], *, strength: float = 1.0, baked: bool = True) -> Edited:

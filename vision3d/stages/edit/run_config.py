@@ -15,9 +15,9 @@ class EditConfig:
     """Change colors, patterns and material of an object by text; its shape stays."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("strength", "up", "texture_size"),
+        "main options": ("text", "select", "strength", "up"),
         "networks": ("planes", "adapter", "device"),
-        "output": ("views", "view_size"),
+        "output": ("texture_size", "views", "view_size"),
     }
 
     strength: float = 1.0

@@ -1,0 +1,36 @@
+"""`vision3d edit train`: train the network that edits planes by text."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.stage import stage_verb
+from vision3d.core.progress import ProgressCallback
+from vision3d.stages.edit.config import GROWS, RESUMABLE, AdapterTrainConfig
+
+if TYPE_CHECKING:
+    from vision3d.core.runs import RunFolder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditTrainOptions(RunOptions):
+    """Train the network that edits planes by text."""
+
+    settings: Settings[AdapterTrainConfig] = dataclasses.field(default_factory=AdapterTrainConfig)
+
+
+def _train(options: EditTrainOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.stages.edit import train_adapter
+
+    return train_adapter(options.settings, run_folder=run_folder, progress=progress).summary
+
+
+def _text(out: Path, results: Mapping[str, Any]) -> str:
+    error = f", accuracy {100 * results['accuracy']:.1f} % on held-out objects" if "accuracy" in results else ""
+    return f"{results['steps']} steps, {results['parameters']:,} parameters{error}\nnow open {out / 'report.html'}"
+
+
+run = stage_verb("edit train", EditTrainOptions, _train, stage="edit", resumable=RESUMABLE, grows=GROWS, text_of=_text)
+"""Run the command."""

@@ -1,0 +1,65 @@
+"""Images of an object before and after an edit."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.io.images import write_image
+from vision3d.render.camera_paths import path_cameras
+from vision3d.render.composite import render_scene
+from vision3d.render.triplanes.volume import render_triplane
+from vision3d.report.sheets import frame_sheet
+from vision3d.scene.cameras import Cameras
+from vision3d.scene.gaussians import GaussianScene
+from vision3d.scene.mesh import Mesh
+from vision3d.scene.triplane import Triplane
+from vision3d.scene.upright import Axis, axis_vector
+from vision3d.stages.edit.run_config import EditConfig
+
+_BACKGROUND = (1.0, 1.0, 1.0)
+_TITLE = 48  # characters
+
+
+def write_before_after(
+    path: Path, before: GaussianScene | Mesh | Triplane, after: GaussianScene | Mesh | Triplane, up: Axis, config: EditConfig, text: str
+) -> None:
+    """Write a sheet: views around the object before, and the same below after.
+
+    Args:
+        path: The image.
+        before: The object before the edit.
+        after: After it.
+        up: Axis of the world that is up.
+        config: Number and size of the views.
+        text: The instruction, for the caption.
+    """
+    cameras = orbit(before, up, config)
+    images = [*images_of(before, cameras), *images_of(after, cameras)]
+    caption = text if len(text) <= _TITLE else text[: _TITLE - 3] + "..."
+    write_image(path, frame_sheet(images, ["before"] * len(cameras) + [caption] * len(cameras)))
+
+
+def orbit(value: GaussianScene | Mesh | Triplane, up: Axis, config: EditConfig) -> Cameras:
+    """Cameras around an object."""
+    subject = _outline(value) if isinstance(value, Triplane) else value
+    size = (config.view_size, config.view_size)
+    return path_cameras(subject, "orbit", num=config.views, size=size, up=axis_vector(up))
+
+
+@torch.no_grad()
+def images_of(value: GaussianScene | Mesh | Triplane, cameras: Cameras) -> list[Float[Tensor, "h w 3"]]:
+    """Views of an object on white."""
+    if isinstance(value, Triplane):
+        return list(render_triplane(value, cameras, background=_BACKGROUND))
+    views = render_scene(value, cameras, backgrounds=_BACKGROUND)
+    return [view.image.clamp(0, 1) for view in views if view.image is not None]
+
+
+def _outline(value: Triplane) -> Mesh:
+    """The corners of the cube, as something to look at."""
+    ends = torch.tensor([-1.0, 1.0])
+    corners = torch.cartesian_prod(ends, ends, ends)
+    points = corners @ value.matrix[:3, :3].T + value.matrix[:3, 3]
+    return Mesh(points, torch.tensor([[0, 1, 2], [5, 6, 7]]))
