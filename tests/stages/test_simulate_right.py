@@ -26,13 +26,13 @@ from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.spherical_harmonics import eval_sh
 from vision3d.io.glb import write_mesh
 from vision3d.scene import FrameSequence, GaussianScene, Mesh
+from vision3d.scene.selecting import Selector
 from vision3d.stages.simulate import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
 from vision3d.stages.simulate.points3 import simulate_points, to_sequence
 from vision3d.stages.simulate.scene.colliders import floor_field
 from vision3d.stages.simulate.scene.filling import Surface
 from vision3d.stages.simulate.scene.followers import Followers, bounded
 from vision3d.stages.simulate.scene.mesh_floors import floor_faces
-from vision3d.scene.selecting import Selector
 from vision3d.stages.simulate.setup.builder import set_up
 from vision3d.stages.simulate.world.boundaries import distance
 from vision3d.stages.simulate.world.fields import load_mesh

@@ -16,6 +16,7 @@ from vision3d.geometry import shapes
 from vision3d.geometry.cameras import look_at
 from vision3d.geometry.edge_factors import clamp_factors
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Region, Selection
+from vision3d.scene.selecting import Selector
 from vision3d.stages.simulate import (
     Body,
     Boundary,
@@ -32,7 +33,6 @@ from vision3d.stages.simulate import (
 from vision3d.stages.simulate.engines.taichi_engine import TaichiEngine
 from vision3d.stages.simulate.output import files as outputs
 from vision3d.stages.simulate.scene.representations import clamped
-from vision3d.scene.selecting import Selector
 from vision3d.stages.simulate.scene.upright import find_floor, stand_upright
 from vision3d.stages.simulate.setup.builder import set_up
 from vision3d.stages.simulate.setup.obstacles import Placement, keyframed

@@ -32,5 +32,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     return f"{results['steps']} steps, {results['parameters']:,} parameters{error}\nnow open {out / 'report.html'}"
 
 
-run = stage_verb("edit train-planes", EditTrainPlanesOptions, _train, stage="edit", resumable=RESUMABLE, grows=GROWS, text_of=_text)
+run = stage_verb(
+    "edit train-planes", EditTrainPlanesOptions, _train, stage="edit", resumable=RESUMABLE, grows=GROWS, text_of=_text
+)
 """Run the command."""

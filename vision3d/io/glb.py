@@ -26,6 +26,8 @@ from vision3d.scene.texture_atlas import merge_textured
 from vision3d.scene.upright import Axis, from_y_up, to_y_up
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
+MATTE = (0.0, 1.0)
+"""Metallic and roughness factor of a mesh without a material."""
 _SCENE_UP = "vision3d_scene_up"
 _READ_EXTENSIONS = {
     gltf_draco.EXTENSION, gltf_instances.EXTENSION, "EXT_texture_webp", "KHR_mesh_quantization", "KHR_texture_transform",
@@ -122,7 +124,7 @@ def read_mesh(path: Path | str) -> Mesh:
         raise FileFormatError(path, str(error)) from error
 
 
-def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None) -> None:
+def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None, material: tuple[float, float] = MATTE) -> None:
     """Write a mesh atomically; if uvs are given by corner, vertices at seams are duplicated.
 
     Args:
@@ -130,11 +132,12 @@ def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None) -> No
         mesh: Written with its own axes, or rotated if `scene_up` is given.
         scene_up: Up axis of the scene of the mesh. It becomes y, as glTF requires, and is recorded in the file, so that
             `in_scene_axes` can rotate the mesh back.
+        material: Metallic factor and roughness factor.
 
     Raises:
         InputError: The mesh is empty or has invalid values.
     """
-    builder = built(mesh if scene_up is None else to_y_up(mesh, scene_up))
+    builder = built(mesh if scene_up is None else to_y_up(mesh, scene_up), material)
     if scene_up is not None:
         builder.extras[_SCENE_UP] = scene_up
     builder.write(path)
@@ -173,14 +176,14 @@ def mesh_bytes(mesh: Mesh) -> bytes:
     return built(mesh).to_bytes()
 
 
-def built(mesh: Mesh) -> Builder:
+def built(mesh: Mesh, material: tuple[float, float] = MATTE) -> Builder:
     """The builder used by `write_mesh`, to which more can be added; the mesh is node 0."""
     mesh = mesh.validate().split_seams()
     if mesh.num_vertices >= 2**32 - 1:
         raise InputError(f"{mesh.num_vertices} vertices, a .glb holds fewer than 2^32 - 1")
     builder = Builder()
     primitive = primitive_of(builder, mesh)
-    primitive["material"] = material_of(builder, mesh)
+    primitive["material"] = material_of(builder, mesh, material)
     builder.append("meshes", {"primitives": [primitive]})
     builder.append("nodes", {"mesh": 0})
     builder.append("scenes", {"nodes": [0]})
@@ -200,9 +203,10 @@ def primitive_of(builder: Builder, mesh: Mesh) -> dict[str, Any]:
     return {"attributes": attributes, "indices": indices}
 
 
-def material_of(builder: Builder, mesh: Mesh) -> int:
-    """Index of a new material with the texture and the alpha mode of a mesh."""
-    material: dict[str, Any] = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True}
+def material_of(builder: Builder, mesh: Mesh, factors: tuple[float, float] = MATTE) -> int:
+    """Index of a new material with the texture and the alpha mode of a mesh, and its metallic and roughness factors."""
+    rough: dict[str, Any] = dict(zip(("metallicFactor", "roughnessFactor"), factors))
+    material: dict[str, Any] = {"pbrMetallicRoughness": rough, "doubleSided": True}
     if mesh.texture is not None:
         image = builder.append("images", {"bufferView": builder.view(_png(mesh.texture)), "mimeType": "image/png"})
         builder.append("samplers", {"wrapS": 10497, "wrapT": 10497, "magFilter": 9729, "minFilter": 9987})

@@ -160,8 +160,8 @@ def load(path: Path | str) -> object:
     Args:
         path: A .ply (GaussianScene; Mesh if it has faces; PointCloud if it has neither faces nor colors as harmonics), a .glb,
             .obj or .stl (Mesh), a KITTI .bin (PointCloud), a KITTI .txt (Boxes), a .bvh (Motion), a .json of ours (Boxes,
-            Selection), a .safetensors (MeshGaussians or Triplane), a transforms.json or a folder of posed photos (PosedImages), a
-            cameras.json whose images are not next to it (Cameras), a folder with scene.json (Scene) or with the meta.json of
+            Selection), a .safetensors (MeshGaussians or Triplane), a transforms.json or a folder of posed photos (PosedImages),
+            a cameras.json whose images are not next to it (Cameras), a folder with scene.json (Scene) or with the meta.json of
             SOG (GaussianScene), a .zarr folder, or a .npz or folder of the frames of a mesh (FrameSequence), or an image (a
             tensor).
 

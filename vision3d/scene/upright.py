@@ -49,7 +49,8 @@ def up_by_convention(value: object, suffix: str = "") -> Axis:
     """The up axis of something without cameras, by what it is and the format of its file.
 
     Gaussians -y in every format, since a .ply has the axes of COLMAP and other formats are read as that; boxes and LiDAR points
-    z; meshes of .ply and .stl, from scanners and CAD, z; other meshes, Gaussians on them and motion capture y, as in glTF; of a triplane, that of its cube.
+    z; meshes of .ply and .stl, from scanners and CAD, z; other meshes, Gaussians on them and motion capture y, as in glTF; a
+    triplane that of its cube.
 
     Args:
         value: One of the types of `vision3d.scene`; of a `Scene`, its boxes count first, then meshes, points and Gaussians.

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-import torch
 from torch import nn
 
 from vision3d.core.progress import ProgressCallback

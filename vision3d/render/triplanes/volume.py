@@ -44,9 +44,7 @@ def render_triplane(
         camera = cameras[index : index + 1]
         width, height = int(camera.width), int(camera.height)
         starts, directions = _rays(camera, inverse)
-        parts = [
-            _colors(triplane, filled, starts, rays, samples, behind) for rays in directions.float().split(_ROWS)
-        ]
+        parts = [_colors(triplane, filled, starts, rays, samples, behind) for rays in directions.float().split(_ROWS)]
         yield torch.cat(parts).view(height, width, 3)
 
 

@@ -7,10 +7,11 @@ from vision3d.core.lazy import lazy_names
 if TYPE_CHECKING:
     from vision3d.stages.edit.config import AdapterTrainConfig, PlanesTrainConfig
     from vision3d.stages.edit.editor import Edited, Editor
+    from vision3d.stages.edit.evaluate import EditEvalResult, evaluate_edits
     from vision3d.stages.edit.network.adapter_files import AdapterModel, load_adapter, save_adapter
     from vision3d.stages.edit.network.files import PlanesModel, load_planes_model, save_planes_model
     from vision3d.stages.edit.run import EditResult, edit
-    from vision3d.stages.edit.run_config import EditConfig
+    from vision3d.stages.edit.run_config import EditConfig, EditEvalConfig
     from vision3d.stages.edit.train_adapter import AdapterTrainResult, train_adapter
     from vision3d.stages.edit.train_planes import PlanesTrainResult, train_planes
 
@@ -19,6 +20,8 @@ _PUBLIC = {
     "AdapterTrainConfig": ".config",
     "AdapterTrainResult": ".train_adapter",
     "EditConfig": ".run_config",
+    "EditEvalConfig": ".run_config",
+    "EditEvalResult": ".evaluate",
     "EditResult": ".run",
     "Edited": ".editor",
     "Editor": ".editor",
@@ -26,6 +29,7 @@ _PUBLIC = {
     "PlanesTrainConfig": ".config",
     "PlanesTrainResult": ".train_planes",
     "edit": ".run",
+    "evaluate_edits": ".evaluate",
     "load_adapter": ".network.adapter_files",
     "load_planes_model": ".network.files",
     "save_adapter": ".network.adapter_files",
@@ -39,6 +43,8 @@ __all__ = [
     "AdapterTrainConfig",
     "AdapterTrainResult",
     "EditConfig",
+    "EditEvalConfig",
+    "EditEvalResult",
     "EditResult",
     "Edited",
     "Editor",
@@ -46,6 +52,7 @@ __all__ = [
     "PlanesTrainConfig",
     "PlanesTrainResult",
     "edit",
+    "evaluate_edits",
     "load_adapter",
     "load_planes_model",
     "save_adapter",

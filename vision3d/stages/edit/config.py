@@ -113,9 +113,7 @@ class ObjectTraining:
     def __post_init__(self) -> None:
         check_counts(self, "objects", "points", "queries", "steps", "batch_size", "log_every", "keep")
         check_positive(self, "lr", "clip_norm")
-        check_not_negative(
-            self, "weight_decay", "checkpoint_every", "evaluate_every", "evaluate_objects", "seed", "workers"
-        )
+        check_not_negative(self, "weight_decay", "checkpoint_every", "evaluate_every", "evaluate_objects", "seed", "workers")
         if not 0 <= self.ema < 1:
             raise ConfigError("ema", f"got {self.ema}, want a number in [0, 1)")
 

@@ -21,6 +21,8 @@ from vision3d.stages.edit.objects.points import ObjectPoints, points_of_gaussian
 PLANES, ADAPTER = "edit_planes", "edit_adapter"
 """Names of the bundled weights."""
 _BOX_POINTS = 65_536
+_MATERIAL_POINTS = 4096
+_MATERIAL_CHANGE = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,19 @@ class Editor:
             )[0]  # fmt: skip
             planes = torch.cat([planes[:, :first], planes[:, first:] + strength * change], 1)
         return replace(before, edited=replace(before.edited, planes=planes))
+
+    @torch.no_grad()
+    def material(self, edit: Edited) -> tuple[float, float] | None:
+        """Metallic and roughness factor of the object after an edit; None if they are those of before."""
+        low, high = edit.box
+        points = low + (high - low) * torch.rand(_MATERIAL_POINTS, 3, generator=torch.Generator().manual_seed(0))
+        before, after = query(edit.source, points), query(edit.edited, points)
+        inside = before.logits > 0
+        if not bool(inside.any()):
+            return None
+        old, new = ((v.metallic[inside].mean(), v.roughness[inside].mean()) for v in (before, after))
+        changes = [abs(float(a - b)) for a, b in zip(old, new)]
+        return None if max(changes) < _MATERIAL_CHANGE else (float(new[0]), float(new[1]))
 
 
 def colors_at(triplane: Triplane, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:

@@ -15,6 +15,7 @@ from vision3d.core.device import resolve_device
 from vision3d.core.errors import InputError
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.core.runs import RunFolder
+from vision3d.io import glb
 from vision3d.scene.codecs import load
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
@@ -48,6 +49,8 @@ class EditResult:
     """Its planes before and after."""
     understood: tuple[Understanding, ...]
     """What the texts were taken for."""
+    material: tuple[float, float] | None
+    """Metallic and roughness factor of a mesh if the edits changed them; the .glb has them."""
     summary: dict[str, Any]
     run_folder: Path | None = None
 
@@ -71,7 +74,7 @@ def edit(
         texts: One instruction, or several in order, such as "make it red".
         select: What to change: a selection, or texts as of `scene.selecting`; everything when None.
         editor: The networks; None loads `config.planes` and `config.adapter`.
-        run_folder: Receives edited.glb, .ply or .safetensors, planes.safetensors and before_after.png. None: nothing is
+        run_folder: Receives edited.glb (meshes), .ply (Gaussians) or .safetensors (triplanes), planes.safetensors and before_after.png. None: nothing is
             written.
         progress: Progress callback.
 
@@ -103,13 +106,18 @@ def edit(
         bar.update(1)
         started = time.perf_counter()
         before = _encoded(editor, value, up, selected)
-        edited = editor.edit(before, [text for found in understood for text in instructions_of(found)], strength=config.strength)
+        has_material = isinstance(value, Mesh) and selected is None and _is_whole(understood)
+        edited = editor.edit(
+            before, [text for found in understood for text in instructions_of(found)], strength=config.strength,
+            baked=not has_material,
+        )  # fmt: skip
         bar.update(2)
         changed, clipped = _recolored(value, edited, selected, config.texture_size)
+        material = editor.material(edited) if has_material else None
         seconds = time.perf_counter() - started
         path = None if run_folder is None else run_folder.path
         if path is not None:
-            changed.save(path / f"edited{suffix if suffix in ('.obj', '.gltf') else _SUFFIXES[type(value)]}")
+            _write(path / f"edited{_SUFFIXES[type(value)]}", changed, material)
             edited.edited.save(path / "planes.safetensors")
             write_before_after(path / "before_after.png", value, changed, up, config, ", then ".join(given))
         bar.update(3)
@@ -118,16 +126,29 @@ def edit(
         "similarity": round(min(found.similarity for found in understood), 3),
         "selected": 1.0 if selected is None else round(float(selected.float().mean()), 4),
         "clipped": clipped,
+        **({} if material is None else {"metallic": round(material[0], 3), "roughness": round(material[1], 3)}),
         "edit_s": round(seconds, 3),
         "up": up,
         "device": str(device),
     }
-    return EditResult(changed, edited, understood, summary, path)
+    return EditResult(changed, edited, understood, material, summary, path)
 
 
 def instructions_of(found: Understanding) -> list[str]:
     """What the adapter reads: the text itself, or one sentence for each of several edits."""
     return [found.text]
+
+
+def _is_whole(understood: Sequence[Understanding]) -> bool:
+    """Whether a material of the whole object can show the edits; factors of a part would need a texture of their own."""
+    return all(one.part is None for found in understood for one in found.edits)
+
+
+def _write(path: Path, value: Editable, material: tuple[float, float] | None) -> None:
+    if isinstance(value, Mesh) and material is not None:
+        glb.write_mesh(path, value, material=material)
+    else:
+        value.save(path)
 
 
 def _loaded(path: Path | str) -> Editable:

@@ -1,12 +1,14 @@
-"""Options of `edit run`."""
+"""Options of `edit run` and `edit eval`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
-from vision3d.core.ranges import check_counts, check_positive
+from vision3d.core.ranges import check_counts, check_not_negative, check_positive
 
+Split = Literal["train", "val", "test"]
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 
 
@@ -42,3 +44,34 @@ class EditConfig:
         check_counts(self, "views", "view_size", "texture_size")
         if not 16 <= self.texture_size <= 8192:
             raise ConfigError("texture_size", f"got {self.texture_size}, want 16 to 8192")
+
+
+@dataclass(frozen=True)
+class EditEvalConfig:
+    """Evaluate edits on objects: accuracy of instructions, color errors, baselines."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("furniture", "split", "objects", "each", "seed"),
+        "networks": ("planes", "adapter"),
+    }
+
+    furniture: Path | None = None
+    """Folder with the unpacked Debian package sweethome3d-furniture; procedural objects only without it."""
+    split: Split = "val"
+    """Split of the furniture: train (objects of the training), val, or test (and one maker)."""
+    objects: int = 60
+    """Generated objects, if no files are given."""
+    each: int = 6
+    """Instructions of each object and kind of phrasing."""
+    points: int = 8192
+    """Points that the encoder sees."""
+    planes: str = "edit_planes"
+    """Weights of encoder and decoder."""
+    adapter: str = "edit_adapter"
+    """Weights of the adapter."""
+    seed: int = 0
+    """Seed of instructions and phrasings."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "objects", "each", "points")
+        check_not_negative(self, "seed")

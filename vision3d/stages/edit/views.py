@@ -23,7 +23,12 @@ _TITLE = 48  # characters
 
 
 def write_before_after(
-    path: Path, before: GaussianScene | Mesh | Triplane, after: GaussianScene | Mesh | Triplane, up: Axis, config: EditConfig, text: str
+    path: Path,
+    before: GaussianScene | Mesh | Triplane,
+    after: GaussianScene | Mesh | Triplane,
+    up: Axis,
+    config: EditConfig,
+    text: str,
 ) -> None:
     """Write a sheet: views around the object before, and the same below after.
 

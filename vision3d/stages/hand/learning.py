@@ -85,9 +85,7 @@ def learn(
     return learning.learn(lesson, options, run_folder, progress, group)
 
 
-def _figures(
-    task: Task[Network, Batch], images: ImageSamples[Batch], batch_size: int, network: Network
-) -> dict[str, float]:
+def _figures(task: Task[Network, Batch], images: ImageSamples[Batch], batch_size: int, network: Network) -> dict[str, float]:
     return task.figures(network, images, batch_size)
 
 

@@ -60,9 +60,7 @@ def random_edit(generator: torch.Generator) -> Edit:
     return edit
 
 
-def make_instructions(
-    count: int, two: float, seed: int, encoder: TextEncoder, *, held_out: bool = False
-) -> Instructions:
+def make_instructions(count: int, two: float, seed: int, encoder: TextEncoder, *, held_out: bool = False) -> Instructions:
     """Random instructions.
 
     Args:

@@ -4,7 +4,7 @@ import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,8 @@ from vision3d.io.furniture import FurnitureItem, find_furniture
 from vision3d.render.lidar.casting import Shape as CastShape
 from vision3d.stages.edit.data.shapes import random_shape
 from vision3d.stages.edit.objects.points import cube_matrix, points_of_mesh, to_cube, with_material
+from vision3d.stages.edit.run_config import Split
 from vision3d.training.samples import GeneratedSamples, Sample
-
-Split = Literal["train", "val", "test"]
 
 TEST_MAKER = "KatorLegaz"
 """The models of this maker are in tests only, with a tenth of those of the others."""

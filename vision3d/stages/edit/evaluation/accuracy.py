@@ -1,5 +1,7 @@
 """Accuracy of instructions: is the edited object closest to what was asked for, of all that could have been?"""
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,38 +9,95 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.scene.lab import delta_e, srgb_to_lab
-from vision3d.stages.edit.data.batches import whole_batch
-from vision3d.stages.edit.data.instructions import Instructions, encoded
+from vision3d.stages.edit.data.instructions import encoded
+from vision3d.stages.edit.evaluation.objects import EvalObject, objects_of_samples
 from vision3d.stages.edit.instructions.families import Edit, basic_edits
-from vision3d.stages.edit.instructions.targets import apply_edit
+from vision3d.stages.edit.instructions.targets import apply_edits
 from vision3d.stages.edit.instructions.text import TextEncoder
 from vision3d.stages.edit.network.adapter import AdapterNet
 from vision3d.stages.edit.network.files import PlanesModel
+from vision3d.stages.edit.transfer import Transfer
 from vision3d.training.samples import GeneratedSamples
 
 SAME = 10.0
 """Mean dE2000 below which two targets of an object are the same to the eye; such pairs are left out."""
-_PLACES = 2048
 _SEED = 5
+_GRAY = 0.5
+
+Edits = tuple[Edit, ...]
+Method = Callable[[EvalObject, str, Edits], Float[Tensor, "n 3"]]
+"""Object, text and what it means -> colors of its places."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One edit of one object."""
+    """An instruction for an object."""
 
-    edit: Edit
-    nearest: Edit
+    name: str
+    text: str
+    edits: Edits
+    nearest: Edits
     """The target that the result is closest to."""
     error: float
     """Mean dE2000 of the result."""
     source_error: float
     """The same for the source as it was."""
+    psnr: float
+    """Of the result [dB], at most 60."""
+
+
+class Adapter:
+    """The edits of a network, as a method.
+
+    Args:
+        network: In evaluation mode.
+        planes: Its encoder and decoder.
+        encoder: Of texts.
+        told: What the network reads of a text and its meaning; the text itself when None.
+        transferred: Whether the change is applied to the object's own colors, as for users, or the planes are all there is.
+    """
+
+    def __init__(
+        self,
+        network: AdapterNet,
+        planes: PlanesModel,
+        encoder: TextEncoder,
+        told: Callable[[str, Edits], Sequence[str]] | None = None,
+        transferred: bool = True,
+    ) -> None:
+        self.network, self.planes, self.encoder, self.transferred = network, planes, encoder, transferred
+        self.told = told or (lambda text, _: (text,))
+        self._source: tuple[EvalObject, Tensor] | None = None
+
+    @torch.no_grad()
+    def __call__(self, item: EvalObject, text: str, edits: Edits) -> Float[Tensor, "n 3"]:
+        """The colors of the places."""
+        if self._source is None or self._source[0] is not item:
+            self._source = (item, self.planes.network.encode(item.points[None], item.values[None]))
+        source, first = self._source[1], self.planes.config.density_channels
+        planes = source
+        for sentence in self.told(text, edits):
+            found = self.encoder.encode([sentence])
+            change = self.network(planes, item.box[None], found.tokens, found.mask, torch.ones(1))
+            planes = torch.cat([planes[:, :, :first], planes[:, :, first:] + change], 2)
+        before, after = (self.planes.network.values(each, item.places[None])[0, :, :3] for each in (source, planes))
+        return Transfer.of(before, after).apply(item.place_values[:, :3]).clamp(0, 1) if self.transferred else after
+
+
+def copied(item: EvalObject, text: str, edits: Edits) -> Float[Tensor, "n 3"]:
+    """Baseline: nothing changes."""
+    return item.place_values[:, :3]
+
+
+def text_only(item: EvalObject, text: str, edits: Edits) -> Float[Tensor, "n 3"]:
+    """Baseline that knows the instruction perfectly and nothing of the object's colors: the edit of a gray one."""
+    return apply_edits(edits, item.places, torch.full_like(item.places, _GRAY)).colors
 
 
 def accuracy(
-    network: AdapterNet, planes: PlanesModel, samples: GeneratedSamples, encoder: TextEncoder, count: int, edits: int = 6
+    network: AdapterNet, planes: PlanesModel, samples: GeneratedSamples, encoder: TextEncoder, count: int, each: int = 6
 ) -> dict[str, float]:
-    """Figures of a training: accuracy and color error with phrasings of the training, on objects.
+    """Figures of a training: accuracy and color error with phrasings of the training.
 
     Args:
         network: In evaluation mode.
@@ -46,74 +105,80 @@ def accuracy(
         samples: Objects.
         encoder: Of texts.
         count: Points that the encoder of planes sees.
-        edits: Random basic edits of each object.
+        each: Random basic edits of each object.
     """
-    generator = torch.Generator().manual_seed(_SEED)
-    classes = basic_edits()
-    chosen = [classes[int(torch.randint(len(classes), (1,), generator=generator))] for _ in range(len(samples) * edits)]
-    instructions = encoded([(edit,) for edit in chosen], encoder, generator)
-    return figures_of(outcomes(network, planes, samples, instructions, count, edits))
+    objects = objects_of_samples(samples, count)
+    return figures_of(outcomes(Adapter(network, planes, encoder), objects, drawn(objects, each, _SEED), encoder))
 
 
-def figures_of(found: list[Outcome]) -> dict[str, float]:
-    """Shares of outcomes that are nearest to their edit, and to their family; mean errors."""
-    changed = [outcome for outcome in found if outcome.edit.kind != "unchanged"]
-    return {
-        "accuracy": round(sum(outcome.nearest == outcome.edit for outcome in found) / len(found), 4),
-        "family_accuracy": round(sum(outcome.nearest.family == outcome.edit.family for outcome in found) / len(found), 4),
-        "delta_e": round(sum(outcome.error for outcome in changed) / len(changed), 3),
-        "delta_e_source": round(sum(outcome.source_error for outcome in changed) / len(changed), 3),
-    }
+def drawn(objects: Sequence[EvalObject], each: int, seed: int) -> list[list[Edits]]:
+    """Random basic edits of objects."""
+    generator, classes = torch.Generator().manual_seed(seed), basic_edits()
+    return [[(classes[int(torch.randint(len(classes), (1,), generator=generator))],) for _ in range(each)] for _ in objects]
 
 
-@torch.no_grad()
 def outcomes(
-    network: AdapterNet,
-    planes: PlanesModel,
-    samples: GeneratedSamples,
-    instructions: Instructions,
-    count: int,
-    each: int,
+    method: Method,
+    objects: Sequence[EvalObject],
+    edits: Sequence[Sequence[Edits]],
+    encoder: TextEncoder,
+    *,
+    held_out: bool = False,
+    seed: int = _SEED,
 ) -> list[Outcome]:
-    """Edits of objects, compared with the targets of all basic edits at points of the surface.
+    """Results of a method, compared with the targets of all basic edits at points of the surface.
 
-    Edits whose target differs from the source by less than `SAME` are left out, other than "unchanged".
+    Instructions whose target differs from the source by less than `SAME` are left out, other than "unchanged"; so are, of the
+    other targets, those that are closer than that to the right one. With two edits, each of them alone is a candidate, too.
 
     Args:
-        network: In evaluation mode.
-        planes: Its encoder and decoder.
-        samples: Objects.
-        instructions: `each` for every object, in order; basic edits.
-        count: Points that the encoder of planes sees.
-        each: Instructions of an object.
+        method: What is evaluated.
+        objects: The objects.
+        edits: Of each.
+        encoder: Of texts.
+        held_out: With the phrasings that are not for training.
+        seed: Of the phrasings.
     """
+    flat = [one for row in edits for one in row]
+    texts = iter(encoded(flat, encoder, torch.Generator().manual_seed(seed), held_out=held_out).texts)
     found = []
-    first = planes.config.density_channels
-    for index in range(len(samples)):
-        batch = whole_batch(samples.take([index]), count)
-        source = planes.network.encode(batch.points, batch.values)
-        places, values = batch.places[0, :_PLACES], batch.place_values[0, :_PLACES]
-        box = torch.stack([places.amin(0), places.amax(0)])[None]
-        colors = values[:, :3]
-        goals = {edit: apply_edit(edit, places, colors).colors for edit in basic_edits()}
-        for row in range(index * each, (index + 1) * each):
-            edit = instructions.edits[row][0]
-            source_error = _difference(goals[edit], colors)
-            if edit.kind != "unchanged" and source_error < SAME:
+    for item, row in zip(objects, edits):
+        colors = item.place_values[:, :3]
+        single = {(edit,): apply_edits((edit,), item.places, colors).colors for edit in basic_edits()}
+        for one in row:
+            text = next(texts)
+            goals = dict(single)
+            for candidate in (one, *((edit,) for edit in one)):
+                goals[candidate] = apply_edits(candidate, item.places, colors).colors
+            source_error = difference(goals[one], colors)
+            if source_error < SAME and any(edit.kind != "unchanged" for edit in one):
                 continue
-            tokens, mask = instructions.take(torch.tensor([row]))
-            change = network(source, box, tokens, mask, torch.ones(1))
-            edited = torch.cat([source[:, :, :first], source[:, :, first:] + change], 2)
-            result = planes.network.values(edited, places[None])[0, :, :3]
-            others = {
-                other: (goal - result).abs().mean()
+            result = method(item, text, one)
+            distances = {
+                other: float((goal - result).abs().mean())
                 for other, goal in goals.items()
-                if other == edit or _difference(goal, goals[edit]) >= SAME
+                if other == one or difference(goal, goals[one]) >= SAME
             }
-            nearest = min(others, key=lambda other: float(others[other]))
-            found.append(Outcome(edit, nearest, _difference(goals[edit], result), source_error))
+            nearest = min(distances, key=lambda other: distances[other])
+            psnr = -10 * math.log10(max(float((goals[one] - result).square().mean()), 1e-6))
+            found.append(Outcome(item.name, text, one, nearest, difference(goals[one], result), source_error, psnr))
     return found
 
 
-def _difference(first: Float[Tensor, "n 3"], second: Float[Tensor, "n 3"]) -> float:
+def figures_of(found: Sequence[Outcome]) -> dict[str, float]:
+    """Share of outcomes that are nearest to what was asked for, or to an edit of its family; mean errors; their number."""
+    changed = [outcome for outcome in found if any(edit.kind != "unchanged" for edit in outcome.edits)]
+    families = sum([edit.family for edit in outcome.nearest] == [edit.family for edit in outcome.edits] for outcome in found)
+    return {
+        "accuracy": round(sum(outcome.nearest == outcome.edits for outcome in found) / len(found), 4),
+        "family_accuracy": round(families / len(found), 4),
+        "delta_e": round(sum(outcome.error for outcome in changed) / max(1, len(changed)), 3),
+        "delta_e_source": round(sum(outcome.source_error for outcome in changed) / max(1, len(changed)), 3),
+        "psnr": round(sum(outcome.psnr for outcome in found) / len(found), 2),
+        "count": len(found),
+    }
+
+
+def difference(first: Float[Tensor, "n 3"], second: Float[Tensor, "n 3"]) -> float:
+    """Mean dE2000."""
     return float(delta_e(srgb_to_lab(first), srgb_to_lab(second)).mean())

@@ -49,7 +49,9 @@ class AdapterModel:
         )
         for name, own, given in pairs:
             if own != given:
-                raise InputError(f"adapter: was trained with another {name} ({own[:12]}, got {given[:12]}); want weights that match")
+                raise InputError(
+                    f"adapter: was trained with another {name} ({own[:12]}, got {given[:12]}); want weights that match"
+                )
         return self
 
 

@@ -12,12 +12,12 @@ from vision3d.core.errors import ConfigError, InputError
 from vision3d.geometry.neighbors import knn
 from vision3d.geometry.rotation import hat
 from vision3d.geometry.voxels import connected_parts
+from vision3d.scene.selecting import Selector, part_spacing
 from vision3d.stages.simulate.config import Body, SimulateConfig
 from vision3d.stages.simulate.scene.filling import Filling, Surface, fill_mesh, fill_surface
 from vision3d.stages.simulate.scene.followers import Followers, clusters
 from vision3d.stages.simulate.scene.representations import FDrive, MeshVertices, Representation, unused_vertices
 from vision3d.stages.simulate.scene.sampling import matched_volumes, spread_out
-from vision3d.scene.selecting import Selector, part_spacing
 from vision3d.stages.simulate.world.cells import cell_volumes, occupied_cells
 
 logger = logging.getLogger("vision3d.physics")

@@ -11,6 +11,7 @@ from vision3d.core.errors import MissingDependencyError
 from vision3d.geometry.mesh import face_normals
 from vision3d.render.camera_paths import bulk_of, bulk_of_points
 from vision3d.scene import Cameras, GaussianScene, Selection
+from vision3d.scene.selecting import Selector
 from vision3d.stages.simulate.config import Boundary, SimulateConfig, Vector
 from vision3d.stages.simulate.engines import Engine, choose_engine
 from vision3d.stages.simulate.scene.bodies import (
@@ -26,7 +27,6 @@ from vision3d.stages.simulate.scene.colliders import collider_field, seen_floor
 from vision3d.stages.simulate.scene.followers import Followers
 from vision3d.stages.simulate.scene.mesh_floors import stands_on, surface_samples
 from vision3d.stages.simulate.scene.representations import FDrive, MeshVertices, Movable, Points3, Representation, represent
-from vision3d.scene.selecting import Selector
 from vision3d.stages.simulate.scene.upright import Floor, UpFrom, floor_points, stand_upright
 from vision3d.stages.simulate.setup.checks import check_apart, check_extent, check_memory, check_speeds, check_steps
 from vision3d.stages.simulate.setup.corner_particles import with_corners

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vision3d.core.errors import InputError
 from vision3d.geometry.neighbors import knn
-from vision3d.stages.simulate.config import Impulse, SimulateConfig
 from vision3d.scene.selecting import Selector
+from vision3d.stages.simulate.config import Impulse, SimulateConfig
 from vision3d.stages.simulate.setup.obstacles import Placement
 from vision3d.stages.simulate.setup.prepared import Push
 from vision3d.stages.simulate.world.world import Motion

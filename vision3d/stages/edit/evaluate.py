@@ -1,0 +1,149 @@
+"""Evaluation of edits on objects of a split, or on meshes in files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import InputError
+from vision3d.core.plain import to_json
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import RunFolder
+from vision3d.stage import stage
+from vision3d.stages.edit.data.instructions import random_edit
+from vision3d.stages.edit.data.samples import ObjectSource
+from vision3d.stages.edit.editor import Editor
+from vision3d.stages.edit.evaluation.accuracy import Adapter, Edits, Outcome, copied, drawn, figures_of, outcomes, text_only
+from vision3d.stages.edit.evaluation.objects import EvalObject, objects_of_files, objects_of_samples
+from vision3d.stages.edit.instructions.families import Edit, fine_edits
+from vision3d.stages.edit.network.adapter_files import load_adapter
+from vision3d.stages.edit.network.files import load_planes_model
+from vision3d.stages.edit.run_config import EditEvalConfig
+
+_SEED = 2_000_000_000  # of objects that no training makes
+_MESHES = (".glb", ".gltf", ".obj", ".ply")
+_COLUMNS = ("accuracy", "family_accuracy", "delta_e", "delta_e_source", "psnr", "count")
+
+
+@dataclass(frozen=True)
+class EditEvalResult:
+    """Result of an evaluation."""
+
+    outcomes: dict[str, list[Outcome]]
+    """By row of the table."""
+    summary: dict[str, Any]
+    run_folder: Path | None = None
+
+
+@stage("edit eval", {"paths": "paths"})
+def evaluate_edits(
+    config: EditEvalConfig,
+    paths: Sequence[Path | str] = (),
+    *,
+    editor: Editor | None = None,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> EditEvalResult:
+    """Evaluate edits at points of the surface, where their targets are known in closed form.
+
+    Args:
+        config: Options.
+        paths: Meshes, or folders of them; without any, objects are generated or taken from the furniture.
+        editor: The networks; None loads `config.planes` and `config.adapter`.
+        run_folder: Receives evaluation.txt and evaluation.json.
+        progress: Progress callback, called for every row of the table.
+
+    Raises:
+        InputError: A file cannot be read, or a folder has no meshes.
+        MissingDependencyError: The encoder of texts, or embreex for generated objects, is not installed.
+    """
+    assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
+    editor = editor or Editor(load_planes_model(config.planes), load_adapter(config.adapter))
+    objects = _objects(config, paths, progress)
+    generator = torch.Generator().manual_seed(config.seed)
+    basic = drawn(objects, config.each, config.seed)
+    two = [[(_single(generator), _single(generator)) for _ in range(config.each)] for _ in objects]
+    fine = [[(_choice(fine_edits(), generator),) for _ in range(config.each)] for _ in objects]
+    new = [[(_choice(fine_edits(held_out=True), generator),) for _ in range(config.each)] for _ in objects]
+    same: list[list[Edits]] = [[(Edit("unchanged"),)] for _ in objects]
+    method = Adapter(editor.adapter.network, editor.planes, editor.encoder)
+    planes = Adapter(editor.adapter.network, editor.planes, editor.encoder, transferred=False)
+    rows = {
+        "training phrasings": (method, basic, False),
+        "held-out phrasings": (method, basic, True),
+        "two edits": (method, two, False),
+        "fine colors": (method, fine, False),
+        "held-out color words": (method, new, True),
+        "leave it": (method, same, False),
+        "planes alone": (planes, basic, False),
+        "copy of the source": (copied, basic, False),
+        "text only": (text_only, basic, False),
+    }
+    found: dict[str, list[Outcome]] = {}
+    with Progress(len(rows), "evaluate", progress) as bar:
+        for number, (name, (each, edits, held_out)) in enumerate(rows.items(), 1):
+            found[name] = outcomes(each, objects, edits, editor.encoder, held_out=held_out, seed=config.seed)
+            bar.update(number)
+    figures = {name: figures_of(one) for name, one in found.items() if one}
+    path = None if run_folder is None else run_folder.path
+    if path is not None:
+        with atomic_write(path / "evaluation.txt") as temporary:
+            temporary.write_text(_table(figures), "utf-8")
+        with atomic_write(path / "evaluation.json") as temporary:
+            temporary.write_text(to_json([_record(name, one) for name, rows in found.items() for one in rows]), "utf-8")
+    first = figures["training phrasings"]
+    table = [{"instructions": name, **row} for name, row in figures.items()]
+    summary = {"objects": len(objects), "accuracy": first["accuracy"], "delta_e": first["delta_e"], "table": table}
+    return EditEvalResult(found, summary, path)
+
+
+def _objects(config: EditEvalConfig, paths: Sequence[Path | str], progress: ProgressCallback | None) -> list[EvalObject]:
+    if paths:
+        files = [file for path in paths for file in _files(Path(path))]
+        return objects_of_files(files, config.points)
+    share = 0.0 if config.furniture is None else 1.0
+    samples = ObjectSource(config.furniture, config.split, share, _SEED + config.seed).samples(config.objects)
+    samples.prepare(progress)
+    return objects_of_samples(samples, config.points)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _MESHES)
+    if not found:
+        raise InputError(f"{path}: has no {', '.join(_MESHES)}, want a folder of meshes")
+    return found
+
+
+def _single(generator: torch.Generator) -> Edit:
+    """An edit of the whole that changes something."""
+    while True:
+        edit = random_edit(generator)
+        if edit.kind != "unchanged" and edit.part is None:
+            return edit
+
+
+def _choice(edits: list[Edit], generator: torch.Generator) -> Edit:
+    return edits[int(torch.randint(len(edits), (1,), generator=generator))]
+
+
+def _record(name: str, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "row": name,
+        "object": outcome.name,
+        "text": outcome.text,
+        "edits": [str(edit) for edit in outcome.edits],
+        "nearest": [str(edit) for edit in outcome.nearest],
+        "delta_e": round(outcome.error, 3),
+        "delta_e_source": round(outcome.source_error, 3),
+    }
+
+
+def _table(figures: dict[str, dict[str, float]]) -> str:
+    lines = [f"{'':22}" + "".join(f"{name.replace('_', ' '):>17}" for name in _COLUMNS)]
+    lines += [f"{name:22}" + "".join(f"{row[column]:17g}" for column in _COLUMNS) for name, row in figures.items()]
+    return "\n".join(lines) + "\n"
