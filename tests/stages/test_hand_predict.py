@@ -311,3 +311,18 @@ def test_an_overlay_draws_the_hand_where_it_is(result):
     low, high = changed.amin(0).flip(0), changed.amax(0).flip(0)
     assert (low - pixels.amin(0)).abs().max() < 20 and (high - pixels.amax(0)).abs().max() < 20
     assert torch.equal(overlay(picture, []), picture)
+
+
+def test_the_network_tells_the_side_if_the_finder_cannot(model, image):
+    finder = Finds((60.0, 40, 90), (80, 40, 60))
+    predictor = HandPredictor(model, CONFIG, finder)
+    K = intrinsics_of(CONFIG, 200, 160)
+    assert predictor.find(image, K).is_right.tolist() == [True, True]
+    finder.knows_sides = False
+    unknown = torch.ones(2, dtype=torch.bool)
+    expected = predictor.sided(image, finder.find(image), K, unknown).is_right
+    assert torch.equal(predictor.find(image, K).is_right, expected)
+    mirrored = predictor.sided(
+        image.flip(1), replace(finder.find(image), centers=torch.tensor([[140.0, 40], [120, 40]])), K, unknown
+    )
+    assert torch.equal(mirrored.is_right, ~expected)

@@ -20,6 +20,7 @@ from vision3d.training.weights import Card, in_half, load_network, save_weights
 KIND = "hand_finder"
 DEFAULT = "hand_finder"
 """Name of the bundled weights."""
+_SURE = 0.85
 
 
 @dataclass(eq=False)
@@ -41,6 +42,12 @@ class HandFinder:
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def knows_sides(self) -> bool:
+        """Whether its sides are right for most held-out hands; if not, the network of the crop has to tell."""
+        share = self.card.figures.get("side_right")
+        return not isinstance(share, float) or share >= _SURE
 
     def to(self, device: torch.device) -> "HandFinder":
         return replace(self, network=self.network.to(device))

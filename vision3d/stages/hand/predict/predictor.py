@@ -101,7 +101,7 @@ class HandPredictor:
         check_image(image)
         K = intrinsics_of(self.config, image.shape[1], image.shape[0]) if K is None else K
         is_given = found is not None
-        found = self.find(image) if found is None else self.sided(image, found, K)
+        found = self.find(image, K) if found is None else self.sided(image, found, K, found.scores.isnan())
         check_inside(found, image.shape[1], image.shape[0])
         if not len(found):
             return []
@@ -111,8 +111,8 @@ class HandPredictor:
         hands = sorted(self.results(places, K), key=lambda hand: -hand.score)
         return hands if is_given else self.kept(hands, self.config.score)
 
-    def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
-        """The boxes of the finder, of the configured side.
+    def find(self, image: UInt8[Tensor, "h w 3"], K: Float[Tensor, "3 3"]) -> Detections:
+        """The boxes of the finder, of the configured side; of the side that the network sees if the finder knows none.
 
         Raises:
             InputError: The predictor has no finder.
@@ -120,13 +120,16 @@ class HandPredictor:
         if self.finder is None:
             raise InputError("finder: there is none; want boxes of the hands (--box or --boxes)")
         found = self.finder.find(image)
-        return self._of_side(found[found.scores >= self.config.score][: self.config.max_hands])
+        found = found[found.scores >= self.config.score][: self.config.max_hands]
+        knows = getattr(self.finder, "knows_sides", True)  # finders of users may leave it out
+        return self.sided(image, found, K, torch.full((len(found),), not knows))
 
-    def sided(self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"]) -> Detections:
-        """Boxes without a side, which have the score NaN, get the one that the network sees; the others keep theirs."""
+    def sided(
+        self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"], unknown: Bool[Tensor, " n"]
+    ) -> Detections:
+        """Boxes of which the side is unknown get the one that the network sees; the others keep theirs."""
         if self.config.side != "auto" or not len(found):
             return self._of_side(found)
-        unknown = found.scores.isnan()
         if not bool(unknown.any()):
             return found
         right = torch.ones(len(found), dtype=torch.bool)

@@ -79,10 +79,10 @@ class HandTracker:
         hands = self._followed(image, K, time)
         self._since += 1
         if found is not None:
-            hands += self._started(image, self.predictor.sided(image, found, K), K, time, hands, is_given=True)
+            hands += self._started(image, self.predictor.sided(image, found, K, found.scores.isnan()), K, time, hands, is_given=True)
         elif self.predictor.finder is not None:
             if not self._tracks or self._since >= self.config.find_every:
-                hands += self._started(image, self.predictor.find(image), K, time, hands)
+                hands += self._started(image, self.predictor.find(image, K), K, time, hands)
         elif not self._count:
             raise InputError("finder: there is none; want boxes of the hands (--box or --boxes)")
         return sorted(hands, key=lambda hand: hand.track or 0)
