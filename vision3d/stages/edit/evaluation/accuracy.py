@@ -144,24 +144,24 @@ def outcomes(
     found = []
     for item, row in zip(objects, edits):
         colors = item.place_values[:, :3]
-        single = {(edit,): apply_edits((edit,), item.places, colors).colors for edit in basic_edits()}
+        goals: dict[Edits, Tensor] = {(edit,): apply_edits((edit,), item.places, colors).colors for edit in basic_edits()}
         for one in row:
             text = next(texts)
-            goals = dict(single)
+            every = dict(goals)
             for candidate in (one, *((edit,) for edit in one)):
-                goals[candidate] = apply_edits(candidate, item.places, colors).colors
-            source_error = difference(goals[one], colors)
+                every[candidate] = apply_edits(candidate, item.places, colors).colors
+            source_error = difference(every[one], colors)
             if source_error < SAME and any(edit.kind != "unchanged" for edit in one):
                 continue
             result = method(item, text, one)
             distances = {
                 other: float((goal - result).abs().mean())
-                for other, goal in goals.items()
-                if other == one or difference(goal, goals[one]) >= SAME
+                for other, goal in every.items()
+                if other == one or difference(goal, every[one]) >= SAME
             }
             nearest = min(distances, key=lambda other: distances[other])
-            psnr = -10 * math.log10(max(float((goals[one] - result).square().mean()), 1e-6))
-            found.append(Outcome(item.name, text, one, nearest, difference(goals[one], result), source_error, psnr))
+            psnr = -10 * math.log10(max(float((every[one] - result).square().mean()), 1e-6))
+            found.append(Outcome(item.name, text, one, nearest, difference(every[one], result), source_error, psnr))
     return found
 
 

@@ -50,8 +50,8 @@ class AdapterNet(nn.Module):
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:]))
         self.last = nn.ModuleList(Block(width, style) for _ in range(config.blocks))
         self.leave = nn.Conv2d(width, colors, 1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self,
