@@ -78,7 +78,7 @@ KIND_WORDS = _rows(
         "too matte, less matte, less dull",
         "matte": "matte, matt, dull, duller, flat, less shiny, less glossy, less shine, less gloss, too shiny, too glossy, not shiny, "
         "not glossy, no shine, no gloss, without shine, without gloss",
-        "unchanged": "unchanged, as it is, as is, as they are, the way it is, how it is, the same, like it is, do nothing, "
+        "unchanged": "unchanged, as it is, as is, as they are, the way it is, how it is, the same, like it is, do nothing, nothing, "
         "change nothing, leave it alone, leave alone, do not change, do not touch, do not edit, do not alter, do not change anything, do not touch anything, do not edit anything, do not do anything, no change, "
         "no changes, no edit, leave it, keep it, is fine, is fine already, is good already, leave the rest, keep the rest, "
         "preserve, preserve it, how it looks now",
@@ -130,6 +130,13 @@ VERBS = (
     "cut from, painted, dyed, colored, coloured, tinted, coated, covered, made, done, built, decorated, turned, has, is, are, was, will, "
     "would like, i like, mean, edit, modify, adjust, style, help me, swap"
 )
+OBJECTS = (
+    "vase, box, chair, lamp, cup, mug, table, statue, bottle, bowl, car, house, toy, teapot, pot, jar, plate, sofa, couch, bed, desk, shelf, "
+    "ball, book, bag, shoe, shoes, shirt, hat stand, clock, bench, stool, armchair, cabinet, cupboard, wardrobe, figure, figurine, "
+    "sculpture, bust, column, tower, boat, ship, truck, bike, robot, cat, dog, bird, duck, horse, bear, frog, dragon, tree, plant, apple, "
+    "banana, pumpkin, guitar, phone, helmet, pillow, curtain, door"
+)
+"""Frequent names of objects; others are recognized by the article before them."""
 FILLERS = (
     "it, its, itself, this, that, these, those, them, they, i, me, you, we, us, please, thanks, thank you, kindly, the, a, an, my, our, your, "
     "his, her, their, to, of, in, on, at, for, from, by, as, into, onto, over, across, all over, so, too, very, much, more, most, bit, "
@@ -178,8 +185,8 @@ FOREIGN = _rows(
         "light": "glow, glowing, neon, lighting, lights, lamp light, background, foreground, shadow, shadows, sky, room, scene, environment, "
         "reflection, reflections, sunlight, night",
         "part": "left side, right side, front, back, side, sides, half, handle, handles, leg, legs, lid, rim, neck, arm, arms, head, face, eyes, "
-        "eye, wheel, wheels, window, windows, roof, door, doors, inside, outside, interior, tail, nose, foot, feet, edge, corner",
-        "file": "save, export, open, load, undo, redo, zoom, download, print it, import, render it as, quit, close, exit",
+        "eye, wheel, wheels, window, windows, roof, inside, outside, interior, tail, nose, foot, feet, edge, corner",
+        "file": "look at, buy, sell, find, count, tell, explain, describe, read, play, call, send, close, save, export, open, load, undo, redo, zoom, download, print it, import, render it as, quit, close, exit",
         "vague": "better, beautiful, cute, cool, scary, expensive, surprise, random, anything, whatever, modern, elegant, funny, "
         "interesting, ugly, prettier, amazing",
     },
@@ -220,9 +227,11 @@ def _flat(tag: str, words: str) -> dict[str, Tagged]:
 def _lexicon() -> dict[str, Tagged]:
     found = _flat("filler", FILLERS) | _flat("verb", VERBS) | FOREIGN
     found |= _flat("add", ADD_VERBS) | _flat("remove", REMOVE_VERBS) | _flat("raise", RAISE_VERBS) | QUANTITIES
+    found |= _flat("object", OBJECTS)
     found |= _flat("strong", STRONG) | _flat("weak", WEAK) | _flat("except", EXCEPTIONS) | _flat("not", NEGATIONS)
     found |= PART_WORDS | KIND_WORDS | NEAR_KINDS | {word: ("modifier", word) for word in MODIFIERS}
     found |= {name: ("color", name) for name in COLORS} | {alias: ("color", name) for alias, name in COLOR_ALIASES.items()}
+    found |= {"would like": ("verb", "like"), "i like": ("verb", "like"), "too": ("filler", "too")}
     found |= {"gray": ("color", "grey"), "silvery": ("color", "silver"), "upper": ("part", "top"), "uppermost": ("part", "top")}
     found |= {"central": ("part", "middle"), "lowest": ("part", "bottom"), "topmost": ("part", "top")}
     found |= {f"{name} {word}": ("color", name) for name in BASIC_COLORS for word in ("colored", "coloured")}

@@ -34,6 +34,8 @@ class Parse:
     """Unknown words that seem to name the object, after an article."""
     bare: list[str] = field(default_factory=list)
     """Unknown words after a color or material: `golden retriever`."""
+    described: str = ""
+    """A clause that describes the object instead of asking for something."""
 
 
 class _Refused(Exception):
@@ -64,10 +66,14 @@ def parse(text: str) -> Parse:
     words = tagged(text)
     try:
         _refuse_other_requests(words)
+        words, similes = _without_similes(words)
+        parse.notes += [f"{simile!r} is ignored" for simile in similes]
         words = _quantities(_without_negated(_joined(words)))
         for clause in _clauses(words):
             _understand(clause, parse)
         _unknown(words, parse)
+        if parse.described and not parse.edits:
+            raise _Refused(f"{parse.described!r} describes the object; say 'make it ...'")
     except _Refused as refusal:
         parse.problem = str(refusal)
     return parse
@@ -89,6 +95,8 @@ def _refuse_other_requests(words: list[Word]) -> None:
     if first and (first[0] in QUESTIONS or " ".join(first) in QUESTIONS):
         raise _Refused(REASONS["question"])
     for place, word in enumerate(words):
+        if word.text == "sky blue" and place and words[place - 1].text == "the" and place + 1 == len(words):
+            raise _Refused(f"'sky': {REASONS['light']}")  # "make the sky blue"
         if word.tag == "foreign":
             raise _Refused(f"{word.text!r}: {REASONS[word.value]}")
         after = next((other for other in words[place + 1 :] if other.tag not in ("filler", "quantity")), None)
@@ -112,6 +120,27 @@ def _joined(words: list[Word]) -> list[Word]:
         else:
             found.append(word)
     return found
+
+
+def _without_similes(words: list[Word]) -> tuple[list[Word], list[str]]:
+    """Without `like a bee` after what shall be done, and what was left out."""
+    content = ("color", "kind", "near", "part")
+    found: list[Word] = []
+    similes = []
+    place = 0
+    while place < len(words):
+        comma = words[place].text == ","
+        start = place + comma
+        is_after = comma or (place > 0 and words[place - 1].tag in content)
+        if is_after and start < len(words) and words[start].text in ("like", "as"):
+            end = next((i for i in range(start, len(words)) if words[i].tag in ("stop", "strong")), len(words))
+            if not any(word.tag in content for word in words[start:end]):
+                similes.append(" ".join(word.text for word in words[start:end]))
+                place = end
+                continue
+        found.append(words[place])
+        place += 1
+    return found, similes
 
 
 def _is_pattern(word: Word) -> bool:
@@ -228,7 +257,12 @@ def _leads_to_pattern(words: list[Word]) -> bool:
 def _understand(pieces: list[_Piece], parse: Parse) -> None:
     before: _Piece | None = None
     for piece in pieces:
+        if _describes(piece):
+            parse.described = parse.described or " ".join(word.text for word in piece.words)
+            continue
         edits, parts = _edits(piece, parse), _parts(piece)
+        if len(parts) > 1 and edits and edits[0].kind == "gradient":
+            parts = []  # its ends
         exceptions = _exceptions(piece)
         if any(edit.kind == "unchanged" for edit in edits):
             if len(edits) > 1:
@@ -258,6 +292,36 @@ def _understand(pieces: list[_Piece], parse: Parse) -> None:
             new = [replace(new[0], second=parse.edits.pop().color)]
         parse.edits += new
         before = piece
+
+
+def _describes(piece: _Piece) -> bool:
+    """`it is dull` instead of `make it dull`."""
+    places = [i for i, word in enumerate(piece.words) if word.text in ("is", "are", "was", "were", "has", "have")]
+    content = [i for i, word in enumerate(piece.words) if word.tag in ("color", "kind", "near")]
+    if not places or not content or piece.words[content[0]].value == "unchanged" or places[0] > content[0]:
+        return False
+    if piece.words[places[0]].text == "have" and not (
+        places[0] and piece.words[places[0] - 1].text in ("i", "we", "you", "they")
+    ):
+        return False
+    wishes = (
+        "make",
+        "made",
+        "look like",
+        "want",
+        "like",
+        "would",
+        "should",
+        "must",
+        "could",
+        "can",
+        "needs",
+        "need",
+        "shall",
+        "will",
+    )
+    has_wish = any(word.text in wishes for word in piece.words[: content[0]])
+    return not has_wish and not any(word.text.startswith("too ") for word in piece.words)
 
 
 def _is_ground(color: Edit, pattern: Edit) -> bool:
@@ -345,6 +409,10 @@ def _pattern(pattern: str, colors: list[str], kinds: list[str], piece: _Piece) -
     if len(colors) > 2:
         raise _Refused(f"{pattern} have at most two colors, got {', '.join(colors)}")
     if pattern == "gradient":
+        if _parts(piece)[:1] == ["top"] and len(_parts(piece)) > 1:
+            if len(colors) < 2:
+                raise _Refused("gradients go from the bottom to the top; name two colors to reverse them")
+            colors = colors[::-1]
         return [Edit("gradient", colors[-1] if colors else None, colors[0] if len(colors) == 2 else None)]
     return [Edit(pattern, *colors)]  # "red stripes on white", "red and white stripes": the first is that of the stripes
 
@@ -376,11 +444,11 @@ def _plain(colors: list[str], kinds: list[str], piece: _Piece, parse: Parse) -> 
 def _unknown(words: list[Word], parse: Parse) -> None:
     """Sort the unknown words by how likely they are names of the object."""
     for place, word in enumerate(words):
-        if word.tag != "unknown":
+        if word.tag not in ("unknown", "object"):
             continue
         start = place
         while start and (
-            words[start - 1].tag in ("unknown", "color", "kind", "modifier", "near")
+            words[start - 1].tag in ("unknown", "object", "color", "kind", "modifier", "near")
             or words[start - 1].text in ("colored", "coloured")
         ):
             start -= 1
@@ -394,12 +462,16 @@ def _unknown(words: list[Word], parse: Parse) -> None:
         turns = any(other.text in ("turn", "turned", "change", "convert", "transform", "set") for other in words[:start])
         into_other = (lead == "into" or (lead == "to" and turns)) and not has_adjective
         is_adjective = not is_named and place + 1 < len(words) and words[place + 1].tag in ("color", "kind")
-        count = sum(other.tag == "unknown" for other in words[start : place + 1])
+        count = sum(other.tag in ("unknown", "object") for other in words[start : place + 1])
         if is_compared or is_added or into_other or is_adjective or count > 2:
             parse.loose.append(word.text)
+        elif word.tag == "object":
+            continue
         elif is_named or (place + 1 < len(words) and words[place + 1].text == "s"):
             parse.nouns.append(word.text)
         elif has_adjective or (place + 1 < len(words) and words[place + 1].tag == "verb"):
             parse.bare.append(word.text)
         else:
             parse.loose.append(word.text)
+    if len(parse.bare) > 1:
+        parse.loose += parse.bare
