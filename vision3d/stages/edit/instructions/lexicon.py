@@ -80,7 +80,7 @@ KIND_WORDS = _rows(
         "not glossy, no shine, no gloss, without shine, without gloss",
         "unchanged": "unchanged, as it is, as is, as they are, the way it is, how it is, the same, like it is, do nothing, nothing, "
         "change nothing, leave it alone, leave alone, do not change, do not touch, do not edit, do not alter, do not change anything, do not touch anything, do not edit anything, do not do anything, no change, "
-        "no changes, no edit, leave it, keep it, is fine, is fine already, is good already, leave the rest, keep the rest, "
+        "no changes, no edit, leave it, keep it, is fine, is fine already, is good already, is good as it is, is good, alone, leave the rest, keep the rest, "
         "preserve, preserve it, how it looks now",
     },
 )
@@ -119,7 +119,7 @@ QUANTITIES = _rows(
         "saturation": "saturation, vividness, intensity",
     },
 )
-NEGATIONS = "not, no, never, without, instead of, rather than, neither, anything but"
+NEGATIONS = "not, no, never, without, instead of, rather than, neither, anything but, any color but, any colour but, any color except, any colour except"
 STRONG = "then, and then, after that, afterwards, afterward, finally, next, lastly, secondly, but, first, firstly"
 WEAK = "and, plus, also, with, as well as, and also, too and, or"
 EXCEPTIONS = "except, except for, apart from, but not, other than, excluding, everything but, all but"
@@ -128,7 +128,7 @@ VERBS = (
     "want, need, needs, would, could, can, should, must, shall, may, be, become, appear, look, looks, go, do, apply, cover, decorate, "
     "wrap, use, convert, transform, keep, leave, show, try, see, design, fill, finish, like, love, prefer, wish, stay, cast, carve, carved, "
     "cut from, painted, dyed, colored, coloured, tinted, coated, covered, made, done, built, decorated, turned, has, is, are, was, will, "
-    "would like, i like, mean, edit, modify, adjust, style, help me, swap"
+    "would like, i like, mean, edit, modify, adjust, style, help me, swap, repaint, suits, suit"
 )
 OBJECTS = (
     "vase, box, chair, lamp, cup, mug, table, statue, bottle, bowl, car, house, toy, teapot, pot, jar, plate, sofa, couch, bed, desk, shelf, "
@@ -145,7 +145,7 @@ FILLERS = (
     "tone, shade, hue, surface, material, texture, textured, look like, like, appearance, pattern, patterns, patterned, "
     "paint job, version, one, ones, there, here, up, out, off, again, instead, well, nice, nicer, nicely, better in, hey, hi, ok, okay, yes, "
     "am, been, being, if, possible, piece, part, area, effect, thanks a lot, s, smooth, solid, simple, classic, both, each, way, "
-    "already, something, bold, thick, thin, small, big, large, tiny, fine, pure, real, plain, even, evenly, colored, coloured"
+    "already, something, think, few, a few, several, couple of, slightly, soft, lovely, bold, thick, thin, small, big, large, tiny, fine, pure, real, plain, even, evenly, colored, coloured"
 )
 DETERMINERS = ("the", "a", "an", "my", "our", "your", "his", "her", "their", "this", "that", "each", "every", "some")
 QUESTIONS = (
@@ -174,7 +174,7 @@ FOREIGN = _rows(
         "break, hollow, sharpen, cube, sphere, cylinder, extend, grow, explode, edges, corners, split, merge, carve a, heavier, pieces, "
         "hole, holes, thickness, height, width, length, double, twice, curved, straight, straighten",
         "pose": "rotate, move, shift, flip, spin, tilt, upside down, upwards, downwards, mirror, left, right, forward, backwards, away, "
-        "clockwise, degrees, around, jump, dance, fly, drop",
+        "clockwise, degrees, turn it around, turn around, jump, dance, fly, drop",
         "objects": "hat, wings, copy, duplicate, replace, replaced, clone, handle longer, picture, photo, logo, name, face on",
         "transparency": "transparent, transparency, glass, see through, translucent, invisible, opacity, opaque, crystal",
         "material": "leather, fur, furry, brick, bricks, stone, plastic, rubber, concrete, fabric, velvet, ice, snow, fire, water, paper, "
@@ -185,9 +185,10 @@ FOREIGN = _rows(
         "light": "glow, glowing, neon, lighting, lights, lamp light, background, foreground, shadow, shadows, sky, room, scene, environment, "
         "reflection, reflections, sunlight, night",
         "part": "left side, right side, front, back, side, sides, half, handle, handles, leg, legs, lid, rim, neck, arm, arms, head, face, eyes, "
-        "eye, wheel, wheels, window, windows, roof, inside, outside, interior, tail, nose, foot, feet, edge, corner",
+        "eye, ears, ear, mouth, teeth, hair, button, buttons, stem, leaves, petals, hands, strap, sleeves, collar, screen, keys, knob, "
+        "drawer, drawers, label, spout, sole, wheel, wheels, window, windows, roof, inside, outside, interior, tail, nose, foot, feet, edge, corner",
         "file": "look at, buy, sell, find, count, tell, explain, describe, read, play, call, send, close, save, export, open, load, undo, redo, zoom, download, print it, import, render it as, quit, close, exit",
-        "vague": "better, beautiful, cute, cool, scary, expensive, surprise, random, anything, whatever, modern, elegant, funny, "
+        "vague": "here and there, partly, better, beautiful, cute, cool, scary, expensive, surprise, random, anything, whatever, modern, elegant, funny, "
         "interesting, ugly, prettier, amazing",
     },
 )

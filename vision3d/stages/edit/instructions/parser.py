@@ -157,7 +157,7 @@ def _without_negated(words: list[Word]) -> list[Word]:
             found.append(word)
             place += 1
             continue
-        if word.value == "anything but":
+        if word.value.startswith("any"):
             raise _Refused("this says what not to do; say what to do instead")
         end = place + 1
         while end < len(words) and words[end].tag not in ("stop", "strong") and words[end].text != ",":
@@ -191,6 +191,10 @@ def _quantities(words: list[Word]) -> list[Word]:
         if verb.tag not in ("remove", "raise", "add"):
             continue
         near = [i for i in range(place + 1, min(place + 5, len(words))) if words[i].tag == "quantity"]
+        gloss = [i for i in range(place + 1, min(place + 5, len(words))) if words[i].text in ("gloss", "polish", "varnish")]
+        if verb.tag == "remove" and gloss:
+            found[gloss[0]], found[place] = Word(words[gloss[0]].text, "kind", "matte"), Word(verb.text, "verb", verb.text)
+            continue
         before_content = not any(words[i].tag in ("color", "kind") for i in range(place + 1, near[0])) if near else False
         kind = meanings.get((verb.tag, words[near[0]].value)) if near and before_content else None
         if kind == "saturated" and words[near[0]].value == "color" and verb.text == "more":
@@ -247,6 +251,9 @@ def _belongs(before: _Piece, piece: _Piece) -> bool:
         patterns_before = any(_is_pattern(word) for word in before.words)
         after = piece.words[piece.words.index(first[0]) + 1 :]
         return (has_pattern and not piece.of("part") and _leads_to_pattern(after)) or (patterns_before and not has_pattern)
+    has_gradient = any(word.value == "gradient" for word in before.words) and not has_pattern
+    if has_gradient and starts_with_color and not before.of("color") and not piece.has_verb:
+        return True  # "a gradient, black to white"
     return piece.joint == "with" and not has_pattern and any(_is_pattern(word) for word in before.words) and starts_with_color
 
 
@@ -427,6 +434,9 @@ def _plain(colors: list[str], kinds: list[str], piece: _Piece, parse: Parse) -> 
                 parse.notes.append("silver is done as grey and metallic")
     kinds = list(dict.fromkeys(kinds))
     materials = [kind for kind in kinds if kind in (*_MATERIALS, "grey")]
+    texts = [word.text for word in piece.words]
+    if len(colors) == 2 and "from" in texts and "to" in texts[texts.index("from") :]:
+        colors = colors[1:]  # "change it from green to orange"
     names = colors + materials
     if colors == ["white"] and materials == ["marble"]:
         colors, names = [], materials
@@ -460,7 +470,7 @@ def _unknown(words: list[Word], parse: Parse) -> None:
         is_added = is_named and start >= 2 and words[start - 2].tag == "add" and not any(_is_pattern(w) for w in inside)
         has_adjective = any(other.tag in ("color", "kind") for other in inside)
         turns = any(other.text in ("turn", "turned", "change", "convert", "transform", "set") for other in words[:start])
-        into_other = (lead == "into" or (lead == "to" and turns)) and not has_adjective
+        into_other = lead == "into" or (lead == "to" and turns and not has_adjective)
         is_adjective = not is_named and place + 1 < len(words) and words[place + 1].tag in ("color", "kind")
         count = sum(other.tag in ("unknown", "object") for other in words[start : place + 1])
         if is_compared or is_added or into_other or is_adjective or count > 2:

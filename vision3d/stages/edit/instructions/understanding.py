@@ -21,7 +21,7 @@ from vision3d.stages.edit.instructions.tagging import canonical, other_language
 from vision3d.stages.edit.instructions.text import TextEncoder, text_encoder
 
 MAX_CHARACTERS = 1000
-THRESHOLDS = {"clear": -0.2, "noun": 0.1, "bare": 0.1, "loose": math.inf}
+THRESHOLDS = {"clear": -0.2, "noun": 0.0, "bare": 0.1, "loose": math.inf}
 """Minimum margin by how much of the text the words explain; chosen on tests/stages/edit/requests_validation.txt."""
 _VERSION = 1
 _SHORT = (("", ""), ("a ", " object"), ("make the object ", ""), ("", " please"))
@@ -188,6 +188,8 @@ def _refusal(text: str, found: Parse, known: _Known, nearest: int, similarity: f
         problem = REASONS[reason]
     elif unknown:
         problem = f"{', '.join(repr(word) for word in unknown)} is not known"
+    elif found.edits:
+        problem = "it is not similar enough to the known instructions"
     else:
         problem = "no known edit in it"
     guess = f"; nearest: {known.phrases[nearest]!r} (similarity {similarity:.2f})"
