@@ -16,6 +16,14 @@ from vision3d.stages.edit.instructions.tagging import Word, tagged
 _CONTENT = ("color", "kind", "near", "quantity")
 _MATERIALS = ("wood", "marble", "gold")
 _RANK = {"color": 0, "grey": 0, "wood": 0, "marble": 0, "gold": 0, "metallic": 2, "glossy": 3, "matte": 3}
+_KIND_VERBS = ("darken", "lighten", "brighten", "polish", "saturate", "desaturate", "varnish", "gild", "dim", "intensify")
+_PLACES = ("for", "on", "of", "to", "over", "across")
+_SURFACES = ("texture", "surface", "pattern", "material", "wood grain", "effect")
+_SUBJECTS = ("i", "we", "he", "she", "they", "you")
+_WISHES = frozenset(
+    "make, made, look like, want, like, would like, love, prefer, wish, would, should, must, could, can, needs, need, shall, "
+    "will, mean, think, do, see, have".split(", ")
+)
 _OPPOSITES = ({"darker", "lighter"}, {"glossy", "matte"}, {"saturated", "grey"}, {"wood", "marble"}, {"wood", "gold"})
 
 
@@ -72,6 +80,7 @@ def parse(text: str) -> Parse:
         for clause in _clauses(words):
             _understand(clause, parse)
         _unknown(words, parse)
+        parse.notes += [f"{noun!r} is taken for the whole object" for noun in parse.nouns]
         if parse.described and not parse.edits:
             raise _Refused(f"{parse.described!r} describes the object; say 'make it ...'")
     except _Refused as refusal:
@@ -99,6 +108,10 @@ def _refuse_other_requests(words: list[Word]) -> None:
             raise _Refused(f"'sky': {REASONS['light']}")  # "make the sky blue"
         if word.tag == "foreign":
             raise _Refused(f"{word.text!r}: {REASONS[word.value]}")
+        if word.text in ("more", "less") and place + 1 < len(words) and words[place + 1].tag == "color":
+            raise _Refused(
+                f"'{word.text} {words[place + 1].text}': colors have no amount; say 'make it {words[place + 1].text}'"
+            )
         after = next((other for other in words[place + 1 :] if other.tag not in ("filler", "quantity")), None)
         if word.tag == "modifier" and word.value not in HARMLESS_MODIFIERS:
             if after is not None and after.tag == "color":
@@ -303,31 +316,21 @@ def _understand(pieces: list[_Piece], parse: Parse) -> None:
 
 def _describes(piece: _Piece) -> bool:
     """`it is dull` instead of `make it dull`."""
-    places = [i for i, word in enumerate(piece.words) if word.text in ("is", "are", "was", "were", "has", "have")]
+    places = [i for i, word in enumerate(piece.words) if word.text in ("is", "are", "was", "were", "has", "have", "am")]
     content = [i for i, word in enumerate(piece.words) if word.tag in ("color", "kind", "near")]
-    if not places or not content or piece.words[content[0]].value == "unchanged" or places[0] > content[0]:
+    subjects = [i for i, word in enumerate(piece.words[:-1]) if word.text in _SUBJECTS]
+    after = piece.words[subjects[0] + 1] if subjects else None
+    is_asked = bool(subjects) and any(word.text in _WISHES for word in piece.words[: subjects[0]])
+    states = after is not None and after.tag in ("verb", "unknown") and after.text not in _WISHES - {"have"}
+    if content and states and not is_asked:
+        return True  # "we painted it blue"
+    if not places or not content or piece.words[content[0]].value == "unchanged":
         return False
     if piece.words[places[0]].text == "have" and not (
         places[0] and piece.words[places[0] - 1].text in ("i", "we", "you", "they")
     ):
         return False
-    wishes = (
-        "make",
-        "made",
-        "look like",
-        "want",
-        "like",
-        "would",
-        "should",
-        "must",
-        "could",
-        "can",
-        "needs",
-        "need",
-        "shall",
-        "will",
-    )
-    has_wish = any(word.text in wishes for word in piece.words[: content[0]])
+    has_wish = any(word.text in _WISHES for word in piece.words)
     return not has_wish and not any(word.text.startswith("too ") for word in piece.words)
 
 
@@ -446,6 +449,8 @@ def _plain(colors: list[str], kinds: list[str], piece: _Piece, parse: Parse) -> 
         raise _Refused(_two_colors(*names[:2]))
     if colors and piece.of("add") and (colors[0] in SUBSTANCES or not piece.of("part")) and not kinds:
         raise _Refused(f"{piece.of('add')[0].text} {colors[0]}: say 'make it {colors[0]}', or the pattern")
+    if materials and piece.of("add") and materials != ["grey"] and not any(word.text in _SURFACES for word in piece.words):
+        raise _Refused(f"{piece.of('add')[0].text} {materials[0]}: say 'turn it into {materials[0]}'")
     edits += [Edit("color", color) for color in colors]
     edits += [Edit(kind) for kind in kinds]
     return sorted(edits, key=lambda edit: _RANK.get(edit.kind, 1))
@@ -453,6 +458,7 @@ def _plain(colors: list[str], kinds: list[str], piece: _Piece, parse: Parse) -> 
 
 def _unknown(words: list[Word], parse: Parse) -> None:
     """Sort the unknown words by how likely they are names of the object."""
+    has_verb = any(word.tag in ("verb", "add", "remove", "raise") or word.text in _KIND_VERBS for word in words)
     for place, word in enumerate(words):
         if word.tag not in ("unknown", "object"):
             continue
@@ -477,6 +483,8 @@ def _unknown(words: list[Word], parse: Parse) -> None:
             parse.loose.append(word.text)
         elif word.tag == "object":
             continue
+        elif not has_verb and (not is_named or (has_adjective and lead not in _PLACES) or count > 1):
+            parse.loose.append(word.text)  # "a blue moon"
         elif is_named or (place + 1 < len(words) and words[place + 1].text == "s"):
             parse.nouns.append(word.text)
         elif has_adjective or (place + 1 < len(words) and words[place + 1].tag == "verb"):

@@ -14,12 +14,12 @@ from vision3d.stages.edit.instructions.lexicon import (
 )
 
 _CONTRACTIONS = {
-    "don't": "do not", "dont": "do not", "doesn't": "does not", "isn't": "is not", "shouldn't": "should not", "can't": "can not",
-    "it's": "it is", "that's": "that is", "i'd": "i would", "i'm": "i am", "let's": "let us", "won't": "will not", "i'll": "i will",
+    "don't": "do not", "dont": "do not", "doesn't": "does not", "isn't": "is not", "shouldn't": "should not",
+    "can't": "can not", "it's": "it is", "that's": "that is", "i'd": "i would", "i'm": "i am", "let's": "let us",
+    "won't": "will not", "i'll": "i will",
 }  # fmt: skip
 _WORD = re.compile(r"[a-z]+|[0-9]+|[^\sa-z0-9]")
 _STOPS = ".;!?:\n"
-_CLEARLY_ENGLISH = {"color", "noun"}
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """What a text asks for, how sure that is, and a refusal with the reason where it is something else."""
 
+import contextlib
 import functools
 import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -133,8 +133,8 @@ def what_is_known() -> str:
     """One sentence with all kinds of edits, for messages."""
     plain = [kind for kinds in FAMILIES.values() for kind in kinds if kind not in ("color", "unchanged", *PATTERNS)]
     return (
-        f"Known are colors ({', '.join(BASIC_COLORS)} and others), {', '.join(plain)}, {', '.join(PATTERNS)}, and 'leave it as it "
-        f"is', each for the whole or the {', '.join(PARTS)}"
+        f"Known are colors ({', '.join(BASIC_COLORS)} and others), {', '.join(plain)}, {', '.join(PATTERNS)}, "
+        f"and 'leave it as it is', each for the whole or the {', '.join(PARTS)}"
     )
 
 
@@ -175,10 +175,8 @@ def _embeddings(texts: Sequence[str], encoder: TextEncoder) -> Tensor:
         except (FileFormatError, KeyError):
             pass  # written again
     pooled = encoder.encode(texts).pooled.half()
-    try:
+    with contextlib.suppress(Vision3DError):  # a read-only cache costs time, nothing else
         write_described(path, "phrases", _VERSION, {"identity": identity}, {"pooled": pooled})
-    except Vision3DError:
-        pass  # a read-only cache costs time, nothing else
     return pooled.float()
 
 
