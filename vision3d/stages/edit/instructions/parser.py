@@ -16,6 +16,14 @@ from vision3d.stages.edit.instructions.tagging import Word, tagged
 _CONTENT = ("color", "kind", "near", "quantity")
 _MATERIALS = ("wood", "marble", "gold")
 _RANK = {"color": 0, "grey": 0, "wood": 0, "marble": 0, "gold": 0, "metallic": 2, "glossy": 3, "matte": 3}
+_KIND_VERBS = ("darken", "lighten", "brighten", "polish", "saturate", "desaturate", "varnish", "gild", "dim", "intensify")
+_PLACES = ("for", "on", "of", "to", "over", "across")
+_SURFACES = ("texture", "surface", "pattern", "material", "wood grain", "effect")
+_SUBJECTS = ("i", "we", "he", "she", "they", "you")
+_WISHES = frozenset(
+    "make, made, look like, want, like, would like, love, prefer, wish, would, should, must, could, can, needs, need, shall, "
+    "will, mean, think, do, see, have".split(", ")
+)
 _OPPOSITES = ({"darker", "lighter"}, {"glossy", "matte"}, {"saturated", "grey"}, {"wood", "marble"}, {"wood", "gold"})
 
 
@@ -34,6 +42,8 @@ class Parse:
     """Unknown words that seem to name the object, after an article."""
     bare: list[str] = field(default_factory=list)
     """Unknown words after a color or material: `golden retriever`."""
+    described: str = ""
+    """A clause that describes the object instead of asking for something."""
 
 
 class _Refused(Exception):
@@ -64,10 +74,15 @@ def parse(text: str) -> Parse:
     words = tagged(text)
     try:
         _refuse_other_requests(words)
+        words, similes = _without_similes(words)
+        parse.notes += [f"{simile!r} is ignored" for simile in similes]
         words = _quantities(_without_negated(_joined(words)))
         for clause in _clauses(words):
             _understand(clause, parse)
         _unknown(words, parse)
+        parse.notes += [f"{noun!r} is taken for the whole object" for noun in parse.nouns]
+        if parse.described and not parse.edits:
+            raise _Refused(f"{parse.described!r} describes the object; say 'make it ...'")
     except _Refused as refusal:
         parse.problem = str(refusal)
     return parse
@@ -89,8 +104,14 @@ def _refuse_other_requests(words: list[Word]) -> None:
     if first and (first[0] in QUESTIONS or " ".join(first) in QUESTIONS):
         raise _Refused(REASONS["question"])
     for place, word in enumerate(words):
+        if word.text == "sky blue" and place and words[place - 1].text == "the" and place + 1 == len(words):
+            raise _Refused(f"'sky': {REASONS['light']}")  # "make the sky blue"
         if word.tag == "foreign":
             raise _Refused(f"{word.text!r}: {REASONS[word.value]}")
+        if word.text in ("more", "less") and place + 1 < len(words) and words[place + 1].tag == "color":
+            raise _Refused(
+                f"'{word.text} {words[place + 1].text}': colors have no amount; say 'make it {words[place + 1].text}'"
+            )
         after = next((other for other in words[place + 1 :] if other.tag not in ("filler", "quantity")), None)
         if word.tag == "modifier" and word.value not in HARMLESS_MODIFIERS:
             if after is not None and after.tag == "color":
@@ -114,6 +135,27 @@ def _joined(words: list[Word]) -> list[Word]:
     return found
 
 
+def _without_similes(words: list[Word]) -> tuple[list[Word], list[str]]:
+    """Without `like a bee` after what shall be done, and what was left out."""
+    content = ("color", "kind", "near", "part")
+    found: list[Word] = []
+    similes = []
+    place = 0
+    while place < len(words):
+        comma = words[place].text == ","
+        start = place + comma
+        is_after = comma or (place > 0 and words[place - 1].tag in content)
+        if is_after and start < len(words) and words[start].text in ("like", "as"):
+            end = next((i for i in range(start, len(words)) if words[i].tag in ("stop", "strong")), len(words))
+            if not any(word.tag in content for word in words[start:end]):
+                similes.append(" ".join(word.text for word in words[start:end]))
+                place = end
+                continue
+        found.append(words[place])
+        place += 1
+    return found, similes
+
+
 def _is_pattern(word: Word) -> bool:
     return word.tag == "kind" and word.value in PATTERNS
 
@@ -128,7 +170,7 @@ def _without_negated(words: list[Word]) -> list[Word]:
             found.append(word)
             place += 1
             continue
-        if word.value == "anything but":
+        if word.value.startswith("any"):
             raise _Refused("this says what not to do; say what to do instead")
         end = place + 1
         while end < len(words) and words[end].tag not in ("stop", "strong") and words[end].text != ",":
@@ -162,6 +204,10 @@ def _quantities(words: list[Word]) -> list[Word]:
         if verb.tag not in ("remove", "raise", "add"):
             continue
         near = [i for i in range(place + 1, min(place + 5, len(words))) if words[i].tag == "quantity"]
+        gloss = [i for i in range(place + 1, min(place + 5, len(words))) if words[i].text in ("gloss", "polish", "varnish")]
+        if verb.tag == "remove" and gloss:
+            found[gloss[0]], found[place] = Word(words[gloss[0]].text, "kind", "matte"), Word(verb.text, "verb", verb.text)
+            continue
         before_content = not any(words[i].tag in ("color", "kind") for i in range(place + 1, near[0])) if near else False
         kind = meanings.get((verb.tag, words[near[0]].value)) if near and before_content else None
         if kind == "saturated" and words[near[0]].value == "color" and verb.text == "more":
@@ -218,6 +264,9 @@ def _belongs(before: _Piece, piece: _Piece) -> bool:
         patterns_before = any(_is_pattern(word) for word in before.words)
         after = piece.words[piece.words.index(first[0]) + 1 :]
         return (has_pattern and not piece.of("part") and _leads_to_pattern(after)) or (patterns_before and not has_pattern)
+    has_gradient = any(word.value == "gradient" for word in before.words) and not has_pattern
+    if has_gradient and starts_with_color and not before.of("color") and not piece.has_verb:
+        return True  # "a gradient, black to white"
     return piece.joint == "with" and not has_pattern and any(_is_pattern(word) for word in before.words) and starts_with_color
 
 
@@ -228,7 +277,12 @@ def _leads_to_pattern(words: list[Word]) -> bool:
 def _understand(pieces: list[_Piece], parse: Parse) -> None:
     before: _Piece | None = None
     for piece in pieces:
+        if _describes(piece):
+            parse.described = parse.described or " ".join(word.text for word in piece.words)
+            continue
         edits, parts = _edits(piece, parse), _parts(piece)
+        if len(parts) > 1 and edits and edits[0].kind == "gradient":
+            parts = []  # its ends
         exceptions = _exceptions(piece)
         if any(edit.kind == "unchanged" for edit in edits):
             if len(edits) > 1:
@@ -258,6 +312,26 @@ def _understand(pieces: list[_Piece], parse: Parse) -> None:
             new = [replace(new[0], second=parse.edits.pop().color)]
         parse.edits += new
         before = piece
+
+
+def _describes(piece: _Piece) -> bool:
+    """`it is dull` instead of `make it dull`."""
+    places = [i for i, word in enumerate(piece.words) if word.text in ("is", "are", "was", "were", "has", "have", "am")]
+    content = [i for i, word in enumerate(piece.words) if word.tag in ("color", "kind", "near")]
+    subjects = [i for i, word in enumerate(piece.words[:-1]) if word.text in _SUBJECTS]
+    after = piece.words[subjects[0] + 1] if subjects else None
+    is_asked = bool(subjects) and any(word.text in _WISHES for word in piece.words[: subjects[0]])
+    states = after is not None and after.tag in ("verb", "unknown") and after.text not in _WISHES - {"have"}
+    if content and states and not is_asked:
+        return True  # "we painted it blue"
+    if not places or not content or piece.words[content[0]].value == "unchanged":
+        return False
+    if piece.words[places[0]].text == "have" and not (
+        places[0] and piece.words[places[0] - 1].text in ("i", "we", "you", "they")
+    ):
+        return False
+    has_wish = any(word.text in _WISHES for word in piece.words)
+    return not has_wish and not any(word.text.startswith("too ") for word in piece.words)
 
 
 def _is_ground(color: Edit, pattern: Edit) -> bool:
@@ -345,6 +419,10 @@ def _pattern(pattern: str, colors: list[str], kinds: list[str], piece: _Piece) -
     if len(colors) > 2:
         raise _Refused(f"{pattern} have at most two colors, got {', '.join(colors)}")
     if pattern == "gradient":
+        if _parts(piece)[:1] == ["top"] and len(_parts(piece)) > 1:
+            if len(colors) < 2:
+                raise _Refused("gradients go from the bottom to the top; name two colors to reverse them")
+            colors = colors[::-1]
         return [Edit("gradient", colors[-1] if colors else None, colors[0] if len(colors) == 2 else None)]
     return [Edit(pattern, *colors)]  # "red stripes on white", "red and white stripes": the first is that of the stripes
 
@@ -359,6 +437,9 @@ def _plain(colors: list[str], kinds: list[str], piece: _Piece, parse: Parse) -> 
                 parse.notes.append("silver is done as grey and metallic")
     kinds = list(dict.fromkeys(kinds))
     materials = [kind for kind in kinds if kind in (*_MATERIALS, "grey")]
+    texts = [word.text for word in piece.words]
+    if len(colors) == 2 and "from" in texts and "to" in texts[texts.index("from") :]:
+        colors = colors[1:]  # "change it from green to orange"
     names = colors + materials
     if colors == ["white"] and materials == ["marble"]:
         colors, names = [], materials
@@ -368,6 +449,8 @@ def _plain(colors: list[str], kinds: list[str], piece: _Piece, parse: Parse) -> 
         raise _Refused(_two_colors(*names[:2]))
     if colors and piece.of("add") and (colors[0] in SUBSTANCES or not piece.of("part")) and not kinds:
         raise _Refused(f"{piece.of('add')[0].text} {colors[0]}: say 'make it {colors[0]}', or the pattern")
+    if materials and piece.of("add") and materials != ["grey"] and not any(word.text in _SURFACES for word in piece.words):
+        raise _Refused(f"{piece.of('add')[0].text} {materials[0]}: say 'turn it into {materials[0]}'")
     edits += [Edit("color", color) for color in colors]
     edits += [Edit(kind) for kind in kinds]
     return sorted(edits, key=lambda edit: _RANK.get(edit.kind, 1))
@@ -375,12 +458,13 @@ def _plain(colors: list[str], kinds: list[str], piece: _Piece, parse: Parse) -> 
 
 def _unknown(words: list[Word], parse: Parse) -> None:
     """Sort the unknown words by how likely they are names of the object."""
+    has_verb = any(word.tag in ("verb", "add", "remove", "raise") or word.text in _KIND_VERBS for word in words)
     for place, word in enumerate(words):
-        if word.tag != "unknown":
+        if word.tag not in ("unknown", "object"):
             continue
         start = place
         while start and (
-            words[start - 1].tag in ("unknown", "color", "kind", "modifier", "near")
+            words[start - 1].tag in ("unknown", "object", "color", "kind", "modifier", "near")
             or words[start - 1].text in ("colored", "coloured")
         ):
             start -= 1
@@ -392,14 +476,20 @@ def _unknown(words: list[Word], parse: Parse) -> None:
         is_added = is_named and start >= 2 and words[start - 2].tag == "add" and not any(_is_pattern(w) for w in inside)
         has_adjective = any(other.tag in ("color", "kind") for other in inside)
         turns = any(other.text in ("turn", "turned", "change", "convert", "transform", "set") for other in words[:start])
-        into_other = (lead == "into" or (lead == "to" and turns)) and not has_adjective
+        into_other = lead == "into" or (lead == "to" and turns and not has_adjective)
         is_adjective = not is_named and place + 1 < len(words) and words[place + 1].tag in ("color", "kind")
-        count = sum(other.tag == "unknown" for other in words[start : place + 1])
+        count = sum(other.tag in ("unknown", "object") for other in words[start : place + 1])
         if is_compared or is_added or into_other or is_adjective or count > 2:
             parse.loose.append(word.text)
+        elif word.tag == "object":
+            continue
+        elif not has_verb and (not is_named or (has_adjective and lead not in _PLACES) or count > 1):
+            parse.loose.append(word.text)  # "a blue moon"
         elif is_named or (place + 1 < len(words) and words[place + 1].text == "s"):
             parse.nouns.append(word.text)
         elif has_adjective or (place + 1 < len(words) and words[place + 1].tag == "verb"):
             parse.bare.append(word.text)
         else:
             parse.loose.append(word.text)
+    if len(parse.bare) > 1:
+        parse.loose += parse.bare

@@ -2,10 +2,10 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vision3d.stages.edit.instructions.lexicon import (
-    ADD_VERBS,
     COLOR_ALIASES,
     LEXICON,
     LONGEST,
@@ -14,12 +14,12 @@ from vision3d.stages.edit.instructions.lexicon import (
 )
 
 _CONTRACTIONS = {
-    "don't": "do not", "dont": "do not", "doesn't": "does not", "isn't": "is not", "shouldn't": "should not", "can't": "can not",
-    "it's": "it is", "that's": "that is", "i'd": "i would", "i'm": "i am", "let's": "let us", "won't": "will not", "i'll": "i will",
+    "don't": "do not", "dont": "do not", "doesn't": "does not", "isn't": "is not", "shouldn't": "should not",
+    "can't": "can not", "it's": "it is", "that's": "that is", "i'd": "i would", "i'm": "i am", "let's": "let us",
+    "won't": "will not", "i'll": "i will",
 }  # fmt: skip
 _WORD = re.compile(r"[a-z]+|[0-9]+|[^\sa-z0-9]")
 _STOPS = ".;!?:\n"
-_CLEARLY_ENGLISH = {"color", "noun"}
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,15 @@ def other_language(text: str) -> str | None:
     return None
 
 
-def canonical(text: str) -> str:
-    """The text with red for every color word: what the known phrasings are compared with."""
+def canonical(text: str, nouns: Sequence[str] = ()) -> str:
+    """The text with red for every color word and `object` for every object: what the known phrasings are compared with."""
     words = []
     for word in tagged(text):
         if word.tag == "stop":
             continue
         is_name = word.tag == "color" and word.value not in ("grey", "gold", "silver")
-        words.append("red" if is_name or word.text in COLOR_ALIASES else word.text)
+        is_object = word.tag == "object" or word.text in nouns
+        words.append("red" if is_name or word.text in COLOR_ALIASES else "object" if is_object else word.text)
     return " ".join(words)
 
 
@@ -95,6 +96,3 @@ def _punctuation(token: str) -> tuple[str, str]:
     if token in ",&+":
         return "weak", token
     return ("unknown" if token.isalnum() else "filler"), token
-
-
-ADDING = frozenset(ADD_VERBS.split(", "))
