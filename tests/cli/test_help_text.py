@@ -25,12 +25,12 @@ from vision3d.cli.detect_run import DetectOptions
 from vision3d.cli.detect_synth import SynthOptions
 from vision3d.cli.detect_train import TrainOptions
 from vision3d.cli.doctor import DoctorOptions
-from vision3d.cli.eval import EvalOptions
-from vision3d.cli.fit import FitOptions
 from vision3d.cli.edit_eval import EditEvalOptions
 from vision3d.cli.edit_run import EditOptions
 from vision3d.cli.edit_train import EditTrainOptions
 from vision3d.cli.edit_train_planes import EditTrainPlanesOptions
+from vision3d.cli.eval import EvalOptions
+from vision3d.cli.fit import FitOptions
 from vision3d.cli.hand_eval import HandEvalOptions
 from vision3d.cli.hand_export import HandExportOptions
 from vision3d.cli.hand_run import HandOptions

@@ -4,6 +4,7 @@ A zero-initialised residual, as the adapters of frozen networks have. The paper 
 target is unique, regression needs a fraction of its training.
 """
 
+import itertools
 import math
 
 import torch
@@ -44,10 +45,10 @@ class AdapterNet(nn.Module):
         self.enter = nn.Conv2d(planes.channels + waves, width, 1)
         widths = [width * (level + 2) // 2 for level in range(config.levels)]
         self.down = nn.ModuleList(Block(channels, style) for channels in widths)
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in zip(widths, widths[1:]))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in itertools.pairwise(widths))
         self.cross = nn.ModuleList(Cross(channels) for channels in widths)
         self.up = nn.ModuleList(Block(channels, style) for channels in widths)
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:]))
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.last = nn.ModuleList(Block(width, style) for _ in range(config.blocks))
         self.leave = nn.Conv2d(width, colors, 1)
         for parameter in self.leave.parameters():

@@ -1,8 +1,10 @@
 """From colored points to planes in one pass, and the decoder of the planes.
 
-As convolutional occupancy networks do (Peng et al. 2020, arXiv 2003.04618, section 3): features of the points are averaged in the
-texels of the three planes, and a 2D U-Net that the planes share spreads them.
+As convolutional occupancy networks do (Peng et al. 2020, arXiv 2003.04618, section 3): features of the points are averaged in
+the texels of the three planes, and a 2D U-Net that the planes share spreads them.
 """
+
+import itertools
 
 import torch
 from jaxtyping import Float
@@ -38,7 +40,7 @@ class PlaneNet(nn.Module):
             "color": [3 * count, hidden, hidden, VALUES],
         }
         self.decoder = nn.ModuleDict(
-            {name: nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])) for name, sizes in layers.items()}
+            {name: nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes)) for name, sizes in layers.items()}
         )
 
     def encode(
@@ -106,10 +108,10 @@ class UNet(nn.Module):
         widths = [width * (level + 1) for level in range(levels)]
         self.enter = nn.Conv2d(inputs, width, 3, padding=1)
         self.down = nn.ModuleList(Block(channels) for channels in widths)
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in zip(widths, widths[1:]))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in itertools.pairwise(widths))
         self.cross = nn.ModuleList(Cross(channels) for channels in widths)
         self.up = nn.ModuleList(Block(channels) for channels in widths)
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:]))
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.leave = nn.Conv2d(width, outputs, 1)
 
     def forward(self, planes: Float[Tensor, "b 3 c h w"]) -> Float[Tensor, "b 3 k h w"]:

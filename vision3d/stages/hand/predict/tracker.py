@@ -79,7 +79,9 @@ class HandTracker:
         hands = self._followed(image, K, time)
         self._since += 1
         if found is not None:
-            hands += self._started(image, self.predictor.sided(image, found, K, found.scores.isnan()), K, time, hands, is_given=True)
+            hands += self._started(
+                image, self.predictor.sided(image, found, K, found.scores.isnan()), K, time, hands, is_given=True
+            )
         elif self.predictor.finder is not None:
             if not self._tracks or self._since >= self.config.find_every:
                 hands += self._started(image, self.predictor.find(image, K), K, time, hands)
