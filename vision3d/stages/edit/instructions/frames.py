@@ -122,7 +122,7 @@ FRAMES: dict[str, dict[str, tuple[str, ...]]] = {
         "gold": ("gild {it}", "coat {it} in gold", "could {it} be golden?", "have {it} cast in gold"),
         "glossy": ("give {it} a glossy coating", "could {it} be shinier?", "apply gloss to {it}", "varnish {it}"),
         "matte": (
-            "give {it} a flat, matte surface", "could {it} be matte?", "take the shine off {it}", "have {it} appear matte",
+            "apply a flat, matte surface to {it}", "could {it} be matte?", "take the shine off {it}", "have {it} appear matte",
         ),
         "unchanged": ("don't touch {it}", "{it} is fine already", "preserve {it}", "{it} can stay how it looks now"),
     },

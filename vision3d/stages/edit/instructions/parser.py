@@ -3,27 +3,30 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from vision3d.stages.edit.instructions.families import COLORS, PARTS, PATTERNS, Edit
-from vision3d.stages.edit.instructions.lexicon import (
-    DETERMINERS,
-    HARMLESS_MODIFIERS,
-    QUESTIONS,
-    REASONS,
-    SUBSTANCES,
-)
+from vision3d.stages.edit.instructions.families import PARTS, PATTERNS, Edit
+from vision3d.stages.edit.instructions.lexicon import DETERMINERS, SUBSTANCES
 from vision3d.stages.edit.instructions.tagging import Word, tagged
+from vision3d.stages.edit.instructions.wording import (
+    Refused,
+    colors_of_patterns,
+    is_pattern,
+    quantities,
+    refuse_other_requests,
+    without_negated,
+    without_similes,
+)
 
-_CONTENT = ("color", "kind", "near", "quantity")
 _MATERIALS = ("wood", "marble", "gold")
 _RANK = {"color": 0, "grey": 0, "wood": 0, "marble": 0, "gold": 0, "metallic": 2, "glossy": 3, "matte": 3}
 _KIND_VERBS = ("darken", "lighten", "brighten", "polish", "saturate", "desaturate", "varnish", "gild", "dim", "intensify")
 _PLACES = ("for", "on", "of", "to", "over", "across")
 _SURFACES = ("texture", "surface", "pattern", "material", "wood grain", "effect")
 _SUBJECTS = ("i", "we", "he", "she", "they", "you")
-_WISHES = frozenset(
-    "make, made, look like, want, like, would like, love, prefer, wish, would, should, must, could, can, needs, need, shall, "
-    "will, mean, think, do, see, have".split(", ")
-)
+_WISHES = frozenset((
+    "make", "made", "look like", "want", "like", "would like", "love", "prefer", "wish", "would", "should", "must", "could",
+    "can", "needs", "need", "shall", "will", "mean", "think", "do", "see", "have",
+))  # fmt: skip
+_OR = "'or' leaves open what to do; choose one"
 _OPPOSITES = ({"darker", "lighter"}, {"glossy", "matte"}, {"saturated", "grey"}, {"wood", "marble"}, {"wood", "gold"})
 
 
@@ -44,10 +47,6 @@ class Parse:
     """Unknown words after a color or material: `golden retriever`."""
     described: str = ""
     """A clause that describes the object instead of asking for something."""
-
-
-class _Refused(Exception):
-    pass
 
 
 @dataclass
@@ -73,17 +72,17 @@ def parse(text: str) -> Parse:
     parse = Parse()
     words = tagged(text)
     try:
-        _refuse_other_requests(words)
-        words, similes = _without_similes(words)
+        refuse_other_requests(words)
+        words, similes = without_similes(words)
         parse.notes += [f"{simile!r} is ignored" for simile in similes]
-        words = _quantities(_without_negated(_joined(words)))
+        words = quantities(without_negated(colors_of_patterns(words)))
         for clause in _clauses(words):
             _understand(clause, parse)
         _unknown(words, parse)
         parse.notes += [f"{noun!r} is taken for the whole object" for noun in parse.nouns]
         if parse.described and not parse.edits:
-            raise _Refused(f"{parse.described!r} describes the object; say 'make it ...'")
-    except _Refused as refusal:
+            raise Refused(f"{parse.described!r} describes the object; say 'make it ...'")
+    except Refused as refusal:
         parse.problem = str(refusal)
     return parse
 
@@ -96,128 +95,6 @@ def expanded(edits: Sequence[Edit]) -> list[Edit]:
             found.append(Edit("color", edit.second, part=edit.part))
             edit = replace(edit, second=None)
         found.append(edit)
-    return found
-
-
-def _refuse_other_requests(words: list[Word]) -> None:
-    first = [word.text for word in words if word.tag != "stop"][:2]
-    if first and (first[0] in QUESTIONS or " ".join(first) in QUESTIONS):
-        raise _Refused(REASONS["question"])
-    for place, word in enumerate(words):
-        if word.text == "sky blue" and place and words[place - 1].text == "the" and place + 1 == len(words):
-            raise _Refused(f"'sky': {REASONS['light']}")  # "make the sky blue"
-        if word.tag == "foreign":
-            raise _Refused(f"{word.text!r}: {REASONS[word.value]}")
-        if word.text in ("more", "less") and place + 1 < len(words) and words[place + 1].tag == "color":
-            raise _Refused(
-                f"'{word.text} {words[place + 1].text}': colors have no amount; say 'make it {words[place + 1].text}'"
-            )
-        after = next((other for other in words[place + 1 :] if other.tag not in ("filler", "quantity")), None)
-        if word.tag == "modifier" and word.value not in HARMLESS_MODIFIERS:
-            if after is not None and after.tag == "color":
-                known = [name for name in COLORS if name.endswith(f" {after.value}")]
-                hint = f"; known are {', '.join([after.value, *known])}" if after.value in COLORS else ""
-                raise _Refused(f"{word.text} {after.text} is not a known color{hint}")
-            raise _Refused(f"{word.text!r} is not known alone; say darker, lighter or a color")
-
-
-def _joined(words: list[Word]) -> list[Word]:
-    """With colors for the kinds that are also colors: `black and white` and `gold` before patterns."""
-    found: list[Word] = []
-    for place, word in enumerate(words):
-        near_pattern = any(_is_pattern(other) for other in words[place + 1 : place + 4])
-        if word.text == "black and white" and near_pattern:
-            found += [Word("black", "color", "black"), Word("and", "weak", "and"), Word("white", "color", "white")]
-        elif word.text == "golden" and near_pattern:
-            found.append(Word("golden", "color", "gold"))
-        else:
-            found.append(word)
-    return found
-
-
-def _without_similes(words: list[Word]) -> tuple[list[Word], list[str]]:
-    """Without `like a bee` after what shall be done, and what was left out."""
-    content = ("color", "kind", "near", "part")
-    found: list[Word] = []
-    similes = []
-    place = 0
-    while place < len(words):
-        comma = words[place].text == ","
-        start = place + comma
-        is_after = comma or (place > 0 and words[place - 1].tag in content)
-        if is_after and start < len(words) and words[start].text in ("like", "as"):
-            end = next((i for i in range(start, len(words)) if words[i].tag in ("stop", "strong")), len(words))
-            if not any(word.tag in content for word in words[start:end]):
-                similes.append(" ".join(word.text for word in words[start:end]))
-                place = end
-                continue
-        found.append(words[place])
-        place += 1
-    return found, similes
-
-
-def _is_pattern(word: Word) -> bool:
-    return word.tag == "kind" and word.value in PATTERNS
-
-
-def _without_negated(words: list[Word]) -> list[Word]:
-    """Without what shall not be: `red, not blue`, `not blue but red`, `instead of blue`."""
-    found: list[Word] = []
-    place, dropped = 0, False
-    while place < len(words):
-        word = words[place]
-        if word.tag != "not":
-            found.append(word)
-            place += 1
-            continue
-        if word.value.startswith("any"):
-            raise _Refused("this says what not to do; say what to do instead")
-        end = place + 1
-        while end < len(words) and words[end].tag not in ("stop", "strong") and words[end].text != ",":
-            end += 1
-        span = words[place + 1 : end]
-        if sum(other.tag in ("color", "kind", "near") for other in span) != 1:
-            raise _Refused(f"the words after {word.text!r} are not clear; say only what to do")
-        while found and found[-1].tag in ("verb", "filler") and word.value in ("not", "never", "no"):
-            found.pop()  # "do not make it blue"
-        dropped, place = True, end
-    if dropped and not any(word.tag in ("color", "kind", "near") for word in found):
-        raise _Refused("this says what not to do; say what to do instead")
-    return found
-
-
-def _quantities(words: list[Word]) -> list[Word]:
-    """Kinds from a verb and a quantity: `raise the brightness`, `remove the color`."""
-    meanings = {
-        ("remove", "color"): "grey",
-        ("remove", "saturation"): "grey",
-        ("remove", "shine"): "matte",
-        ("remove", "brightness"): "darker",
-        ("raise", "brightness"): "lighter",
-        ("raise", "saturation"): "saturated",
-        ("raise", "color"): "saturated",
-        ("raise", "shine"): "glossy",
-        ("add", "shine"): "glossy",
-    }
-    found = list(words)
-    for place, verb in enumerate(words):
-        if verb.tag not in ("remove", "raise", "add"):
-            continue
-        near = [i for i in range(place + 1, min(place + 5, len(words))) if words[i].tag == "quantity"]
-        gloss = [i for i in range(place + 1, min(place + 5, len(words))) if words[i].text in ("gloss", "polish", "varnish")]
-        if verb.tag == "remove" and gloss:
-            found[gloss[0]], found[place] = Word(words[gloss[0]].text, "kind", "matte"), Word(verb.text, "verb", verb.text)
-            continue
-        before_content = not any(words[i].tag in ("color", "kind") for i in range(place + 1, near[0])) if near else False
-        kind = meanings.get((verb.tag, words[near[0]].value)) if near and before_content else None
-        if kind == "saturated" and words[near[0]].value == "color" and verb.text == "more":
-            kind = None  # "more color" is a phrase of its own
-        if kind is not None:
-            found[near[0]] = Word(words[near[0]].text, "kind", kind)
-            found[place] = Word(verb.text, "verb", verb.text)
-    for word in found:
-        if word.tag == "remove" and not any(w.tag == "kind" and w.value in ("matte", "grey", "darker") for w in found):
-            raise _Refused(f"{word.text!r}: {REASONS['objects']}")
     return found
 
 
@@ -259,19 +136,19 @@ def _belongs(before: _Piece, piece: _Piece) -> bool:
     first = [word for word in piece.words if word.tag != "filler"][:1]
     last = [word for word in before.words if word.tag != "filler"][-1:]
     starts_with_color = bool(first) and first[0].tag == "color"
-    has_pattern = any(_is_pattern(word) for word in piece.words)
+    has_pattern = any(is_pattern(word) for word in piece.words)
     if piece.joint in ("and", ",", "&", "+", "or", "plus") and starts_with_color and last and last[0].tag == "color":
-        patterns_before = any(_is_pattern(word) for word in before.words)
+        patterns_before = any(is_pattern(word) for word in before.words)
         after = piece.words[piece.words.index(first[0]) + 1 :]
         return (has_pattern and not piece.of("part") and _leads_to_pattern(after)) or (patterns_before and not has_pattern)
     has_gradient = any(word.value == "gradient" for word in before.words) and not has_pattern
     if has_gradient and starts_with_color and not before.of("color") and not piece.has_verb:
         return True  # "a gradient, black to white"
-    return piece.joint == "with" and not has_pattern and any(_is_pattern(word) for word in before.words) and starts_with_color
+    return piece.joint == "with" and not has_pattern and any(is_pattern(word) for word in before.words) and starts_with_color
 
 
 def _leads_to_pattern(words: list[Word]) -> bool:
-    return next((_is_pattern(word) for word in words if word.tag != "filler"), False)
+    return next((is_pattern(word) for word in words if word.tag != "filler"), False)
 
 
 def _understand(pieces: list[_Piece], parse: Parse) -> None:
@@ -286,7 +163,7 @@ def _understand(pieces: list[_Piece], parse: Parse) -> None:
         exceptions = _exceptions(piece)
         if any(edit.kind == "unchanged" for edit in edits):
             if len(edits) > 1:
-                raise _Refused("it is not clear what stays as it is; say it in a sentence of its own")
+                raise Refused("it is not clear what stays as it is; say it in a sentence of its own")
             if parts:
                 _exempt(parse, parts)
             elif not parse.edits:
@@ -344,9 +221,11 @@ def _is_ground(color: Edit, pattern: Edit) -> bool:
 def _check_order(before: list[Edit], new: list[Edit], piece: _Piece) -> None:
     if piece.joint == "strong" or piece.has_verb or not before:
         return
+    if piece.joint == "or":
+        raise Refused(_OR)
     first, second = before[-1], new[0]
     if first.part == second.part and {first.kind, second.kind} <= {"color", "grey", *_MATERIALS}:
-        raise _Refused(_two_colors(str(first), str(second)))
+        raise Refused(_two_colors(str(first), str(second)))
 
 
 def _two_colors(first: str, second: str) -> str:
@@ -369,7 +248,7 @@ def _exempt(parse: Parse, parts: Sequence[str]) -> None:
         elif edit.part not in parts:
             found.append(edit)
         else:
-            raise _Refused(f"the {edit.part} is to change and to stay")
+            raise Refused(f"the {edit.part} is to change and to stay")
     parse.edits = found
 
 
@@ -392,20 +271,20 @@ def _part_leads(piece: _Piece) -> bool:
 def _edits(piece: _Piece, parse: Parse) -> list[Edit]:
     """The edits of the whole object that a piece names."""
     colors = list(dict.fromkeys(word.value for word in piece.of("color")))
-    patterns = list(dict.fromkeys(word.value for word in piece.words if _is_pattern(word)))
-    kinds = list(dict.fromkeys(word.value for word in piece.of("kind") if not _is_pattern(word)))
+    patterns = list(dict.fromkeys(word.value for word in piece.words if is_pattern(word)))
+    kinds = list(dict.fromkeys(word.value for word in piece.of("kind") if not is_pattern(word)))
     for word in piece.of("near"):
         kinds.append(word.value)
         parse.notes.append(f"{word.text} is done as {word.value}")
     for word in piece.of("modifier"):
         parse.notes.append(f"{word.text!r} is ignored")
     if any(word.text == "or" for word in piece.words) and len(colors) + len(kinds) + len(patterns) > 1:
-        raise _Refused("'or' leaves open what to do; choose one")
+        raise Refused(_OR)
     if len(patterns) > 1:
-        raise _Refused(f"{' and '.join(patterns)} at once are not clear; say them one after another")
+        raise Refused(f"{' and '.join(patterns)} at once are not clear; say them one after another")
     for pair in _OPPOSITES:
         if pair <= set(kinds):
-            raise _Refused(f"{' and '.join(sorted(pair))} at once contradict each other")
+            raise Refused(f"{' and '.join(sorted(pair))} at once contradict each other")
     if patterns:
         return _pattern(patterns[0], colors, kinds, piece)
     return _plain(colors, kinds, piece, parse)
@@ -415,13 +294,13 @@ def _pattern(pattern: str, colors: list[str], kinds: list[str], piece: _Piece) -
     if "gold" in kinds and not colors:
         colors, kinds = ["gold"], [kind for kind in kinds if kind != "gold"]
     if kinds:
-        raise _Refused(f"{' and '.join([*kinds, pattern])} at once are not clear; say them one after another")
+        raise Refused(f"{' and '.join([*kinds, pattern])} at once are not clear; say them one after another")
     if len(colors) > 2:
-        raise _Refused(f"{pattern} have at most two colors, got {', '.join(colors)}")
+        raise Refused(f"{pattern} have at most two colors, got {', '.join(colors)}")
     if pattern == "gradient":
         if _parts(piece)[:1] == ["top"] and len(_parts(piece)) > 1:
             if len(colors) < 2:
-                raise _Refused("gradients go from the bottom to the top; name two colors to reverse them")
+                raise Refused("gradients go from the bottom to the top; name two colors to reverse them")
             colors = colors[::-1]
         return [Edit("gradient", colors[-1] if colors else None, colors[0] if len(colors) == 2 else None)]
     return [Edit(pattern, *colors)]  # "red stripes on white", "red and white stripes": the first is that of the stripes
@@ -446,11 +325,11 @@ def _plain(colors: list[str], kinds: list[str], piece: _Piece, parse: Parse) -> 
     if colors == ["brown"] and materials == ["wood"]:
         colors, names = [], materials
     if len(names) > 1:
-        raise _Refused(_two_colors(*names[:2]))
+        raise Refused(_two_colors(*names[:2]))
     if colors and piece.of("add") and (colors[0] in SUBSTANCES or not piece.of("part")) and not kinds:
-        raise _Refused(f"{piece.of('add')[0].text} {colors[0]}: say 'make it {colors[0]}', or the pattern")
+        raise Refused(f"{piece.of('add')[0].text} {colors[0]}: say 'make it {colors[0]}', or the pattern")
     if materials and piece.of("add") and materials != ["grey"] and not any(word.text in _SURFACES for word in piece.words):
-        raise _Refused(f"{piece.of('add')[0].text} {materials[0]}: say 'turn it into {materials[0]}'")
+        raise Refused(f"{piece.of('add')[0].text} {materials[0]}: say 'turn it into {materials[0]}'")
     edits += [Edit("color", color) for color in colors]
     edits += [Edit(kind) for kind in kinds]
     return sorted(edits, key=lambda edit: _RANK.get(edit.kind, 1))
@@ -473,7 +352,7 @@ def _unknown(words: list[Word], parse: Parse) -> None:
         is_named = before is not None and before.text in DETERMINERS
         lead = words[start - 2].text if is_named and start >= 2 else ""
         is_compared = any(other.text in ("like", "look like", "as", "with") for other in words[max(0, start - 3) : start])
-        is_added = is_named and start >= 2 and words[start - 2].tag == "add" and not any(_is_pattern(w) for w in inside)
+        is_added = is_named and start >= 2 and words[start - 2].tag == "add" and not any(is_pattern(w) for w in inside)
         has_adjective = any(other.tag in ("color", "kind") for other in inside)
         turns = any(other.text in ("turn", "turned", "change", "convert", "transform", "set") for other in words[:start])
         into_other = lead == "into" or (lead == "to" and turns and not has_adjective)
