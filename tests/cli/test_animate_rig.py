@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.hand_rigs import other_rig, track
 from tests.support.refusals import assert_refused
 from tests.support.skins import arm
 
@@ -128,3 +129,17 @@ def test_fox_runs_dances_and_rejects_a_robot(cli, tmp_path):
     want = ("want at least half of them", "joints of the skin: _rootJoint", "of the motion: ")
     assert_refused(result, *want)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_track_of_a_hand_moves_another_hand(cli, tmp_path):
+    motion, skin = tmp_path / "hands.glb", tmp_path / "rig.glb"
+    track().save(motion)
+    other_rig().save(skin)
+    code, text, err = cli("animate", "rig", skin, "--motion", motion, "--fps", 10, "--no-video", "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "motion: 4 frames of" in text and (tmp_path / "out" / "rig.glb").is_file()
+    arguments = ("animate", "rig", skin, "--motion", motion, "--out", tmp_path / "other")
+    assert_refused(cli(*arguments, "--bvh", "dance.bvh"), "--bvh and --motion are mutually exclusive", code=2)
+    for path, text in ((tmp_path / "none.glb", "none.glb: does not exist"), (skin, "has joints but no clip")):
+        assert_refused(cli("animate", "rig", skin, "--motion", path, "--out", tmp_path / "other"), text)
+    assert not (tmp_path / "other").exists()

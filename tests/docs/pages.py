@@ -12,13 +12,15 @@ from tests.support.clouds import drawn_motion, write_clip, write_clouds
 from tests.support.datasets import write_ring_photographs
 from tests.support.digits import drawn_digits, npm_files, write_npm
 from tests.support.hand_models import random_model
+from tests.support.hand_rigs import other_rig, track
 from tests.support.scenes import ring_cameras, ring_scene
 from tests.support.skins import arm
 from tests.support.sweeps import write_folder
 from vision3d import simulate
+from vision3d.geometry import shapes
 from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
-from vision3d.scene import PointCloud, Scene, SkinnedMesh
+from vision3d.scene import Mesh, PointCloud, Scene, SkinnedMesh
 from vision3d.stages.detect import Detector, save_detector
 from vision3d.stages.detect.config import BevConfig, ModelConfig
 from vision3d.stages.detect.network.detector import make_network
@@ -107,6 +109,9 @@ def prepare(folder: Path) -> Path:
     _write_sweeps(folder)
     save_hand_model(_made(folder / "runs" / "hand") / "hand.safetensors", random_model())
     _write_hands(folder / "data" / "hands")
+    track().save(folder / "hands.glb")
+    other_rig().save(folder / "hand.glb")
+    Mesh(*shapes.box((0.2, 0.2, 0.2), 4)).save(folder / "jelly.glb")
     _made(folder / "zero123" / "vae")
     torch.save({"weight": torch.zeros(2)}, folder / "zero123" / "vae" / "diffusion_pytorch_model.bin")
     return folder

@@ -34,7 +34,7 @@ def run(monkeypatch, capsys):
 def test_every_example_has_a_test_and_is_short():
     files = sorted(FOLDER.glob("*.py"))
     text = Path(__file__).read_text("utf-8")
-    assert len(files) == 9
+    assert len(files) == 10
     for path in files:
         assert f'"{path.name}"' in text
         assert len(path.read_text("utf-8").splitlines()) <= 50
@@ -133,6 +133,19 @@ def test_pose_a_creature(run, tmp_path):
     assert GaussianScene.load(tmp_path / "out" / "posed.ply").num_gaussians == 6 * posed.mesh.num_faces
     frames = list(read_video(tmp_path / "out" / "clip" / "video.mp4"))
     assert len(frames) == 25 and frames[0].shape == (360, 480, 3)
+
+
+def test_hand_pushes_jelly(run, tmp_path):
+    arguments = ("--frames", "15", "--cells", "10", "--video-size", "64", "48", "--out", tmp_path)
+    printed = run("10_hand_pushes_jelly.py", *arguments)
+    assert printed.startswith("15 frames; now open ")
+    moving = FrameSequence.load(tmp_path / "run" / "frames.zarr").validate()
+    first, last = moving.frame(0).vertices, moving.frame(14).vertices
+    side = (first[:, 0] > 0.069) & (first[:, 1] > 0)  # what the palm presses on
+    assert (last - first)[side, 0].mean() < -0.02
+    assert (last - first)[first[:, 1] < -0.0449, 0].abs().median() < 0.01  # it sticks to the floor
+    frames = list(read_video(tmp_path / "run" / "video.mp4"))
+    assert len(frames) == 15 and (frames[14] - frames[0]).abs().mean() > 0.01
 
 
 def rigid(cli, monkeypatch, scene, out, frames, *options):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
+from vision3d.cli.app import UsageError
 from vision3d.cli.inputs import load_cameras
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.output import now_open
@@ -26,13 +27,17 @@ class RigOptions(RunOptions):
     """Pose a mesh with joints, or play a clip of it or motion capture on it; write it, splats that follow it, and a video."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("bvh", "cameras"),
+        "main options": ("bvh", "motion"),
+        "video": ("cameras",),
     }
 
     skin: Annotated[Path, tyro.conf.Positional]
     """Mesh with joints or clips (.glb, .gltf)."""
     bvh: Path | None = None
     """Motion capture (.bvh), instead of a clip; joints are matched by their names (those of Mixamo, Rokoko, CMU and others)."""
+    motion: Path | None = None
+    """Mesh with joints whose first clip moves the hands of this one (.glb, .gltf), such as hands.glb of `hand run`; joints are
+    matched by their names (those of WebXR, Mixamo, VRM, Unity, Unreal, Rigify, MANO and others)."""
     joints: Path | None = None
     """YAML file with pairs of joints whose names do not match, `joint of the motion: joint of the mesh` each."""
     cameras: Path | None = None
@@ -46,7 +51,10 @@ def _rig(options: RigOptions, run_folder: "RunFolder", progress: ProgressCallbac
     from vision3d.stages.animate import play_skin
 
     skin = SkinnedMesh.load(options.skin)
+    if options.bvh is not None and options.motion is not None:
+        raise UsageError("--bvh and --motion are mutually exclusive: both move the mesh")
     motion = None if options.bvh is None else Motion.load(options.bvh)
+    motion = motion if options.motion is None else SkinnedMesh.load(options.motion)
     cameras = None if options.cameras is None else load_cameras(options.cameras)
     joints = None if options.joints is None else _pairs(options.joints)
     settings, given = options.settings, {"cameras": cameras, "joints": joints}

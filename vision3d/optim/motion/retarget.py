@@ -59,7 +59,9 @@ def retarget(
     moving = [joint for joint in range(len(skeleton)) if joint not in skeleton.tips]
     source = _matched(motion, moving, skin.names, joints or {})
     if missing := [skeleton.names[joint] for joint in moving if joint not in source.values()]:
-        logger.warning("the skin has no joint for %s of the motion; its other joints take over its rotations", _some(missing))
+        logger.warning(
+            "the skin has no joint for %s of the motion; its other joints take over its rotations", listed_names(missing)
+        )
     if not len(motion):
         raise InputError("retarget: the motion has no poses")
     turned, places = forward_kinematics(
@@ -144,7 +146,8 @@ def _matched(motion: Motion, moving: Sequence[int], names: Sequence[str], given:
     if not moving or 2 * count < len(wanted):
         raise InputError(
             f"retarget: the skin has {count} of the {len(wanted)} joints of the motion, want at least half of them; joints of"
-            f" the skin: {_some(names)}; of the motion: {_some([known[joint] for joint in wanted])}. Name pairs with --joints"
+            f" the skin: {listed_names(names)}; of the motion: {listed_names([known[joint] for joint in wanted])}. Name pairs"
+            " with --joints"
         )
     return dict(sorted(source.items()))
 
@@ -246,7 +249,7 @@ def _aligned_limbs(
         ours = rest[tip, :3, 3] - rest[joint, :3, 3]
         theirs = places[source[tip]] - places[source[joint]]
         if min(float(ours.norm()), float(theirs.norm())) > 0:
-            found[joint] = _shortest_turn(ours, theirs)
+            found[joint] = shortest_turn(ours, theirs)
             if end == "hand":
                 found[tip] = found[joint]
     return found
@@ -260,7 +263,7 @@ def _carrier(joint: int, carried: Sequence[int], parents: Sequence[int]) -> int:
     return above if above >= 0 else joint
 
 
-def _shortest_turn(start: Float64[Tensor, " 3"], end: Float64[Tensor, " 3"]) -> Float64[Tensor, "3 3"]:
+def shortest_turn(start: Float64[Tensor, " 3"], end: Float64[Tensor, " 3"]) -> Float64[Tensor, "3 3"]:
     """The smallest rotation between two directions; for opposite ones 180 degrees about some perpendicular axis."""
     axis = torch.linalg.cross(start, end)
     if float(axis.norm()) <= 1e-9 * float(start.norm() * end.norm()):
@@ -283,7 +286,8 @@ def _ancestors(joint: int, parents: Sequence[int]) -> set[int]:
     return found
 
 
-def _some(names: Sequence[str]) -> str:
+def listed_names(names: Sequence[str]) -> str:
+    """The first names, for messages."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return (", ".join(names[:_LISTED]) or "none") + more
 

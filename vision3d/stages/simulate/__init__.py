@@ -13,6 +13,7 @@ from vision3d.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vision3d.stages.simulate.config import (
+        AnimatedObstacle,
         Body,
         Boundary,
         Impulse,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vision3d.stages.simulate.run import simulate, simulate_frames
 
 __all__ = [
+    "AnimatedObstacle",
     "Body",
     "Boundary",
     "Frame",
@@ -53,6 +55,7 @@ _CONFIG, _MATERIALS, _RUN = ".config", ".materials.functions", ".run"
 __getattr__ = lazy_names(
     __name__,
     {
+        "AnimatedObstacle": _CONFIG,
         "Body": _CONFIG,
         "Boundary": _CONFIG,
         "Impulse": _CONFIG,

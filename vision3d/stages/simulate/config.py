@@ -8,6 +8,7 @@ from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups, InFiles, Repeated
 from vision3d.stages.simulate.materials.config import ALIASES, Material, jelly, law_name
 from vision3d.stages.simulate.scene_config import (
+    AnimatedObstacle,
     Body,
     Boundary,
     Fill,
@@ -23,6 +24,7 @@ from vision3d.stages.simulate.scene_config import (
 
 __all__ = [
     "ALIASES",
+    "AnimatedObstacle",
     "Body",
     "Boundary",
     "Impulse",
@@ -95,6 +97,8 @@ class SimulateConfig:
     """Obstacles in the scene's axes and units; velocities in m/s. `mesh` is the path of a .glb, .obj, .ply or .stl."""
     movers: Annotated[tuple[Mover, ...], InFiles] = ()
     """Obstacles that move along keyframes."""
+    animated: Annotated[tuple[AnimatedObstacle, ...], InFiles] = ()
+    """Obstacles that play a clip: meshes with joints."""
     winds: Annotated[tuple[Wind, ...], InFiles] = ()
     """Wind; boxes in the scene's units."""
 
@@ -125,7 +129,7 @@ class SimulateConfig:
     collider: str = "auto"
     """Additional static obstacles: none; auto, the closed parts of a mesh that are not selected; scene, the Gaussians or faces
     that are not simulated, as far as they enclose space or form a surface; or the path of a closed mesh in the scene's axes and
-    units (.glb, .obj, .ply, .stl)."""
+    units (.glb, .obj, .ply, .stl); a .glb with joints moves by its first clip."""
     drop: float = 0.0
     """Initial height above the floor, as a multiple of the longest side of the body; at least 0. The body is lifted off a floor
     that is part of the scene."""

@@ -168,6 +168,39 @@ class Mover:
 
 
 @dataclass(frozen=True)
+class AnimatedObstacle:
+    """A mesh with joints that plays a clip: the part of each joint is a convex solid, which moves with it."""
+
+    mesh: str
+    """Path of a .glb or .gltf with joints and a clip."""
+    clip: str = ""
+    """Name of the clip; empty: the first."""
+    center: Vector = (0.0, 0.0, 0.0)
+    """Position of the mesh's origin, in the scene's units."""
+    quat: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    """Orientation, wxyz, the mesh's axes to scene axes; any length > 0."""
+    scale: float = 1.0
+    """Units of the scene per unit of the mesh."""
+    kind: Literal["sticky", "slip", "separate"] = "separate"
+    """As of `Boundary`."""
+    friction: float = 0.0
+    """Coulomb friction coefficient; at least 0."""
+    start: float = 0.0
+    """Time at which the clip starts [s]; before and after it, the mesh stands still."""
+
+    def __post_init__(self) -> None:
+        if not self.mesh:
+            raise ConfigError("mesh", "got none, want a .glb with joints and a clip")
+        Boundary("mesh", self.center, mesh=self.mesh, quat=self.quat, kind=self.kind, friction=self.friction)  # checks them
+        for name, is_right, want in (
+            ("scale", 0 < self.scale < math.inf, "a number > 0"),
+            ("start", 0 <= self.start < math.inf, "a time of at least 0"),
+        ):
+            if not is_right:
+                raise ConfigError(name, f"got {getattr(self, name)}, want {want}")
+
+
+@dataclass(frozen=True)
 class KinematicPart:
     """A part that is held in place (all velocities 0) or moved rigidly within a time window; then it is released."""
 

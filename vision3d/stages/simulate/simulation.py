@@ -40,7 +40,7 @@ class Simulation:
     def __init__(self, setup: Setup, config: SimulateConfig) -> None:
         self.setup, self.config = setup, config
         self.device = _device(config, setup.engine)
-        self.engine = self._new_engine(setup.particles)
+        self.engine = self._new_engine(setup.particles, 1)
         self.is_stopped: Callable[[], bool] = lambda: False
         """Checked about every fifth of a second; `step` raises `Stopped` if it returns True."""
         self._whole = _moved(setup.particles, torch.device("cpu"))
@@ -79,7 +79,7 @@ class Simulation:
         particles = self.particles
         frame = Frame(index, index / fps, self._channels(particles), self._metrics(particles, report))
         # A resumed run starts with particles in this order, so this one does, too.
-        self.engine = self._new_engine(particles)
+        self.engine = self._new_engine(particles, index + 1)
         self.next = index + 1
         self._whole = particles
         self._whole_counts = self._counts()
@@ -110,9 +110,9 @@ class Simulation:
                 "checkpoint", f"was written by engine {state['engine']}, not {self.setup.engine.name}; use --engine"
             )
         self._whole = Particles(*(found[name] for name in names))
-        self.engine = self._new_engine(self._whole)
         for name in _COUNTS:
             setattr(self, name, state[name])
+        self.engine = self._new_engine(self._whole, max(self.next, 1))
         self._whole_counts = self._counts()
 
     @property
@@ -141,8 +141,10 @@ class Simulation:
             "million_particle_substeps_per_s": rate,
         }
 
-    def _new_engine(self, particles: Particles) -> Engine:
-        return self.setup.engine(_moved(particles, self.device), self.setup.world)
+    def _new_engine(self, particles: Particles, index: int) -> Engine:
+        """An engine that advances to the frame of this index."""
+        fps = self.config.fps
+        return self.setup.engine(_moved(particles, self.device), self.setup.world.during((index - 1) / fps, index / fps))
 
     def _advance(self, begin: float, end: float) -> Advance:
         """Advances to the end of a frame, applying impulses in between."""

@@ -17,6 +17,7 @@ from vision3d.core.errors import InputError
 from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.geometry.mesh import is_closed, volume
+from vision3d.optim.motion.hands import retarget_hands
 from vision3d.optim.motion.retarget import retarget
 from vision3d.render.meshes.shading import first_of_each, smooth_normals
 from vision3d.scene import Cameras, Clip, FrameSequence, Mesh, MeshGaussians, Motion, SkinnedMesh
@@ -50,7 +51,7 @@ class RigResult:
 def play_skin(
     config: RigConfig,
     skin: SkinnedMesh,
-    motion: Motion | None = None,
+    motion: Motion | SkinnedMesh | None = None,
     *,
     cameras: Cameras | None = None,
     joints: Mapping[str, str] | None = None,
@@ -62,7 +63,8 @@ def play_skin(
     Args:
         config: Options.
         skin: A mesh with joints, or with morph targets and clips.
-        motion: Motion capture of joints with the same names up to prefixes, instead of a clip.
+        motion: Motion capture of joints with the same names up to prefixes, instead of a clip; or another mesh with joints,
+            whose first clip moves the hands of the skin.
         cameras: For the video: one video each. Without them the camera is in front, or orbits.
         joints: Joints of the motion -> joints of the skin, where their names do not match.
         run_folder: Receives rig.glb, frames.zarr, video.mp4, images; for a still pose also gaussians.ply.
@@ -81,7 +83,7 @@ def play_skin(
     started = time.monotonic()
     device = resolve_device(config.device)
     skin = skin.to(device)
-    fps = config.fps or (skin.fps if motion is None else None) or _FPS
+    fps = config.fps or (skin.fps if motion is None else motion.fps if isinstance(motion, SkinnedMesh) else None) or _FPS
     played, times = _played(config, skin, motion, fps, joints)
     name = "pose" if played is None else played.name
     clip = baked_clip(skin, played, times, parse_pose(config.pose), order=config.order, axes=config.axes, name=name)
@@ -113,14 +115,18 @@ def play_skin(
 
 
 def _played(
-    config: RigConfig, skin: SkinnedMesh, motion: Motion | None, fps: float, joints: Mapping[str, str] | None
+    config: RigConfig, skin: SkinnedMesh, motion: Motion | SkinnedMesh | None, fps: float, joints: Mapping[str, str] | None
 ) -> tuple[Clip | None, Float64[Tensor, " t"]]:
     """What animates the skin (None: a still pose), and the times of its frames."""
     if motion is not None and config.clip is not None:
         raise InputError(f"clip: got {config.clip!r} and a motion; want one of the two")
     if joints and motion is None:
         raise InputError("joints: got pairs of joints, but no motion to match them with")
-    if motion is not None:
+    if isinstance(motion, SkinnedMesh):
+        if not motion.clips:
+            raise InputError("motion: the mesh has joints but no clip; want one that moves, such as hands.glb of `hand run`")
+        clip = retarget_hands(motion.to(skin.device), motion.clips[0], skin, scale=config.scale, joints=joints)
+    elif motion is not None:
         clip = retarget(motion.to(skin.device), skin, scale=config.scale, joints=joints)
     elif config.clip is not None:
         clip = skin.clip(config.clip)

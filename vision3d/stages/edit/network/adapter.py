@@ -36,8 +36,9 @@ class AdapterNet(nn.Module):
         colors = planes.channels - planes.density_channels
         width, style = config.width, config.style
         self.tokens = TokenPool(TEXT_WIDTH, style, config.queries)
+        # Without the norms, what differs between texts would be a percent of what all have in common after some layers.
         self.style = nn.Sequential(
-            nn.Linear(style + 4 + 3 * colors, style), nn.SiLU(), nn.Linear(style, style), nn.SiLU(), nn.Linear(style, style)
+            nn.Linear(style + 4 + 3 * colors, 2 * style), nn.SiLU(), nn.Linear(2 * style, style), nn.LayerNorm(style)
         )
         waves = 2 * (2 * _WAVES + 2 * len(_TURNS) + 2)
         self.gate = nn.Linear(style, waves)
@@ -105,12 +106,16 @@ class TokenPool(nn.Module):
     def __init__(self, inputs: int, outputs: int, queries: int) -> None:
         super().__init__()
         self.each = 64
-        self.queries = nn.Parameter(torch.randn(queries, self.each) / math.sqrt(self.each))
+        self.queries = nn.Parameter(torch.randn(queries, self.each))
+        self.norm = nn.LayerNorm(inputs)
         self.keys, self.values = nn.Linear(inputs, self.each), nn.Linear(inputs, self.each)
-        self.mix = nn.Sequential(nn.Linear(queries * self.each, outputs), nn.SiLU(), nn.Linear(outputs, outputs))
+        self.mix = nn.Sequential(
+            nn.LayerNorm(queries * self.each), nn.Linear(queries * self.each, outputs), nn.LayerNorm(outputs)
+        )
 
     def forward(self, tokens: Float[Tensor, "b t i"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b o"]:
         """Features of texts."""
+        tokens = self.norm(tokens)
         scores = torch.einsum("qe,bte->bqt", self.queries, self.keys(tokens)) / math.sqrt(self.each)
         shares = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
         return self.mix(torch.einsum("bqt,bte->bqe", shares, self.values(tokens)).flatten(1))

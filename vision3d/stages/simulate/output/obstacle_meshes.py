@@ -1,6 +1,7 @@
 """Obstacles as meshes, for images."""
 
 import functools
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -24,10 +25,11 @@ _NUM_TILES = 16
 def obstacle_meshes(setup: Setup, time: float) -> list[Mesh]:
     """Meshes of obstacles at a time, in the scene; containers and visible parts of the scene are omitted."""
     found = []
+    parts = tuple(solid.name for solid in setup.animated)
     last = setup.num_boundaries - 1
     for index, boundary in enumerate(setup.world.boundaries):
         is_seen = index == last and boundary.shape == "plane" and setup.floor_point is None
-        is_seen = is_seen or boundary.mesh in (FLOOR, SCENE)
+        is_seen = is_seen or boundary.mesh in (FLOOR, SCENE) or (bool(parts) and boundary.mesh.startswith(parts))
         if not is_there(boundary, time) or boundary.hollow or is_seen:
             continue
         vertices, faces, colors = _shape(boundary, setup)
@@ -36,6 +38,10 @@ def obstacle_meshes(setup: Setup, time: float) -> list[Mesh]:
             turn = turn @ quat_to_rotmat(torch.tensor(boundary.quat, dtype=torch.float64))
         placed = vertices @ turn.mT + torch.tensor(center_at(boundary, time), dtype=torch.float64)
         found.append(Mesh(setup.to_scene(placed).float(), faces, vertex_colors=colors))
+    for solid in setup.animated:
+        mesh = solid.at(time)
+        is_plain = mesh.vertex_colors is None and mesh.texture is None
+        found.append(replace(mesh, vertex_colors=torch.tensor(_COLOR).repeat(mesh.num_vertices, 1)) if is_plain else mesh)
     return found
 
 

@@ -12,7 +12,7 @@ from vision3d.geometry.mesh import face_normals
 from vision3d.render.camera_paths import bulk_of, bulk_of_points
 from vision3d.scene import Cameras, GaussianScene, Selection
 from vision3d.scene.selecting import Selector
-from vision3d.stages.simulate.config import Boundary, SimulateConfig, Vector
+from vision3d.stages.simulate.config import AnimatedObstacle, Boundary, SimulateConfig, Vector
 from vision3d.stages.simulate.engines import Engine, choose_engine
 from vision3d.stages.simulate.scene.bodies import (
     BodyParticles,
@@ -28,6 +28,7 @@ from vision3d.stages.simulate.scene.followers import Followers
 from vision3d.stages.simulate.scene.mesh_floors import stands_on, surface_samples
 from vision3d.stages.simulate.scene.representations import FDrive, MeshVertices, Movable, Points3, Representation, represent
 from vision3d.stages.simulate.scene.upright import Floor, UpFrom, floor_points, stand_upright
+from vision3d.stages.simulate.setup.animated import AnimatedSolid, is_animated
 from vision3d.stages.simulate.setup.checks import check_apart, check_extent, check_memory, check_speeds, check_steps
 from vision3d.stages.simulate.setup.corner_particles import with_corners
 from vision3d.stages.simulate.setup.motions import Reach, motions_of, pushes_of
@@ -251,7 +252,8 @@ class SceneBuilder:
         core_particles = torch.cat([start + torch.arange(len(body.cores)) for start, body in zip(starts, bodies)])
         reach = Reach(layout.x, core_rows, core_particles, x)
         motions, motion_of = motions_of(config, ground.selector, reach, placement)
-        boundaries, fields, count = self._solids(ground, layout, x)
+        animated = self._animated()
+        boundaries, fields, count = self._solids(ground, layout, x, animated)
         materials = tuple(part.body.material for part in parts)
         gravity = (-config.gravity * ground.up).tolist()
         winds = place_winds(config, placement)
@@ -283,6 +285,7 @@ class SceneBuilder:
             num_inside=sum(body.num_inside for body in bodies),
             cameras=self.cameras,
             num_boundaries=count,
+            animated=animated,
         )
         check_apart(setup, parts, bodies)
         check_steps(config, parts, grid.spacing)
@@ -296,11 +299,27 @@ class SceneBuilder:
         )  # fmt: skip
         return setup
 
-    def _solids(self, ground: Ground, layout: Layout, x: Tensor) -> tuple[tuple[Boundary, ...], dict[str, DistanceField], int]:
+    def _animated(self) -> tuple[AnimatedSolid, ...]:
+        """The animated meshes of the options, that of `collider` last."""
+        config, found = self.config, list(self.config.animated)
+        if self._has_animated_collider():
+            found.append(AnimatedObstacle(config.collider, kind=config.floor_kind, friction=config.floor_friction))
+        return tuple(AnimatedSolid.load(options) for options in found)
+
+    def _has_animated_collider(self) -> bool:
+        return self.config.collider not in ("auto", "none", "scene") and is_animated(self.config.collider)
+
+    def _solids(
+        self, ground: Ground, layout: Layout, x: Tensor, animated: tuple[AnimatedSolid, ...]
+    ) -> tuple[tuple[Boundary, ...], dict[str, DistanceField], int]:
         """Boundaries, their distance fields, and the number of leading boundaries that are not from the collider."""
-        config, placement = self.config, layout.placement
-        boundaries, fields = place_boundaries(config, placement, layout.grid.spacing, ground.up, layout.base, layout.ends)
+        config, placement, spacing = self.config, layout.placement, layout.grid.spacing
+        times = torch.arange(max(config.frames, 2), dtype=torch.float64) / config.fps
+        moving = [solid.boundaries(placement, spacing, times) for solid in animated]
+        boundaries, fields = place_boundaries(config, placement, spacing, ground.up, layout.base, layout.ends, moving)
         count = len(boundaries)
+        if self._has_animated_collider():
+            return boundaries, fields, count
         is_chosen = self.select is not None or any(body.select for body in config.all_bodies())
         collider = collider_field(
             config, self.representation, layout.moving, layout.x, x, placement.scale, layout.grid, is_chosen

@@ -1,6 +1,7 @@
 """Obstacles and winds of the options, converted to the simulation's meters."""
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,6 +52,7 @@ def place_boundaries(
     up: Float[Tensor, " 3"],
     base: float | None,
     floor: DistanceField | None = None,
+    moving: Iterable[tuple[list[Boundary], dict[str, DistanceField]]] = (),
 ) -> tuple[tuple[Boundary, ...], dict[str, DistanceField]]:
     """All boundaries of the options, the floor last, and the distance fields of the meshes.
 
@@ -61,6 +63,7 @@ def place_boundaries(
         up: Up direction, unit length.
         base: Height of the floor along `up` [m]; None: no floor.
         floor: Distance field of a floor that ends, in its `floor_frame` at that height.
+        moving: Boundaries of animated meshes and their fields.
 
     Raises:
         InputError: A mesh cannot be read, or encloses nothing.
@@ -70,6 +73,9 @@ def place_boundaries(
         scaled += keyframed(mover, placement)
     names = {boundary.mesh for boundary in scaled if boundary.mesh}
     fields = {name: mesh_field(load_mesh(name), placement.scale, spacing) for name in sorted(names)}
+    for solids, of_solids in moving:
+        scaled += solids
+        fields |= of_solids
     if base is not None:
         contact = {"kind": config.floor_kind, "friction": config.floor_friction}
         foot = _triple((base * up).tolist())
@@ -97,7 +103,7 @@ def keyframed(mover: Mover, placement: Placement) -> list[Boundary]:
     for index, (before, after) in enumerate(itertools.pairwise(frames)):
         seconds = after.time - before.time
         start, end = (torch.tensor(placement.point(frame.center), dtype=torch.float64) for frame in (before, after))
-        spin = _turn(before.quat, after.quat) / seconds
+        spin = turn_between(before.quat, after.quat) / seconds
         velocity, angular = _triple(((end - start) / seconds).tolist()), _triple(spin.tolist())
         found.append(at(index, start=before.time, end=after.time, velocity=velocity, angular_velocity=angular))
     found.append(at(len(frames) - 1, start=frames[-1].time, end=float("inf"), **still))
@@ -122,7 +128,7 @@ def start_outside(world: World, x: Float[Tensor, "n 3"]) -> tuple[int, int] | No
     return worst
 
 
-def _turn(before: tuple[float, ...], after: tuple[float, ...]) -> Float[Tensor, " 3"]:
+def turn_between(before: tuple[float, ...], after: tuple[float, ...]) -> Float[Tensor, " 3"]:
     """Rotation vector from one orientation to the other, at most 180 degrees, along world axes."""
     first, second = torch.tensor(before, dtype=torch.float64), torch.tensor(after, dtype=torch.float64)
     inverse = first * first.new_tensor([1.0, -1.0, -1.0, -1.0])

@@ -11,6 +11,7 @@ from vision3d.stages.simulate.engines import Engine
 from vision3d.stages.simulate.points3 import Corners
 from vision3d.stages.simulate.scene.followers import Followers
 from vision3d.stages.simulate.scene.representations import Representation
+from vision3d.stages.simulate.setup.animated import AnimatedSolid
 from vision3d.stages.simulate.setup.obstacles import Placement
 from vision3d.stages.simulate.world.particles import Particles
 from vision3d.stages.simulate.world.world import World
@@ -57,6 +58,8 @@ class Setup:
     """Cameras of the photos."""
     num_boundaries: int = 0
     """Number of leading boundaries in the world that are not from the collider. The floor is the last of these."""
+    animated: tuple[AnimatedSolid, ...] = ()
+    """Animated meshes whose parts are among the boundaries."""
     corners: Corners | None = None
     """Corners of the simulated Gaussians, which are the first particles (`points3`)."""
 

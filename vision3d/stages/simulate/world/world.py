@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -60,6 +60,13 @@ class World:
         for boundary in self.boundaries:
             if boundary.shape == "mesh" and boundary.mesh not in self.fields:
                 raise ConfigError("fields", f"there is none for the boundary of mesh {boundary.mesh!r}")
+
+    def during(self, begin: float, end: float) -> "World":
+        """The same world with only the boundaries that are there between two times [s], and their fields."""
+        there = tuple(boundary for boundary in self.boundaries if boundary.start < end and begin < boundary.end)
+        names = {boundary.mesh for boundary in there}
+        kept = {name: field for name, field in self.fields.items() if name in names}
+        return replace(self, boundaries=there, fields=kept)
 
 
 @dataclass(frozen=True)
