@@ -51,7 +51,7 @@ FEWER = {
     "hand export": {},
     "edit run": {"--views": "1", "--view-size": "32", "--texture-size": "64"},
     "edit eval": {"--objects": "1", "--each": "1"},
-    "edit train": {"--steps": "1", "--objects": "4", "--workers": "0", "--phrases": "8", "--evaluate-objects": "0"},
+    "edit train": {"--steps": "1", "--batch-size": "1", "--objects": "4", "--workers": "0", "--evaluate-objects": "0"},
     "edit train-planes": {"--steps": "1", "--objects": "4", "--workers": "0", "--evaluate-objects": "0"},
     "animate static": {"--steps": "2", "--per-face": "1"},
     "animate fit": {"--steps": "2", "--nodes": "8", "--resolution": "16"},

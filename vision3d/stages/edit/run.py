@@ -74,8 +74,8 @@ def edit(
         texts: One instruction, or several in order, such as "make it red".
         select: What to change: a selection, or texts as of `scene.selecting`; everything when None.
         editor: The networks; None loads `config.planes` and `config.adapter`.
-        run_folder: Receives edited.glb (meshes), .ply (Gaussians) or .safetensors (triplanes), planes.safetensors and before_after.png. None: nothing is
-            written.
+        run_folder: Receives edited.glb (meshes), .ply (Gaussians) or .safetensors (triplanes), planes.safetensors and
+            before_after.png. None: nothing is written.
         progress: Progress callback.
 
     Raises:

@@ -84,7 +84,8 @@ def train_adapter(
     lesson = Lesson(
         KIND, network, loss, objects_of(config), "objects",
         None if held_out is None else lambda network: accuracy(network, planes, held_out, encoder, config.points),
-        f"{config.evaluate_objects} objects not seen", ("accuracy", "max"), about={} if config.init is None else {"init": config.init},
+        f"{config.evaluate_objects} objects not seen", ("accuracy", "max"),
+        about={} if config.init is None else {"init": config.init},
     )  # fmt: skip
     learned = learn(lesson, config, run_folder, progress)
     model = AdapterModel(learned.network, describe(config.network, planes, encoder), learned.card)
