@@ -11,12 +11,14 @@ from tests.support.clips import worm
 from tests.support.clouds import drawn_motion, write_clip, write_clouds
 from tests.support.datasets import write_ring_photographs
 from tests.support.digits import drawn_digits, npm_files, write_npm
+from tests.support.edit_models import WordEncoder, random_adapter, random_planes
 from tests.support.hand_models import random_model
 from tests.support.hand_rigs import other_rig, track
 from tests.support.scenes import ring_cameras, ring_scene
 from tests.support.skins import arm
 from tests.support.sweeps import write_folder
 from vision3d import simulate
+from vision3d.core.errors import MissingDependencyError
 from vision3d.geometry import shapes
 from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
@@ -24,6 +26,8 @@ from vision3d.scene import Mesh, PointCloud, Scene, SkinnedMesh
 from vision3d.stages.detect import Detector, save_detector
 from vision3d.stages.detect.config import BevConfig, ModelConfig
 from vision3d.stages.detect.network.detector import make_network
+from vision3d.stages.edit import save_adapter, save_planes_model
+from vision3d.stages.edit.instructions.text import text_encoder
 from vision3d.stages.hand import save_hand_model
 from vision3d.stages.hand.config import FrameConfig
 from vision3d.stages.hand.freihand import FreiHandWriter
@@ -109,6 +113,7 @@ def prepare(folder: Path) -> Path:
     _write_sweeps(folder)
     save_hand_model(_made(folder / "runs" / "hand") / "hand.safetensors", random_model())
     _write_hands(folder / "data" / "hands")
+    _write_edits(folder / "runs")
     track().save(folder / "hands.glb")
     other_rig().save(folder / "hand.glb")
     Mesh(*shapes.box((0.2, 0.2, 0.2), 4)).save(folder / "jelly.glb")
@@ -133,6 +138,19 @@ def _write_hands(folder: Path) -> None:
     writer = FreiHandWriter(folder)
     writer.add(frames(0, 0, 2, FrameConfig(size=64)), 2)
     writer.finish()
+
+
+def _write_edits(folder: Path) -> None:
+    """Networks of edits with random parameters, rounded as in files."""
+    planes = random_planes()
+    for parameter in planes.network.parameters():
+        parameter.data = parameter.data.half().float()
+    try:
+        encoder = text_encoder()
+    except MissingDependencyError:
+        encoder = WordEncoder()
+    save_planes_model(_made(folder / "planes") / "edit_planes.safetensors", planes)
+    save_adapter(_made(folder / "adapter") / "edit_adapter.safetensors", random_adapter(planes, encoder))
 
 
 def _made(folder: Path) -> Path:

@@ -63,8 +63,13 @@ def decode(decoder: Mapping[str, Tensor], name: str, features: Float[Tensor, "*b
 
 
 def shaded(raw: Float[Tensor, "*b 5"]) -> Float[Tensor, "*b 5"]:
-    """Red, green, blue, metallic, roughness from what the decoder gives; a little beyond [0, 1] so that 0 and 1 are reached."""
-    return (1.04 * raw.sigmoid() - 0.02).clamp(0, 1)
+    """Red, green, blue, metallic, roughness from what the decoder gives."""
+    return unclamped(raw).clamp(0, 1)
+
+
+def unclamped(raw: Float[Tensor, "*b 5"]) -> Float[Tensor, "*b 5"]:
+    """The same with values a little beyond [0, 1], so that 0 and 1 are reached."""
+    return 1.04 * raw.sigmoid() - 0.02
 
 
 def query(triplane: Triplane, points: Float[Tensor, "n 3"]) -> FieldValues:

@@ -43,7 +43,9 @@ class PlanesConfig:
 class AdapterConfig:
     """The network that changes planes by a text."""
 
-    width: int = 48
+    reduce: int = 2
+    """Texels along a side of the blocks that it changes together; what is finer stays in the object's own colors."""
+    width: int = 64
     """Channels of the finest level."""
     levels: int = 3
     """Levels, each with half the texels."""
@@ -55,7 +57,7 @@ class AdapterConfig:
     """Queries that attend to the tokens of the text."""
 
     def __post_init__(self) -> None:
-        check_counts(self, "width", "levels", "style", "queries")
+        check_counts(self, "reduce", "width", "levels", "style", "queries")
         check_not_negative(self, "blocks")
 
 
@@ -136,10 +138,12 @@ class AdapterTrainConfig(ObjectTraining):
     """Encoder and decoder of the planes: a file, or the name of bundled weights."""
     phrases: int = 8192
     """Different instructions."""
+    each: int = 4
+    """Instructions of each object of a step."""
     two: float = 0.25
     """Share of instructions with two edits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(self, "phrases")
+        check_counts(self, "phrases", "each")
         check_numbers(self, ("two",), lambda value: 0 <= value <= 1, "a share in [0, 1]")

@@ -12,6 +12,7 @@ from vision3d.core.checkpoints import seed_everything
 from vision3d.core.device import resolve_device
 from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder
+from vision3d.render.triplanes.field import unclamped
 from vision3d.stage import stage
 from vision3d.stages.edit.config import GROWS, RESUMABLE, AdapterTrainConfig
 from vision3d.stages.edit.data.batches import ObjectBatch, source_batch
@@ -77,7 +78,7 @@ def train_adapter(
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         sample, generator = sample_of(config, objects, step)
         batch = source_batch(sample, config.points, config.queries, generator)
-        rows = torch.randint(len(instructions.edits), (len(batch.points),), generator=generator)
+        rows = torch.randint(len(instructions.edits), (config.each * len(batch.points),), generator=generator)
         baked = (torch.rand(len(rows), generator=generator) < _BAKED).float()
         return adapter_loss(network, planes.network, batch, instructions, rows, baked, device)
 
@@ -111,23 +112,26 @@ def adapter_loss(
         planes: Encoder and decoder, frozen.
         batch: Sources.
         instructions: What is asked for.
-        rows: The instruction of each object.
-        baked: 1 for objects without materials.
+        rows: The instructions of the objects, the same number for each: first those of the first.
+        baked: 1 where there are no materials.
         device: Of the networks.
     """
+    each = len(rows) // len(batch.points)
     goals = torch.stack([
-        target_values(instructions.edits[int(row)], places, values, bool(flag))
-        for row, places, values, flag in zip(rows, batch.places, batch.place_values, baked)
+        target_values(instructions.edits[int(row)], batch.places[at // each], batch.place_values[at // each], bool(baked[at]))
+        for at, row in enumerate(rows)
     ]).to(device)  # fmt: skip
     tokens, mask = instructions.take(rows)
     batch = batch.to(device)
     with torch.no_grad():
-        source = planes.encode(batch.points, batch.values)
-    box = torch.stack([batch.places.amin(1), batch.places.amax(1)], 1)
+        source = planes.encode(batch.points, batch.values).repeat_interleave(each, 0)
+    places = batch.places.repeat_interleave(each, 0)
+    box = torch.stack([places.amin(1), places.amax(1)], 1)
     change = network(source, box, tokens.to(device), mask.to(device), baked.to(device))
     first = planes.config.density_channels
     edited = torch.cat([source[:, :, :first], source[:, :, first:] + change], 2)
-    values = planes.values(edited, batch.places)
+    # Not clamped: where the decoder is beyond 0 or 1, as metallic is in most objects, there would be no gradient.
+    values = unclamped(planes.raw_values(edited[:, :, first:], places))
     color = torch.nn.functional.smooth_l1_loss(values[..., :3], goals[..., :3], beta=0.05)
     material = torch.nn.functional.smooth_l1_loss(values[..., 3:], goals[..., 3:], beta=0.05)
     return color + _MATERIAL * material, {"loss_color": float(color.detach()), "loss_material": float(material.detach())}

@@ -43,7 +43,8 @@ class AdapterNet(nn.Module):
         waves = 2 * (2 * _WAVES + 2 * len(_TURNS) + 2)
         self.gate = nn.Linear(style, waves)
         self.embedding = nn.Parameter(torch.zeros(3, width, 1, 1))
-        self.enter = nn.Conv2d(planes.channels + waves, width, 1)
+        block = config.reduce**2
+        self.enter = nn.Conv2d(planes.channels * block + waves, width, 1)
         widths = [width * (level + 2) // 2 for level in range(config.levels)]
         self.down = nn.ModuleList(Block(channels, style) for channels in widths)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in itertools.pairwise(widths))
@@ -51,7 +52,7 @@ class AdapterNet(nn.Module):
         self.up = nn.ModuleList(Block(channels, style) for channels in widths)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.last = nn.ModuleList(Block(width, style) for _ in range(config.blocks))
-        self.leave = nn.Conv2d(width, colors, 1)
+        self.leave = nn.Conv2d(width, colors * block, 1)
         for parameter in self.leave.parameters():
             nn.init.zeros_(parameter)
 
@@ -72,13 +73,14 @@ class AdapterNet(nn.Module):
             mask: Which tokens belong to it.
             baked: 1 where colors have to show what a material does, since the object cannot have one; otherwise 0.
         """
-        count, size = len(planes), planes.shape[-1]
+        count, reduce = len(planes), self.config.reduce
         colors = planes[:, :, self.planes.density_channels :]
         about = [self.tokens(tokens, mask), baked[:, None], box[:, 1] - box[:, 0], colors.mean((3, 4)).flatten(1)]
         style = self.style(torch.cat(about, 1))
-        places = place_features(box, size) * (1 + self.gate(style))[:, None, :, None, None]
+        reduced = nn.functional.pixel_unshuffle(planes.flatten(0, 1), reduce).unflatten(0, (count, 3))
+        places = place_features(box, reduced.shape[-1]) * (1 + self.gate(style))[:, None, :, None, None]
         style = style.repeat_interleave(3, 0)
-        x = self.enter(torch.cat([planes, places], 2).flatten(0, 1)) + self.embedding.repeat(count, 1, 1, 1)
+        x = self.enter(torch.cat([reduced, places], 2).flatten(0, 1)) + self.embedding.repeat(count, 1, 1, 1)
         kept = []
         for level, (block, cross) in enumerate(zip(self.down, self.cross)):
             if level:
@@ -91,7 +93,7 @@ class AdapterNet(nn.Module):
             x = self.up[level](x, style)
         for block in self.last:
             x = block(x, style)
-        return self.leave(x).unflatten(0, (count, 3))
+        return nn.functional.pixel_shuffle(self.leave(x), reduce).unflatten(0, (count, 3))
 
 
 class TokenPool(nn.Module):
