@@ -24,7 +24,7 @@ def weights(tmp_path_factory):
     save_planes_model(folder / "planes.safetensors", planes)
     save_adapter(folder / "adapter.safetensors", random_adapter(planes, text_encoder()))
     return [
-        "--planes", folder / "planes.safetensors", "--adapter", folder / "adapter.safetensors",
+        "--method", "adapter", "--planes", folder / "planes.safetensors", "--adapter", folder / "adapter.safetensors",
         "--views", 2, "--view-size", 48, "--texture-size", 64,
     ]  # fmt: skip
 
@@ -57,6 +57,17 @@ def test_a_mesh(cli, mesh, weights, tmp_path):
     assert edited.num_faces == Mesh.load(mesh).num_faces and edited.texture is not None
     for name in ("before_after.png", "planes.safetensors", "report.html", "summary.json"):
         assert (tmp_path / "run" / name).is_file()
+
+
+def test_closed_forms_need_no_adapter(cli, mesh, weights, tmp_path):
+    small = weights[2:4] + weights[6:]
+    code, text, err = cli(
+        "edit", "run", mesh, "--text", "make it green", *small, "--out", tmp_path / "run", "--json", "--quiet"
+    )
+    assert (code, err) == (0, "") and last(text)["method"] == "closed-form"
+    edited = Mesh.load(tmp_path / "run" / "edited.glb")
+    red, green, blue = edited.texture.reshape(-1, 3).mean(0).tolist()
+    assert green > 1.5 * max(red, blue)  # whatever the random planes hold
 
 
 def test_gaussians_with_a_selection_and_two_texts(cli, splats, weights, tmp_path):
@@ -94,6 +105,7 @@ def test_the_planes_of_an_edit_can_be_edited_again(cli, mesh, weights, tmp_path)
         (["--text", "make it red", "--select", "spher:1"], 2, "did you mean"),
         (["--text", "make it red", "--strength", "0"], 2, "strength"),
         (["--text", "make it red", "--adapter", "nothing.safetensors"], 3, "nothing.safetensors"),
+        (["--text", "make it red", "--method", "closed-form"], 2, "got closed-form with weights of an adapter"),
     ],
 )
 def test_wrong_input_is_one_line(cli, mesh, weights, tmp_path, options, code, text):
@@ -137,7 +149,7 @@ def test_other_objects_are_named(cli, tmp_path, weights):
 
 def test_eval_of_files(cli, mesh, weights, tmp_path):
     code, text, err = cli(
-        "edit", "eval", mesh, "--each", 1, "--points", 500, *weights[:4], "--out", tmp_path / "run", "--json", "--quiet"
+        "edit", "eval", mesh, "--each", 1, "--points", 500, *weights[2:6], "--out", tmp_path / "run", "--json", "--quiet"
     )
     assert (code, err) == (0, "")
     rows = {row["instructions"]: row for row in last(text)["table"]}

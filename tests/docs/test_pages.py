@@ -11,10 +11,10 @@ from tests.docs.pages import PAGES, ROOT, blocks, prepare
 from vision3d.cli.options import ConfigOptions, parse
 from vision3d.core.errors import MissingDependencyError
 
-_PLANES, _ADAPTER = "runs/planes/edit_planes.safetensors", "runs/adapter/edit_adapter.safetensors"
+_PLANES = "runs/planes/edit_planes.safetensors"
 SMALLER = {
     "docs/animate.md": {"steps=3000": "steps=4, nodes=8", "nodes=64": "nodes=8, steps=10"},
-    "docs/edit.md": {"EditConfig()": f"EditConfig(planes={_PLANES!r}, adapter={_ADAPTER!r})"},
+    "docs/edit.md": {"EditConfig()": f"EditConfig(planes={_PLANES!r})"},
     "docs/fit.md": {"minutes=5": "steps=4, max_gaussians=100, init_count=60"},
     "docs/mesh.md": {"resolution=256, faces=20_000": "resolution=24, faces=200, texture_size=64, refine=2"},
     "docs/render.md": {"num=90, size=(640, 480)": "num=2, size=(32, 24)"},
@@ -53,14 +53,26 @@ FEWER = {
     "hand export": {},
     "edit run": {
         "--planes": _PLANES,
-        "--adapter": _ADAPTER,
         "--views": "1",
         "--view-size": "32",
         "--texture-size": "64",
     },
     "edit eval": {"--objects": "1", "--each": "1"},
-    "edit train": {"--steps": "1", "--batch-size": "1", "--objects": "4", "--workers": "0", "--evaluate-objects": "0"},
-    "edit train-planes": {"--steps": "1", "--objects": "4", "--workers": "0", "--evaluate-objects": "0"},
+    "edit train": {
+        "--overwrite": "",
+        "--steps": "1",
+        "--batch-size": "1",
+        "--objects": "4",
+        "--workers": "0",
+        "--evaluate-objects": "0",
+    },
+    "edit train-planes": {
+        "--overwrite": "",
+        "--batch-size": "1",
+        "--objects": "4",
+        "--workers": "0",
+        "--evaluate-objects": "0",
+    },
     "animate static": {"--steps": "2", "--per-face": "1"},
     "animate fit": {"--steps": "2", "--nodes": "8", "--resolution": "16"},
     "animate rig": {"--frames": "2", "--video-size": "32 24"},

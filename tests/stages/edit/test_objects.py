@@ -8,8 +8,10 @@ import torch
 
 from vision3d.core.errors import InputError
 from vision3d.geometry.shapes import box, icosphere
+from vision3d.geometry.spherical_harmonics import sh0_to_rgb
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.edit.editor import Editor
+from vision3d.stages.edit.instructions.families import Edit
 from vision3d.stages.edit.network.planes import PlaneNet
 from vision3d.stages.edit.objects.points import points_of_gaussians, points_of_mesh, to_cube
 from vision3d.stages.edit.objects.recolor import recolor_gaussians, recolor_mesh
@@ -125,6 +127,36 @@ def test_the_same_planes_leave_gaussians_as_they_are(editor: Editor):
     before = editor.encode_gaussians(scene, "z")
     changed, clipped = recolor_gaussians(scene, before)
     assert torch.allclose(changed.sh, scene.sh, atol=2e-3) and clipped.share == 0
+
+
+@pytest.mark.parametrize("part, above", [("top", True), ("bottom", False)])
+def test_closed_forms_on_a_third_of_an_object(editor: Editor, part, above):
+    scene = splats(2000, degree=0)
+    edited = editor.apply(editor.encode_gaussians(scene, "z"), [Edit("color", "blue", part=part)])
+    changed, _ = recolor_gaussians(scene, edited)
+    heights = scene.means[:, 2] if above else -scene.means[:, 2]
+    assert torch.allclose(changed.sh[heights < 0.2], scene.sh[heights < 0.2], atol=2e-3)
+    colors = sh0_to_rgb(changed.sh[heights > 0.5][:, 0])
+    assert bool((colors[:, 2].mean() > 1.5 * colors[:, :2].mean(0)).all())
+    count = edited.source.num_density
+    assert torch.equal(edited.edited.planes[:, :count], edited.source.planes[:, :count])
+
+
+def test_unchanged_is_unchanged(editor: Editor):
+    scene = splats()
+    changed, clipped = recolor_gaussians(scene, editor.apply(editor.encode_gaussians(scene, "z"), [Edit("unchanged")]))
+    assert torch.allclose(changed.sh, scene.sh, atol=2e-3) and clipped.share == 0
+
+
+def test_a_material_is_a_factor_of_a_mesh(editor: Editor):
+    before = editor.encode_mesh(vase(), "z")
+    painted, plain = (
+        recolor_mesh(vase(), editor.apply(before, [Edit("metallic")], baked=baked), texture_size=64)[0]
+        for baked in (True, False)
+    )
+    own = recolor_mesh(vase(), before, texture_size=64)[0]
+    assert torch.allclose(plain.texture, own.texture, atol=2e-2)
+    assert float((painted.texture - own.texture).abs().mean()) > 0.05
 
 
 def test_a_mesh_with_a_texture_keeps_its_uvs(editor: Editor):

@@ -1,5 +1,6 @@
 """Edits of objects by text: planes of the object, the change of an instruction, the change on the object itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,19 +8,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.core.errors import InputError
+from vision3d.geometry.surface_points import sample_faces
 from vision3d.render.triplanes.field import query
 from vision3d.render.triplanes.surface import triplane_mesh
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.triplane import Triplane
 from vision3d.scene.upright import Axis
+from vision3d.stages.edit.instructions.families import Edit
+from vision3d.stages.edit.instructions.targets import apply_edits
 from vision3d.stages.edit.instructions.text import TextEncoder, text_encoder
-from vision3d.stages.edit.network.adapter_files import AdapterModel, load_adapter
+from vision3d.stages.edit.network.adapter_files import AdapterModel
 from vision3d.stages.edit.network.files import PlanesModel, load_planes_model
-from vision3d.stages.edit.objects.points import ObjectPoints, points_of_gaussians, points_of_mesh, to_cube
+from vision3d.stages.edit.objects.points import COUNT, MARGIN, ObjectPoints, points_of_gaussians, points_of_mesh, to_cube
 
-PLANES, ADAPTER = "edit_planes", "edit_adapter"
-"""Names of the bundled weights."""
+PLANES = "edit_planes"
+"""Name of the bundled weights."""
 _BOX_POINTS = 65_536
 _MATERIAL_POINTS = 4096
 _MATERIAL_CHANGE = 0.15
@@ -33,6 +37,25 @@ class Edited:
     edited: Triplane
     box: Float[Tensor, "2 3"]
     """Lowest and highest corner of the object in the cube."""
+    points: ObjectPoints
+    """What the planes were made of."""
+    targets: tuple[Edit, ...] = ()
+    """Edits by closed forms, of which `edited` is the encoded result."""
+    baked: bool = True
+    """Whether the colors show what a material does."""
+
+    def colors(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+        """sRGB colors at points of the object in the cube, before and after.
+
+        Args:
+            points: All of the object that changes, so that means and extents are those of the object.
+        """
+        before = colors_at(self.source, points)
+        if not self.targets:
+            return before, colors_at(self.edited, points)
+        # A point beyond the object, such as a floater, must not stretch the pattern.
+        places = points.clamp(*self.box) / MARGIN
+        return before, apply_edits(self.targets, places, before, baked=self.baked).colors
 
 
 class Editor:
@@ -40,7 +63,7 @@ class Editor:
 
     Args:
         planes: Encoder and decoder of planes; the bundled ones when None.
-        adapter: What changes planes; the bundled one when None.
+        adapter: What changes planes by tokens; None where only closed forms are wanted.
         encoder: Of texts; that of the installed package when None.
 
     Raises:
@@ -49,16 +72,17 @@ class Editor:
 
     Example:
         >>> editor = Editor()  # doctest: +SKIP
-        >>> edited = editor.edit(editor.encode_mesh(mesh, "y"), ["make it red"])  # doctest: +SKIP
+        >>> edited = editor.apply(editor.encode_mesh(mesh, "y"), [Edit("color", "red")])  # doctest: +SKIP
     """
 
     def __init__(
         self, planes: PlanesModel | None = None, adapter: AdapterModel | None = None, encoder: TextEncoder | None = None
     ) -> None:
         self.planes = load_planes_model(PLANES) if planes is None else planes
-        self.adapter = load_adapter(ADAPTER) if adapter is None else adapter
+        self.adapter = adapter
         self.encoder = text_encoder() if encoder is None else encoder
-        self.adapter.check(self.planes, self.encoder)
+        if adapter is not None:
+            adapter.check(self.planes, self.encoder)
 
     def encode_mesh(self, mesh: Mesh, up: Axis) -> Edited:
         """A mesh before any edit."""
@@ -77,7 +101,7 @@ class Editor:
         source = self.planes.encode(points)
         # Some stray points must not stretch the box in which patterns lie.
         low, high = (torch.quantile(sample.double(), at, dim=0).float() for at in (0.001, 0.999))
-        return Edited(source, source, torch.stack([low, high]))
+        return Edited(source, source, torch.stack([low, high]), points)
 
     def of_triplane(self, triplane: Triplane) -> Edited:
         """A triplane before any edit.
@@ -93,8 +117,13 @@ class Editor:
         ):
             raise InputError("triplane: was made by another encoder, want one of these weights")
         mesh = triplane_mesh(triplane, 64)
-        points = to_cube(triplane.matrix, mesh.vertices)
-        return Edited(triplane, triplane, torch.stack([points.amin(0), points.amax(0)]))
+        face_ids, barycentric = sample_faces(mesh.vertices, mesh.faces, COUNT, torch.Generator().manual_seed(0))
+        on_surface = (barycentric[:, :, None].float() * mesh.vertices[mesh.faces[face_ids]]).sum(1)
+        points = to_cube(triplane.matrix, on_surface).clamp(-1, 1)
+        found = query(triplane, points)
+        values = torch.cat([found.colors, found.metallic[:, None], found.roughness[:, None]], 1)
+        own_points = ObjectPoints(points, values, torch.ones(len(points)), triplane.matrix)
+        return Edited(triplane, triplane, torch.stack([points.amin(0), points.amax(0)]), own_points)
 
     @torch.no_grad()
     def edit(self, before: Edited, texts: list[str], *, strength: float = 1.0, baked: bool = True) -> Edited:
@@ -106,6 +135,8 @@ class Editor:
             strength: Factor of the change.
             baked: Whether colors have to show what a material does, since the object cannot have one.
         """
+        if self.adapter is None:
+            raise InputError("adapter: there is none; want Editor(adapter=load_adapter(PATH))")
         planes, first = before.edited.planes, before.edited.num_density
         for text in texts:
             found = self.encoder.encode([text])
@@ -128,6 +159,23 @@ class Editor:
         old, new = ((v.metallic[inside].mean(), v.roughness[inside].mean()) for v in (before, after))
         changes = [abs(float(a - b)) for a, b in zip(old, new)]
         return None if max(changes) < _MATERIAL_CHANGE else (float(new[0]), float(new[1]))
+
+    @torch.no_grad()
+    def apply(self, before: Edited, edits: Sequence[Edit], *, baked: bool = True) -> Edited:
+        """The object after edits by their closed forms; its planes are encoded anew, with the density of before.
+
+        Args:
+            before: Its planes, not edited yet.
+            edits: In order.
+            baked: As for `edit`.
+        """
+        points = before.points
+        target = apply_edits(edits, points.points.clamp(*before.box) / MARGIN, points.values[:, :3], baked=baked)
+        values = torch.cat([target.colors, target.metallic[:, None], target.roughness[:, None]], 1)
+        first = before.source.num_density
+        colored = self.planes.encode(replace(points, values=values)).planes[:, first:]
+        planes = torch.cat([before.source.planes[:, :first], colored], 1)
+        return replace(before, edited=replace(before.source, planes=planes), targets=tuple(edits), baked=baked)
 
 
 def colors_at(triplane: Triplane, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:

@@ -16,7 +16,18 @@ from vision3d.stage import stage
 from vision3d.stages.edit.data.instructions import random_edit
 from vision3d.stages.edit.data.samples import ObjectSource
 from vision3d.stages.edit.editor import Editor
-from vision3d.stages.edit.evaluation.accuracy import Adapter, Edits, Outcome, copied, drawn, figures_of, outcomes, text_only
+from vision3d.stages.edit.evaluation.accuracy import (
+    Adapter,
+    ClosedForm,
+    Edits,
+    Method,
+    Outcome,
+    copied,
+    drawn,
+    figures_of,
+    outcomes,
+    text_only,
+)
 from vision3d.stages.edit.evaluation.objects import EvalObject, objects_of_files, objects_of_samples
 from vision3d.stages.edit.instructions.families import Edit, fine_edits
 from vision3d.stages.edit.network.adapter_files import load_adapter
@@ -49,6 +60,9 @@ def evaluate_edits(
 ) -> EditEvalResult:
     """Evaluate edits at points of the surface, where their targets are known in closed form.
 
+    Without an adapter, texts are parsed and the closed forms applied to the colors of the planes: what is lost then is lost by
+    the understanding of texts, by planes and by the transfer.
+
     Args:
         config: Options.
         paths: Meshes, or folders of them; without any, objects are generated or taken from the furniture.
@@ -61,7 +75,8 @@ def evaluate_edits(
         MissingDependencyError: The encoder of texts, or embreex for generated objects, is not installed.
     """
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
-    editor = editor or Editor(load_planes_model(config.planes), load_adapter(config.adapter))
+    if editor is None:
+        editor = Editor(load_planes_model(config.planes), None if config.adapter is None else load_adapter(config.adapter))
     objects = _objects(config, paths, progress)
     generator = torch.Generator().manual_seed(config.seed)
     basic = drawn(objects, config.each, config.seed)
@@ -69,16 +84,19 @@ def evaluate_edits(
     fine = [[(_choice(fine_edits(), generator),) for _ in range(config.each)] for _ in objects]
     new = [[(_choice(fine_edits(held_out=True), generator),) for _ in range(config.each)] for _ in objects]
     same: list[list[Edits]] = [[(Edit("unchanged"),)] for _ in objects]
-    method = Adapter(editor.adapter.network, editor.planes, editor.encoder)
-    planes = Adapter(editor.adapter.network, editor.planes, editor.encoder, transferred=False)
-    rows = {
+    rows: dict[str, tuple[Method, list[list[Edits]], bool]] = {}
+    method: Method = ClosedForm(editor.planes, editor.encoder)
+    if editor.adapter is not None:
+        method = Adapter(editor.adapter.network, editor.planes, editor.encoder)
+        alone = Adapter(editor.adapter.network, editor.planes, editor.encoder, transferred=False)
+        rows["planes alone"] = (alone, basic, False)
+    rows |= {
         "training phrasings": (method, basic, False),
         "held-out phrasings": (method, basic, True),
         "two edits": (method, two, False),
         "fine colors": (method, fine, False),
         "held-out color words": (method, new, True),
         "leave it": (method, same, False),
-        "planes alone": (planes, basic, False),
         "copy of the source": (copied, basic, False),
         "text only": (text_only, basic, False),
     }
@@ -96,7 +114,14 @@ def evaluate_edits(
             temporary.write_text(to_json([_record(name, one) for name, rows in found.items() for one in rows]), "utf-8")
     first = figures["training phrasings"]
     table = [{"instructions": name, **row} for name, row in figures.items()]
-    summary = {"objects": len(objects), "accuracy": first["accuracy"], "delta_e": first["delta_e"], "table": table}
+    name = "closed-form" if editor.adapter is None else "adapter"
+    summary = {
+        "method": name,
+        "objects": len(objects),
+        "accuracy": first["accuracy"],
+        "delta_e": first["delta_e"],
+        "table": table,
+    }
     return EditEvalResult(found, summary, path)
 
 

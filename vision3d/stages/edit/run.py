@@ -73,7 +73,7 @@ def edit(
         inputs: A mesh, Gaussians or a triplane, or its file.
         texts: One instruction, or several in order, such as "make it red".
         select: What to change: a selection, or texts as of `scene.selecting`; everything when None.
-        editor: The networks; None loads `config.planes` and `config.adapter`.
+        editor: The networks; None loads those of the configuration.
         run_folder: Receives edited.glb (meshes), .ply (Gaussians) or .safetensors (triplanes), planes.safetensors and
             before_after.png. None: nothing is written.
         progress: Progress callback.
@@ -98,7 +98,8 @@ def edit(
     selected = _selected(value, select)
     with Progress(3, "edit", progress) as bar:
         if editor is None:
-            editor = Editor(load_planes_model(config.planes).to(device), load_adapter(config.adapter).to(device))
+            adapter = None if config.adapter is None else load_adapter(config.adapter).to(device)
+            editor = Editor(load_planes_model(config.planes).to(device), adapter)
         understood = tuple(understand(text, editor.encoder) for text in given)
         for found in understood:
             for note in found.notes:
@@ -107,10 +108,12 @@ def edit(
         started = time.perf_counter()
         before = _encoded(editor, value, up, selected)
         has_material = isinstance(value, Mesh) and selected is None and _is_whole(understood)
-        edited = editor.edit(
-            before, [text for found in understood for text in instructions_of(found)], strength=config.strength,
-            baked=not has_material,
-        )  # fmt: skip
+        if config.method == "adapter":
+            sentences = [found.text for found in understood]
+            edited = editor.edit(before, sentences, strength=config.strength, baked=not has_material)
+        else:
+            edits = [one for found in understood for one in found.edits]
+            edited = editor.apply(before, edits, baked=not has_material)
         bar.update(2)
         changed, clipped = _recolored(value, edited, selected, config.texture_size)
         material = editor.material(edited) if has_material else None
@@ -122,6 +125,7 @@ def edit(
             write_before_after(path / "before_after.png", value, changed, up, config, ", then ".join(given))
         bar.update(3)
     summary = {
+        "method": config.method,
         "understood": [str(one) for found in understood for one in found.edits],
         "similarity": round(min(found.similarity for found in understood), 3),
         "selected": 1.0 if selected is None else round(float(selected.float().mean()), 4),
@@ -132,11 +136,6 @@ def edit(
         "device": str(device),
     }
     return EditResult(changed, edited, understood, material, summary, path)
-
-
-def instructions_of(found: Understanding) -> list[str]:
-    """What the adapter reads: the text itself, or one sentence for each of several edits."""
-    return [found.text]
 
 
 def _is_whole(understood: Sequence[Understanding]) -> bool:

@@ -17,13 +17,16 @@ class EditConfig:
     """Change colors, patterns and material of an object by text; its shape stays."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("text", "select", "strength", "up"),
-        "networks": ("planes", "adapter", "device"),
+        "main options": ("text", "select", "method", "up"),
+        "networks": ("strength", "planes", "adapter", "device"),
         "output": ("texture_size", "views", "view_size"),
     }
 
+    method: Literal["closed-form", "adapter"] = "closed-form"
+    """closed-form: the text is parsed, and each edit is computed from the colors of the planes; adapter: a network changes the
+    planes by the tokens of the text."""
     strength: float = 1.0
-    """Factor of the change."""
+    """Factor of the change, with method adapter."""
     up: Up = "auto"
     """Axis of the world that is up, for top, bottom and patterns; auto: by the format of the file, as `view` does."""
     texture_size: int = 1024
@@ -34,13 +37,18 @@ class EditConfig:
     """Side of these [px]."""
     planes: str = "edit_planes"
     """Weights of encoder and decoder: a .safetensors of `edit train-planes`, or the name of bundled ones."""
-    adapter: str = "edit_adapter"
-    """Weights of the adapter: a .safetensors of `edit train`, or the name of bundled ones."""
+    adapter: str | None = None
+    """Weights of the adapter: a .safetensors of `edit train`."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
         check_positive(self, "strength")
+        if self.method not in ("closed-form", "adapter"):
+            raise ConfigError("method", f"got {self.method!r}, want closed-form or adapter")
+        if (self.method == "adapter") != (self.adapter is not None):
+            got, want = ("without", "--adapter PATH") if self.adapter is None else ("with", "--method adapter")
+            raise ConfigError("method", f"got {self.method} {got} weights of an adapter, want {want}")
         check_counts(self, "views", "view_size", "texture_size")
         if not 16 <= self.texture_size <= 8192:
             raise ConfigError("texture_size", f"got {self.texture_size}, want 16 to 8192")
@@ -67,8 +75,9 @@ class EditEvalConfig:
     """Points that the encoder sees."""
     planes: str = "edit_planes"
     """Weights of encoder and decoder."""
-    adapter: str = "edit_adapter"
-    """Weights of the adapter."""
+    adapter: str | None = None
+    """Weights of the adapter: a .safetensors of `edit train`; without them, edits by closed forms on the object's colors, the
+    bound of what planes and transfer lose."""
     seed: int = 0
     """Seed of instructions and phrasings."""
 

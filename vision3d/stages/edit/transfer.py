@@ -2,8 +2,8 @@
 
 Planes hold colors down to a texel. What is finer stays in the object: its colors differ from those of the source planes by a
 residual, which is added to the edited ones. In L*a*b*, the residual of lightness is scaled like the lightness, so that
-contrast relative to the mean stays; that of a* and b* is mapped as the edit maps a* and b* all over the object, so that a gray
-object has no colored details.
+contrast relative to the mean stays; that of a* and b* is mapped as the edit maps a* and b* where it changes something, so that
+a gray object has no colored details. Where the planes did not change, colors stay.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from vision3d.scene.lab import lab_to_srgb, srgb_to_lab
 _BRIGHTEST = 3.0  # gain of the detail of dark colors that become light
 _DARKEST = 4.0  # L* below which a lightness is no base for a ratio
 _SPREAD = 36.0  # variance of a* and b* [dE^2] from which on the object itself shows how they are mapped
+_CHANGED = 3.0  # change [dE] from which on a point counts as changed
 _KEPT = 20.0  # change of a* and b* [dE] at which half of the residual of a plain object is left
 
 
@@ -30,7 +31,7 @@ class Transfer:
     edited: Float[Tensor, "n 3"]
     """L*a*b* of the edited planes."""
     tint: Float[Tensor, "2 2"]
-    """How the residual of a* and b* is mapped."""
+    """How the residual of a* and b* of changed points is mapped."""
 
     @classmethod
     def of(
@@ -49,7 +50,8 @@ class Transfer:
         if source.shape != edited.shape or source.ndim != 2:
             raise ShapeError("source, edited", (tuple(source.shape), tuple(edited.shape)), "(N, 3), (N, 3)")
         before, after = srgb_to_lab(source), srgb_to_lab(edited)
-        return cls(before, after, _tint(before[:, 1:], after[:, 1:], weights))
+        share = _changed(before, after)[:, 0] * (1.0 if weights is None else weights)
+        return cls(before, after, _tint(before[:, 1:], after[:, 1:], share))
 
     def apply(self, colors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """The new colors of the points, sRGB; may lie outside of [0, 1].
@@ -61,7 +63,9 @@ class Transfer:
         gain = (self.edited[:, :1] / self.source[:, :1].clamp(min=_DARKEST)).clamp(max=_BRIGHTEST)
         gain = torch.where(self.source[:, :1] < _DARKEST, gain.clamp(min=1), gain)
         light = self.edited[:, :1] + (lab[:, :1] - self.source[:, :1]) * gain
-        tint = self.edited[:, 1:] + (lab[:, 1:] - self.source[:, 1:]) @ self.tint.T
+        residual = lab[:, 1:] - self.source[:, 1:]
+        residual = residual + _changed(self.source, self.edited) * (residual @ self.tint.T - residual)
+        tint = self.edited[:, 1:] + residual
         return lab_to_srgb(torch.cat([light, tint], 1))
 
     def slope(self, colors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
@@ -76,10 +80,16 @@ class Transfer:
         return torch.stack(columns, 2)
 
 
-def _tint(source: Tensor, edited: Tensor, weights: Tensor | None) -> Float[Tensor, "2 2"]:
+def _changed(source: Tensor, edited: Tensor) -> Float[Tensor, "n 1"]:
+    """1 for changed points, 0 where nothing changed."""
+    return 1 - torch.exp(-(edited - source).square().sum(1, keepdim=True) / _CHANGED**2)
+
+
+def _tint(source: Tensor, edited: Tensor, weights: Tensor) -> Float[Tensor, "2 2"]:
     """Least squares of the change of a* and b* over the object, towards what a plain object keeps where it has one tint."""
-    share = torch.ones_like(source[:, :1]) if weights is None else weights[:, None].to(source)
-    share = share / share.sum().clamp(min=1e-30)
+    if not bool(weights.sum() > 0):
+        return torch.eye(2).to(source)
+    share = (weights / weights.sum()).to(source)[:, None]
     change = float((share[:, 0] * torch.linalg.vector_norm(edited - source, dim=1)).sum())
     kept = 0.5 ** ((change / _KEPT) ** 2) * torch.eye(2).to(source)
     before = source - (share * source).sum(0)

@@ -14,6 +14,7 @@ from vision3d.stages.edit.evaluation.objects import EvalObject, objects_of_sampl
 from vision3d.stages.edit.instructions.families import Edit, basic_edits
 from vision3d.stages.edit.instructions.targets import apply_edits
 from vision3d.stages.edit.instructions.text import TextEncoder
+from vision3d.stages.edit.instructions.understanding import InstructionError, understand
 from vision3d.stages.edit.network.adapter import AdapterNet
 from vision3d.stages.edit.network.files import PlanesModel
 from vision3d.stages.edit.transfer import Transfer
@@ -82,6 +83,33 @@ class Adapter:
             planes = torch.cat([planes[:, :, :first], planes[:, :, first:] + change], 2)
         before, after = (self.planes.network.values(each, item.places[None])[0, :, :3] for each in (source, planes))
         return Transfer.of(before, after).apply(item.place_values[:, :3]).clamp(0, 1) if self.transferred else after
+
+
+class ClosedForm:
+    """Edits as the text is understood, by their closed forms on the colors of the planes, as a method.
+
+    A text that is not understood changes nothing.
+
+    Args:
+        planes: Encoder and decoder.
+        encoder: Of texts.
+    """
+
+    def __init__(self, planes: PlanesModel, encoder: TextEncoder) -> None:
+        self.planes, self.encoder = planes, encoder
+
+    @torch.no_grad()
+    def __call__(self, item: EvalObject, text: str, edits: Edits) -> Float[Tensor, "n 3"]:
+        """The colors of the places."""
+        colors = item.place_values[:, :3]
+        try:
+            understood = understand(text, self.encoder).edits
+        except InstructionError:
+            return colors
+        source = self.planes.network.encode(item.points[None], item.values[None])
+        before = self.planes.network.values(source, item.places[None])[0, :, :3]
+        after = apply_edits(understood, item.places, before).colors
+        return Transfer.of(before, after).apply(colors).clamp(0, 1)
 
 
 def copied(item: EvalObject, text: str, edits: Edits) -> Float[Tensor, "n 3"]:

@@ -18,7 +18,7 @@ from vision3d.scene.upright import Axis, turn_to_y_up
 
 COUNT = 16_384
 """Points on a mesh."""
-_MARGIN = 0.95
+MARGIN = 0.95
 """Half of the longest side in the cube, whose half side is 1."""
 _OUTLIERS = 0.002
 """Share of the weight of Gaussians beyond each side that the cube leaves out: floaters."""
@@ -58,7 +58,7 @@ def cube_matrix(low: Float[Tensor, " 3"], high: Float[Tensor, " 3"], up: Axis) -
     if not 0 < size < torch.inf or not bool(torch.isfinite(low).all()):
         raise InputError(f"object: got a size of {size:.3g} m, want an object with a finite extent")
     matrix = torch.eye(4)
-    matrix[:3, :3] = (_Y_TO_Z @ turn_to_y_up(up)).T * (size / (2 * _MARGIN))
+    matrix[:3, :3] = (_Y_TO_Z @ turn_to_y_up(up)).T * (size / (2 * MARGIN))
     matrix[:3, 3] = (low + high) / 2
     return matrix
 

@@ -17,7 +17,7 @@ from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.lab import srgb_to_lab
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_colors import surface_colors
-from vision3d.stages.edit.editor import Edited, colors_at
+from vision3d.stages.edit.editor import Edited
 from vision3d.stages.edit.objects.points import to_cube
 from vision3d.stages.edit.transfer import Transfer
 
@@ -52,7 +52,7 @@ def recolor_gaussians(
     points = to_cube(edit.source.matrix, scene.means[rows])
     own = sh0_to_rgb(scene.sh[rows, 0])
     inside = own.clamp(0, 1)
-    transfer = Transfer.of(colors_at(edit.source, points), colors_at(edit.edited, points), scene.opacities[rows])
+    transfer = Transfer.of(*edit.colors(points), scene.opacities[rows])
     new, slope = transfer.apply(inside), transfer.slope(inside)
     clipped = float(((new < -1e-3) | (new > 1 + 1e-3)).any(1).float().mean())
     new = new.clamp(0, 1) + torch.einsum("nij,nj->ni", slope, own - inside)
@@ -76,7 +76,7 @@ def recolor_mesh(
     """
     page = _page(mesh, texture_size)
     places = to_cube(edit.source.matrix, page.points)
-    before, after = colors_at(edit.source, places), colors_at(edit.edited, places)
+    before, after = edit.colors(places)
     sample = torch.arange(0, len(places), max(1, len(places) // _SAMPLE))
     tint = Transfer.of(before[sample], after[sample]).tint
     own = page.image[page.mask]
