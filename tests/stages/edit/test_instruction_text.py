@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import safetensors.torch
 import torch
 
 from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError
@@ -76,4 +77,9 @@ def test_incomplete_and_damaged_folders(encoder, tmp_path):
         shutil.copy(encoder.folder / name, tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(FileFormatError, match="is not a text encoder"):
+        text.TextEncoder(tmp_path)
+    tensors = safetensors.torch.load_file(encoder.folder / "model.safetensors")
+    tensors = {name: value for name, value in tensors.items() if "layer.3" not in name}
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(FileFormatError, match=r"lacks encoder\.layer\.3.* more tensors"):
         text.TextEncoder(tmp_path)

@@ -48,6 +48,10 @@ def said(text):
         ("matte black", "black + matte"),
         ("white marble", "marble"),
         ("change it from green to orange", "orange"),
+        ("paint it yellow and colour it red", "yellow + red"),
+        ("make it wooden and gild it", "wood + gold"),
+        ("apply a flat, matte surface to the lower third", "matte (bottom)"),
+        ("change the chair to pink and add dots to the chair", "pink + dots"),
     ],
 )
 def test_parser(text, edits):

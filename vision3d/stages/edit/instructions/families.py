@@ -125,15 +125,15 @@ class Edit:
         ConfigError: The values do not belong together.
     """
 
-    kind: Kind
-    """What to do."""
+    kind: str
+    """What to do: one of `KINDS`."""
     color: str | None = None
     """A key of `COLORS`. Of a pattern: the stripes, dots, every other check, or the upper end of the gradient; if None, white
     on dark objects and black on light ones."""
     second: str | None = None
     """Of a pattern: the ground or the lower end of the gradient; if None, the object's own colors."""
-    part: Part | None = None
-    """The third of the object that it applies to; None: all of it."""
+    part: str | None = None
+    """One of `PARTS`, the third of the object that it applies to; None: all of it."""
 
     def __post_init__(self) -> None:
         self.validate()

@@ -64,7 +64,9 @@ class _Piece:
 
     @property
     def has_verb(self) -> bool:
-        return bool(self.of("verb", "add", "remove", "raise"))
+        first = next((word.text for word in self.words if word.tag != "filler"), "")
+        is_order = first in ("color", "colour", *_KIND_VERBS)
+        return is_order or bool(self.of("verb", "add", "remove", "raise"))
 
 
 def parse(text: str) -> Parse:
@@ -181,6 +183,8 @@ def _understand(pieces: list[_Piece], parse: Parse) -> None:
         if parse.edits and parse.edits[-1].kind == "unchanged":
             parse.edits.pop()
         new = [replace(edit, part=part) for part in parts or [None] for edit in edits]
+        if piece.joint == "," and not piece.has_verb and parse.edits and new[0] == replace(parse.edits[-1], part=new[0].part):
+            parse.edits.pop()  # "a flat, matte top"
         new = [edit for edit in new if edit not in parse.edits[-1:]]  # said twice
         if not new:
             continue
@@ -354,7 +358,8 @@ def _unknown(words: list[Word], parse: Parse) -> None:
         is_compared = any(other.text in ("like", "look like", "as", "with") for other in words[max(0, start - 3) : start])
         is_added = is_named and start >= 2 and words[start - 2].tag == "add" and not any(is_pattern(w) for w in inside)
         has_adjective = any(other.tag in ("color", "kind") for other in inside)
-        turns = any(other.text in ("turn", "turned", "change", "convert", "transform", "set") for other in words[:start])
+        clause = max((i for i in range(start) if words[i].tag in ("stop", "strong", "weak")), default=0)
+        turns = any(other.text in ("turn", "turned", "change", "convert", "transform", "set") for other in words[clause:start])
         into_other = lead == "into" or (lead == "to" and turns and not has_adjective)
         is_adjective = not is_named and place + 1 < len(words) and words[place + 1].tag in ("color", "kind")
         count = sum(other.tag in ("unknown", "object") for other in words[start : place + 1])

@@ -128,6 +128,7 @@ def model_folder() -> Path:
 
 def _load(folder: Path) -> tuple[Any, Any]:
     try:
+        from safetensors import SafetensorError
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
     except ImportError as error:
@@ -140,13 +141,16 @@ def _load(folder: Path) -> tuple[Any, Any]:
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        model, loaded = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise FileFormatError(folder, f"is not a text encoder ({str(error).splitlines()[0]})") from error
     finally:
         logging.set_verbosity(before)
         if had_bar:
             logging.enable_progress_bar()
+    missing = sorted(name for name in loaded["missing_keys"] if "pooler" not in name)
+    if missing:  # transformers would fill them with random numbers
+        raise FileFormatError(folder, f"model.safetensors lacks {missing[0]} and {len(missing) - 1} more tensors")
     if model.config.hidden_size != WIDTH:
         raise FileFormatError(folder, f"has {model.config.hidden_size} channels, want {WIDTH}")
     return tokenizer, model.eval().requires_grad_(False)
