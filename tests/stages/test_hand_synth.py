@@ -14,7 +14,7 @@ from vision3d.stages.hand.gestures import GESTURES, gesture
 from vision3d.stages.hand.synth import props
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.cameras import sample_rotations
-from vision3d.stages.hand.synth.frames import FrameConfig, Frames, frames
+from vision3d.stages.hand.synth.frames import FrameConfig, Frames, Posing, draw, frames
 from vision3d.stages.hand.synth.light import vertex_shadows
 from vision3d.stages.hand.synth.poses import penetrates, sample_angles, segment_distance
 from vision3d.stages.hand.synth.skin_maps import NAMES, skin_maps
@@ -167,3 +167,22 @@ def test_a_tube_is_closed_around_and_has_its_radii():
     assert mesh.num_vertices == 32 and mesh.num_faces == 32
     assert mesh.vertices[:16].abs().amax(0).tolist() == pytest.approx([2, 1, 0], abs=1e-6)
     assert mesh.vertices[16:].abs().amax(0).tolist() == pytest.approx([4, 2, 2], abs=1e-6)
+
+
+def test_the_subject_and_the_pose_can_be_given():
+    """The template as a subject is the default; a given pose changes the hand and nothing behind it."""
+    config = FrameConfig(size=64, sleeves=0.0, objects=0.0, margins=(2.0, 2.5))
+
+    def drawn(**more):
+        return draw(2, config, torch.Generator().manual_seed(5), **more)
+
+    made = drawn()
+    assert torch.equal(drawn(hand=HandTemplate.load("right")).images, made.images)
+    given = Posing(made.angles, made.rotation, made.translation, made.Ks)
+    assert torch.equal(drawn(posing=given).images, made.images)
+    moved = drawn(posing=dataclasses.replace(given, translation=made.translation + torch.tensor([0.01, 0.0, 0.0])))
+    torch.testing.assert_close(moved.joints - made.joints, torch.tensor([0.01, 0.0, 0.0]).expand(2, 21, 3), rtol=0, atol=1e-6)
+    is_behind = (moved.depths == 0) & (made.depths == 0)
+    inner = torch.nn.functional.avg_pool2d(is_behind.float()[:, None], 3, 1, 1)[:, 0] == 1  # edges are blended
+    assert inner.any() and torch.equal(moved.images[inner], made.images[inner])
+    assert not torch.equal(moved.images, made.images)

@@ -1,9 +1,10 @@
 """Batches of generated images of right hands, with their truth."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from vision3d.geometry.mesh import vertex_normals
@@ -20,7 +21,7 @@ from vision3d.stages.hand.synth.light import Lamps, vertex_shadows
 from vision3d.stages.hand.synth.poses import sample_angles
 from vision3d.stages.hand.synth.sensor import photographed
 from vision3d.stages.hand.synth.skin_maps import NAMES, skin_maps
-from vision3d.stages.hand.template import HandTemplate
+from vision3d.stages.hand.template import HandTemplate, PosedHand
 from vision3d.stages.hand.tone import skin_color
 
 _DEPTH_MARGIN = 0.022
@@ -36,6 +37,40 @@ _NOISE = 6
 """The first map that is noise."""
 
 
+class Subject(Protocol):
+    """Whose hand is drawn: `HandTemplate`, or a hand of another topology that takes the same poses."""
+
+    @property
+    def faces(self) -> Int64[Tensor, "f 3"]: ...
+    @property
+    def uvs(self) -> Float[Tensor, "f 3 2"]: ...
+    @property
+    def forearm_faces(self) -> Int64[Tensor, "g 3"]: ...
+    @property
+    def forearm_uvs(self) -> Float[Tensor, "g 3 2"]: ...
+    def pose(self, angles: Tensor, *, rotation: Tensor, shape: HandShape) -> PosedHand:
+        """The hand in poses, with its wrist at the origin."""
+        ...
+
+    def joints(self, vertices: Tensor) -> Tensor:
+        """The 21 joints of the hand's vertices."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Posing:
+    """Poses and places that are given instead of drawn at random, as in a video."""
+
+    angles: Float[Tensor, "b 20"]
+    """[rad]."""
+    rotation: Float[Tensor, "b 3 3"]
+    """From the template to the camera."""
+    translation: Float[Tensor, "b 3"]
+    """Of the wrist [m]."""
+    Ks: Float[Tensor, "b 3 3"]
+    """[px]."""
+
+
 @dataclass(frozen=True, eq=False)
 class Truth:
     """What is true of images of right hands, in the camera's frame."""
@@ -44,8 +79,8 @@ class Truth:
     """[px]; pixel centers at half-integers."""
     joints: Float[Tensor, "b 21 3"]
     """[m], `HandTemplate.joints` of the vertices."""
-    vertices: Float[Tensor, "b 778 3"]
-    """[m]."""
+    vertices: Float[Tensor, "b v 3"]
+    """[m], 778 of the template."""
     angles: Float[Tensor, "b 20"]
     """Of `HandTemplate.pose` [rad]."""
     shape: HandShape
@@ -101,6 +136,7 @@ def frames(
     *,
     backgrounds: Backgrounds | None = None,
     objects: tuple[Mesh, ...] = (),
+    hand: Subject | None = None,
 ) -> Frames:
     """Generate a batch; the same arguments always give the same images.
 
@@ -111,10 +147,11 @@ def frames(
         config: What they show.
         backgrounds: Photographs; procedural when None.
         objects: Meshes with vertex colors that a hand can hold, one for each batch; simple shapes when empty.
+        hand: Whose hand; the template's when None.
     """
     config = config or FrameConfig()
     generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**62)
-    made = draw(count, config, generator, backgrounds=backgrounds, objects=objects)
+    made = draw(count, config, generator, backgrounds=backgrounds, objects=objects, hand=hand)
     images = (photographed(made.images, generator) * 255).round().byte()
     return Frames(**{**vars(made), "images": images})
 
@@ -127,6 +164,8 @@ def draw(
     backgrounds: Backgrounds | None = None,
     objects: tuple[Mesh, ...] = (),
     canvas: Float[Tensor, "b s s 3"] | None = None,
+    hand: Subject | None = None,
+    posing: Posing | None = None,
 ) -> Drawing:
     """One right hand in each image.
 
@@ -137,16 +176,23 @@ def draw(
         backgrounds: As for `frames`.
         objects: As for `frames`.
         canvas: What is behind the hands, sRGB in [0, 1], in place of backgrounds.
+        hand: As for `frames`.
+        posing: Poses and places, in place of random ones; everything else stays as it would be without.
     """
-    hand = HandTemplate.load("right")
-    angles = sample_angles(hand, count, generator, gestures=config.gestures)
+    template = HandTemplate.load("right")
+    hand = template if hand is None else hand
+    angles = sample_angles(template, count, generator, gestures=config.gestures)
     shape = HandShape.random(count, generator)
     rotation = sample_rotations(count, generator, config.views)
+    if posing is not None:
+        angles, rotation = posing.angles, posing.rotation
     turned = hand.pose(angles, rotation=rotation, shape=shape)
     if config.whole:
         translation, Ks = place_anywhere(hand.joints(turned.vertices), config.size, generator)
     else:
         translation, Ks = place(hand.joints(turned.vertices), config.size, generator, margins=config.margins)
+    if posing is not None:
+        translation, Ks = posing.translation, posing.Ks
     vertices, skeleton = turned.vertices + translation[:, None], turned.skeleton + translation[:, None]
     forearm = turned.forearm + translation[:, None]
     is_hand = torch.rand(count, generator=generator) >= config.empty
@@ -178,7 +224,7 @@ def draw(
     )
 
 
-def _skin(hand: HandTemplate, vertices: Tensor, forearm: Tensor) -> props.Part:
+def _skin(hand: Subject, vertices: Tensor, forearm: Tensor) -> props.Part:
     surface = torch.cat([vertices, forearm], 1)
     return props.Part(surface, torch.cat([hand.faces, hand.forearm_faces]), torch.zeros_like(surface))
 
@@ -209,7 +255,7 @@ def _props(
 
 
 def _skin_albedo(
-    hand: HandTemplate,
+    hand: Subject,
     fragments: Fragments,
     image: Tensor,
     row: Tensor,
