@@ -72,6 +72,7 @@ class Signature:
                 continue
             if not isinstance(value, Tensor):
                 raise ShapeError(name, type(value).__name__, f"a torch.Tensor {_axes_text(argument)}")
+            check_dense(name, value)
             shape = value.shape
             split = len(shape) - len(axes)
             if split != 0 if leading is None else split < 0:
@@ -104,13 +105,13 @@ def _matcher(arguments: list[_Argument]) -> Callable[[tuple[Any, ...]], bool]:
     leadings = sorted({argument.leading for argument in arguments if argument.leading is not None})
     variables = [*(f"a_{axis}" for axis in axes), *(f"l_{name}" for name in leadings), "dtype", "device"]
     lines = ["def match(v):", f"  {' = '.join(variables)} = None"]
-    constants: dict[str, Any] = {"Tensor": Tensor, "floats": _FLOATS}
+    constants: dict[str, Any] = {"Tensor": Tensor, "floats": _FLOATS, "strided": torch.strided}
     for index, _, own_dtype, optional, leading, sizes in arguments:
         pad = "    " if optional else "  "
         lines.append(
             f"  if len(v) <= {index}: return False" if not optional else f"  if len(v) > {index} and v[{index}] is not None:"
         )
-        body = [f"x = v[{index}]", "if not isinstance(x, Tensor): return False", "s = x.shape"]
+        body = [f"x = v[{index}]", "if not isinstance(x, Tensor) or x.layout != strided: return False", "s = x.shape"]
         if leading is None:
             body.append(f"if len(s) != {len(sizes)}: return False")
         else:
@@ -131,6 +132,12 @@ def _matcher(arguments: list[_Argument]) -> Callable[[tuple[Any, ...]], bool]:
 def _same(variable: str, value: str) -> list[str]:
     """Lines that set a variable at its first use, and compare it afterwards."""
     return [f"if {variable} is None: {variable} = {value}", f"elif {variable} != {value}: return False"]
+
+
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Raise ShapeError for sparse tensors (COO, CSR, ...)."""
+    if tensor.layout != torch.strided:
+        raise ShapeError(name, tensor.layout, "a dense tensor (.to_dense())")
 
 
 def checked(signature: str) -> Callable[[Function], Function]:

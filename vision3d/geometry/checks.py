@@ -4,14 +4,16 @@ import torch
 from torch import Tensor
 
 from vision3d.core.errors import InputError, ShapeError
+from vision3d.core.op_checks import check_dense
 
 
 def check_trailing(name: str, tensor: Tensor, *sizes: int) -> None:
-    """Raise ShapeError unless the tensor is floating point and its last axes have these sizes."""
+    """Raise ShapeError unless the tensor is dense and floating point and its last axes have these sizes."""
     if tuple(tensor.shape[-len(sizes) :]) != sizes:
         raise ShapeError(name, tensor.shape, f"(..., {', '.join(map(str, sizes))})")
     if not tensor.is_floating_point():
         raise ShapeError(name, tensor.dtype, "torch.float32 or torch.float64")
+    check_dense(name, tensor)
 
 
 def check_rotmats(name: str, rotmats: Tensor, tolerance: float = 1e-4) -> None:

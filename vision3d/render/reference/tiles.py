@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vision3d.render.splats.records import Grid, Intersections, Projected, Projected2dgs, TileLists
+from vision3d.core.errors import BackendError
+from vision3d.render.splats.records import TOO_MANY, Grid, Intersections, Projected, Projected2dgs, TileLists
 
 TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would reduce it to this or below
 _SLAB = 64  # Gaussians of a list that are blended together
@@ -33,6 +34,8 @@ def intersect(
     last = torch.minimum(torch.ceil((means2d + radii) / tile_size).clamp(max=1e9).long(), tiles)
     spans = torch.where((radii > 0).all(-1, keepdim=True), (last - first).clamp(min=0), 0)
     counts = spans.prod(-1)
+    if (total := int(counts.sum())) > torch.iinfo(torch.int32).max:
+        raise BackendError(TOO_MANY.format(total))
     ids = torch.repeat_interleave(counts)  # Gaussian of each candidate
     within = torch.arange(len(ids), device=ids.device) - (counts.cumsum(0) - counts)[ids]
     tile_x = first[ids, 0] + within % spans[ids, 0]
@@ -94,12 +97,13 @@ def walk(
     order = torch.argsort(end - begin, descending=True, stable=True)
     corner = torch.arange(len(begin), device=begin.device)
     corner = torch.stack([corner % tiles_x, corner // tiles_x % tiles_y], -1) * tile_size
-    inner = torch.arange(tile_size * tile_size, device=begin.device)
-    per_group = max(1, _MAX_ELEMENTS // (_SLAB * tile_size * tile_size))
+    tall, wide = min(tile_size, height), min(tile_size, width)  # of a tile that is larger than the image, only what is inside
+    inner = torch.arange(tall * wide, device=begin.device)
+    per_group = max(1, _MAX_ELEMENTS // (_SLAB * tall * wide))
     groups = []
     for tiles in order.split(per_group):
-        columns = corner[tiles, None, 0] + inner % tile_size
-        rows = corner[tiles, None, 1] + inner // tile_size
+        columns = corner[tiles, None, 0] + inner % wide
+        rows = corner[tiles, None, 1] + inner // wide
         state = start(len(tiles), (columns >= width) | (rows >= height))
         pixels = (columns.to(state[0].dtype) + 0.5, rows.to(state[0].dtype) + 0.5)
         if limits is not None:
@@ -120,7 +124,7 @@ def walk(
     inverse = torch.argsort(order)
     images = []
     for parts in zip(*groups):
-        tiles = torch.cat(parts)[inverse].unflatten(0, isect_offsets.shape).unflatten(3, (tile_size, tile_size))
+        tiles = torch.cat(parts)[inverse].unflatten(0, isect_offsets.shape).unflatten(3, (tall, wide))
         images.append(tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :height, :width])
     return images
 

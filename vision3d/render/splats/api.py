@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.render.splats import backends, checks
-from vision3d.render.splats.calls import Call
+from vision3d.render.splats.calls import TILE_SIZE, Call
 from vision3d.render.splats.records import Camera, Gaussians
 
 
@@ -15,7 +15,7 @@ def rasterize(
     quats: Float[Tensor, "*batch n 4"] | None,
     scales: Float[Tensor, "*batch n 3"] | None,
     opacities: Float[Tensor, "*batch n"],
-    colors: Float[Tensor, "..."],
+    colors: Float[Tensor, "..."] | None,
     viewmats: Float[Tensor, "*batch c 4 4"],
     Ks: Float[Tensor, "*batch c 3 3"],
     width: int,
@@ -26,7 +26,7 @@ def rasterize(
     eps2d: float = 0.3,
     sh_degree: int | None = None,
     packed: bool = True,
-    tile_size: int = 16,
+    tile_size: int | None = None,
     backgrounds: Float[Tensor, "*batch c d"] | None = None,
     render_mode: str = "RGB",
     sparse_grad: bool = False,
@@ -50,6 +50,15 @@ def rasterize(
     masks: Bool[Tensor, "*batch c th tw"] | None = None,
     max_depths: Float[Tensor, "*batch c h w"] | None = None,
     backend: str = "auto",
+    return_normals: bool = False,
+    global_z_order: bool = True,
+    rays: Tensor | None = None,
+    lidar_coeffs: object | None = None,
+    external_distortion_coeffs: object | None = None,
+    ut_params: object | None = None,
+    extra_signals: Tensor | None = None,
+    extra_signals_sh_degree: int | None = None,
+    renderer_config: object | None = None,
 ) -> tuple[Float[Tensor, "*batch c h w x"], Float[Tensor, "*batch c h w 1"], dict[str, Any]]:
     """Render 3D Gaussians in every camera (Kerbl et al. 2023), with the same result on CPU and GPU.
 
@@ -64,18 +73,19 @@ def rasterize(
         scales: Standard deviations along the rotated axes [m], > 0. None with `covars`.
         opacities: In [0, 1].
         colors: [..., (C,) N, D] of any D; with `sh_degree` coefficients [..., (C,) N, K, 3] of max(SH + 0.5, 0).
+            None with the modes D and ED.
         viewmats: World to camera, rigid.
         Ks: Intrinsics [px]; the skew is ignored.
         width: Image width [px]; at most 2^28 pixels and 2^24 tiles in all images of a call.
         height: Image height [px].
-        near_plane: Minimum camera depth [m], > 0.
+        near_plane: Minimum camera depth [m], > 0; any number for ortho cameras.
         far_plane: Maximum camera depth [m].
         radius_clip: Gaussians whose radii are both at most this are skipped [px].
         eps2d: Variance of the low-pass filter, added to the projected covariance [px^2].
         sh_degree: Active degree, 0 to 4, (sh_degree + 1)^2 <= K.
         packed: `info` has only visible (camera, Gaussian) pairs, [nnz, ...], instead of [..., C, N, ...]. Does not change
             images.
-        tile_size: Tile size [px]. Does not change the images.
+        tile_size: Tile size [px], 16 when None. Does not change the images. The native kernels use the nearest of 4, 8 and 16.
         backgrounds: Background color, without a depth channel; black when None.
         render_mode: RGB; D: sum of weight times depth; ED: D divided by alpha; RGB+D and RGB+ED have the depth as last channel.
         sparse_grad: Gradients of means, quats and scales as COO tensors of the visible rows; needs `packed`, no batch.
@@ -92,6 +102,7 @@ def rasterize(
         max_depths: Maximum depth at each pixel [m], for example of an opaque surface: a Gaussian whose depth is not below it
             does not contribute to the pixel. inf means no limit. Without gradient; not with backend="gsplat".
         backend: auto, native, reference (plain torch) or gsplat (CUDA).
+        return_normals: Not supported, nor are the arguments below, which gsplat 1.6 added; see `with_ut`.
 
     Returns:
         Images, alphas, and the info dictionary: batch_ids, camera_ids, gaussian_ids (None when dense), radii, means2d,
@@ -114,6 +125,17 @@ def rasterize(
         >>> image.shape, alpha.shape
         (torch.Size([1, 16, 16, 3]), torch.Size([1, 16, 16, 1]))
     """
+    newer = {
+        "return_normals": return_normals or None,
+        "global_z_order": None if global_z_order else False,
+        "rays": rays,
+        "lidar_coeffs": lidar_coeffs,
+        "external_distortion_coeffs": external_distortion_coeffs,
+        "ut_params": ut_params,
+        "extra_signals": extra_signals,
+        "extra_signals_sh_degree": extra_signals_sh_degree,
+        "renderer_config": renderer_config,
+    }
     call = Call(
         gaussians=Gaussians(means, quats, scales, covars, opacities),
         camera=Camera(viewmats, Ks, width, height, camera_model, near_plane, far_plane, radius_clip),
@@ -121,7 +143,7 @@ def rasterize(
         sh_degree=sh_degree,
         eps2d=eps2d,
         packed=packed,
-        tile_size=tile_size,
+        tile_size=TILE_SIZE if tile_size is None else tile_size,
         backgrounds=backgrounds,
         render_mode=render_mode,
         sparse_grad=sparse_grad,
@@ -142,8 +164,9 @@ def rasterize(
             "ftheta_coeffs": ftheta_coeffs,
             "rolling_shutter": rolling_shutter,
             "viewmats_rs": viewmats_rs,
+            **{name: value for name, value in newer.items() if value is not None},  # gsplat 1.5 does not know them
         },
-    )
+    ).with_colors()
     call.check(channel_chunk)
     checks.check_choice("rasterize_mode", rasterize_mode, ("classic", "antialiased"))
     return backends.backend(backend, means.device).rasterize(call)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vision3d.core.errors import BackendError, InputError
 from vision3d.render.splats import backends, checks
-from vision3d.render.splats.calls import Call
+from vision3d.render.splats.calls import TILE_SIZE, Call
 from vision3d.render.splats.records import Camera, Gaussians
 
 _Maps = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, dict[str, Any]]
@@ -18,7 +18,7 @@ def rasterize_2dgs(
     quats: Float[Tensor, "*batch n 4"],
     scales: Float[Tensor, "*batch n 3"],
     opacities: Float[Tensor, "*batch n"],
-    colors: Float[Tensor, "..."],
+    colors: Float[Tensor, "..."] | None,
     viewmats: Float[Tensor, "*batch c 4 4"],
     Ks: Float[Tensor, "*batch c 3 3"],
     width: int,
@@ -29,7 +29,7 @@ def rasterize_2dgs(
     eps2d: float = 0.3,
     sh_degree: int | None = None,
     packed: bool = False,
-    tile_size: int = 16,
+    tile_size: int | None = None,
     backgrounds: Float[Tensor, "*batch c d"] | None = None,
     render_mode: str = "RGB",
     sparse_grad: bool = False,
@@ -63,7 +63,7 @@ def rasterize_2dgs(
         eps2d: The low-pass filter of 2D Gaussians is fixed (standard deviation 1/sqrt(2) px), so only the default is accepted.
         sh_degree: Active degree, 0 to 4.
         packed: Only visible pairs in `info`. Does not change images.
-        tile_size: Tile size [px]. Does not change the images.
+        tile_size: As for `rasterize`.
         backgrounds: Background color, without a depth channel.
         render_mode: As for `rasterize`.
         sparse_grad: As for `rasterize`.
@@ -93,7 +93,7 @@ def rasterize_2dgs(
         sh_degree=sh_degree,
         eps2d=eps2d,
         packed=packed,
-        tile_size=tile_size,
+        tile_size=TILE_SIZE if tile_size is None else tile_size,
         backgrounds=backgrounds,
         render_mode=render_mode,
         sparse_grad=sparse_grad,
@@ -102,7 +102,7 @@ def rasterize_2dgs(
         masks=masks,
         max_depths=max_depths,
         options={"distloss": distloss, "depth_mode": depth_mode},
-    )
+    ).with_colors()
     call.check()
     checks.check_choice("depth_mode", depth_mode, ("expected", "median"))
     if eps2d != 0.3:

@@ -6,6 +6,7 @@ import torch
 
 from vision3d.render.splats import checks, kernels, tiled_2dgs, tiled_3dgs
 from vision3d.render.splats.calls import Call, Images, Maps
+from vision3d.render.splats.native_support import NATIVE_TILE_SIZES
 
 
 @runtime_checkable
@@ -22,16 +23,26 @@ class Backend(Protocol):
 
 
 class Tiled:
-    """Rasterizes with tile lists, using the operations of `kernels`."""
+    """Rasterizes with tile lists, using the operations of `kernels`.
 
-    def __init__(self, operations: kernels.Kernels) -> None:
-        self.kernels = operations
+    Args:
+        operations: The operations.
+        tile_sizes: The sizes that they support; the nearest is used, unless there are masks of tiles. Empty: any.
+    """
+
+    def __init__(self, operations: kernels.Kernels, tile_sizes: tuple[int, ...] = ()) -> None:
+        self.kernels, self.tile_sizes = operations, tile_sizes
 
     def rasterize(self, call: Call) -> Images:
-        return tiled_3dgs.rasterize(self.kernels, call)
+        return tiled_3dgs.rasterize(self.kernels, self._with_tiles(call))
 
     def rasterize_2dgs(self, call: Call) -> Maps:
-        return tiled_2dgs.rasterize(self.kernels, call)
+        return tiled_2dgs.rasterize(self.kernels, self._with_tiles(call))
+
+    def _with_tiles(self, call: Call) -> Call:
+        if not self.tile_sizes or call.masks is not None or call.tile_size in self.tile_sizes:
+            return call
+        return call._replace(tile_size=min(self.tile_sizes, key=lambda size: abs(size - call.tile_size)))
 
 
 class Gsplat:
@@ -58,7 +69,9 @@ def backend(name: str, device: torch.device) -> Backend:
         BackendError: It is unknown, not installed or does not run on this device.
     """
     chosen = kernels.resolve(name, device)
-    return Gsplat() if chosen == "gsplat" else Tiled(kernels.kernels(chosen))
+    if chosen == "gsplat":
+        return Gsplat()
+    return Tiled(kernels.kernels(chosen), NATIVE_TILE_SIZES if chosen == "native" else ())
 
 
 def _shared(call: Call) -> dict[str, Any]:

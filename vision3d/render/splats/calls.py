@@ -9,6 +9,9 @@ from vision3d.core.op_checks import check_image_size
 from vision3d.render.splats import checks
 from vision3d.render.splats.records import Camera, Gaussians
 
+TILE_SIZE = 16
+"""Default size of tiles [px]."""
+
 Images = tuple[Tensor, Tensor, dict[str, Any]]
 Maps = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, dict[str, Any]]
 
@@ -18,7 +21,7 @@ class Call(NamedTuple):
 
     gaussians: Gaussians
     camera: Camera
-    colors: Tensor
+    colors: Tensor | None
     sh_degree: int | None
     eps2d: float
     packed: bool
@@ -33,6 +36,13 @@ class Call(NamedTuple):
     options: dict[str, Any]
     """Arguments of only one of the two functions, by name."""
 
+    def with_colors(self) -> "Call":
+        """The same call with a channel of zeros as colors, if it has none and draws only depths."""
+        means = self.gaussians.means
+        if self.colors is not None or self.render_mode not in checks.DEPTH_MODES or not isinstance(means, Tensor):
+            return self
+        return self._replace(colors=means.new_zeros(*means.shape[:-1], 1), sh_degree=None)
+
     def check(self, channel_chunk: int = 1) -> None:
         """Check all arguments that both functions have.
 
@@ -40,6 +50,7 @@ class Call(NamedTuple):
             ShapeError: A tensor has the wrong shape or dtype.
             DeviceError: A tensor is on another device than the means.
             InputError: A number or name is out of range.
+            BackendError: The mode is one of gsplat's for distances along rays.
         """
         means, quats, scales, covars, opacities = self.gaussians
         camera, tile_size = self.camera, self.tile_size
@@ -48,7 +59,8 @@ class Call(NamedTuple):
             self.render_mode,
         )  # fmt: skip
         size, planes = self.sizes, (camera.near_plane, camera.far_plane)
-        checks.check_numbers(camera.width, camera.height, tile_size, *planes, self.eps2d, self.alpha_max, channel_chunk)
+        checks.check_planes(*planes, camera.model)
+        checks.check_numbers(camera.width, camera.height, tile_size, self.eps2d, self.alpha_max, channel_chunk)
         check_image_size(size.num_images, camera.width, camera.height, tile_size)
         checks.check_pixels(self.masks, self.max_depths, size, camera.height, camera.width, tile_size, means)
         if self.sparse_grad and (not self.packed or size.batch):

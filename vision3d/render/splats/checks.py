@@ -1,5 +1,6 @@
 """Checks of the arguments of the rasterizer: one-line errors with the argument, got and want."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -8,10 +9,14 @@ import torch
 from torch import Tensor
 
 from vision3d.core.errors import BackendError, DeviceError, InputError, ShapeError, nearest_names
+from vision3d.core.op_checks import check_dense
 
 MAX_ALPHA = 0.9999
 """Gaussians with this alpha are never drawn: a pixel stops before the Gaussian that would reduce its transmittance to 1e-4."""
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
+DEPTH_MODES = ("D", "ED")
+"""Modes without colors."""
+_RAY_MODES = {"d": "D", "Ed": "ED", "RGB-d": "RGB+D", "RGB-Ed": "RGB+ED"}
 CAMERA_MODELS = ("pinhole", "ortho", "fisheye")
 
 
@@ -53,6 +58,7 @@ def check_gaussians(
         raise ShapeError("means", type(means).__name__, "a torch.Tensor [..., N, 3]")
     if means.dtype not in (torch.float32, torch.float64):
         raise ShapeError("means", means.dtype, "torch.float32 or torch.float64")
+    check_dense("means", means)
     if means.dim() < 2 or means.shape[-1] != 3:
         raise ShapeError("means", means.shape, "[..., N, 3]")
     batch, n = tuple(means.shape[:-2]), means.shape[-2]
@@ -70,13 +76,15 @@ def check_gaussians(
     else:
         check_tensor("covars", covars, (*batch, n, 3, 3), means)
     channels = check_colors(colors, sh_degree, batch, c, n, means)
-    check_choice("render_mode", render_mode, RENDER_MODES)
-    if backgrounds is not None and render_mode not in ("D", "ED"):
+    check_mode(render_mode)
+    if backgrounds is not None and render_mode not in DEPTH_MODES:
         check_tensor("backgrounds", backgrounds, (*batch, c, channels), means)
 
 
 def check_colors(colors: object, sh_degree: object, batch: tuple[int, ...], c: int, n: int, means: Tensor) -> int:
     """The number of channels of colors [..., (C,) N, D], or of SH coefficients [..., (C,) N, K, 3] with a degree."""
+    if colors is None:
+        raise ShapeError("colors", "None", f"a torch.Tensor; only render_mode {' and '.join(DEPTH_MODES)} need none")
     if not isinstance(colors, Tensor):
         raise ShapeError("colors", type(colors).__name__, "a torch.Tensor")
     tail = 1 if sh_degree is None else 2
@@ -106,10 +114,19 @@ def check_tensor(name: str, tensor: object, shape: Sequence[int], like: Tensor, 
         raise ShapeError(name, type(tensor).__name__, f"a torch.Tensor of shape {tuple(shape)}")
     if tuple(tensor.shape) != tuple(shape):
         raise ShapeError(name, tuple(tensor.shape), tuple(shape))
+    check_dense(name, tensor)
     if tensor.dtype != (dtype or like.dtype):
         raise ShapeError(name, tensor.dtype, dtype or f"{like.dtype} as means")
     if tensor.device != like.device:
         raise DeviceError(f"{name}: got device {tensor.device}, want {like.device} as means")
+
+
+def check_mode(render_mode: str) -> None:
+    """Check the render mode; those of gsplat for distances along rays are a BackendError."""
+    if render_mode in _RAY_MODES:
+        hint = f"use {_RAY_MODES[render_mode]}, depth along the camera's z"
+        raise BackendError(f"render_mode: {render_mode} (distance along the ray) is not supported; {hint}")
+    check_choice("render_mode", render_mode, RENDER_MODES)
 
 
 def check_choice(name: str, value: str, valid: Iterable[str]) -> None:
@@ -118,12 +135,18 @@ def check_choice(name: str, value: str, valid: Iterable[str]) -> None:
         raise InputError(f"{name}: got {value!r}; {nearest_names(str(value), valid)}")
 
 
+def check_planes(near_plane: float, far_plane: float, camera_model: str) -> None:
+    """Check the clipping planes: only an orthographic camera sees what is behind its center."""
+    low = -math.inf if camera_model == "ortho" else 0
+    if not low < near_plane < far_plane:
+        want = "near_plane < far_plane" if camera_model == "ortho" else "0 < near_plane < far_plane"
+        raise InputError(f"near_plane, far_plane: got {near_plane}, {far_plane}, want {want}")
+
+
 def check_numbers(
     width: object,
     height: object,
     tile_size: object,
-    near_plane: float | int,
-    far_plane: float | int,
     eps2d: float | int,
     alpha_max: float | int,
     channel_chunk: object,
@@ -133,8 +156,6 @@ def check_numbers(
     for name, value in counts.items():
         if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name}: got {value!r}, want an int >= 1")
-    if not 0 < near_plane < far_plane:
-        raise InputError(f"near_plane, far_plane: got {near_plane}, {far_plane}, want 0 < near_plane < far_plane")
     if not eps2d >= 0:
         raise InputError(f"eps2d: got {eps2d}, want >= 0 square pixels")
     if not 0 < alpha_max < MAX_ALPHA:
@@ -177,10 +198,18 @@ def refuse_unsupported(options: dict[str, object]) -> None:
         "with_eval3d": "evaluate in the image (with_eval3d=False)",
         "rolling_shutter": "use one pose for each image (global shutter)",
         "viewmats_rs": "use one pose for each image (global shutter)",
+        "return_normals": "use rasterize_2dgs, or render_views with RGB+ED",
+        "global_z_order": "Gaussians are sorted by depth along the camera's z (global_z_order=True)",
+        "rays": "give viewmats and Ks",
+        "lidar_coeffs": "vision3d.render.lidar scans meshes",
+        "ut_params": "project with the usual Jacobian (with_ut=False)",
+        "extra_signals": "append them to colors",
+        "extra_signals_sh_degree": "append them to colors",
+        "renderer_config": "leave it out",
     }
     for name, value in options.items():
         is_global = name == "rolling_shutter" and getattr(value, "name", "") == "GLOBAL"
-        if value is None or value is False or is_global:
+        if value is None or (value is False and name != "global_z_order") or is_global:
             continue
         hint = hints.get(name, "undistort the photos first, as vision3d.load does")
         raise BackendError(f"{name}: is not supported by this rasterizer; {hint}, or pass backend='gsplat' on CUDA")

@@ -8,13 +8,14 @@ from torch import Tensor
 from vision3d.core import native
 from vision3d.core.errors import BackendError
 
+NATIVE_TILE_SIZES = (4, 8, 16)
 _MAX_KEPT = 64 << 20  # bytes
 _kept = threading.local()
 
 
 def check_tile_size(tile_size: int) -> None:
     """Raise BackendError for tile sizes that the blending kernels do not support."""
-    if tile_size not in (4, 8, 16):
+    if tile_size not in NATIVE_TILE_SIZES:
         raise BackendError(f"tile_size: got {tile_size}, the native kernels take 4, 8 or 16")
 
 

@@ -11,7 +11,7 @@ from vision3d.core.errors import BackendError, InputError
 from vision3d.core.op_checks import check_image_size, check_memory
 from vision3d.core.op_records import record_op
 from vision3d.render.splats.native_support import image_offsets, plain
-from vision3d.render.splats.records import Grid, Intersections, Projected, Projected2dgs, TileLists
+from vision3d.render.splats.records import TOO_MANY, Grid, Intersections, Projected, Projected2dgs, TileLists
 
 
 class _Pairs(NamedTuple):
@@ -62,7 +62,10 @@ def _intersect(a: _Pairs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if not native.is_on_cpu(depths) or depths.dtype != torch.float32:
         return _tiles_by_sorting(_Pairs(means2d, radii, depths, conics, opacities, image_ids, a.grid))
     offsets = image_offsets(image_ids, num_images)
-    lists = native.require().Intersections(offsets, means2d, radii, depths, conics, opacities, *a.grid[1:])
+    try:
+        lists = native.require().Intersections(offsets, means2d, radii, depths, conics, opacities, *a.grid[1:])
+    except ValueError as error:  # more than 2^31 of something
+        raise BackendError(str(error)) from None
     check_memory(depths, 3 * lists.total, f"{lists.total} tile intersections")
     outputs = _empty_lists(depths, a.grid, lists.total)
     lists.fill(*outputs)
@@ -84,7 +87,7 @@ def _tiles_by_sorting(a: _Pairs) -> _Lists:
     ends = counts[order].cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     if total > torch.iinfo(torch.int32).max:
-        raise BackendError(f"{total} tile intersections, want less than 2^31: the Gaussians are too large")
+        raise BackendError(TOO_MANY.format(total))
     lists = _empty_lists(depths, a.grid, total)
     keys, ids = (torch.empty(total, **integers) for _ in range(2))
     module.fill_tiles(*gaussians, *grid, order, ends, a.image_ids.contiguous(), keys, ids, **where)

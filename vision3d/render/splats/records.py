@@ -9,6 +9,8 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
+TOO_MANY = "{} tile intersections, want less than 2^31: the Gaussians are too large"
+
 
 class Gaussians(NamedTuple):
     """Gaussians to project."""
