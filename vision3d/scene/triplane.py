@@ -48,7 +48,7 @@ class Triplane:
                 got = "none" if first is None else f"shape {tuple(first.shape)}"
                 raise InputError(f"Triplane.decoder: {name}.0.weight: got {got}, want (N, {3 * count})")
         object.__setattr__(self, "decoder", MappingProxyType(dict(self.decoder)))
-        check_device("Triplane", self._tensors())
+        check_device("Triplane", dict(self._tensors()))
 
     @classmethod
     def load(cls, path: Path | str) -> "Triplane":

@@ -97,6 +97,7 @@ def by_scene(call: Call, size: Sizes, rows: "SparseRows") -> tuple[Gaussians, Te
         rows: Makes the gradients sparse if the call requests it.
     """
     camera = call.camera
+    assert call.colors is not None  # `Call.with_colors`
     means, quats, scales, covars, opacities = call.gaussians
     if covars is not None:
         quats = scales = None

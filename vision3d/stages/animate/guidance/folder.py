@@ -61,11 +61,11 @@ def load_guidance(
     networks = {"use_safetensors": True, **local}
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     try:
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **networks)
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, **networks)
+        unet: Any = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **networks)
+        vae: Any = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, **networks)
         # Its layer norms need full precision; it is used once and released.
-        encoder = CLIPVisionModelWithProjection.from_pretrained(folder, subfolder="image_encoder", **networks)
-        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", **local)
+        encoder: Any = CLIPVisionModelWithProjection.from_pretrained(folder, subfolder="image_encoder", **networks)
+        scheduler: Any = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", **local)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = str(error).strip().partition("\n")[0]
         raise FileFormatError(folder, f"cannot be read as a pipeline of diffusers ({first})") from error
