@@ -131,6 +131,40 @@ def test_a_video(cli, tmp_path, video, weights, finder):
     assert (out / "overlay.mp4").is_file()
 
 
+@pytest.fixture
+def capture(monkeypatch):
+    """Makes ffmpeg capture from a device of its own, which generates images, as if it were a camera."""
+    from vision3d.io import video
+
+    def use(*options):
+        monkeypatch.setattr(video, "_capture_options", lambda index: options)
+
+    return use
+
+
+def test_a_webcam(cli, tmp_path, weights, finder, capture):
+    finder.squares = ((40.0, 30.0, 30.0),)
+    capture("-f", "lavfi", "-i", "testsrc=size=96x64:rate=20")
+    out = tmp_path / "out"
+    code, text, err = cli(
+        "hand", "run", "--webcam", 0, "--weights", weights, "--out", out, "--lost", 0, "--score", 0, "--frames", 3, "--json"
+    )
+    assert code == 0, err
+    assert last(text)["images"] == 3 and last(text)["hands"] == 3
+    records = [json.loads(path.read_text()) for path in sorted((out / "frames").iterdir())]
+    assert [record["time"] for record in records] == [0, 0.05, 0.1] and records[0]["size"] == [96, 64]
+    assert SkinnedMesh.load(out / "hands.glb").clips[0].end == pytest.approx(0.1)
+    assert (out / "overlay.mp4").is_file()
+
+
+@pytest.mark.parametrize("options", [("-f", "v4l2", "-i", "/dev/null"), ("-f", "lavfi", "-i", "nosuchfilter")])
+def test_a_webcam_that_cannot_be_read(cli, tmp_path, weights, capture, options):
+    capture(*options)
+    code, _, err = cli("hand", "run", "--webcam", 0, "--weights", weights, "--out", tmp_path / "out")
+    assert code == 3 and "webcam 0: ffmpeg cannot read it (" in err and len(err.strip().splitlines()) == 1, err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_interrupted_video_is_finished(cli, tmp_path, video, weights, finder, monkeypatch):
     finder.squares = ((40.0, 30.0, 30.0),)
     own, calls = Finds.find, []

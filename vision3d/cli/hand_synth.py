@@ -28,8 +28,9 @@ def _synth(options: HandSynthOptions, run_folder: "RunFolder", progress: Progres
 
 
 def _text(out: Path, results: Mapping[str, Any]) -> str:
-    return f"{results['images']} images in {out} ({results['images_per_cpu_s']} per CPU-second, files included)"
+    line = f"{results['images']} images in {out}, {results['written']} of them new"
+    return line + (f" ({results['images_per_cpu_s']} per CPU-second, files included)" if results["written"] else "")
 
 
-run = stage_verb("hand synth", HandSynthOptions, _synth, stage="hand_synth", text_of=_text)
+run = stage_verb("hand synth", HandSynthOptions, _synth, stage="hand_synth", grows={"images"}, text_of=_text)
 """Run the command."""

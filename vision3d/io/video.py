@@ -199,21 +199,25 @@ def open_webcam(index: int = 0) -> Webcam:
         MissingFileError: No camera has this number.
         InputError: It cannot be opened, or this system has neither.
     """
-    if sys.platform.startswith("linux"):
-        device = Path(f"/dev/video{index}")
-        if index < 0 or not device.exists():
-            raise MissingFileError(device, f"webcam {index}")
-        options = ("-f", "v4l2", "-i", str(device))
-    elif sys.platform == "darwin":
-        options = ("-f", "avfoundation", "-framerate", "30", "-i", str(index))
-    else:
-        raise InputError(f"webcam {index}: webcams are read on Linux and macOS; want a video file")
+    options = _capture_options(index)
     header, message = _header(list(options))
     if header is None:
         lines = message.strip().splitlines()
         raise InputError(f"webcam {index}: ffmpeg cannot read it ({lines[-1] if lines else 'no reason'})")
     width, height, rate, unit = header
     return Webcam(options, width, height, rate / unit)
+
+
+def _capture_options(index: int) -> tuple[str, ...]:
+    """Options of ffmpeg that open a camera of this computer."""
+    if sys.platform.startswith("linux"):
+        device = Path(f"/dev/video{index}")
+        if index < 0 or not device.exists():
+            raise MissingFileError(device, f"webcam {index}")
+        return "-f", "v4l2", "-i", str(device)
+    if sys.platform == "darwin":
+        return "-f", "avfoundation", "-framerate", "30", "-i", str(index)
+    raise InputError(f"webcam {index}: webcams are read on Linux and macOS; want a video file")
 
 
 def _frames(options: list[str], width: int, height: int) -> Iterator[UInt8[Tensor, "h w 3"]]:

@@ -1,6 +1,7 @@
 """Folders in the layout of FreiHAND (Zimmermann et al. 2019): images, intrinsics, joints and vertices of right hands."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,54 +89,96 @@ class FreiHandFolder:
 class FreiHandWriter:
     """Writes generated images in this layout: training/rgb, and beyond it masks, depths, poses and visibility.
 
+    The labels of a batch are in a file of training/labels once its images are complete, until `finish` joins them. In a folder
+    that has images, finished or not, it goes on with the next one.
+
     Args:
         path: The folder.
+
+    Raises:
+        FileFormatError: Labels in the folder are damaged.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.rows: dict[str, list[Any]] = {
-            name: [] for name in ("K", "xyz", "verts", "scale", "uv", "visible", "side", "is_hand", "pose")
-        }
+        self.path, self.parts = Path(path), Path(path) / "training" / "labels"
+        self.rows = self._finished()
+        for part in sorted(self.parts.glob("*.json")):
+            if part.stem.isdecimal() and int(part.stem) == len(self):
+                self._append(_read_labels(part))
 
-    def add(self, made: Frames, count: int) -> None:
-        """Write the first `count` images of a batch and remember their labels."""
+    def __len__(self) -> int:
+        return len(self.rows["K"])
+
+    def add(self, made: Frames, count: int, start: int = 0) -> None:
+        """Write the images `start` to `count` of a batch, and then their labels."""
         for name in ("rgb", "mask", "depth"):
             make_folder(self.path / "training" / name)
-        for row in range(count):
-            name = f"{len(self.rows['K']):08d}"
+        first, added = len(self), {name: [] for name in _LABELS}
+        for row in range(start, count):
+            name = f"{first + row - start:08d}"
             write_image(self.path / "training" / "rgb" / f"{name}.jpg", made.images[row])
             write_image(self.path / "training" / "mask" / f"{name}.png", made.masks[row].float())
             depth = (made.depths[row] / _MILLIMETERS).clamp(0, 1)
             write_image(self.path / "training" / "depth" / f"{name}.png", depth, bits=16)
-            self._remember(made, row)
+            for name, value in _labels(made, row).items():
+                added[name].append(value)
+        _write(self.parts / f"{first:08d}.json", added)
+        self._append(added)
 
     def finish(self) -> None:
-        """Write the labels."""
+        """Write the labels of all images."""
         for name, rows in self.rows.items():
             _write(self.path / f"training_{name}.json", rows)
         text = "right hands; meters in the camera's frame, pixel centers at half-integers; depth: millimeters of 16 bits"
-        _write(self.path / "training_info.json", {"topology": TOPOLOGY, "images": len(self.rows["K"]), "about": text})
+        _write(self.path / "training_info.json", {"topology": TOPOLOGY, "images": len(self), "about": text})
+        shutil.rmtree(self.parts, ignore_errors=True)
 
-    def _remember(self, made: Frames, row: int) -> None:
-        joints = made.joints[row]
-        pose = {
-            "angles": made.angles[row], "rotation": made.rotation[row], "translation": made.translation[row],
-            "lengths": made.shape.lengths[row], "thicknesses": made.shape.thicknesses[row], "scale": made.shape.scale[row],
-        }  # fmt: skip
-        values = {
-            "K": _plain(made.Ks[row], 4),
-            "xyz": _plain(joints, 6),
-            "verts": _plain(made.vertices[row], 5),
-            "scale": _plain(torch.linalg.vector_norm(joints[10] - joints[9]), 6),  # FreiHAND: a bone of the middle finger
-            "uv": _plain(made.uvs[row], 3),
-            "visible": made.visible[row].tolist(),
-            "side": "right",
-            "is_hand": bool(made.is_hand[row]),
-            "pose": {name: _plain(value, 6) for name, value in pose.items()},
-        }
-        for name, value in values.items():
-            self.rows[name].append(value)
+    def _finished(self) -> dict[str, list[Any]]:
+        """Labels that an earlier `finish` joined; of one that was interrupted, those that all files have."""
+        paths = {name: self.path / f"training_{name}.json" for name in _LABELS}
+        if not all(path.is_file() for path in paths.values()):
+            return {name: [] for name in _LABELS}
+        tables = {name: _read_labels(path) for name, path in paths.items()}
+        count = min(map(len, tables.values()))
+        return {name: list(table)[:count] for name, table in tables.items()}
+
+    def _append(self, added: Any) -> None:
+        for name, rows in self.rows.items():
+            rows += added[name]
+
+
+_LABELS = ("K", "xyz", "verts", "scale", "uv", "visible", "side", "is_hand", "pose")
+
+
+def _labels(made: Frames, row: int) -> dict[str, Any]:
+    """The labels of an image of a batch, as plain values."""
+    joints = made.joints[row]
+    pose = {
+        "angles": made.angles[row], "rotation": made.rotation[row], "translation": made.translation[row],
+        "lengths": made.shape.lengths[row], "thicknesses": made.shape.thicknesses[row], "scale": made.shape.scale[row],
+    }  # fmt: skip
+    return {
+        "K": _plain(made.Ks[row], 4),
+        "xyz": _plain(joints, 6),
+        "verts": _plain(made.vertices[row], 5),
+        "scale": _plain(torch.linalg.vector_norm(joints[10] - joints[9]), 6),  # FreiHAND: a bone of the middle finger
+        "uv": _plain(made.uvs[row], 3),
+        "visible": made.visible[row].tolist(),
+        "side": "right",
+        "is_hand": bool(made.is_hand[row]),
+        "pose": {name: _plain(value, 6) for name, value in pose.items()},
+    }
+
+
+def _read_labels(path: Path) -> Any:
+    """Labels that `FreiHandWriter` wrote."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(path, f"is not JSON ({error}); start over with --overwrite") from error
+    if not isinstance(found, list) and not (isinstance(found, dict) and all(name in found for name in _LABELS)):
+        raise FileFormatError(path, "is not a file of labels; start over with --overwrite")
+    return found
 
 
 def _table(path: Path, shape: tuple[int, int]) -> Float[Tensor, "n r c"] | None:

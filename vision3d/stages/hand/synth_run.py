@@ -7,7 +7,7 @@ from typing import Any
 
 from vision3d.core.errors import ConfigError
 from vision3d.core.progress import Progress, ProgressCallback
-from vision3d.core.runs import RunFolder
+from vision3d.core.runs import Interrupted, RunFolder, finish_step_on_interrupt
 from vision3d.stage import stage
 from vision3d.stages.hand.config import BATCH
 from vision3d.stages.hand.data.samples import SampleSource
@@ -24,7 +24,7 @@ class SynthResult:
     summary: dict[str, Any]
 
 
-@stage("hand synth", {})
+@stage("hand synth", {}, grows=("images",))
 def synthesize_hands(
     config: SynthConfig,
     *,
@@ -35,7 +35,8 @@ def synthesize_hands(
 
     Args:
         config: Options.
-        run_folder: Receives training/{rgb,mask,depth} and training_{K,xyz,verts,scale,uv,visible,side,is_hand,pose}.json.
+        run_folder: Receives training/{rgb,mask,depth} and training_{K,xyz,verts,scale,uv,visible,side,is_hand,pose}.json. In a
+            folder that was interrupted, or is resumed for more images, only those that are missing are made.
         progress: Progress callback, called for every batch.
 
     Raises:
@@ -50,17 +51,22 @@ def synthesize_hands(
     )
     source.photos()
     writer = FreiHandWriter(run_folder.path)
-    with Progress(config.images, "synth", progress) as bar:
-        for index in range(-(-config.images // BATCH)):
-            count = min(BATCH, config.images - index * BATCH)
-            writer.add(source.made(index), count)
-            bar.update(index * BATCH + count)
+    before = len(writer)
+    with finish_step_on_interrupt() as stop, Progress(config.images, "synth", progress) as bar:
+        for index in range(before // BATCH, -(-config.images // BATCH)):
+            first, count = index * BATCH, min(BATCH, config.images - index * BATCH)
+            if len(writer) < first + count:
+                writer.add(source.made(index), count, len(writer) - first)
+            bar.update(first + count)
+            if stop.requested and len(writer) < config.images:
+                raise Interrupted(f"stopped after {len(writer)} images")
     writer.finish()
     seconds = time.process_time() - started
     summary = {
         "images": config.images,
+        "written": len(writer) - before,
         "without_hand": writer.rows["is_hand"].count(False),
         "cpu_s": round(seconds, 2),
-        "images_per_cpu_s": round(config.images / max(seconds, 1e-9), 1),
+        "images_per_cpu_s": round((len(writer) - before) / max(seconds, 1e-9), 1),
     }
     return SynthResult(run_folder.path, summary)
