@@ -297,8 +297,17 @@ def _obj_materials(path: Path) -> tuple[dict[str, Path], dict[str, Color]]:
                 if image is not None:
                     found[material] = image
                 else:
-                    logger.warning("%s: its texture %s is missing; read without it", path, rest.strip())
+                    logger.warning("%s: its texture %s %s; read without it", path, rest.strip(), _absence(library, rest))
     return found, paints
+
+
+def _absence(index: Path, name: str) -> str:
+    """Why a texture is not read: files elsewhere are not, even where they exist, since others may have written the name."""
+    try:
+        exists = (index.parent / name.split()[-1]).is_file()
+    except (OSError, ValueError):
+        exists = False
+    return f"is outside its folder (copy it beside {index.name} to use it)" if exists else "is missing"
 
 
 def _beside(index: Path, name: str) -> Path | None:
