@@ -73,10 +73,10 @@ def check_wheel(path: Path, checkout: Path) -> None:
     native = [name for name in sizes if name.startswith("vision3d/_native")]
     assert len(native) == 1
     assert {name for name in sizes if name.startswith("vision3d/")} - set(native) == package_files(checkout)
-    # Photos, trained networks of at most 12 MB (4 MiB a file), rigged meshes with images of at most 1 MB. Code is 1.2 MB of
+    # Photos, trained networks of at most 12 MB (4 MiB a file), rigged meshes with images of at most 1 MB. Code is 1.4 MB of
     # Python and the kernels, 2 MB for three instruction sets.
     data = tuple(f"vision3d/assets/{name}/" for name in ("demo", "weights", "creature", "pedestrian", "hand"))
-    assert sum(size for name, size in sizes.items() if not name.startswith(data)) <= 3_500_000
+    assert sum(size for name, size in sizes.items() if not name.startswith(data)) <= 3_700_000
     assert sum(size for name, size in sizes.items() if name.startswith(data[1])) <= 12_000_000
     assert max(size for name, size in sizes.items() if name.startswith(data[1])) <= 4 << 20
     assert sum(size for name, size in sizes.items() if name.startswith(data[2])) <= 1 << 20

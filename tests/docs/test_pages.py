@@ -59,7 +59,6 @@ FEWER = {
     },
     "edit eval": {"--objects": "1", "--each": "1"},
     "edit train": {
-        "--overwrite": "",
         "--steps": "1",
         "--batch-size": "1",
         "--objects": "4",
@@ -67,7 +66,6 @@ FEWER = {
         "--evaluate-objects": "0",
     },
     "edit train-planes": {
-        "--overwrite": "",
         "--batch-size": "1",
         "--objects": "4",
         "--workers": "0",
@@ -210,7 +208,7 @@ RUN = [param for param in COMMANDS if is_run(param.values[0])]
 def test_cheap_commands_run(command, folder, cli):
     if verb_of(command) == "mesh":
         (folder / "runs" / "cup" / "mesh.glb").unlink()
-    if "--out" in command and verb_of(command) in ("fit", "animate fit", "animate static"):
+    if "--out" in command and verb_of(command) in ("fit", "animate fit", "animate static", "edit train", "edit train-planes"):
         shutil.rmtree(command[command.index("--out") + 1], ignore_errors=True)
     code, _, err = cli(*smaller(verb_of(command), command), "--quiet")
     if code == 4:

@@ -170,7 +170,7 @@ def test_labels(folder, guidance, tmp_path):
 def test_long_runs_on_a_cpu_are_rejected(guidance, monkeypatch):
     assert 0 < check_time(guidance, 1, 1, 32, CPU, force=False) < base.LONG_S
     monkeypatch.setattr(base, "LONG_S", 0.0)
-    with pytest.raises(BackendError, match=r"one step takes \d+\.\d s on this processor, 300 steps about \d+ minutes; want"):
+    with pytest.raises(BackendError, match=r"one step takes \d+\.\d s on this CPU, 300 steps about \d+ minutes; want"):
         check_time(guidance, 300, 1, 32, CPU, force=False)
     assert check_time(guidance, 300, 1, 32, CPU, force=True) > 0
 

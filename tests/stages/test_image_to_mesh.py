@@ -129,7 +129,7 @@ def test_a_guided_run_resumes_bitwise(photo, pipeline, tmp_path):
     assert torch.equal(resumed.gaussians.sh, whole.gaussians.sh)
     assert torch.equal(resumed.gaussians.mesh.vertices, whole.gaussians.mesh.vertices)
     folder = RunFolder.create(tmp_path / "run", FEW, resume=True)
-    with pytest.raises(ConfigError, match=r"which is a run on outline inflated.* \+ untrained test pipeline"):
+    with pytest.raises(ConfigError, match=r"which is a run on inflated silhouette.* \+ untrained test pipeline"):
         bind_gaussians(FEW, image=photo, run_folder=folder, progress=silent)
 
 
