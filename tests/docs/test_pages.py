@@ -66,6 +66,7 @@ FEWER = {
         "--evaluate-objects": "0",
     },
     "edit train-planes": {
+        "--steps": "1",
         "--batch-size": "1",
         "--objects": "4",
         "--workers": "0",
