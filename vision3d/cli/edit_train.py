@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.core.progress import ProgressCallback
-from vision3d.stages.edit.config import GROWS, RESUMABLE, AdapterTrainConfig
+from vision3d.stages.edit.config import AdapterTrainConfig
+from vision3d.training.options import GROWS, RESUMABLE
 
 if TYPE_CHECKING:
     from vision3d.core.runs import RunFolder

@@ -9,7 +9,7 @@ from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.core.progress import ProgressCallback
 from vision3d.stages.hand.finder.config import FinderTrainConfig
-from vision3d.stages.hand.training_options import GROWS, RESUMABLE
+from vision3d.training.options import GROWS, RESUMABLE
 
 if TYPE_CHECKING:
     from vision3d.core.runs import RunFolder

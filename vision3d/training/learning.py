@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
 from torch import nn
 
@@ -13,36 +14,13 @@ from vision3d.training.ema import Ema
 from vision3d.training.group import Group
 from vision3d.training.loop import Evaluation, Loop
 from vision3d.training.network import Loss, NetworkTrainer, adamw
+from vision3d.training.options import NetworkTraining
 from vision3d.training.weights import Card, in_half
 
 _SLOWER = 0.1
 
 Network = TypeVar("Network", bound=nn.Module)
-
-
-class LearnOptions(Protocol):
-    """What `learn` reads of the options of a training."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def clip_norm(self) -> float: ...
-    @property
-    def ema(self) -> float: ...
-    @property
-    def log_every(self) -> int: ...
-    @property
-    def checkpoint_every(self) -> int: ...
-    @property
-    def evaluate_every(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
+Model = TypeVar("Model")
 
 
 @dataclass(frozen=True)
@@ -53,6 +31,15 @@ class Learned(Generic[Network]):
     """In evaluation mode."""
     card: Card
     summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainResult(Generic[Model]):
+    """Result of a training."""
+
+    model: Model
+    summary: dict[str, Any]
+    run_folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +70,7 @@ class Lesson(Generic[Network]):
 
 def learn(
     lesson: Lesson[Network],
-    options: LearnOptions,
+    options: NetworkTraining,
     run_folder: RunFolder | None,
     progress: ProgressCallback | None,
     group: Group | None = None,
@@ -142,6 +129,24 @@ def learn(
         figures={**found, "data": lesson.held_out} if found else {},
     )  # fmt: skip
     return Learned(network.eval(), card, summary)
+
+
+def stored(
+    learned: Learned[Any], model: Model, save: Callable[[Path, Model], None], run_folder: RunFolder | None, name: str
+) -> TrainResult[Model]:
+    """Write the model of a training to its run folder, if it has one, and return the result.
+
+    Args:
+        learned: The training.
+        model: Its network as a model.
+        save: Writes the model to a path.
+        run_folder: Output folder.
+        name: Name of the file.
+    """
+    path = None if run_folder is None else run_folder.path
+    if path is not None:
+        save(path / name, model)
+    return TrainResult(model, learned.summary, path)
 
 
 def _factor(slower: tuple[str, ...]) -> Callable[[str], float]:

@@ -86,7 +86,7 @@ def save_weights(path: Path | str, card: Card, tensors: Mapping[str, Tensor], *,
     path = Path(path)
     parts = [dict(tensors)] if most_bytes is None else _parts(tensors, most_bytes - _HEADER)
     names = [f"{path.name}.part{number}" for number in range(2, len(parts) + 1)]
-    more = {"parts": names, "digest": _digest(tensors)} if names else {}
+    more = {"parts": names, "digest": digest_of(tensors)[:16]} if names else {}
     for name, part in zip(names, parts[1:]):
         write_described(path.with_name(name), _PART, _VERSION, {"digest": more["digest"]}, part)
     write_described(path, "weights", _VERSION, {"card": dataclasses.asdict(card), **more}, parts[0])
@@ -173,6 +173,15 @@ def in_half(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names and values, to detect files that do not belong together."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def load_network(
     source: Path | str, kind: str, config_type: type[Config], make: Callable[[Config], Network]
 ) -> tuple[Network, Config, Card]:
@@ -213,15 +222,6 @@ def _parts(tensors: Mapping[str, Tensor], most_bytes: int) -> list[dict[str, Ten
         parts[-1][name] = tensors[name]
         used += size
     return parts
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """Of all tensors, so that parts of different weights are not mixed."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _listed(names: list[str]) -> str:

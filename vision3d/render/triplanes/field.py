@@ -13,7 +13,7 @@ from vision3d.scene.triplane import AXES, Triplane
 DENSITY = 80.0
 """Density inside an object [1 / half side of the cube]: two texels of 64 hide all but a percent of what is behind them."""
 METALLIC, ROUGHNESS = 0.0, 0.8
-"""Material of what comes without one."""
+"""Default material factors, for objects without a material."""
 _CHUNK = 1 << 17
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
 from vision3d.core.ranges import check_counts, check_not_negative, check_positive
+from vision3d.training.options import NetworkTraining, training_groups
 
 RESUMABLE = ("checkpoint_every", "keep", "evaluate_every", "evaluate_frames", "workers")
 """Keys of a training that may change when it is resumed."""
@@ -264,14 +265,10 @@ class StreetsConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(NetworkTraining):
     """Train a detector on labelled sweeps, or on generated ones."""
 
-    HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("steps", "batch_size"),
-        "training": ("lr", "weight_decay", "clip_norm", "ema", "seed", "device"),
-        "logs and checkpoints": ("log_every", "checkpoint_every", "evaluate_every", "evaluate_frames", "keep"),
-    }
+    HELP_GROUPS: ClassVar[HelpGroups] = training_groups(("steps", "batch_size"), "evaluate_frames")
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
@@ -287,37 +284,20 @@ class TrainConfig:
     """Sectors per step."""
     lr: float = 3e-3
     """Maximum learning rate of AdamW (one cycle)."""
-    weight_decay: float = 0.01
-    """Weight decay of AdamW."""
     clip_norm: float = 10.0
     """Maximum norm of the gradient."""
-    ema: float = 0.998
-    """Decay of the moving averages of the parameters, which are evaluated and saved."""
     min_points: int = 5
     """Objects with fewer points are neither learned nor counted as mistakes."""
-    workers: int = 1
-    """Processes that prepare samples; 0: this one."""
     log_every: int = 20
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 200
     """Steps between checkpoints; 0: only at the end and when interrupted."""
-    evaluate_every: int = 0
-    """Steps between evaluations, whose best checkpoint is kept as best.pt; 0: only at the end."""
     evaluate_frames: int = 100
     """Held-out frames of an evaluation: of ImageSets/val.txt, or generated streets of validation; 0: none."""
-    keep: int = 2
-    """Number of checkpoints to keep."""
-    seed: int = 0
-    """Seed of the parameters and samples."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
-        check_counts(self, "steps", "batch_size", "log_every", "keep")
-        check_positive(self, "lr", "clip_norm")
-        check_not_negative(self, "weight_decay", "checkpoint_every", "evaluate_every", "seed", "workers", "min_points")
-        if not 0 <= self.ema < 1:
-            raise ConfigError("ema", f"got {self.ema}, want a number in [0, 1)")
+        super().__post_init__()
+        check_not_negative(self, "min_points")
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from vision3d.stages.edit.network.files import PlanesModel, load_planes_model, save_planes_model
     from vision3d.stages.edit.run import EditResult, edit
     from vision3d.stages.edit.run_config import EditConfig, EditEvalConfig
-    from vision3d.stages.edit.train_adapter import AdapterTrainResult, train_adapter
-    from vision3d.stages.edit.train_planes import PlanesTrainResult, train_planes
+    from vision3d.stages.edit.train_adapter import TrainResult, train_adapter
+    from vision3d.stages.edit.train_planes import train_planes
 
 _PUBLIC = {
     "AdapterModel": ".network.adapter_files",
     "AdapterTrainConfig": ".config",
-    "AdapterTrainResult": ".train_adapter",
+    "TrainResult": ".train_adapter",
     "EditConfig": ".run_config",
     "EditEvalConfig": ".run_config",
     "EditEvalResult": ".evaluate",
@@ -27,7 +27,6 @@ _PUBLIC = {
     "Editor": ".editor",
     "PlanesModel": ".network.files",
     "PlanesTrainConfig": ".config",
-    "PlanesTrainResult": ".train_planes",
     "edit": ".run",
     "evaluate_edits": ".evaluate",
     "load_adapter": ".network.adapter_files",
@@ -41,7 +40,6 @@ _PUBLIC = {
 __all__ = [
     "AdapterModel",
     "AdapterTrainConfig",
-    "AdapterTrainResult",
     "EditConfig",
     "EditEvalConfig",
     "EditEvalResult",
@@ -50,7 +48,7 @@ __all__ = [
     "Editor",
     "PlanesModel",
     "PlanesTrainConfig",
-    "PlanesTrainResult",
+    "TrainResult",
     "edit",
     "evaluate_edits",
     "load_adapter",

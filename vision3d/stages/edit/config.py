@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
-from vision3d.core.ranges import check_counts, check_not_negative, check_numbers, check_positive
+from vision3d.core.ranges import check_counts, check_not_negative, check_numbers
+from vision3d.training.options import NetworkTraining, training_groups
 
-RESUMABLE = ("checkpoint_every", "keep", "evaluate_every", "workers", "samples")
-"""Keys of a training that may change when it is resumed."""
-GROWS = ("steps",)
-"""Keys of a training that may be larger when it is resumed."""
+Split = Literal["train", "val", "test"]
+"""Of the objects: to train on, to choose by, and to measure on."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,12 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True)
-class ObjectTraining:
+class ObjectTraining(NetworkTraining):
     """Train on objects."""
 
-    HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("steps", "batch_size", "objects", "furniture"),
-        "training": ("init", "lr", "weight_decay", "clip_norm", "ema", "seed", "device"),
-        "logs and checkpoints": ("log_every", "checkpoint_every", "evaluate_every", "evaluate_objects", "keep"),
-    }
+    HELP_GROUPS: ClassVar[HelpGroups] = training_groups(
+        ("steps", "batch_size", "objects", "furniture"), "evaluate_objects", training=("init",)
+    )
 
     furniture: Path | None = None
     """Folder with the unpacked Debian package sweethome3d-furniture; procedural objects only without it."""
@@ -87,37 +84,19 @@ class ObjectTraining:
     """Steps of training."""
     batch_size: int = 4
     """Objects per step."""
-    lr: float = 2e-3
-    """Maximum learning rate of AdamW (one cycle)."""
-    weight_decay: float = 0.01
-    """Weight decay of AdamW."""
-    clip_norm: float = 1.0
-    """Maximum norm of the gradient."""
     ema: float = 0.995
     """Decay of the moving averages of the parameters, which are evaluated and saved."""
-    workers: int = 1
-    """Processes that make objects; 0: this one."""
-    log_every: int = 50
-    """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 250
     """Steps between checkpoints; 0: only at the end and when interrupted."""
     evaluate_every: int = 1000
     """Steps between evaluations, whose best checkpoint is kept as best.pt; 0: only at the end."""
     evaluate_objects: int = 64
     """Held-out objects of an evaluation; 0: none."""
-    keep: int = 2
-    """Number of checkpoints to keep."""
-    seed: int = 0
-    """Seed of the parameters and objects."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
-        check_counts(self, "objects", "points", "queries", "steps", "batch_size", "log_every", "keep")
-        check_positive(self, "lr", "clip_norm")
-        check_not_negative(self, "weight_decay", "checkpoint_every", "evaluate_every", "evaluate_objects", "seed", "workers")
-        if not 0 <= self.ema < 1:
-            raise ConfigError("ema", f"got {self.ema}, want a number in [0, 1)")
+        super().__post_init__()
+        check_counts(self, "objects", "points", "queries")
+        check_not_negative(self, "evaluate_objects")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
 from vision3d.core.ranges import check_counts, check_not_negative, check_positive
+from vision3d.stages.edit.config import Split
 
-Split = Literal["train", "val", "test"]
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 
 

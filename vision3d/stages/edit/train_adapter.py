@@ -1,7 +1,6 @@
 """Training of the network that edits planes by a text."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +13,24 @@ from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.render.triplanes.field import unclamped
 from vision3d.stage import stage
-from vision3d.stages.edit.config import GROWS, RESUMABLE, AdapterTrainConfig
+from vision3d.stages.edit.config import AdapterTrainConfig
 from vision3d.stages.edit.data.batches import ObjectBatch, source_batch
 from vision3d.stages.edit.data.instructions import Instructions, make_instructions
-from vision3d.stages.edit.data.training import objects_of, objects_on_disk, sample_of
 from vision3d.stages.edit.evaluation.accuracy import accuracy
 from vision3d.stages.edit.instructions.targets import apply_edit
 from vision3d.stages.edit.instructions.text import TextEncoder
+from vision3d.stages.edit.learning import learn_on_objects, objects_on_disk, sample_of
 from vision3d.stages.edit.network.adapter import AdapterNet
-from vision3d.stages.edit.network.adapter_files import KIND, AdapterModel, Described, describe, make_adapter, save_adapter
+from vision3d.stages.edit.network.adapter_files import FORMAT, KIND, AdapterModel, describe, save_adapter
 from vision3d.stages.edit.network.files import load_planes_model
 from vision3d.stages.edit.network.planes import PlaneNet
-from vision3d.training.learning import Lesson, learn
-from vision3d.training.weights import load_network, load_strictly
+from vision3d.training.learning import TrainResult, stored
+from vision3d.training.options import GROWS, RESUMABLE
 
 MODEL_FILE = "edit_adapter.safetensors"
 _MATERIAL = 0.3  # weight of metallic and roughness beside colors
 _BAKED = 0.75  # share of objects without materials
 _PHRASES_SEED = 77
-
-
-@dataclass(frozen=True)
-class AdapterTrainResult:
-    """Result of a training."""
-
-    model: AdapterModel
-    summary: dict[str, Any]
-    run_folder: Path | None = None
 
 
 @stage("edit train", {}, resumable=RESUMABLE, grows=GROWS)
@@ -49,7 +39,7 @@ def train_adapter(
     *,
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
-) -> AdapterTrainResult:
+) -> TrainResult[AdapterModel]:
     """Train the network that edits planes by a text; encoder and decoder of the planes stay as they are.
 
     Args:
@@ -73,7 +63,7 @@ def train_adapter(
     seed_everything(config.seed)
     network = AdapterNet(planes.config, config.network).to(device)
     if config.init is not None:
-        load_strictly(network, load_network(config.init, KIND, Described, make_adapter)[0].state_dict(), config.init)
+        FORMAT.initialize(network, config.init)
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         sample, generator = sample_of(config, objects, step)
@@ -82,18 +72,10 @@ def train_adapter(
         baked = (torch.rand(len(rows), generator=generator) < _BAKED).float()
         return adapter_loss(network, planes.network, batch, instructions, rows, baked, device)
 
-    lesson = Lesson(
-        KIND, network, loss, objects_of(config), "objects",
-        None if held_out is None else lambda network: accuracy(network, planes, held_out, encoder, config.points),
-        f"{config.evaluate_objects} objects not seen", ("accuracy", "max"),
-        about={} if config.init is None else {"init": config.init},
-    )  # fmt: skip
-    learned = learn(lesson, config, run_folder, progress)
+    figures = None if held_out is None else lambda network: accuracy(network, planes, held_out, encoder, config.points)
+    learned = learn_on_objects(config, KIND, network, loss, figures, "accuracy", run_folder, progress)
     model = AdapterModel(learned.network, describe(config.network, planes, encoder), learned.card)
-    path = None if run_folder is None else run_folder.path
-    if path is not None:
-        save_adapter(path / MODEL_FILE, model)
-    return AdapterTrainResult(model, learned.summary, path)
+    return stored(learned, model, save_adapter, run_folder, MODEL_FILE)
 
 
 def adapter_loss(

@@ -1,9 +1,7 @@
 """Training of the encoder and decoder of planes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,26 +11,17 @@ from vision3d.core.device import resolve_device
 from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.stage import stage
-from vision3d.stages.edit.config import GROWS, RESUMABLE, PlanesTrainConfig
+from vision3d.stages.edit.config import PlanesTrainConfig
 from vision3d.stages.edit.data.batches import ObjectBatch, training_batch, whole_batch
-from vision3d.stages.edit.data.training import objects_of, objects_on_disk, sample_of
-from vision3d.stages.edit.network.files import KIND, PlanesModel, save_planes_model
+from vision3d.stages.edit.learning import learn_on_objects, objects_on_disk, sample_of
+from vision3d.stages.edit.network.files import FORMAT, KIND, PlanesModel, save_planes_model
 from vision3d.stages.edit.network.planes import PlaneNet
-from vision3d.training.learning import Lesson, learn
+from vision3d.training.learning import TrainResult, stored
+from vision3d.training.options import GROWS, RESUMABLE
 from vision3d.training.samples import GeneratedSamples
-from vision3d.training.weights import load_network, load_strictly
 
 MODEL_FILE = "edit_planes.safetensors"
 _TEXTURE = 1e-4  # weight of the differences of neighboring texels
-
-
-@dataclass(frozen=True)
-class PlanesTrainResult:
-    """Result of a training."""
-
-    model: PlanesModel
-    summary: dict[str, Any]
-    run_folder: Path | None = None
 
 
 @stage("edit train-planes", {}, resumable=RESUMABLE, grows=GROWS)
@@ -41,7 +30,7 @@ def train_planes(
     *,
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
-) -> PlanesTrainResult:
+) -> TrainResult[PlanesModel]:
     """Train encoder and decoder of planes on objects.
 
     Args:
@@ -60,24 +49,16 @@ def train_planes(
     seed_everything(config.seed)
     network = PlaneNet(config.network).to(device)
     if config.init is not None:
-        load_strictly(network, load_network(config.init, KIND, type(config.network), PlaneNet)[0].state_dict(), config.init)
+        FORMAT.initialize(network, config.init)
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         sample, generator = sample_of(config, objects, step)
         return planes_loss(network, training_batch(sample, config.points, config.queries, generator).to(device))
 
-    lesson = Lesson(
-        KIND, network, loss, objects_of(config), "objects",
-        None if held_out is None else lambda network: planes_figures(network, held_out, config.points),
-        f"{config.evaluate_objects} objects not seen", ("psnr", "max"),
-        about={} if config.init is None else {"init": config.init},
-    )  # fmt: skip
-    learned = learn(lesson, config, run_folder, progress)
+    figures = None if held_out is None else lambda network: planes_figures(network, held_out, config.points)
+    learned = learn_on_objects(config, KIND, network, loss, figures, "psnr", run_folder, progress)
     model = PlanesModel(learned.network, config.network, learned.card)
-    path = None if run_folder is None else run_folder.path
-    if path is not None:
-        save_planes_model(path / MODEL_FILE, model)
-    return PlanesTrainResult(model, learned.summary, path)
+    return stored(learned, model, save_planes_model, run_folder, MODEL_FILE)
 
 
 def planes_loss(network: PlaneNet, batch: ObjectBatch) -> tuple[Tensor, dict[str, float]]:

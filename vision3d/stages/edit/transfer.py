@@ -15,10 +15,10 @@ from torch import Tensor
 from vision3d.core.errors import ShapeError
 from vision3d.scene.lab import lab_to_srgb, srgb_to_lab
 
-_BRIGHTEST = 3.0  # gain of the detail of dark colors that become light
-_DARKEST = 4.0  # L* below which a lightness is no base for a ratio
-_SPREAD = 36.0  # variance of a* and b* [dE^2] from which on the object itself shows how they are mapped
-_CHANGED = 3.0  # change [dE] from which on a point counts as changed
+_BRIGHTEST = 3.0  # maximum gain of detail, for dark colors that become light
+_DARKEST = 4.0  # minimum L* of the denominator of a gain
+_SPREAD = 36.0  # variance of a* and b* [dE^2] at which data and prior of the tint have equal weight
+_CHANGED = 3.0  # scale of the change [dE] above which a point counts as changed
 _KEPT = 20.0  # change of a* and b* [dE] at which half of the residual of a plain object is left
 
 

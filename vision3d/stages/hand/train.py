@@ -1,9 +1,8 @@
 """Training of the network of hands."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,25 +16,16 @@ from vision3d.stages.hand.data.samples import HandBatch, SampleSource
 from vision3d.stages.hand.evaluation.crops import crop_errors
 from vision3d.stages.hand.learning import HELD_OUT_SEED, Task, learn
 from vision3d.stages.hand.losses import HandLoss
-from vision3d.stages.hand.network.files import HandModel, load_hand_model, make_network, save_hand_model
+from vision3d.stages.hand.network.files import FORMAT, HandModel, make_network, save_hand_model
 from vision3d.stages.hand.network.hand_net import HandNet
 from vision3d.stages.hand.template import HandTemplate
 from vision3d.stages.hand.train_config import TrainConfig
-from vision3d.stages.hand.training_options import GROWS, RESUMABLE
-from vision3d.training.weights import load_strictly
+from vision3d.training.learning import TrainResult, stored
+from vision3d.training.options import GROWS, RESUMABLE
 
 _POOLED = ("logits", "log_scale", "rotation", "uv_head.shift", "uv_head.linear")
 """Linear layers on pooled features, which are all positive: at the common rate a step moves their outputs by a crop side."""
 MODEL_FILE = "hand.safetensors"
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """Result of a training."""
-
-    model: HandModel
-    summary: dict[str, Any]
-    run_folder: Path | None = None
 
 
 @stage("hand train", {}, resumable=RESUMABLE, grows=GROWS)
@@ -44,7 +34,7 @@ def train_hand(
     *,
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
-) -> TrainResult:
+) -> TrainResult[HandModel]:
     """Train the network of hands on generated images.
 
     Args:
@@ -65,7 +55,7 @@ def train_hand(
     def make() -> HandNet:
         network = make_network(config.network)
         if config.init is not None:
-            load_strictly(network, load_hand_model(config.init).network.state_dict(), config.init)
+            FORMAT.initialize(network, config.init)
         return network
 
     def loss(
@@ -78,7 +68,4 @@ def train_hand(
     task = Task("hand", source, other, make, loss, crop_errors, ("pa_mpjpe_mm", "min"), _POOLED)
     learned = learn(task, config, run_folder, progress)
     model = HandModel(learned.network, config.network, learned.card)
-    path = None if run_folder is None else run_folder.path
-    if path is not None:
-        save_hand_model(path / MODEL_FILE, model)
-    return TrainResult(model, learned.summary, path)
+    return stored(learned, model, save_hand_model, run_folder, MODEL_FILE)

@@ -1,41 +1,27 @@
 """Trained detectors: network, configuration and model card, in one file."""
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from vision3d.core import config as configuration
 from vision3d.core.errors import ConfigError, nearest_names
 from vision3d.stages.detect.config import ModelConfig
 from vision3d.stages.detect.network.detector import Network, make_network
 from vision3d.stages.detect.operators import OPERATORS
-from vision3d.training.weights import Card, bundled_weights, in_half, load_network, save_weights
+from vision3d.training.models import ModelFormat, TrainedModel
+from vision3d.training.weights import bundled_weights
 
 KIND = "detector"
 
 
-@dataclass(eq=False)
-class Detector:
+class Detector(TrainedModel[Network, ModelConfig]):
     """A network that finds boxes in sweeps."""
 
-    network: Network
-    config: ModelConfig
-    card: Card
-    """Training data, seed, time and figures."""
 
-    def to(self, device: torch.device) -> "Detector":
-        return replace(self, network=self.network.to(device))
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
+FORMAT = ModelFormat(KIND, ModelConfig, make_network)
 
 
 def save_detector(path: Path | str, detector: Detector) -> None:
     """Write a detector as .safetensors atomically: numbers as float16, which changes boxes by less than a centimeter."""
-    card = replace(detector.card, kind=KIND, config=configuration.to_dict(detector.config))
-    save_weights(path, card, in_half(detector.network))
+    FORMAT.save(path, detector)
 
 
 def load_operator(path: Path | str, operator: str) -> Detector:
@@ -77,4 +63,4 @@ def load_detector(path: Path | str) -> Detector:
         MissingFileError: The file does not exist.
         FileFormatError: It is damaged, contains something else, or does not match its configuration; differing keys are listed.
     """
-    return Detector(*load_network(path, KIND, ModelConfig, make_network))
+    return Detector(*FORMAT.load(path))

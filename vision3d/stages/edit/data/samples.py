@@ -15,9 +15,9 @@ from vision3d.core.errors import InputError, Vision3DError
 from vision3d.geometry.surface_points import sample_faces
 from vision3d.io.furniture import FurnitureItem, find_furniture
 from vision3d.render.lidar.casting import Shape as CastShape
+from vision3d.stages.edit.config import Split
 from vision3d.stages.edit.data.shapes import random_shape
 from vision3d.stages.edit.objects.points import cube_matrix, points_of_mesh, to_cube, with_material
-from vision3d.stages.edit.run_config import Split
 from vision3d.training.samples import GeneratedSamples, Sample
 
 TEST_MAKER = "KatorLegaz"

@@ -1,18 +1,15 @@
 """Trained adapters: network, configuration, digests of what they belong to, and model card, in one file."""
 
-import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from vision3d.core import config as configuration
 from vision3d.core.errors import InputError
 from vision3d.stages.edit.config import AdapterConfig, PlanesConfig
 from vision3d.stages.edit.instructions.text import TextEncoder
 from vision3d.stages.edit.network.adapter import AdapterNet
 from vision3d.stages.edit.network.files import PlanesModel
-from vision3d.training.weights import Card, in_half, load_network, save_weights
+from vision3d.training.models import ModelFormat, TrainedModel
+from vision3d.training.weights import digest_of, in_half
 
 KIND = "edit_adapter"
 
@@ -29,22 +26,13 @@ class Described:
     """Of the file of the encoder of texts."""
 
 
-@dataclass(eq=False)
-class AdapterModel:
-    """A network that edits the planes of one encoder by tokens of one encoder of texts."""
-
-    network: AdapterNet
-    config: Described
-    card: Card
-    """Training data, seed, time and figures."""
-
-    def to(self, device: torch.device) -> "AdapterModel":
-        return replace(self, network=self.network.to(device))
+class AdapterModel(TrainedModel[AdapterNet, Described]):
+    """A network that edits the planes of one encoder by the tokens of one text encoder."""
 
     def check(self, planes: PlanesModel, encoder: TextEncoder) -> "AdapterModel":
         """Raise an InputError if it was trained with others."""
         pairs = (
-            ("encoder of planes", self.config.planes_digest, digest_of(planes)),
+            ("encoder of planes", self.config.planes_digest, planes_digest(planes)),
             ("encoder of texts", self.config.text_digest, encoder.digest),
         )
         for name, own, given in pairs:
@@ -62,32 +50,22 @@ def make_adapter(config: Described) -> AdapterNet:
 
 def describe(adapter: AdapterConfig, planes: PlanesModel, encoder: TextEncoder) -> Described:
     """An adapter for these encoders."""
-    return Described(adapter, planes.config, digest_of(planes), encoder.digest)
+    return Described(adapter, planes.config, planes_digest(planes), encoder.digest)
 
 
-def digest_of(planes: PlanesModel) -> str:
-    """SHA-256 of the parameters, rounded as in files."""
-    digest = hashlib.sha256()
-    for name, value in sorted(in_half(planes.network).items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def planes_digest(planes: PlanesModel) -> str:
+    """Digest of the parameters, rounded as in files."""
+    return digest_of(in_half(planes.network))
+
+
+FORMAT = ModelFormat(KIND, Described, make_adapter)
 
 
 def save_adapter(path: Path | str, model: AdapterModel) -> None:
     """Write a model as .safetensors atomically: numbers as float16."""
-    card = replace(model.card, kind=KIND, config=configuration.to_dict(model.config))
-    save_weights(path, card, in_half(model.network))
+    FORMAT.save(path, model)
 
 
 def load_adapter(path: Path | str) -> AdapterModel:
-    """Load a model in evaluation mode.
-
-    Args:
-        path: A file, or the name of bundled weights.
-
-    Raises:
-        MissingFileError: The file does not exist.
-        FileFormatError: It is damaged, contains something else, or does not match its configuration; differing keys are listed.
-    """
-    return AdapterModel(*load_network(path, KIND, Described, make_adapter))
+    """Load a model in evaluation mode; arguments and errors as for `training.weights.load_network`."""
+    return AdapterModel(*FORMAT.load(path))

@@ -1,33 +1,22 @@
 """Trained encoders of planes: network, configuration and model card, in one file."""
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.core import config as configuration
 from vision3d.scene.triplane import Triplane
 from vision3d.stages.edit.config import PlanesConfig
 from vision3d.stages.edit.network.planes import PlaneNet
 from vision3d.stages.edit.objects.points import ObjectPoints
-from vision3d.training.weights import Card, in_half, load_network, save_weights
+from vision3d.training.models import ModelFormat, TrainedModel
 
 KIND = "edit_planes"
 
 
-@dataclass(eq=False)
-class PlanesModel:
+class PlanesModel(TrainedModel[PlaneNet, PlanesConfig]):
     """A network that makes a triplane of colored points."""
-
-    network: PlaneNet
-    config: PlanesConfig
-    card: Card
-    """Training data, seed, time and figures."""
-
-    def to(self, device: torch.device) -> "PlanesModel":
-        return replace(self, network=self.network.to(device))
 
     @torch.no_grad()
     def encode(self, points: ObjectPoints) -> Triplane:
@@ -49,20 +38,14 @@ class PlanesModel:
         return Triplane(planes, decoder, self.config.density_channels, matrix.to(planes))
 
 
+FORMAT = ModelFormat(KIND, PlanesConfig, PlaneNet)
+
+
 def save_planes_model(path: Path | str, model: PlanesModel) -> None:
     """Write a model as .safetensors atomically: numbers as float16."""
-    card = replace(model.card, kind=KIND, config=configuration.to_dict(model.config))
-    save_weights(path, card, in_half(model.network))
+    FORMAT.save(path, model)
 
 
 def load_planes_model(path: Path | str) -> PlanesModel:
-    """Load a model in evaluation mode.
-
-    Args:
-        path: A file, or the name of bundled weights.
-
-    Raises:
-        MissingFileError: The file does not exist.
-        FileFormatError: It is damaged, contains something else, or does not match its configuration; differing keys are listed.
-    """
-    return PlanesModel(*load_network(path, KIND, PlanesConfig, PlaneNet))
+    """Load a model in evaluation mode; arguments and errors as for `training.weights.load_network`."""
+    return PlanesModel(*FORMAT.load(path))

@@ -122,7 +122,7 @@ def points_of_gaussians(scene: GaussianScene, up: Axis, selected: Bool[Tensor, "
 
 
 def with_material(colors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 5"]:
-    """Colors with the material of what comes without one."""
+    """Colors with the default material factors."""
     return torch.cat([colors, colors.new_tensor([METALLIC, ROUGHNESS]).expand(len(colors), 2)], 1)
 
 

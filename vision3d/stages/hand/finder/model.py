@@ -1,6 +1,6 @@
 """The trained finder: whole images to hands, and its file."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,23 +8,23 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from vision3d.core import config as configuration
 from vision3d.core.errors import ShapeError
 from vision3d.stages.hand.detections import Detections
 from vision3d.stages.hand.finder.config import FinderConfig
 from vision3d.stages.hand.finder.network import FinderNet
 from vision3d.stages.hand.finder.targets import found
 from vision3d.stages.hand.network.mobilenet import fold_norms
-from vision3d.training.weights import Card, in_half, load_network, save_weights
+from vision3d.training.models import ModelFormat, TrainedModel
 
 KIND = "hand_finder"
 DEFAULT = "hand_finder"
 """Name of the bundled weights."""
+FORMAT = ModelFormat(KIND, FinderConfig, FinderNet)
 _SURE = 0.85
 
 
 @dataclass(eq=False)
-class HandFinder:
+class HandFinder(TrainedModel[FinderNet, FinderConfig]):
     """Finds hands in images of any size; a `Finder`.
 
     Example:
@@ -32,25 +32,14 @@ class HandFinder:
         hands = finder.find(read_image_bytes)  # (H, W, 3) uint8
     """
 
-    network: FinderNet
-    config: FinderConfig
-    card: Card
-    """Training data, seed, time and figures."""
     lowest: float = 0.3
     """Lowest score of a hand."""
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
 
     @property
     def knows_sides(self) -> bool:
         """Whether its sides are right for most held-out hands; if not, the network of the crop has to tell."""
         share = self.card.figures.get("side_right")
         return not isinstance(share, float) or share >= _SURE
-
-    def to(self, device: torch.device) -> "HandFinder":
-        return replace(self, network=self.network.to(device))
 
     @torch.no_grad()
     def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
@@ -83,8 +72,7 @@ def letterboxed(image: UInt8[Tensor, "h w 3"], size: int) -> tuple[Float[Tensor,
 
 def save_finder(path: Path | str, model: HandFinder) -> None:
     """Write a finder as .safetensors atomically: numbers as float16."""
-    card = replace(model.card, kind=KIND, config=configuration.to_dict(model.config))
-    save_weights(path, card, in_half(model.network))
+    FORMAT.save(path, model)
 
 
 def load_finder(path: Path | str | None = None, device: torch.device | str = "cpu", *, lowest: float = 0.3) -> HandFinder:
@@ -99,6 +87,6 @@ def load_finder(path: Path | str | None = None, device: torch.device | str = "cp
         MissingFileError: The file does not exist.
         FileFormatError: It is damaged, contains something else, or does not match its configuration; differing keys are listed.
     """
-    network, config, card = load_network(DEFAULT if path is None else path, KIND, FinderConfig, FinderNet)
+    network, config, card = FORMAT.load(DEFAULT if path is None else path)
     fold_norms(network.eval().requires_grad_(False))
     return HandFinder(network.to(device), config, card, lowest)

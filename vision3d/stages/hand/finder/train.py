@@ -1,9 +1,8 @@
 """Training of the finder of hands."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,27 +13,18 @@ from vision3d.core.runs import RunFolder
 from vision3d.stage import stage
 from vision3d.stages.hand.config import OWN_BACKBONE
 from vision3d.stages.hand.finder.batches import training_batch
-from vision3d.stages.hand.finder.config import FinderConfig, FinderTrainConfig
+from vision3d.stages.hand.finder.config import FinderTrainConfig
 from vision3d.stages.hand.finder.evaluate import finder_figures
-from vision3d.stages.hand.finder.model import KIND, HandFinder, save_finder
+from vision3d.stages.hand.finder.model import FORMAT, KIND, HandFinder, save_finder
 from vision3d.stages.hand.finder.network import FinderNet
 from vision3d.stages.hand.finder.scenes import SceneBatch, SceneSource
 from vision3d.stages.hand.finder.targets import WEIGHTS, losses
 from vision3d.stages.hand.learning import HELD_OUT_SEED, Task, learn
 from vision3d.stages.hand.network.files import load_hand_model
-from vision3d.stages.hand.training_options import GROWS, RESUMABLE
-from vision3d.training.weights import load_network, load_strictly
+from vision3d.training.learning import TrainResult, stored
+from vision3d.training.options import GROWS, RESUMABLE
 
 MODEL_FILE = "hand_finder.safetensors"
-
-
-@dataclass(frozen=True)
-class FinderTrainResult:
-    """Result of a training."""
-
-    model: HandFinder
-    summary: dict[str, Any]
-    run_folder: Path | None = None
 
 
 @stage("hand train-finder", {}, resumable=RESUMABLE, grows=GROWS)
@@ -43,7 +33,7 @@ def train_finder(
     *,
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
-) -> FinderTrainResult:
+) -> TrainResult[HandFinder]:
     """Train the finder of hands on generated images.
 
     Args:
@@ -63,8 +53,7 @@ def train_finder(
     def make() -> FinderNet:
         network = FinderNet(config.network)
         if config.init is not None:  # fully convolutional: the same parameters for images of any size
-            begin = load_network(config.init, KIND, FinderConfig, FinderNet)[0]
-            load_strictly(network, begin.state_dict(), config.init)
+            FORMAT.initialize(network, config.init)
         if config.backbone is not None:
             network.backbone.load_state_dict(_backbone_of(config.backbone).state_dict())
         return network
@@ -80,10 +69,7 @@ def train_finder(
     task = Task(KIND, source, other, make, loss, finder_figures, ("found", "max"))
     learned = learn(task, config, run_folder, progress)
     model = HandFinder(learned.network, config.network, learned.card)
-    path = None if run_folder is None else run_folder.path
-    if path is not None:
-        save_finder(path / MODEL_FILE, model)
-    return FinderTrainResult(model, learned.summary, path)
+    return stored(learned, model, save_finder, run_folder, MODEL_FILE)
 
 
 def _backbone_of(source: str) -> nn.Module:

@@ -1,11 +1,20 @@
-"""Objects of a training: those on disk, and which of them a step sees."""
+"""What the trainings on objects have in common: objects on disk, which of them a step sees, and the loop."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from vision3d.core.progress import ProgressCallback
+from vision3d.core.runs import RunFolder
 from vision3d.stages.edit.config import ObjectTraining
 from vision3d.stages.edit.data.samples import ObjectSource
+from vision3d.training.learning import Learned, Lesson, learn
+from vision3d.training.network import Loss
 from vision3d.training.samples import GeneratedSamples, Sample
+
+Network = TypeVar("Network", bound=nn.Module)
 
 _HELD_OUT_SEED = 1_000_000_000
 
@@ -39,7 +48,32 @@ def sample_of(config: ObjectTraining, objects: GeneratedSamples, step: int) -> t
     return sample, torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 1009)
 
 
-def objects_of(config: ObjectTraining) -> str:
-    """What they are, for a card."""
-    data = f"{config.objects} objects of seed {config.seed}"
-    return data + (", procedural" if config.furniture is None else ", half of them of sweethome3d-furniture")
+def learn_on_objects(
+    config: ObjectTraining,
+    kind: str,
+    network: Network,
+    loss: Loss,
+    figures: Callable[[Network], dict[str, float]] | None,
+    best: str,
+    run_folder: RunFolder | None,
+    progress: ProgressCallback | None,
+) -> Learned[Network]:
+    """Train a network on objects.
+
+    Args:
+        config: Options.
+        kind: Kind of the weights.
+        network: The network with its first parameters, on its device.
+        loss: As for `Lesson`.
+        figures: Metrics on held-out objects; None: there are none.
+        best: Name of the metric whose maximum decides which checkpoint is the best.
+        run_folder: Output folder.
+        progress: Progress callback.
+    """
+    data = "procedural" if config.furniture is None else "half of them of sweethome3d-furniture"
+    lesson = Lesson(
+        kind, network, loss, f"{config.objects} objects of seed {config.seed}, {data}", "objects", figures,
+        f"{config.evaluate_objects} held-out objects", (best, "max"),
+        about={} if config.init is None else {"init": config.init},
+    )  # fmt: skip
+    return learn(lesson, config, run_folder, progress)

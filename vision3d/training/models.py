@@ -1,0 +1,68 @@
+"""Trained models: a network with its configuration and card, and the files that store them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+import torch
+from torch import nn
+
+from vision3d.core import config as configuration
+from vision3d.training.weights import Card, in_half, load_network, load_strictly, save_weights
+
+Network = TypeVar("Network", bound=nn.Module)
+Config = TypeVar("Config")
+
+
+@dataclass(eq=False)
+class TrainedModel(Generic[Network, Config]):
+    """A network, its configuration and its card."""
+
+    network: Network
+    config: Config
+    card: Card
+    """Training data, seed, time and metrics."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same model with its network on a device."""
+        return replace(self, network=self.network.to(device))
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+
+@dataclass(frozen=True)
+class ModelFormat(Generic[Network, Config]):
+    """How models of one kind are stored: one .safetensors file with float16 numbers, configuration and card."""
+
+    kind: str
+    """Kind of the card."""
+    config_type: type[Config]
+    make: Callable[[Config], Network]
+    """Makes the network of a configuration."""
+
+    def save(self, path: Path | str, model: TrainedModel[Any, Any], *, most_bytes: int | None = None) -> None:
+        """Write a model atomically.
+
+        Args:
+            path: The file.
+            model: The model.
+            most_bytes: As for `save_weights`.
+        """
+        card = replace(model.card, kind=self.kind, config=configuration.to_dict(model.config))
+        save_weights(path, card, in_half(model.network), most_bytes=most_bytes)
+
+    def load(self, source: Path | str) -> tuple[Network, Config, Card]:
+        """The network in evaluation mode, its configuration and its card; arguments and errors as for `load_network`."""
+        return load_network(source, self.kind, self.config_type, self.make)
+
+    def initialize(self, network: nn.Module, source: Path | str) -> None:
+        """Replace the parameters of a network by those of a stored one.
+
+        Raises:
+            MissingFileError: The file does not exist.
+            FileFormatError: It contains something else, or the parameters differ in names or shapes.
+        """
+        load_strictly(network, self.load(source)[0].state_dict(), source)
