@@ -6,6 +6,7 @@ planes of 64 texels and the transfer lose. Requests are those of tests/stages/ed
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vision3d.geometry.shapes import icosphere
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.edit import EditEvalConfig, Editor, evaluate_edits
 from vision3d.stages.edit.instructions.families import Edit
+from vision3d.stages.edit.instructions.parser import expanded
 from vision3d.stages.edit.instructions.understanding import InstructionError, understand
 from vision3d.stages.edit.objects.recolor import recolor_gaussians, recolor_mesh
 
@@ -86,8 +88,10 @@ def requests() -> dict[str, int]:
         if not line or line.startswith("#"):
             continue
         meaning, text = line.split(" | ", 1)
+        # Two colors of a pattern are the ground, then the marks.
+        meaning = re.sub(r"(stripes|checks|dots): (\w+) on (\w+)( \(\w+\))?", r"\3\4 + \1: \2\4", meaning)
         try:
-            edits = " + ".join(str(edit) for edit in understand(text).edits)
+            edits = " + ".join(str(edit) for edit in expanded(understand(text).edits))
         except InstructionError:
             edits = None
         if meaning == "-":

@@ -50,6 +50,23 @@ def test_unknown_name_is_an_attribute_error():
         _ = vision3d.rasterise
 
 
+def test_functions_are_not_hidden_by_modules_of_their_name():
+    """A submodule becomes an attribute of its package when it is imported, in place of a function loaded on first use."""
+    code = """
+import importlib, inspect, pkgutil, vision3d
+for package in pkgutil.walk_packages(vision3d.__path__, "vision3d."):
+    if package.ispkg:
+        names = getattr(importlib.import_module(package.name), "__all__", ())
+        modules = {module.name for module in pkgutil.iter_modules(importlib.import_module(package.name).__path__)}
+        for name in sorted(modules & set(names)):
+            before = getattr(importlib.import_module(package.name), name)
+            importlib.import_module(f"{package.name}.{name}")
+            if inspect.ismodule(getattr(importlib.import_module(package.name), name)) != inspect.ismodule(before):
+                print(package.name, name)
+"""
+    assert run_python(code).stdout == ""
+
+
 def dependencies() -> list[str]:
     return [re.split(r"[<>=!~\[; ]", text)[0] for text in PROJECT["dependencies"]]
 

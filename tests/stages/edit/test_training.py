@@ -18,8 +18,8 @@ from vision3d.stages.edit.network.adapter import AdapterNet
 from vision3d.stages.edit.network.adapter_files import load_adapter, save_adapter
 from vision3d.stages.edit.network.files import load_planes_model, save_planes_model
 from vision3d.stages.edit.network.planes import PlaneNet
-from vision3d.stages.edit.train_adapter import adapter_loss, train_adapter
-from vision3d.stages.edit.train_planes import planes_loss, train_planes
+from vision3d.stages.edit.adapter_training import adapter_loss, train_adapter
+from vision3d.stages.edit.planes_training import planes_loss, train_planes
 
 pytest.importorskip("embreex")
 SMALL = {

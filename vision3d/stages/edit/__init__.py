@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from vision3d.stages.edit.network.files import PlanesModel, load_planes_model, save_planes_model
     from vision3d.stages.edit.run import EditResult, edit
     from vision3d.stages.edit.run_config import EditConfig, EditEvalConfig
-    from vision3d.stages.edit.train_adapter import TrainResult, train_adapter
-    from vision3d.stages.edit.train_planes import train_planes
+    from vision3d.stages.edit.adapter_training import TrainResult, train_adapter
+    from vision3d.stages.edit.planes_training import train_planes
 
 _PUBLIC = {
     "AdapterModel": ".network.adapter_files",
     "AdapterTrainConfig": ".config",
-    "TrainResult": ".train_adapter",
+    "TrainResult": ".adapter_training",
     "EditConfig": ".run_config",
     "EditEvalConfig": ".run_config",
     "EditEvalResult": ".evaluate",
@@ -33,8 +33,8 @@ _PUBLIC = {
     "load_planes_model": ".network.files",
     "save_adapter": ".network.adapter_files",
     "save_planes_model": ".network.files",
-    "train_adapter": ".train_adapter",
-    "train_planes": ".train_planes",
+    "train_adapter": ".adapter_training",
+    "train_planes": ".planes_training",
 }
 
 __all__ = [
