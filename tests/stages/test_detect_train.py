@@ -93,6 +93,18 @@ def test_a_stopped_training_resumes_to_the_bit(tmp_path, folder, monkeypatch):
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_starts_from_stored_weights(tmp_path, folder):
+    source = detector(seed=5)
+    save_detector(tmp_path / "first.safetensors", source)
+    config = replace(SMALL, steps=1, lr=1e-9, init=str(tmp_path / "first.safetensors"), seed=9)
+    found = dict(train_detector(config, folder).detector.network.named_parameters())
+    for name, parameter in source.network.named_parameters():
+        torch.testing.assert_close(found[name], parameter, atol=1e-3, rtol=1e-3)
+    save_detector(tmp_path / "other.safetensors", detector(LION))
+    with pytest.raises(FileFormatError, match=r"other\.safetensors"):
+        train_detector(replace(config, init=str(tmp_path / "other.safetensors")), folder)
+
+
 def test_batches_do_not_depend_on_workers_and_order(folder):
     recipe = Recipe(KittiFolder.open(folder, CLASSES), AugmentConfig(), GRID, 3, 2, 5, 0, range(2))
     one, two = Batches(recipe, 0), Batches(recipe, 1)

@@ -42,6 +42,8 @@ class NetworkTraining:
     """Seed of the parameters and samples."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    init: str | None = None
+    """Weights to begin with: a file, or the name of bundled ones."""
 
     def __post_init__(self) -> None:
         check_counts(self, "steps", "batch_size", "log_every", "keep")
@@ -51,16 +53,15 @@ class NetworkTraining:
             raise ConfigError("ema", f"got {self.ema}, want a number in [0, 1)")
 
 
-def training_groups(main: tuple[str, ...], *evaluation: str, training: tuple[str, ...] = ()) -> HelpGroups:
+def training_groups(main: tuple[str, ...], *evaluation: str) -> HelpGroups:
     """Groups of the help of a training.
 
     Args:
         main: The main options.
         evaluation: Further options of evaluations.
-        training: Further options of the training, such as `init`.
     """
     return {
         "main options": main,
-        "training": (*training, "lr", "weight_decay", "clip_norm", "ema", "seed", "device"),
+        "training": ("init", "lr", "weight_decay", "clip_norm", "ema", "seed", "device"),
         "logs and checkpoints": ("log_every", "checkpoint_every", "evaluate_every", *evaluation, "keep"),
     }

@@ -19,7 +19,7 @@ from vision3d.stages.detect.data.batches import Batches, Recipe
 from vision3d.stages.detect.data.sources import KittiFolder, Source, Streets, has_split, is_generated
 from vision3d.stages.detect.evaluate import EvalSource, average_precision, evaluate_to, mean_precision
 from vision3d.stages.detect.network.detector import make_network
-from vision3d.stages.detect.network.files import Detector, save_detector
+from vision3d.stages.detect.network.files import FORMAT, Detector, save_detector
 from vision3d.stages.detect.network.lion import is_decayed
 from vision3d.training.ema import Ema
 from vision3d.training.group import Group
@@ -57,6 +57,8 @@ def train_detector(
 
     Raises:
         InputError: The data are incomplete or have unknown classes.
+        MissingFileError: Weights to begin with are missing.
+        FileFormatError: Weights to begin with are damaged, or have other parameters.
         NumericalError: The loss is not finite.
         Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
     """
@@ -133,6 +135,8 @@ class Trainer(NetworkTrainer):
         self.config, self.device = config, device
         seed_everything(config.seed)
         network = make_network(config.model).to(device)
+        if config.init is not None:
+            FORMAT.initialize(network, config.init)
         self.detector = Detector(network, config.model, Card.of_now("detector", config={}, data="", seed=0, cpu_hours=0))
         optimizer = adamw(network, config.lr, config.weight_decay, is_decayed)
         super().__init__(

@@ -64,9 +64,7 @@ class AdapterConfig:
 class ObjectTraining(NetworkTraining):
     """Train on objects."""
 
-    HELP_GROUPS: ClassVar[HelpGroups] = training_groups(
-        ("steps", "batch_size", "objects", "furniture"), "evaluate_objects", training=("init",)
-    )
+    HELP_GROUPS: ClassVar[HelpGroups] = training_groups(("steps", "batch_size", "objects", "furniture"), "evaluate_objects")
 
     furniture: Path | None = None
     """Folder with the unpacked Debian package sweethome3d-furniture; procedural objects only without it."""
@@ -74,8 +72,6 @@ class ObjectTraining(NetworkTraining):
     """Different objects, made before the training and kept on disk, 230 KB each."""
     samples: Path | None = None
     """Folder of the objects; by default in the cache."""
-    init: str | None = None
-    """Weights to begin with: a file, or the name of bundled ones."""
     points: int = 8192
     """Maximum number of points that the encoder sees."""
     queries: int = 2048

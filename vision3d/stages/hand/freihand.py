@@ -90,7 +90,7 @@ class FreiHandWriter:
     """Writes generated images in this layout: training/rgb, and beyond it masks, depths, poses and visibility.
 
     The labels of a batch are in a file of training/labels once its images are complete, until `finish` joins them. In a folder
-    that has images, finished or not, it goes on with the next one.
+    that already has images, complete or not, new ones are appended.
 
     Args:
         path: The folder.

@@ -16,7 +16,7 @@ class TrainingOptions(NetworkTraining):
     """Train on generated images."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = training_groups(
-        ("steps", "batch_size", "images", "backgrounds", "furniture"), "evaluate_images", training=("init",)
+        ("steps", "batch_size", "images", "backgrounds", "furniture"), "evaluate_images"
     )
 
     backgrounds: Path | None = None
@@ -28,8 +28,6 @@ class TrainingOptions(NetworkTraining):
     """Different images, a multiple of 16: made before the training and kept on disk, 10 GB a million at 128 pixels."""
     samples: Path | None = None
     """Folder of the generated images; by default in the cache."""
-    init: str | None = None
-    """Weights to begin with: a file, or the name of bundled ones."""
     evaluate_images: int = 960
     """Held-out images of an evaluation, a multiple of 16; 0: none."""
 
