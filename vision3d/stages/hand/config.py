@@ -29,6 +29,9 @@ class NetworkConfig:
     """The crops are turned so that the fingers point up, by the angle of the finder or of the last frame."""
     reduce: int = 0
     """Features after a 1x1 convolution in front of the transposed one, which makes it smaller, such as 128; 0: none."""
+    pyramid: int = 0
+    """Features of a pyramid of the backbone's strides 32, 16 and 8, from which 2D joints (by heat maps of stride 4) and tokens
+    are read in place of the stride 32 alone, as published; 0: none."""
     interaction: Literal["released", "skeleton"] = "released"
     """released: blocks of the published code. skeleton: with features of bones and the graph of the hand."""
     coordinate_attention: bool = False
@@ -54,7 +57,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "heads", "mlp_ratio", "bone_samples")
-        check_not_negative(self, "reduce")
+        check_not_negative(self, "reduce", "pyramid")
         choices = {
             "interaction": ("released", "skeleton"),
             "uv_head": ("linear", "heatmap"),
@@ -64,6 +67,8 @@ class NetworkConfig:
         for name, valid in choices.items():
             if getattr(self, name) not in valid:
                 raise ConfigError(name, f"got {getattr(self, name)!r}, want {' or '.join(valid)}")
+        if self.pyramid and (self.reduce or self.coordinate_attention or self.uv_head != "heatmap"):
+            raise ConfigError("pyramid", "replaces reduce and coordinate_attention, and needs uv_head heatmap")
         if not 32 <= self.input_size <= 1024 or self.input_size % STRIDE:
             raise ConfigError("input_size", f"got {self.input_size}, want a multiple of {STRIDE} from 32 to 1024")
         if not self.backbone:

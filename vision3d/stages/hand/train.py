@@ -16,7 +16,7 @@ from vision3d.stages.hand.data.samples import HandBatch, SampleSource
 from vision3d.stages.hand.evaluation.crops import crop_errors
 from vision3d.stages.hand.learning import HELD_OUT_SEED, Task, learn
 from vision3d.stages.hand.losses import HandLoss
-from vision3d.stages.hand.network.files import FORMAT, HandModel, make_network, save_hand_model
+from vision3d.stages.hand.network.files import HandModel, initialize, make_network, save_hand_model
 from vision3d.stages.hand.network.hand_net import HandNet
 from vision3d.stages.hand.template import HandTemplate
 from vision3d.stages.hand.train_config import TrainConfig
@@ -55,7 +55,7 @@ def train_hand(
     def make() -> HandNet:
         network = make_network(config.network)
         if config.init is not None:
-            FORMAT.initialize(network, config.init)
+            initialize(network, config.init)
         return network
 
     def loss(

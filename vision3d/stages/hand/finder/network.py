@@ -6,17 +6,16 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vision3d.core.errors import ShapeError
 from vision3d.stages.hand.config import STRIDE
 from vision3d.stages.hand.finder.config import FinderConfig
-from vision3d.stages.hand.network.mobilenet import MobileNetV3Small, NormAct
+from vision3d.stages.hand.network.mobilenet import MobileNetV3Small
+from vision3d.stages.hand.network.pyramid import descend, pyramid_layers, separable
 
 CELL = 8
 """Pixels along a cell."""
 _PRIOR = -3.0  # logit of the first probability of a center
-_LEVELS = ((2, 24), (4, 48))  # blocks in front of the features of strides 8 and 16, and their number
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,8 @@ class FinderNet(nn.Module):
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1), persistent=False)
         width = config.channels
-        self.top = nn.Sequential(nn.Conv2d(self.backbone.channels, width, 1, bias=False), NormAct(width, "relu"))
-        self.sides = nn.ModuleList(nn.Conv2d(channels, width, 1) for _, channels in _LEVELS)
-        self.mixes = nn.ModuleList(_separable(width) for _ in _LEVELS)
-        self.head = nn.Sequential(_separable(width), nn.Conv2d(width, 7, 1))
+        self.top, self.sides, self.mixes = pyramid_layers(self.backbone.level_channels, width)
+        self.head = nn.Sequential(separable(width), nn.Conv2d(width, 7, 1))
         last = self.head[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         with torch.no_grad():
@@ -73,24 +70,6 @@ class FinderNet(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3 or any(side % STRIDE or not side for side in images.shape[2:]):
             raise ShapeError("images", images.shape, f"(N, 3, H, W), sides multiples of {STRIDE}")
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        x = self.backbone.bn1(self.backbone.conv_stem(x))
-        levels = []
-        for number, block in enumerate(self.backbone.blocks, 1):
-            x = block(x)
-            if number in (before for before, _ in _LEVELS):
-                levels.append(x)
-        x = self.top(x)
-        for level, side, mix in zip(reversed(levels), reversed(self.sides), reversed(self.mixes)):
-            x = mix(functional.interpolate(x, scale_factor=2.0, mode="nearest") + side(level))
+        x = descend(self.backbone.levels(x), self.top, self.sides, self.mixes)
         heat, offset, size, turn, side = self.head(x).split([1, 2, 1, 2, 1], 1)
         return FinderOutputs(heat, offset, size, turn, side)
-
-
-def _separable(channels: int) -> nn.Sequential:
-    """Depthwise and pointwise convolution."""
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 5, 1, 2, groups=channels, bias=False),
-        NormAct(channels, "relu"),
-        nn.Conv2d(channels, channels, 1, bias=False),
-        NormAct(channels, "relu"),
-    )

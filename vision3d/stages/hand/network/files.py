@@ -6,6 +6,7 @@ from vision3d.stages.hand.config import NetworkConfig
 from vision3d.stages.hand.network.hand_net import HandNet
 from vision3d.stages.hand.template import HandTemplate
 from vision3d.training.models import ModelFormat, TrainedModel
+from vision3d.training.weights import load_strictly
 
 KIND = "hand"
 
@@ -21,6 +22,21 @@ def make_network(config: NetworkConfig) -> HandNet:
 
 
 FORMAT = ModelFormat(KIND, NetworkConfig, make_network)
+
+
+def initialize(network: HandNet, source: Path | str) -> None:
+    """Replace the parameters by those of a stored network, or of its backbone if other layers differ.
+
+    Raises:
+        MissingFileError: The file does not exist.
+        FileFormatError: It is damaged, contains something else, or has another backbone.
+    """
+    stored = load_hand_model(source).network
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    if shapes == {name: value.shape for name, value in stored.state_dict().items()}:
+        network.load_state_dict(stored.state_dict())
+    else:
+        load_strictly(network.backbone, stored.backbone.state_dict(), source)
 
 
 def save_hand_model(path: Path | str, model: HandModel, *, most_bytes: int | None = None) -> None:

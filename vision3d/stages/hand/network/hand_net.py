@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vision3d.core.errors import ShapeError
+from vision3d.core.errors import ConfigError, ShapeError
 from vision3d.geometry.heads import RotationHead
 from vision3d.geometry.reference.rotation import gram_schmidt
-from vision3d.stages.hand.config import STRIDE, NetworkConfig
+from vision3d.stages.hand.config import OWN_BACKBONE, STRIDE, NetworkConfig
 from vision3d.stages.hand.joints import NAMES, ROOT
 from vision3d.stages.hand.network.backbone import make_backbone
 from vision3d.stages.hand.network.expansion import Expansion, SampledExpansion
@@ -28,6 +28,7 @@ from vision3d.stages.hand.network.interaction import (
     upsampling_matrices,
 )
 from vision3d.stages.hand.network.mobilenet import fold_norms
+from vision3d.stages.hand.network.pyramid import Pyramid
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,18 @@ class HandNet(nn.Module):
 
         inputs, first, last = self.backbone.channels, config.dims[0], config.dims[-1]
         inner = [(first, first), *itertools.pairwise(config.dims)]  # features of a token before and after each projection
-        self.uv_head = (LinearUv if config.uv_head == "linear" else HeatmapUv)(inputs, len(NAMES))
-        self.expansion: Expansion | SampledExpansion = Expansion(inputs, first, config.reduce, config.coordinate_attention)
+        self.pyramid: Pyramid | None = None
+        self.uv_head: LinearUv | HeatmapUv | None = None
+        self.expansion: Expansion | SampledExpansion | None = None
+        if config.pyramid:
+            if not hasattr(self.backbone, "levels"):
+                raise ConfigError(
+                    "pyramid", f"the backbone {config.backbone} has no features of several strides; want {OWN_BACKBONE}"
+                )
+            self.pyramid = Pyramid(self.backbone.level_channels, config.pyramid, len(NAMES), first)
+        else:
+            self.uv_head = (LinearUv if config.uv_head == "linear" else HeatmapUv)(inputs, len(NAMES))
+            self.expansion = Expansion(inputs, first, config.reduce, config.coordinate_attention)
         self.positions = nn.ParameterList(
             nn.Parameter(0.02 * torch.randn(count, before)) for count, (before, _) in zip(config.tokens, inner)
         )
@@ -136,15 +147,22 @@ class HandNet(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < STRIDE:
             raise ShapeError("images", images.shape, f"(N, 3, H, W), sides of at least {STRIDE}")
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.decode(self.backbone(images))
-
-    def decode(self, features: Float[Tensor, "n c h w"]) -> HandOutputs:
-        """The predictions from the features of the backbone."""
+        if self.pyramid is not None:
+            levels = self.backbone.levels(images)
+            pooled, image = levels[-1].mean((2, 3)), self.pyramid(levels)
+            uv, heat = self.pyramid.uv(image, pooled)
+            return self._decoded(uv, heat, pooled, lambda points: self.pyramid.tokens(image, points))
+        assert self.uv_head is not None and self.expansion is not None
+        features = self.backbone(images)
         pooled = features.mean((2, 3))
         uv, heat = self.uv_head(features, pooled)
+        return self._decoded(uv, heat, pooled, lambda points: self.expansion.tokens(features, points))
+
+    def _decoded(self, uv: Tensor, heat: Tensor | None, pooled: Tensor, sampled: Callable[[Tensor], Tensor]) -> HandOutputs:
+        """The predictions from 2D joints, pooled features and tokens at points."""
         heat = heat if self.training else None
         points = uv if self.bones is None else torch.cat([uv, self.bones.points(uv)], 1)
-        tokens = self.expansion.tokens(features, points)
+        tokens = sampled(points)
         x = tokens[:, : uv.shape[1]]
         bones = None if self.bones is None else self.bones(tokens[:, uv.shape[1] :], uv)
         for position, projection, block, upsampling in zip(self.positions, self.projections, self.blocks, self.upsampling):
@@ -165,6 +183,8 @@ class HandNet(nn.Module):
         """
         network = copy.deepcopy(self).eval().requires_grad_(False)
         fold_norms(network.backbone)
+        if network.pyramid is not None:
+            fold_norms(network.pyramid)
         for layers in (module for module in network.modules() if isinstance(module, nn.Sequential)):
             for index, (layer, norm) in enumerate(itertools.pairwise(list(layers))):
                 if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

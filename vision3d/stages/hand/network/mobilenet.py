@@ -27,6 +27,9 @@ _BLOCKS: tuple[tuple[tuple[int, int, int, bool, Activation, int], ...], ...] = (
 )
 
 
+_LEVELS = (1, 3, 5)  # groups of blocks behind which the stride is 8, 16, and 32
+
+
 class MobileNetV3Small(nn.Module):
     """Images to features of stride 32; parameter names and results are those of timm's `mobilenetv3_small_100`.
 
@@ -34,6 +37,8 @@ class MobileNetV3Small(nn.Module):
     """
 
     channels = 576
+    level_channels = (24, 48, 576)
+    """Of `levels`."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     def __init__(self) -> None:
@@ -60,6 +65,15 @@ class MobileNetV3Small(nn.Module):
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 576 u v"]:
         """Features of normalized images."""
         return self.blocks(self.bn1(self.conv_stem(images)))
+
+    def levels(self, images: Float[Tensor, "n 3 h w"]) -> list[Tensor]:
+        """Features of strides 8, 16 and 32 of normalized images (N, C, h, w)."""
+        x, found = self.bn1(self.conv_stem(images)), []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in _LEVELS:
+                found.append(x)
+        return found
 
 
 class NormAct(nn.BatchNorm2d):
