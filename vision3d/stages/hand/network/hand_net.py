@@ -111,7 +111,7 @@ class HandNet(nn.Module):
         if config.pyramid:
             if not hasattr(self.backbone, "levels"):
                 raise ConfigError(
-                    "pyramid", f"the backbone {config.backbone} has no features of several strides; want {OWN_BACKBONE}"
+                    "pyramid", f"{config.backbone} gives features of one stride; want the backbone {OWN_BACKBONE}"
                 )
             self.pyramid = Pyramid(self.backbone.level_channels, config.pyramid, len(NAMES), first)
         else:

@@ -1,4 +1,4 @@
-"""Feature pyramid: features of strides 32, 16 and 8 brought to stride 8 (Lin et al. 2017, arXiv 1612.03144), and heads on it."""
+"""Features of strides 32, 16 and 8 brought to stride 8 (feature pyramid, Lin et al. 2017, arXiv 1612.03144), and heads on it."""
 
 from collections.abc import Sequence
 
