@@ -92,8 +92,47 @@ def test_the_copy_for_inference_gives_the_same(size, interaction, attention):
         torch.testing.assert_close(getattr(got, name), value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_the_copy_for_inference_with_its_own_backbone():
-    config = dataclasses.replace(SMALL, reduce=16)
+PYRAMID = dataclasses.replace(SMALL, pyramid=16, uv_head="heatmap", head="canonical6d")
+
+
+@pytest.mark.parametrize("interaction", ["released", "skeleton"])
+def test_every_parameter_of_a_pyramid_learns(interaction):
+    network = HandNet(dataclasses.replace(PYRAMID, interaction=interaction), *template(60))
+    shake(network)
+    outputs = network(torch.rand(3, 3, 96, 64))
+    assert outputs.uv.shape == (3, 21, 2) and outputs.heat.shape == (3, 21, 24, 16) and outputs.vertices.shape == (3, 60, 3)
+    sum(value.square().sum() for value in vars(outputs).values() if value is not None).backward()
+    still = [name for name, value in network.named_parameters() if value.grad is None or not bool(value.grad.any())]
+    assert [name for name in still if not name.endswith("key.bias")] == []
+
+
+def test_joints_of_a_pyramid_move_with_the_image():
+    """Convolutions only: shifted by a cell of stride 32, the image has the same heat maps, shifted, away from its borders."""
+    network = HandNet(PYRAMID, *template(60))
+    shake(network)
+    for module in network.modules():  # squeeze-and-excitation sees the whole image
+        if type(module).__name__ == "_SqueezeExcite":
+            module.forward = lambda x: x
+    network.eval()
+    image = torch.rand(1, 3, 32, 32).repeat(1, 1, 1, 16)
+    levels = network.backbone.levels(image)
+    assert [tuple(level.shape[1:]) for level in levels] == [(24, 4, 64), (48, 2, 32), (576, 1, 16)]
+    with torch.no_grad():
+        heat = network.pyramid.heat(network.pyramid(levels))
+    assert heat.shape == (1, 21, 8, 128)
+    torch.testing.assert_close(heat[..., 56:64], heat[..., 64:72], rtol=1e-4, atol=1e-4)
+    assert heat[..., 56:64].std() > 1e-3
+
+
+def test_a_pyramid_replaces_other_options():
+    with pytest.raises(ConfigError, match="pyramid: replaces reduce"):
+        dataclasses.replace(PYRAMID, reduce=8)
+    with pytest.raises(ConfigError, match="one stride; want the backbone mobilenetv3_small_100"):
+        HandNet(PYRAMID, *template(60), backbone=BlockMeans(24))
+
+
+@pytest.mark.parametrize("config", [dataclasses.replace(SMALL, reduce=16), PYRAMID], ids=["expansion", "pyramid"])
+def test_the_copy_for_inference_with_its_own_backbone(config):
     network = HandNet(config, *template(60))
     shake(network)
     network.eval()

@@ -1,4 +1,4 @@
-"""Features of strides 32, 16 and 8 brought to stride 8 (feature pyramid, Lin et al. 2017, arXiv 1612.03144), and heads on it."""
+"""A feature pyramid (Lin et al. 2017, arXiv 1612.03144): features of strides 32, 16 and 8 at stride 8, and heads on them."""
 
 from collections.abc import Sequence
 
