@@ -21,9 +21,11 @@ from vision3d.render import render_scene
 from vision3d.render.camera_paths import path_cameras
 from vision3d.render.triplanes.volume import render_triplane
 from vision3d.scene import GaussianScene, Mesh
-from vision3d.scene.upright import axis_vector
+from vision3d.scene.upright import axis_vector, up_by_convention
 from vision3d.stages.edit import EditEvalConfig, Editor, evaluate_edits
 from vision3d.stages.edit.data.samples import furniture_models, is_inside
+from vision3d.stages.edit.evaluation.detail import detail_kept
+from vision3d.stages.edit.evaluation.objects import mesh_files
 from vision3d.stages.edit.fitting import Observed, fit_planes
 from vision3d.stages.edit.instructions.families import Edit
 from vision3d.stages.edit.instructions.parser import expanded
@@ -33,6 +35,7 @@ from vision3d.stages.edit.objects.recolor import recolor_gaussians, recolor_mesh
 
 REQUESTS = Path(__file__).parents[1] / "tests" / "stages" / "edit" / "requests_held_out.txt"
 GAUSSIANS, TEXTURE = 100_000, 1024
+DETAIL_EDITS = [Edit("color", "red"), Edit("color", "blue"), Edit("darker"), Edit("lighter"), Edit("grey")]
 
 
 def main() -> None:
@@ -56,6 +59,7 @@ def main() -> None:
         if options.meshes:
             found = evaluate_edits(config, options.meshes, editor=editor)
             results["files"] = {"meshes": [path.name for path in options.meshes], "table": found.summary["table"]}
+            results["detail"] = detail(editor, options.meshes)
         if options.fits:
             results["fits"] = fits(editor, options.furniture, options.fits)
     print(json.dumps(results, indent=1))
@@ -90,6 +94,31 @@ def times(editor: Editor) -> dict[str, Any]:
         f"mesh of {len(faces)} faces that gets one": wall_times(of_new_texture, 3, 1),
         "first text": {"median": first},
         "text": wall_times(lambda: understand("make it blue", editor.encoder), 5, 1),
+    }
+
+
+def detail(editor: Editor, paths: list[Path]) -> dict[str, Any]:
+    """What edits of colors keep of the detail of the meshes that have a texture of their own."""
+    files = [file for path in paths for file in (mesh_files(path) if path.is_dir() else [path])]
+    rows = []
+    for file in files:
+        mesh = Mesh.load(file).validate()
+        if mesh.texture is None:
+            continue
+        before = editor.encode_mesh(mesh, up_by_convention(mesh, file.suffix))
+        for edit in DETAIL_EDITS:
+            after, _ = recolor_mesh(mesh, editor.apply(before, [edit]))
+            if after.texture is not None and after.texture.shape[:2] == mesh.texture.shape[:2]:
+                found = detail_kept(mesh.texture[..., :3], after.texture[..., :3])
+                rows.append({"mesh": file.stem, "edit": str(edit), "energy": found.energy, "clipped": found.clipped})
+    energies = [row["energy"] for row in rows if row["energy"] == row["energy"]]
+    return {
+        "meshes": len({row["mesh"] for row in rows}),
+        "edits": len(rows),
+        "median": statistics.median(energies),
+        "in 0.9 to 1.1": statistics.mean(0.9 <= value <= 1.1 for value in energies),
+        "clipped": statistics.mean(row["clipped"] for row in rows),
+        "rows": rows,
     }
 
 

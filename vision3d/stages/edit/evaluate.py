@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from vision3d.core.atomic import atomic_write
-from vision3d.core.errors import InputError
 from vision3d.core.plain import to_json
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.core.runs import RunFolder
@@ -28,14 +27,13 @@ from vision3d.stages.edit.evaluation.accuracy import (
     outcomes,
     text_only,
 )
-from vision3d.stages.edit.evaluation.objects import EvalObject, objects_of_files, objects_of_samples
+from vision3d.stages.edit.evaluation.objects import EvalObject, mesh_files, objects_of_files, objects_of_samples
 from vision3d.stages.edit.instructions.families import Edit, fine_edits
 from vision3d.stages.edit.network.adapter_files import load_adapter
 from vision3d.stages.edit.network.files import load_planes_model
 from vision3d.stages.edit.run_config import EditEvalConfig
 
 _SEED = 2_000_000_000  # of objects that no training makes
-_MESHES = (".glb", ".gltf", ".obj", ".ply")
 _COLUMNS = ("accuracy", "family_accuracy", "delta_e", "delta_e_source", "psnr", "count")
 
 
@@ -127,21 +125,12 @@ def evaluate_edits(
 
 def _objects(config: EditEvalConfig, paths: Sequence[Path | str], progress: ProgressCallback | None) -> list[EvalObject]:
     if paths:
-        files = [file for path in paths for file in _files(Path(path))]
+        files = [file for path in paths for file in mesh_files(Path(path))]
         return objects_of_files(files, config.points)
     share = 0.0 if config.furniture is None else 1.0
     samples = ObjectSource(config.furniture, config.split, share, _SEED + config.seed).samples(config.objects)
     samples.prepare(progress)
     return objects_of_samples(samples, config.points)
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _MESHES)
-    if not found:
-        raise InputError(f"{path}: has no {', '.join(_MESHES)}, want a folder of meshes")
-    return found
 
 
 def _single(generator: torch.Generator) -> Edit:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vision3d.core.errors import InputError
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.upright import up_by_convention
 from vision3d.stages.edit.data.batches import whole_batch
@@ -15,6 +16,7 @@ from vision3d.stages.edit.objects.points import points_of_mesh
 from vision3d.training.samples import GeneratedSamples
 
 _PLACES = 2048
+_MESHES = (".glb", ".gltf", ".obj", ".ply")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,20 @@ def objects_of_samples(samples: GeneratedSamples, count: int) -> list[EvalObject
                 batch.place_values[0, :_PLACES],
             )
         )  # fmt: skip
+    return found
+
+
+def mesh_files(path: Path) -> list[Path]:
+    """A file, or the meshes in a folder and in those within it.
+
+    Raises:
+        InputError: The folder has none.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _MESHES)
+    if not found:
+        raise InputError(f"{path}: has no {', '.join(_MESHES)}, want a folder of meshes")
     return found
 
 
