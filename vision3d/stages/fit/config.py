@@ -35,8 +35,8 @@ class RatesConfig:
     """Colors (harmonics of degree 0)."""
     shN: float = 5e-4
     """Harmonics above degree 0."""
-    poses: float = 1e-4
-    """Camera poses (with --pose-opt) [rad and scene extents]; decays to a hundredth."""
+    poses: float = 0.035
+    """Camera poses (with --pose-opt): sum of the steps of a view over the run, whatever its length [rad in the image]."""
     exposures: float = 1e-3
     """Exposures (with --exposure-opt)."""
 

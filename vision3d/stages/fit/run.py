@@ -19,10 +19,12 @@ from vision3d.optim.training_views import TrainingViews
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.scene import Cameras, GaussianScene, PosedImages
+from vision3d.scene.gaussians import FLAT_LOG_SCALE
 from vision3d.stage import stage
 from vision3d.stages.fit.config import GROWS, RESUMABLE, FitConfig
 from vision3d.stages.fit.initial import initial_scene
 from vision3d.stages.fit.model import scene_of
+from vision3d.stages.fit.poses import world_drift
 from vision3d.stages.fit.snapshot import snapshot_state
 from vision3d.stages.fit.trainer import Trainer
 from vision3d.stages.fit.world import World, tidied
@@ -152,8 +154,8 @@ class _Fit:
     def finish(self) -> FitResult:
         """Evaluate the scene and write the results."""
         seconds, steps = self.loop.seconds, self.loop.step
-        cameras = self._cameras()
-        scene = tidied(self.world.scene_out(self.trainer.scene()), cameras, self.world.extent, self.config.alpha_max)
+        scene, cameras = self._results()
+        scene = tidied(scene, cameras, self.world.extent, self.config.alpha_max)
         path = None if self.folder is None else self.folder.path
         if path is not None:
             scene.save(path / "scene.ply")
@@ -183,7 +185,7 @@ class _Fit:
         return FitResult(scene, cameras, self.trainer.exposure_matrices(), evaluation, summary, path)
 
     def _measure(self) -> dict[str, float]:
-        evaluation = self._evaluation(self.world.scene_out(self.trainer.scene()), None)
+        evaluation = self._evaluation(self._results()[0], None)
         return {} if evaluation is None else evaluation.mean()
 
     def _evaluation(self, scene: GaussianScene, path: Path | None) -> Measured | None:
@@ -202,6 +204,17 @@ class _Fit:
             backend=self.config.backend,
             progress=self.callback,
         )
+
+    def _results(self) -> tuple[GaussianScene, Cameras]:
+        """The current Gaussians and training cameras in the world of the photos, without drift."""
+        scene, cameras = self.world.scene_out(self.trainer.scene()), self._cameras()
+        if not self.config.pose_opt:
+            return scene, cameras
+        matrix = world_drift(cameras, self.views.cameras, self.world.extent)
+        scene = scene.transform(matrix.to(scene.means))
+        if scene.mode != "3dgs":
+            scene.log_scales[:, 2] = FLAT_LOG_SCALE  # a scale must not change it
+        return scene, cameras.transform(matrix.to(cameras.viewmats))
 
     def _cameras(self) -> Cameras:
         """The current training cameras, in the world of the photos."""
