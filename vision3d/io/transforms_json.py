@@ -62,7 +62,10 @@ def read_frames(path: Path | str) -> FrameList:
         cloud, cloud_colors = read_points(path.parent / str(content["ply_file_path"]))
         points = cloud.numpy()
         colors = None if cloud_colors is None else cloud_colors.numpy()
-    return FrameList(path, tuple(frames), points, colors, smaller_image)
+    unit = content.get("depth_unit_scale_factor")
+    if unit is not None and not _number(path, "the file", "depth_unit_scale_factor", unit) > 0:
+        raise FileFormatError(path, f"depth_unit_scale_factor is {unit}, want a number > 0")
+    return FrameList(path, tuple(frames), points, colors, smaller_image, unit)
 
 
 def read_cameras(path: Path | str) -> Cameras:
@@ -119,6 +122,7 @@ def write_cameras(
     cameras: Cameras,
     *,
     mask_names: Sequence[str | None] | None = None,
+    depth_names: Sequence[str | None] | None = None,
     is_test: torch.Tensor | None = None,
     ply_name: str | None = None,
 ) -> None:
@@ -128,6 +132,7 @@ def write_cameras(
         path: The file; the cameras' names are image files relative to its folder.
         cameras: Names default to view_00000 and so on.
         mask_names: Mask files relative to the folder, one per camera or None.
+        depth_names: Depth maps relative to the folder, one per camera or None.
         is_test: Held-out views; written as train_filenames and test_filenames.
         ply_name: Point cloud file relative to the folder.
     """
@@ -147,6 +152,8 @@ def write_cameras(
         frame: dict[str, Any] = {"file_path": name} if is_shared else {"file_path": name, **lenses[i]}
         if mask_names is not None and mask_names[i] is not None:
             frame["mask_path"] = mask_names[i]
+        if depth_names is not None and depth_names[i] is not None:
+            frame["depth_file_path"] = depth_names[i]
         if cameras.times is not None:
             frame["time"] = float(cameras.times[i])
         frames.append(frame | {"transform_matrix": camtoworlds[i].tolist()})
@@ -221,7 +228,7 @@ def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame
     if matrix.shape != (4, 4):
         raise FileFormatError(path, f"{label} ({name}): transform_matrix has shape {matrix.shape}, want (4, 4)")
     matrix = matrix * [1.0, -1.0, -1.0, 1.0]  # OpenGL to OpenCV camera axes
-    mask = entry.get("mask_path")
+    mask, depth = entry.get("mask_path"), entry.get("depth_file_path")
     time = entry.get("time")
     return Frame(
         label=label,
@@ -230,19 +237,22 @@ def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame
         viewmat=checked_viewmat(path, f"{label} ({name})", matrix),
         lens=_lens(path, f"{label} ({name})", content, entry),
         mask_path=_image_file(path.parent, mask) if isinstance(mask, str) else None,
+        depth_path=_image_file(path.parent, depth) if isinstance(depth, str) else None,
         time=_number(path, label, "time", time) if time is not None else None,
     )
 
 
 def _with_moved(path: Path, frames: list[Frame]) -> list[Frame]:
-    """Images and masks that moved, for example after a copy from another machine, found by the ends of their paths."""
+    """Images, masks and depth maps that moved, for example to another machine, found by the ends of their paths."""
     images = _moved(path, "images", {frame.image_path for frame in frames})
     masks = _moved(path, "masks", {frame.mask_path for frame in frames if frame.mask_path is not None})
+    depths = _moved(path, "depth maps", {frame.depth_path for frame in frames if frame.depth_path is not None})
     return [
         replace(
             frame,
             image_path=images.get(frame.image_path, frame.image_path),
             mask_path=None if frame.mask_path is None else masks.get(frame.mask_path, frame.mask_path),
+            depth_path=None if frame.depth_path is None else depths.get(frame.depth_path, frame.depth_path),
         )
         for frame in frames
     ]

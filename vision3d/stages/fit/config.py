@@ -65,6 +65,8 @@ class LossConfig:
     """Difference between the normals of Gaussians and of the depth (2dgs only)."""
     normal_start: float = 0.25
     """Fraction of training after which the normal term is used."""
+    depth: float = 0.0
+    """Relative difference from the depth maps of the data set, where it has them, e.g. 0.5; 0 ignores them."""
     pose: float = 1e-4
     """Squared correction of the poses (--pose-opt only): prevents drift of the world."""
     exposure: float = 1e-2

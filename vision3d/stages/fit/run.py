@@ -117,6 +117,7 @@ class _Fit:
         self.background = images.background if config.background == "color" else background_of(images)
         self.views = TrainingViews(
             images, images.train, masks=config.masks, with_alpha=config.background == "random",
+            depth_scale=1 / self.world.extent if config.loss.depth > 0 else None,
             cache_bytes=1e9 * config.cache_gb, device=device,
         )  # fmt: skip
         with Progress(self.views.num_cached, "read", progress) as bar:
@@ -244,6 +245,15 @@ def _cameras_found(path: Path | None) -> dict[str, Any]:
     return {} if path is None else read_summary(path / SFM_FOLDER)
 
 
+def _check_depth(config: FitConfig, images: PosedImages) -> None:
+    """Raise for a weight without depth maps, and mention depth maps without a weight."""
+    count = sum(images.depth_paths[i] is not None for i in images.train.tolist()) if images.depth_paths is not None else 0
+    if config.loss.depth > 0 and count == 0:
+        raise ConfigError("loss.depth", f"got {config.loss.depth}, but no training view of {images.source} has a depth map")
+    if config.loss.depth == 0 and count > 0:
+        logger.info("%d training views have depth maps, which are not used (--loss.depth 0.5)", count)
+
+
 def _loaded(
     config: FitConfig,
     inputs: PosedImages | Path | str,
@@ -278,6 +288,7 @@ def _loaded(
     images.validate()
     if images.cameras.model != "pinhole":
         raise InputError(f"{images.source}: cameras are {images.cameras.model}; fit takes pinhole cameras")
+    _check_depth(config, images)
     if len(images.train) < MIN_VIEWS:
         held = f" ({len(images.test)} more are held out)" if len(images.test) else ""
         raise InputError(f"{images.source}: {len(images.train)} training views{held}; want at least {MIN_VIEWS}")

@@ -114,7 +114,7 @@ class Trainer:
             viewmat = self.poses.motion(place, pose) @ viewmat
         rendered = render(
             leaves, viewmat, view.K, view.size, background, schedule.sh_degree, self.config,
-            with_distortion=schedule.with_distortion, with_normals=schedule.with_normals,
+            with_distortion=schedule.with_distortion, with_normals=schedule.with_normals, with_depth=view.depth is not None,
         )  # fmt: skip
         if self.exposures is not None:
             exposure = self.exposures.leaf(place)
@@ -132,6 +132,8 @@ class Trainer:
         if view.alpha is not None and background is not None:
             target = target + (1 - view.alpha) * background
         loss = losses.photometric(rendered.image, target, weights.ssim, view.mask)
+        if rendered.depths is not None and view.depth is not None:
+            loss = loss + weights.depth * losses.depth_loss(rendered.depths, rendered.alphas, view.depth, view.mask)
         if rendered.distortions is not None and weights.distortion > 0:
             loss = loss + weights.distortion * losses.distortion_loss(rendered.distortions, view.mask)
         if rendered.normals is not None and rendered.surface_normals is not None:
