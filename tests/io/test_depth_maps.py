@@ -72,6 +72,8 @@ def test_wrong_files(tmp_path):
     np.save(tmp_path / "empty.npy", np.zeros((0, 4)))
     (tmp_path / "text.npy").write_text("1 2 3")
     write_image(tmp_path / "colors.png", torch.rand(4, 4, 3))
+    write_image(tmp_path / "preview.png", torch.rand(4, 4))
+    assert read_depth(tmp_path / "preview.png", 0.01).max() < 2.56
     (tmp_path / "cut.png").write_bytes((tmp_path / "colors.png").read_bytes()[:20])
     for name, text in (
         ("names.npy", r"holds <U1 of shape \(1, 2\), want depths of shape \(H, W\)"),
@@ -82,6 +84,7 @@ def test_wrong_files(tmp_path):
         ("text.npy", "is not an array of numbers"),
         ("colors.png", r"has colors \(mode RGB\), want depths: one channel of 16 bits"),
         ("cut.png", "is not an image that can be read"),
+        ("preview.png", "has 8 bits, want depths of 16 bits; for 8 bits, depth_unit_scale_factor has to be in transforms.json"),
     ):
         with pytest.raises(FileFormatError, match=text):
             read_depth(tmp_path / name)
@@ -122,6 +125,34 @@ def test_the_unit_is_read(tmp_path):
     depths = true_depths(blobs(), ring())
     images = load_dataset(with_depths(write_photos(tmp_path / "set"), depths, millimeters=True, unit=0.002))
     torch.testing.assert_close(images.read_depth(3), 2 * depths[3], atol=2e-3, rtol=0)
+
+
+def renamed(folder, scale):
+    """The keys of instant-ngp, whose scale is meters per unit, too."""
+    content = json.loads((folder / "transforms.json").read_text())
+    for frame in content["frames"]:
+        frame["depth_path"] = frame.pop("depth_file_path", frame.get("depth_path"))
+    content["integer_depth_scale"] = scale
+    (folder / "transforms.json").write_text(json.dumps(content))
+
+
+def test_depth_maps_of_instant_ngp(tmp_path, caplog):
+    depths = true_depths(blobs(), ring())
+    folder = with_depths(write_photos(tmp_path / "set"), depths, millimeters=True)
+    renamed(folder, 0.002)
+    torch.testing.assert_close(load_dataset(folder).read_depth(3), 2 * depths[3], atol=2e-3, rtol=0)
+    with_depths(folder, depths, millimeters=True, unit=0.003)  # now both: nerfstudio's maps and their unit are used
+    torch.testing.assert_close(load_dataset(folder).read_depth(3), 3 * depths[3], atol=3e-3, rtol=0)
+    assert not caplog.records
+    renamed(folder, 0.0)  # instant-ngp reads no depth maps then
+    assert load_dataset(folder).depth_paths is None
+    (record,) = caplog.records
+    text = "12 frames with a depth_path, which is not read: integer_depth_scale is 0, want meters per unit"
+    assert record.getMessage() == f"{folder / 'transforms.json'}: {text}"
+    renamed_content = json.loads((folder / "transforms.json").read_text()) | {"integer_depth_scale": "mm"}
+    (folder / "transforms.json").write_text(json.dumps(renamed_content))
+    with pytest.raises(FileFormatError, match="integer_depth_scale is 'mm', want a finite number"):
+        load_dataset(folder)
 
 
 def test_depth_maps_may_be_smaller_or_missing(tmp_path):

@@ -33,6 +33,9 @@ def read_depth(path: Path | str, unit: float | None = None) -> Float[Tensor, "h 
     """
     path = Path(path)
     values = _array(path) if path.suffix.lower() == ".npy" else _image(path)
+    if unit is None and values.dtype.itemsize == 1:  # almost always an image to look at
+        text = "has 8 bits, want depths of 16 bits; for 8 bits, depth_unit_scale_factor has to be in transforms.json"
+        raise FileFormatError(path, text)
     if unit is None:
         unit = 1.0 if values.dtype.kind == "f" else MILLIMETER
     depth = torch.from_numpy(values.astype(np.float32)) * unit

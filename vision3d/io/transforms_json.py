@@ -52,7 +52,8 @@ def read_frames(path: Path | str) -> FrameList:
     """
     path = Path(path)
     content = _read_json(path)
-    frames = _with_split(path, content, _with_moved(path, _frames(path, content)))
+    frames, unit = _with_unit(path, content, _frames(path, content))
+    frames = _with_split(path, content, _with_moved(path, frames))
     if any(frame.lens.model == "ortho" for frame in frames):
         raise FileFormatError(path, "has ortho cameras, which are not supported for photos; read them with Cameras.load")
     points = colors = None
@@ -62,9 +63,6 @@ def read_frames(path: Path | str) -> FrameList:
         cloud, cloud_colors = read_points(path.parent / str(content["ply_file_path"]))
         points = cloud.numpy()
         colors = None if cloud_colors is None else cloud_colors.numpy()
-    unit = content.get("depth_unit_scale_factor")
-    if unit is not None and not _number(path, "the file", "depth_unit_scale_factor", unit) > 0:
-        raise FileFormatError(path, f"depth_unit_scale_factor is {unit}, want a number > 0")
     return FrameList(path, tuple(frames), points, colors, smaller_image, unit)
 
 
@@ -211,10 +209,11 @@ def _is_unnamed(content: dict[str, Any]) -> bool:
 
 
 def _frames(path: Path, content: dict[str, Any]) -> list[Frame]:
-    return [_frame(path, content, i, entry) for i, entry in enumerate(content["frames"])]
+    depth_key, _ = _depth_keys(content)
+    return [_frame(path, content, i, entry, depth_key) for i, entry in enumerate(content["frames"])]
 
 
-def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame:
+def _frame(path: Path, content: dict[str, Any], index: int, entry: Any, depth_key: str) -> Frame:
     label = f"frame {index}"
     if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
         raise FileFormatError(path, f"{label} has no file_path")
@@ -228,7 +227,7 @@ def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame
     if matrix.shape != (4, 4):
         raise FileFormatError(path, f"{label} ({name}): transform_matrix has shape {matrix.shape}, want (4, 4)")
     matrix = matrix * [1.0, -1.0, -1.0, 1.0]  # OpenGL to OpenCV camera axes
-    mask, depth = entry.get("mask_path"), entry.get("depth_file_path")
+    mask, depth = entry.get("mask_path"), entry.get(depth_key)
     time = entry.get("time")
     return Frame(
         label=label,
@@ -240,6 +239,27 @@ def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame
         depth_path=_image_file(path.parent, depth) if isinstance(depth, str) else None,
         time=_number(path, label, "time", time) if time is not None else None,
     )
+
+
+def _depth_keys(content: dict[str, Any]) -> tuple[str, str]:
+    """Keys of the depth map of a frame and of the unit: those of nerfstudio, or if no frame has one, those of instant-ngp."""
+    frames = [entry for entry in content["frames"] if isinstance(entry, dict)]
+    is_ngp = any("depth_path" in entry for entry in frames) and not any("depth_file_path" in entry for entry in frames)
+    return ("depth_path", "integer_depth_scale") if is_ngp else ("depth_file_path", "depth_unit_scale_factor")
+
+
+def _with_unit(path: Path, content: dict[str, Any], frames: list[Frame]) -> tuple[list[Frame], float | None]:
+    """The meters per unit of the depth maps, if given. instant-ngp reads none without them."""
+    _, key = _depth_keys(content)
+    unit = None if content.get(key) is None else _number(path, "the file", key, content[key])
+    if key == "integer_depth_scale" and (unit is None or unit <= 0):
+        count, given = sum(frame.depth_path is not None for frame in frames), "missing" if unit is None else f"{unit:g}"
+        text = "%s: %d frames with a depth_path, which is not read: integer_depth_scale is %s, want meters per unit"
+        logger.warning(text, path, count, given)
+        return [replace(frame, depth_path=None) for frame in frames], None
+    if unit is not None and unit <= 0:
+        raise FileFormatError(path, f"{key} is {unit:g}, want a number > 0")
+    return frames, unit
 
 
 def _with_moved(path: Path, frames: list[Frame]) -> list[Frame]:
