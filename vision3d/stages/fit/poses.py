@@ -12,9 +12,11 @@ from vision3d.scene import Cameras
 from vision3d.stages.fit.rows import ViewParameters
 
 BETAS = (0.5, 0.9)  # a view has few steps: 17 in a run of 800 steps with 48 views
+MIN_UPDATES = 16  # of a view; in shorter runs, steps that sum up to the reach would be too long for Adam to settle
 DAMPING = 0.03  # a direction that the image does not show is at most 1 / sqrt(this) longer than an independent one
 WARMUP = 0.35  # fraction of training at the peak: before it, images are small and the Gaussians are not yet in place
 ARM = 0.3  # length of the axes of cameras that are aligned [extents of the cameras]
+MAX_POINTS = 20_000  # enough for the 21 numbers of H; all of a scene of a million would take minutes
 NEAREST = 0.01  # depth of points [scene extents]
 
 
@@ -34,7 +36,8 @@ class PoseParameters(ViewParameters):
 
     def __init__(self, cameras: Cameras, points: Float[Tensor, "n 3"], weight: float) -> None:
         super().__init__(torch.zeros(len(cameras), 6, device=points.device), weight, BETAS)
-        self.bases = torch.stack([_basis(camera, points.detach().cpu().double()) for camera in cameras.to("cpu")]).to(points)
+        some = points.detach()[:: max(1, len(points) // MAX_POINTS)].cpu().double()
+        self.bases = torch.stack([_basis(camera, some) for camera in cameras.to("cpu")]).to(points)
 
     def motion(self, place: int, leaf: Float[Tensor, " 6"]) -> Float[Tensor, "4 4"]:
         """The correction of a view, to be multiplied to its view matrix from the left."""
@@ -53,7 +56,7 @@ def learning_rate(reach: float, step: int, progress: float, places: Sequence[int
     """Learning rate of the poses at a step: over the run, those of the steps of a view sum up to `reach`.
 
     Args:
-        reach: Sum over the run.
+        reach: Sum over a run with at least `MIN_UPDATES` steps of each view; proportionally less in shorter ones.
         step: Steps before this one.
         progress: Progress in [0, 1], from which the number of steps of the run follows.
         places: The views of the batch.
@@ -61,7 +64,7 @@ def learning_rate(reach: float, step: int, progress: float, places: Sequence[int
     """
     if progress <= 0:
         return 0.0
-    updates = max(1.0, step / progress * len(places) / num_views)
+    updates = max(MIN_UPDATES, step / progress * len(places) / num_views)
     return 2 * reach / updates * schedules.one_cycle(1.0, progress, WARMUP)  # the mean of a cycle is close to 1/2
 
 
