@@ -55,6 +55,36 @@ class TestWithTrimesh:
         write_mesh(tmp_path / "u.ply", with_uvs)
         assert_same(read_mesh(tmp_path / "u.ply"), with_uvs, atol=1e-7)  # 1 - (1 - v)
 
+    def test_an_obj_keeps_vertex_colors_beside_uvs(self, tmp_path, caplog):
+        mesh = plain(uvs=torch.rand(6, 2), vertex_colors=colors(3), texture=torch.randint(0, 256, (3, 5, 3)) / 255)
+        with caplog.at_level(logging.WARNING, "vision3d"):
+            mesh.save(tmp_path / "m.obj")
+        assert not caplog.records
+        again = read_mesh(tmp_path / "m.obj")
+        assert torch.equal(again.texture, mesh.texture)
+        for name in ("vertices", "vertex_colors"):
+            ours, theirs = getattr(again, name)[again.faces], getattr(mesh, name)[mesh.faces]
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7)
+        torch.testing.assert_close(again.corner_uvs, mesh.corner_uvs, rtol=0, atol=1e-7)
+
+    @pytest.mark.parametrize("channels", [3, 4])
+    def test_a_ply_keeps_uvs_beside_vertex_colors(self, tmp_path, caplog, channels):
+        mesh = plain(uvs=torch.rand(6, 2), normals=torch.randn(6, 3), vertex_colors=colors(channels))
+        with caplog.at_level(logging.WARNING, "vision3d"):
+            mesh.save(tmp_path / "m.ply")
+        assert not caplog.records
+        assert_same(read_mesh(tmp_path / "m.ply"), mesh, atol=1e-7)  # 1 - (1 - v)
+
+    def test_a_ply_keeps_uvs_by_corner_beside_vertex_colors(self, tmp_path, caplog):
+        mesh = plain(uvs=torch.rand(plain().num_faces, 3, 2), vertex_colors=colors(3))
+        with caplog.at_level(logging.WARNING, "vision3d"):
+            mesh.save(tmp_path / "m.ply")  # vertices at seams are split
+        assert not caplog.records
+        again = read_mesh(tmp_path / "m.ply")
+        for name in ("vertices", "vertex_colors"):
+            assert torch.equal(getattr(again, name)[again.faces], getattr(mesh, name)[mesh.faces])
+        torch.testing.assert_close(again.corner_uvs, mesh.uvs, rtol=0, atol=1e-7)
+
     def test_obj_round_trip(self, tmp_path):
         texture = torch.randint(0, 256, (3, 5, 3)) / 255
         mesh = plain(uvs=torch.rand(6, 2), normals=torch.nn.functional.normalize(torch.randn(6, 3), dim=-1), texture=texture)

@@ -16,7 +16,7 @@ CONFIG = FitConfig(
     max_gaussians=60,
     sh_degree=0,
     resolution_start=1,
-    rates=RatesConfig(means=2e-3, sh0=2e-2, poses=1e-2, exposures=1e-2),
+    rates=RatesConfig(means=2e-3, sh0=2e-2, poses=0.07, exposures=1e-2),
 )
 
 

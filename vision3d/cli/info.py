@@ -162,6 +162,7 @@ def _of_photographs(images: "PosedImages") -> Values:
         "training_views": len(images.train),
         "held_out_views": len(images.test),
         "masks": 0 if images.mask_paths is None else sum(path is not None for path in images.mask_paths),
+        "depth_maps": 0 if images.depth_paths is None else sum(path is not None for path in images.depth_paths),
         "points": 0 if images.points is None else len(images.points),
     }
 

@@ -12,6 +12,7 @@ from vision3d.core.errors import FileFormatError, InputError, MissingFileError, 
 from vision3d.core.progress import ProgressCallback
 from vision3d.geometry import se3
 from vision3d.io import colmap_dataset, nerf_synthetic, transforms_json
+from vision3d.io.depth_maps import write_depth
 from vision3d.io.frames import FrameList, assemble
 from vision3d.io.images import is_image, write_image
 from vision3d.io.ply import write_points
@@ -93,6 +94,7 @@ def normalized(images: PosedImages) -> PosedImages:
         cameras=images.cameras.transform(matrix),
         raw_cameras=None if images.raw_cameras is None else images.raw_cameras.transform(matrix),
         points=points,
+        depth_scale=images.depth_scale * float(scale),
         normalization=matrix @ before,
     )
 
@@ -103,12 +105,12 @@ def load(path: Path) -> PosedImages:
 
 
 def save(path: Path, value: object) -> None:
-    """Codec: write photos, undistorted, with masks, points and a transforms.json."""
+    """Codec: write photos, undistorted, with masks, depth maps, points and a transforms.json."""
     if not isinstance(value, PosedImages):
         raise InputError(f"{path}: a data set folder holds PosedImages, got {type(value).__name__}")
     if (path / "transforms.json").exists():
         raise OutputExistsError(path / "transforms.json", "use another folder")
-    names, masks = [], []
+    names, masks, depths = [], [], []
     for i in range(len(value)):
         image, mask, _ = value.read(i)
         names.append(f"images/{i:05d}_{Path(value.names[i]).stem}.png")
@@ -116,12 +118,17 @@ def save(path: Path, value: object) -> None:
         masks.append(None if mask is None else f"masks/{i:05d}.png")
         if mask is not None:
             write_image(path / masks[-1], mask)
+        depth = value.read_depth(i)
+        depths.append(None if depth is None else f"depths/{i:05d}.npy")
+        if depth is not None:
+            write_depth(path / depths[-1], depth)
     if value.points is not None:
         write_points(path / "points3D.ply", value.points, value.point_colors)
     transforms_json.write_cameras(
         path / "transforms.json",
         replace(value.cameras, names=tuple(names)),
         mask_names=masks,
+        depth_names=depths,
         is_test=value.is_test,
         ply_name=None if value.points is None else "points3D.ply",
     )

@@ -78,6 +78,7 @@ class Frame:
     """World to camera, OpenCV axes, (4, 4) float64, checked by `checked_viewmat`."""
     lens: Lens
     mask_path: Path | None = None
+    depth_path: Path | None = None
     is_test: bool | None = None
     """None: the source has no split."""
     time: float | None = None
@@ -94,6 +95,8 @@ class FrameList:
     """In [0, 1]."""
     smaller: Callable[[Path, int], Path | None] | None = None
     """Path of an image at 1/2, 1/4, 1/8 of its size in the source, if it exists."""
+    depth_unit: float | None = None
+    """Meters per unit of the depth maps; None: millimeters for integers, meters for floats."""
 
 
 def checked_viewmat(source: Path, label: str, camtoworld: np.ndarray) -> np.ndarray:
@@ -178,7 +181,9 @@ def assemble(
         cameras=cameras,
         image_paths=tuple(frame.image_path for frame in kept),
         is_test=_split(kept, split_every),
-        mask_paths=_masks(source, kept),
+        mask_paths=_files(source, "mask", [(frame.label, frame.mask_path) for frame in kept]),
+        depth_paths=_files(source, "depth map", [(frame.label, frame.depth_path) for frame in kept]),
+        depth_unit=listed.depth_unit,
         points=points,
         point_colors=colors,
         raw_cameras=cameras if is_same else raw,
@@ -319,13 +324,14 @@ def _split(frames: list[Frame], split_every: int) -> Tensor:
     return torch.arange(len(frames)) % split_every == 0
 
 
-def _masks(source: Path, frames: list[Frame]) -> tuple[Path | None, ...] | None:
-    if all(frame.mask_path is None for frame in frames):
+def _files(source: Path, kind: str, named: list[tuple[str, Path | None]]) -> tuple[Path | None, ...] | None:
+    """The masks or depth maps of all frames, which must exist; None if no frame has one."""
+    if all(path is None for _, path in named):
         return None
-    for frame in frames:
-        if frame.mask_path is not None and not frame.mask_path.is_file():
-            raise FileFormatError(source, f"{frame.label} names the mask {frame.mask_path}, which does not exist")
-    return tuple(frame.mask_path for frame in frames)
+    for label, path in named:
+        if path is not None and not path.is_file():
+            raise FileFormatError(source, f"{label} names the {kind} {path}, which does not exist")
+    return tuple(path for _, path in named)
 
 
 def _finite_points(listed: FrameList) -> tuple[Tensor | None, Tensor | None]:

@@ -44,20 +44,20 @@ def image_size(path: Path | str) -> tuple[int, int]:
         MissingFileError: The file does not exist.
         FileFormatError: It cannot be read as an image.
     """
-    with _opened(Path(path)) as image:
+    with open_image(Path(path)) as image:
         return image.size
 
 
 def upright_size(path: Path | str) -> tuple[int, int]:
     """Width and height after the EXIF orientation is applied."""
-    with _opened(Path(path)) as image:
+    with open_image(Path(path)) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
 
 
 def has_alpha(path: Path | str) -> bool:
     """Whether an image has an alpha channel; reads only the header."""
-    with _opened(Path(path)) as image:
+    with open_image(Path(path)) as image:
         return image.has_transparency_data
 
 
@@ -73,7 +73,7 @@ def check_whole(path: Path | str, *, decode: bool = False) -> None:
         FileFormatError: It is truncated, or is not a readable image.
     """
     path = Path(path)
-    with _opened(path) as image:
+    with open_image(path) as image:
         _check_bits(path, image)
         has_end = _has_end(path, image)
     if decode or not has_end:
@@ -118,7 +118,7 @@ def read_photo(path: Path | str) -> UInt8[Tensor, "h w 3"]:
     """
     path = Path(path)
     values = _read_values(path)
-    with _opened(path) as image:
+    with open_image(path) as image:
         orientation = image.getexif().get(_ORIENTATION, 1)
     if values.shape[2] == 4:
         values = values[..., :3] * values[..., 3:] + (1 - values[..., 3:])
@@ -215,7 +215,7 @@ def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy
     from PIL import Image
 
     path = Path(path)
-    with _opened(path) as image:
+    with open_image(path) as image:
         size = image.size
         _check_bits(path, image)
         factor = min(1.0, max_side / max(size))
@@ -268,7 +268,7 @@ def save(path: Path, value: Float[Tensor, "h w c"]) -> None:
     write_image(path, value)
 
 
-def _opened(path: Path, data: bytes | None = None, where: object = None):
+def open_image(path: Path, data: bytes | None = None, where: object = None):
     """Open the PIL image of a file, or of `data` from it: nothing is decoded, and its size is checked.
 
     All image files are opened here.
@@ -314,7 +314,7 @@ def _has_end(path: Path, image) -> bool:
 
 
 def _read_values(path: Path, data: bytes | None = None, where: object = None) -> np.ndarray:
-    with _opened(path, data, where) as image:
+    with open_image(path, data, where) as image:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -371,7 +371,7 @@ def _turned(path: Path, values: np.ndarray, size: tuple[int, int] | None) -> np.
     height, width = values.shape[:2]
     if size is None or (width, height) == size:
         return values
-    with _opened(path) as image:
+    with open_image(path) as image:
         orientation = image.getexif().get(_ORIENTATION, 1)
     if (height, width) != size or orientation < 5:
         raise InputError(f"{path}: has {width}x{height} px, its camera {size[0]}x{size[1]}")

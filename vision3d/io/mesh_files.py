@@ -93,19 +93,18 @@ def write_mesh(path: Path | str, mesh: Mesh, *, materials: str | None = None) ->
     trimesh = _trimesh()
     mesh = mesh.validate().split_seams().to("cpu")
     lost = [name for name in _LOST[suffix] if getattr(mesh, name) is not None]
-    if suffix == ".ply" and mesh.vertex_colors is not None and mesh.uvs is not None:
-        lost.append("uvs")  # trimesh writes only one of the two
-    if suffix == ".obj" and mesh.vertex_colors is not None and mesh.uvs is not None:
-        lost.append("vertex_colors")
     if lost:
         logger.warning("%s: a %s file cannot hold %s; dropped", path, suffix, ", ".join(sorted(set(lost))))
     model = trimesh.Trimesh(_array(mesh.vertices), mesh.faces.numpy(), process=False, validate=False)
     if mesh.normals is not None and suffix != ".stl":
         model.vertex_normals = _array(mesh.normals)
+    uvs = mesh.uvs if mesh.vertex_colors is not None else None  # of the two, trimesh writes one
     if suffix == ".stl":
         data = trimesh.exchange.stl.export_stl(model)
     elif suffix == ".ply":
         _dress(trimesh, model, mesh, prefer_colors=True)
+        if uvs is not None:
+            model.vertex_attributes |= dict(zip("st", _flipped(uvs).astype(np.float32).T))
         data = trimesh.exchange.ply.export_ply(model, vertex_normal=mesh.normals is not None)
     else:
         _dress(trimesh, model, mesh, prefer_colors=False)
@@ -113,6 +112,8 @@ def write_mesh(path: Path | str, mesh: Mesh, *, materials: str | None = None) ->
             model, include_normals=mesh.normals is not None, write_texture=False, digits=_DIGITS, header="written by vision3d"
         )
         lines = [line for line in text.splitlines() if not line.startswith(("mtllib", "usemtl"))]
+        if uvs is not None:
+            lines = _with_colors(lines, _color_bytes(mesh)[:, :3] / 255)
         if mesh.texture is not None or materials is not None:
             lines[1:1] = [f"mtllib {materials or f'{path.stem}.mtl'}", "usemtl texture"]
         if mesh.texture is not None:
@@ -337,12 +338,26 @@ def _lines(path: Path) -> list[str]:
 
 def _dress(trimesh: ModuleType, model: Any, mesh: Mesh, *, prefer_colors: bool) -> None:
     if mesh.vertex_colors is not None and (prefer_colors or mesh.uvs is None):
-        values = (mesh.vertex_colors.detach().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-        model.visual = trimesh.visual.ColorVisuals(model, vertex_colors=values)
+        model.visual = trimesh.visual.ColorVisuals(model, vertex_colors=_color_bytes(mesh))
     elif mesh.uvs is not None:
-        uvs = mesh.uvs.detach().double().numpy().copy()
-        uvs[:, 1] = 1 - uvs[:, 1]
-        model.visual = trimesh.visual.TextureVisuals(uv=uvs)
+        model.visual = trimesh.visual.TextureVisuals(uv=_flipped(mesh.uvs))
+
+
+def _with_colors(lines: list[str], colors: np.ndarray) -> list[str]:
+    """Lines of an .obj with a color after the position of each vertex."""
+    values = iter(colors.tolist())
+    return [f"{line} {' '.join(f'{v:.{_DIGITS}f}' for v in next(values))}" if line[:2] == "v " else line for line in lines]
+
+
+def _color_bytes(mesh: Mesh) -> np.ndarray:
+    assert mesh.vertex_colors is not None
+    return (mesh.vertex_colors.detach().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def _flipped(uvs: Tensor) -> np.ndarray:
+    """Texture coordinates of files, whose v points up."""
+    u, v = uvs.detach().double().numpy().T
+    return np.stack([u, 1 - v], -1)
 
 
 def _tensor(values: np.ndarray) -> Tensor:

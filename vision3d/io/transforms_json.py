@@ -52,7 +52,8 @@ def read_frames(path: Path | str) -> FrameList:
     """
     path = Path(path)
     content = _read_json(path)
-    frames = _with_split(path, content, _with_moved(path, _frames(path, content)))
+    frames, unit = _with_unit(path, content, _frames(path, content))
+    frames = _with_split(path, content, _with_moved(path, frames))
     if any(frame.lens.model == "ortho" for frame in frames):
         raise FileFormatError(path, "has ortho cameras, which are not supported for photos; read them with Cameras.load")
     points = colors = None
@@ -62,7 +63,7 @@ def read_frames(path: Path | str) -> FrameList:
         cloud, cloud_colors = read_points(path.parent / str(content["ply_file_path"]))
         points = cloud.numpy()
         colors = None if cloud_colors is None else cloud_colors.numpy()
-    return FrameList(path, tuple(frames), points, colors, smaller_image)
+    return FrameList(path, tuple(frames), points, colors, smaller_image, unit)
 
 
 def read_cameras(path: Path | str) -> Cameras:
@@ -119,6 +120,7 @@ def write_cameras(
     cameras: Cameras,
     *,
     mask_names: Sequence[str | None] | None = None,
+    depth_names: Sequence[str | None] | None = None,
     is_test: torch.Tensor | None = None,
     ply_name: str | None = None,
 ) -> None:
@@ -128,6 +130,7 @@ def write_cameras(
         path: The file; the cameras' names are image files relative to its folder.
         cameras: Names default to view_00000 and so on.
         mask_names: Mask files relative to the folder, one per camera or None.
+        depth_names: Depth maps relative to the folder, one per camera or None.
         is_test: Held-out views; written as train_filenames and test_filenames.
         ply_name: Point cloud file relative to the folder.
     """
@@ -147,6 +150,8 @@ def write_cameras(
         frame: dict[str, Any] = {"file_path": name} if is_shared else {"file_path": name, **lenses[i]}
         if mask_names is not None and mask_names[i] is not None:
             frame["mask_path"] = mask_names[i]
+        if depth_names is not None and depth_names[i] is not None:
+            frame["depth_file_path"] = depth_names[i]
         if cameras.times is not None:
             frame["time"] = float(cameras.times[i])
         frames.append(frame | {"transform_matrix": camtoworlds[i].tolist()})
@@ -204,10 +209,11 @@ def _is_unnamed(content: dict[str, Any]) -> bool:
 
 
 def _frames(path: Path, content: dict[str, Any]) -> list[Frame]:
-    return [_frame(path, content, i, entry) for i, entry in enumerate(content["frames"])]
+    depth_key, _ = _depth_keys(content)
+    return [_frame(path, content, i, entry, depth_key) for i, entry in enumerate(content["frames"])]
 
 
-def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame:
+def _frame(path: Path, content: dict[str, Any], index: int, entry: Any, depth_key: str) -> Frame:
     label = f"frame {index}"
     if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
         raise FileFormatError(path, f"{label} has no file_path")
@@ -221,7 +227,7 @@ def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame
     if matrix.shape != (4, 4):
         raise FileFormatError(path, f"{label} ({name}): transform_matrix has shape {matrix.shape}, want (4, 4)")
     matrix = matrix * [1.0, -1.0, -1.0, 1.0]  # OpenGL to OpenCV camera axes
-    mask = entry.get("mask_path")
+    mask, depth = entry.get("mask_path"), entry.get(depth_key)
     time = entry.get("time")
     return Frame(
         label=label,
@@ -230,19 +236,43 @@ def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame
         viewmat=checked_viewmat(path, f"{label} ({name})", matrix),
         lens=_lens(path, f"{label} ({name})", content, entry),
         mask_path=_image_file(path.parent, mask) if isinstance(mask, str) else None,
+        depth_path=_image_file(path.parent, depth) if isinstance(depth, str) else None,
         time=_number(path, label, "time", time) if time is not None else None,
     )
 
 
+def _depth_keys(content: dict[str, Any]) -> tuple[str, str]:
+    """Keys of the depth map of a frame and of the unit: those of nerfstudio, or if no frame has one, those of instant-ngp."""
+    frames = [entry for entry in content["frames"] if isinstance(entry, dict)]
+    is_ngp = any("depth_path" in entry for entry in frames) and not any("depth_file_path" in entry for entry in frames)
+    return ("depth_path", "integer_depth_scale") if is_ngp else ("depth_file_path", "depth_unit_scale_factor")
+
+
+def _with_unit(path: Path, content: dict[str, Any], frames: list[Frame]) -> tuple[list[Frame], float | None]:
+    """The meters per unit of the depth maps, if given. instant-ngp reads none without them."""
+    _, key = _depth_keys(content)
+    unit = None if content.get(key) is None else _number(path, "the file", key, content[key])
+    if key == "integer_depth_scale" and (unit is None or unit <= 0):
+        count, given = sum(frame.depth_path is not None for frame in frames), "missing" if unit is None else f"{unit:g}"
+        text = "%s: %d frames with a depth_path, which is not read: integer_depth_scale is %s, want meters per unit"
+        logger.warning(text, path, count, given)
+        return [replace(frame, depth_path=None) for frame in frames], None
+    if unit is not None and unit <= 0:
+        raise FileFormatError(path, f"{key} is {unit:g}, want a number > 0")
+    return frames, unit
+
+
 def _with_moved(path: Path, frames: list[Frame]) -> list[Frame]:
-    """Images and masks that moved, for example after a copy from another machine, found by the ends of their paths."""
+    """Images, masks and depth maps that moved, for example to another machine, found by the ends of their paths."""
     images = _moved(path, "images", {frame.image_path for frame in frames})
     masks = _moved(path, "masks", {frame.mask_path for frame in frames if frame.mask_path is not None})
+    depths = _moved(path, "depth maps", {frame.depth_path for frame in frames if frame.depth_path is not None})
     return [
         replace(
             frame,
             image_path=images.get(frame.image_path, frame.image_path),
             mask_path=None if frame.mask_path is None else masks.get(frame.mask_path, frame.mask_path),
+            depth_path=None if frame.depth_path is None else depths.get(frame.depth_path, frame.depth_path),
         )
         for frame in frames
     ]

@@ -117,6 +117,31 @@ def distortion_loss(distortions: Float[Tensor, "*batch h w 1"], mask: Mask | Non
     return _mean(distortions, mask)
 
 
+def depth_loss(
+    depths: Float[Tensor, "*batch h w 1"],
+    alphas: Float[Tensor, "*batch h w 1"],
+    measured: Float[Tensor, "*batch h w"],
+    mask: Mask | None = None,
+) -> Scalar:
+    """Mean of |sum_i w_i (z_i / d - 1)| over pixels with a measured depth d > 0: relative errors, alike near and far.
+
+    Args:
+        depths: Rendered sums sum_i w_i z_i.
+        alphas: Rendered sums of w_i; where nothing is drawn, the loss is 0.
+        measured: Depths d, in the same unit; 0 where there is none.
+        mask: Valid pixels.
+
+    Raises:
+        ShapeError: The maps differ in size.
+    """
+    check_pair(depths, alphas, mask)
+    if measured.shape != depths.shape[:-1]:
+        raise ShapeError("measured", measured.shape, tuple(depths.shape[:-1]))
+    known = measured > 0
+    relative = depths / torch.where(known, measured, 1).unsqueeze(-1)
+    return _mean((relative - alphas).abs(), known if mask is None else known & mask)
+
+
 def normal_consistency_loss(
     normals: Float[Tensor, "*batch h w 3"],
     surface_normals: Float[Tensor, "*batch h w 3"],

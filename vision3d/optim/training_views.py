@@ -11,7 +11,7 @@ from vision3d.core.device import sent
 from vision3d.core.errors import InputError
 from vision3d.io.images import has_alpha
 from vision3d.scene import PosedImages
-from vision3d.scene.resample import resize_area, shrink_mask
+from vision3d.scene.resample import resize_area, shrink_depth, shrink_mask
 
 SMALLEST_SIDE = 32  # images are not downscaled below this [px]
 WINDOW = 11  # of SSIM [px]
@@ -30,6 +30,8 @@ class TrainingView:
     """Opacity of the image, only for random backgrounds."""
     mask: Bool[Tensor, "h w"] | None
     """Mask of valid pixels."""
+    depth: Float[Tensor, "h w"] | None
+    """Measured depth, 0 where there is none; only if steps need it and the view has a depth map."""
     K: Float[Tensor, "3 3"]
     """Intrinsics at this resolution [px]."""
 
@@ -43,13 +45,15 @@ class TrainingView:
 class _Bytes:
     image: UInt8[Tensor, "h w c"]
     mask: Bool[Tensor, "h w"] | None
+    depth: Float[Tensor, "h w"] | None = None
 
     def sent(self, device: torch.device) -> "_Bytes":
-        return _Bytes(sent(self.image, device), None if self.mask is None else sent(self.mask, device))
+        mask, depth = (None if value is None else sent(value, device) for value in (self.mask, self.depth))
+        return _Bytes(sent(self.image, device), mask, depth)
 
     @property
     def size(self) -> int:
-        return self.image.nbytes + (0 if self.mask is None else self.mask.nbytes)
+        return self.image.nbytes + sum(value.nbytes for value in (self.mask, self.depth) if value is not None)
 
 
 class TrainingViews:
@@ -61,6 +65,7 @@ class TrainingViews:
         masks: Whether to use masks.
         valid: Additional masks by view index: True for valid pixels.
         with_alpha: Whether steps need the alpha channels.
+        depth_scale: Factor on the depth maps; None: steps do not need them.
         cache_bytes: Memory for images; views beyond it are read again at each use.
         device: Device for the images. A GPU keeps as many as fit into `cache_bytes` and a quarter of its free memory.
 
@@ -76,15 +81,18 @@ class TrainingViews:
         masks: bool,
         valid: Mapping[int, Bool[Tensor, "h w"]] | None = None,
         with_alpha: bool,
+        depth_scale: float | None = None,
         cache_bytes: float,
         device: torch.device,
     ) -> None:
         self.images, self.indices = images.to("cpu"), indices.tolist()
         self.cameras = images.cameras[indices].to("cpu")
         self.masks, self.valid, self.with_alpha, self.device = masks, valid or {}, with_alpha, device
+        self.depth_scale = None if images.depth_paths is None else depth_scale
         smallest = check_sizes(images, indices)
         self.largest_factor = max((f for f in (1, 2, 4, 8) if smallest // f >= SMALLEST_SIDE), default=1)
-        sizes = (self.cameras.width * self.cameras.height * 3).double().cumsum(0)
+        per_pixel = 3 if self.depth_scale is None else 7
+        sizes = (self.cameras.width * self.cameras.height * per_pixel).double().cumsum(0)
         self.num_cached = int((sizes <= cache_bytes).sum())
         self._full: dict[int, _Bytes] = {}
         self._small: dict[int, _Bytes] = {}
@@ -102,13 +110,16 @@ class TrainingViews:
         """Read the images that fit into the cache, so that damaged ones are detected before training starts.
 
         Raises:
-            InputError: An image or mask cannot be read, or masks leave no pixel.
+            InputError: An image or mask cannot be read, masks leave no pixel, or depth maps are empty.
         """
         for place in range(self.num_cached):
             self._full[place] = self._read(place)
             report(place + 1)
         if self._full and not any(view.mask is None or bool(view.mask.any()) for view in self._full.values()):
             raise InputError(f"{self.images.source}: all masks are black; want white where pixels are used")
+        depths = [view.depth for view in self._full.values() if view.depth is not None]
+        if depths and not any(bool((depth > 0).any()) for depth in depths):
+            raise InputError(f"{self.images.source}: all depth maps are empty; want depths > 0 where something was measured")
 
     def get(self, place: int, factor: int) -> TrainingView:
         """The view at index `place`, downscaled by `factor` (but not below 32 px)."""
@@ -123,7 +134,7 @@ class TrainingViews:
                 self._on_gpu[place] = stored
         values = stored.image.float().div_(255)
         alpha = values[..., 3:] if self.with_alpha else None
-        return TrainingView(place, values[..., :3], alpha, stored.mask, self._Ks[place])
+        return TrainingView(place, values[..., :3], alpha, stored.mask, stored.depth, self._Ks[place])
 
     def _use_factor(self, factor: int) -> None:
         self._factor, self._at_factor = factor, self.cameras if factor == 1 else self.cameras.scaled(1 / factor)
@@ -154,7 +165,10 @@ class TrainingViews:
             mask = valid.cpu() if mask is None else mask & valid.cpu()
         if mask is not None and bool(mask.all()):
             mask = None
-        return _Bytes(_bytes(image), mask)
+        depth = None
+        if self.depth_scale is not None and (read := self.images.read_depth(index)) is not None:
+            depth = read * self.depth_scale
+        return _Bytes(_bytes(image), mask, depth)
 
 
 class Order:
@@ -210,7 +224,8 @@ def _read_with_alpha(images: PosedImages, index: int) -> tuple[Tensor, Tensor | 
 
 def _shrunk(stored: _Bytes, width: int, height: int) -> _Bytes:
     mask = None if stored.mask is None else shrink_mask(stored.mask, width, height)
-    return _Bytes(_bytes(resize_area(stored.image.float() / 255, width, height)), mask)
+    depth = None if stored.depth is None else shrink_depth(stored.depth, width, height)
+    return _Bytes(_bytes(resize_area(stored.image.float() / 255, width, height)), mask, depth)
 
 
 def _bytes(image: Float[Tensor, "h w c"]) -> UInt8[Tensor, "h w c"]:

@@ -70,6 +70,7 @@ _CODECS = {
     ),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), _both("images", "Tensor")),
 }  # fmt: skip
+_DEPTHS = "vision3d.io.depth_maps"
 _FOLDERS = "vision3d.io.dataset"
 _FRAMES = "vision3d.io.mesh_frames"
 _SCENES = "vision3d.scene.scene"
@@ -129,6 +130,11 @@ def module_for(path: Path | str, reads: str | None = None) -> ModuleType:
     if reads is not None and reads not in codec.reads:
         raise InputError(f"{path}: {_holds(Path(path), codec.reads)}, want {_wanted(reads)}")
     return importlib.import_module(codec.module)
+
+
+def depth_module() -> ModuleType:
+    """The module that reads depth maps, whose suffixes are those of images and arrays."""
+    return importlib.import_module(_DEPTHS)
 
 
 def suffixes(reads: str | None = None, writes: str | None = None) -> list[str]:

@@ -34,6 +34,12 @@ class PosedImages:
     """Views held out for evaluation."""
     mask_paths: tuple[Path | None, ...] | None = None
     """One file per camera, or None if it has none; pixels that are not black are used."""
+    depth_paths: tuple[Path | None, ...] | None = None
+    """Depth map of each camera, or None if it has none."""
+    depth_unit: float | None = None
+    """Meters per unit of the depth files; None: 0.001 for integers, 1 for floats."""
+    depth_scale: float = 1.0
+    """Size of this world relative to the one that the depths were measured in."""
     points: Float[Tensor, "p 3"] | None = None
     """Points of the surface [m], e.g. from structure from motion."""
     point_colors: Float[Tensor, "p 3"] | None = None
@@ -53,6 +59,8 @@ class PosedImages:
             raise ShapeError("PosedImages.image_paths", f"{len(self.image_paths)} paths", f"{count}, one per camera")
         if self.mask_paths is not None and len(self.mask_paths) != count:
             raise ShapeError("PosedImages.mask_paths", f"{len(self.mask_paths)} paths", f"{count}, one per camera")
+        if self.depth_paths is not None and len(self.depth_paths) != count:
+            raise ShapeError("PosedImages.depth_paths", f"{len(self.depth_paths)} paths", f"{count}, one per camera")
         if self.raw_cameras is not None and len(self.raw_cameras) != count:
             raise ShapeError("PosedImages.raw_cameras", f"{len(self.raw_cameras)} cameras", f"{count}")
         check_shape("PosedImages.is_test", self.is_test, (count,), kind="bool")
@@ -71,7 +79,7 @@ class PosedImages:
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a folder with the undistorted images (PNG), masks, points and a transforms.json for any trainer."""
+        """Write a folder with the undistorted images (PNG), masks, depth maps, points and a transforms.json for any trainer."""
         codecs.save_folder(path, self)
 
     def validate(self) -> "PosedImages":
@@ -136,9 +144,7 @@ class PosedImages:
             raise FileFormatError(error.path, f"view {index} ({self.names[index]}): {error.problem}") from error
         image = image[..., :3]
         if raw.distortion is not None and raw.model != "ortho":
-            new_K = self.cameras[index].to("cpu").resized(raw.width, raw.height).Ks
-            lens, K, new_K = (tuple(value.double().flatten().tolist()) for value in (raw.distortion, raw.Ks, new_K))
-            pixels = _places(lens, K, new_K, (int(raw.width), int(raw.height)), raw.model)
+            pixels = self._undistorted(index, raw)
             image = sample(image, pixels)
             if mask is not None:
                 mask = sample(mask[..., None].float(), pixels)[..., 0] > 0.5
@@ -146,6 +152,36 @@ class PosedImages:
         if mask is not None:
             mask = shrink_mask(mask, width, height).to(self.device)
         return image.to(self.device), mask, camera
+
+    def read_depth(self, index: int) -> Float[Tensor, "h w"] | None:
+        """The depth map of `cameras[index]`, undistorted, along the camera's z [m]; 0 where nothing was measured.
+
+        Each pixel has the value of the nearest one in the file: means over the edge of an object would be depths at which
+        nothing is.
+
+        Returns:
+            None if the view has no depth map.
+
+        Raises:
+            FileFormatError: The file cannot be read, or has a different shape than the image.
+        """
+        path = None if self.depth_paths is None else self.depth_paths[index]
+        if path is None:
+            return None
+        depth = codecs.depth_module().read_depth(path, self.depth_unit) * self.depth_scale
+        raw = (self.cameras if self.raw_cameras is None else self.raw_cameras)[index].to("cpu")
+        rows, columns = depth.shape
+        width, height = int(raw.width), int(raw.height)
+        if abs(rows * width - columns * height) > max(rows, columns, width, height):
+            text = f"view {index} ({self.names[index]}): depth map has {columns}x{rows} px, its image {width}x{height}"
+            raise FileFormatError(path, f"{text}; want the same shape")
+        camera = self.cameras[index].to("cpu")
+        size = int(camera.width), int(camera.height)
+        y, x = torch.meshgrid(torch.arange(size[1]) + 0.5, torch.arange(size[0]) + 0.5, indexing="ij")
+        pixels = torch.stack([x / size[0], y / size[1]], -1)  # relative to the image
+        if raw.distortion is not None and raw.model != "ortho":
+            pixels = _nearest(self._undistorted(index, raw), pixels) / torch.tensor([width, height])
+        return _nearest(depth[..., None], pixels)[..., 0].to(self.device)
 
     def subset(self, which: Tensor | slice | Sequence[int]) -> "PosedImages":
         """Select views, with all points."""
@@ -157,6 +193,7 @@ class PosedImages:
             image_paths=tuple(self.image_paths[i] for i in places),
             is_test=self.is_test[index],
             mask_paths=None if self.mask_paths is None else tuple(self.mask_paths[i] for i in places),
+            depth_paths=None if self.depth_paths is None else tuple(self.depth_paths[i] for i in places),
             raw_cameras=None if self.raw_cameras is None else self.raw_cameras[index],
         )
 
@@ -187,6 +224,7 @@ class PosedImages:
             ("image size [px]", self.cameras._sizes()),
             ("points", 0 if self.points is None else len(self.points)),
             ("masks", 0 if self.mask_paths is None else sum(path is not None for path in self.mask_paths)),
+            ("depth maps", 0 if self.depth_paths is None else sum(path is not None for path in self.depth_paths)),
             ("lens", "pinhole" if self.raw_cameras is None or self.raw_cameras.distortion is None else "undistorted"),
         ]
         return html_table("PosedImages", rows, "".join(self._thumbnail(i) for i in range(min(4, len(self)))))
@@ -197,6 +235,13 @@ class PosedImages:
         except InputError:
             return ""
 
+    def _undistorted(self, index: int, raw: Cameras) -> Float[Tensor, "h w 2"]:
+        """Positions in the distorted image of the pixels of the undistorted one, at its size [px]."""
+        assert raw.distortion is not None
+        new_K = self.cameras[index].to("cpu").resized(raw.width, raw.height).Ks
+        lens, K, new_K = (tuple(value.double().flatten().tolist()) for value in (raw.distortion, raw.Ks, new_K))
+        return _places(lens, K, new_K, (int(raw.width), int(raw.height)), raw.model)
+
     def _read_mask(self, index: int, width: int, height: int) -> Bool[Tensor, "h w"] | None:
         path = None if self.mask_paths is None else self.mask_paths[index]
         if path is None:
@@ -206,6 +251,15 @@ class PosedImages:
         if abs(rows * width - columns * height) > max(rows, columns, width, height) or rows < height:
             raise FileFormatError(path, f"mask has {columns}x{rows} px, its image {width}x{height}; want the same size")
         return shrink_mask(mask, width, height)  # an image read at half size may have a full-size mask
+
+
+def _nearest(values: Float[Tensor, "h w c"], places: Float[Tensor, "h2 w2 2"]) -> Float[Tensor, "h2 w2 c"]:
+    """The values at positions relative to the image; 0 outside."""
+    size = torch.tensor([values.shape[1], values.shape[0]])
+    at = (places * size).floor().long()
+    inside = ((at >= 0) & (at < size)).all(-1)
+    column, row = at.minimum(size - 1).clamp(min=0).unbind(-1)
+    return torch.where(inside[..., None], values[row, column], 0)
 
 
 @functools.lru_cache(maxsize=2)

@@ -42,6 +42,12 @@ def shrink_mask(mask: Bool[Tensor, "h w"], width: int, height: int) -> Bool[Tens
     return resize_area(mask[..., None].float(), width, height)[..., 0] > 1 - 1e-4
 
 
+def shrink_depth(depth: Float[Tensor, "h w"], width: int, height: int) -> Float[Tensor, "h2 w2"]:
+    """A depth map at another size; a pixel has the depth at its center, as means over edges would be depths of nothing."""
+    rows, columns = ((torch.arange(new) + 0.5) * old // new for new, old in zip((height, width), depth.shape))
+    return depth[rows.long()[:, None], columns.long()]
+
+
 def _average(image: Tensor, target: int) -> Tensor:
     """Area means along the first axis, which becomes `target` long."""
     source = image.shape[0]

@@ -35,8 +35,8 @@ class RatesConfig:
     """Colors (harmonics of degree 0)."""
     shN: float = 5e-4
     """Harmonics above degree 0."""
-    poses: float = 1e-4
-    """Camera poses (with --pose-opt) [rad and scene extents]; decays to a hundredth."""
+    poses: float = 0.035
+    """Camera poses (with --pose-opt): sum of the steps of a view over the run, whatever its length [rad in the image]."""
     exposures: float = 1e-3
     """Exposures (with --exposure-opt)."""
 
@@ -65,6 +65,8 @@ class LossConfig:
     """Difference between the normals of Gaussians and of the depth (2dgs only)."""
     normal_start: float = 0.25
     """Fraction of training after which the normal term is used."""
+    depth: float = 0.0
+    """Relative difference from the depth maps of the data set, where it has them, e.g. 0.5; 0 ignores them."""
     pose: float = 1e-4
     """Squared correction of the poses (--pose-opt only): prevents drift of the world."""
     exposure: float = 1e-2

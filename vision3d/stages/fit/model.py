@@ -48,6 +48,8 @@ class RenderedView:
     normals: Float[Tensor, "h w 3"] | None = None
     surface_normals: Float[Tensor, "h w 3"] | None = None
     distortions: Float[Tensor, "h w 1"] | None = None
+    depths: Float[Tensor, "h w 1"] | None = None
+    """Sums of weight times depth."""
 
 
 class Model:
@@ -171,6 +173,7 @@ def render(
     *,
     with_distortion: bool = False,
     with_normals: bool = False,
+    with_depth: bool = False,
 ) -> RenderedView:
     """The image of one pinhole view, differentiable.
 
@@ -184,22 +187,26 @@ def render(
         config: Options of the fit.
         with_distortion: Compute the depth distortion (2dgs).
         with_normals: Compute the normals of 2D Gaussians and of the depth (2dgs).
+        with_depth: Compute the depth.
     """
     behind = None if background is None else background[None]
     cameras = (viewmat[None], K[None], *size)
     if config.mode == "2dgs":
         image, alphas, normals, surface_normals, distortions, _, info = rasterize_2dgs(
             *leaves.all(), *cameras, sh_degree=sh_degree, packed=True, backgrounds=behind,
-            render_mode="RGB+ED" if with_normals else "RGB", distloss=with_distortion, alpha_max=config.alpha_max,
+            render_mode="RGB+ED" if with_normals or with_depth else "RGB", distloss=with_distortion, alpha_max=config.alpha_max,
             backend=config.backend,
         )  # fmt: skip
         info = {**info, "means2d": info["gradient_2dgs"]}
         surface = surface_normals[0] if with_normals and surface_normals is not None else None
-        return RenderedView(image[0, ..., :3], info, alphas[0], normals[0], surface, distortions[0])
+        depth = image[0, ..., 3:] * alphas[0] if with_depth else None
+        return RenderedView(image[0, ..., :3], info, alphas[0], normals[0], surface, distortions[0], depth)
     image, alphas, info = rasterize(
-        *leaves.all(), *cameras, sh_degree=sh_degree, backgrounds=behind,
+        *leaves.all(), *cameras, sh_degree=sh_degree, backgrounds=behind, render_mode="RGB+D" if with_depth else "RGB",
         absgrad=config.strategy == "adc" and config.adc.absgrad,
         rasterize_mode="antialiased" if config.antialiased else "classic", alpha_max=config.alpha_max,
         backend=config.backend,
     )  # fmt: skip
+    if with_depth:
+        return RenderedView(image[0, ..., :3], info, alphas[0], depths=image[0, ..., 3:])
     return RenderedView(image[0], info, alphas[0])

@@ -19,10 +19,12 @@ from vision3d.optim.training_views import TrainingViews
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.scene import Cameras, GaussianScene, PosedImages
+from vision3d.scene.gaussians import FLAT_LOG_SCALE
 from vision3d.stage import stage
 from vision3d.stages.fit.config import GROWS, RESUMABLE, FitConfig
 from vision3d.stages.fit.initial import initial_scene
 from vision3d.stages.fit.model import scene_of
+from vision3d.stages.fit.poses import world_drift
 from vision3d.stages.fit.snapshot import snapshot_state
 from vision3d.stages.fit.trainer import Trainer
 from vision3d.stages.fit.world import World, tidied
@@ -115,6 +117,7 @@ class _Fit:
         self.background = images.background if config.background == "color" else background_of(images)
         self.views = TrainingViews(
             images, images.train, masks=config.masks, with_alpha=config.background == "random",
+            depth_scale=1 / self.world.extent if config.loss.depth > 0 else None,
             cache_bytes=1e9 * config.cache_gb, device=device,
         )  # fmt: skip
         with Progress(self.views.num_cached, "read", progress) as bar:
@@ -152,8 +155,8 @@ class _Fit:
     def finish(self) -> FitResult:
         """Evaluate the scene and write the results."""
         seconds, steps = self.loop.seconds, self.loop.step
-        cameras = self._cameras()
-        scene = tidied(self.world.scene_out(self.trainer.scene()), cameras, self.world.extent, self.config.alpha_max)
+        scene, cameras = self._results()
+        scene = tidied(scene, cameras, self.world.extent, self.config.alpha_max)
         path = None if self.folder is None else self.folder.path
         if path is not None:
             scene.save(path / "scene.ply")
@@ -183,7 +186,7 @@ class _Fit:
         return FitResult(scene, cameras, self.trainer.exposure_matrices(), evaluation, summary, path)
 
     def _measure(self) -> dict[str, float]:
-        evaluation = self._evaluation(self.world.scene_out(self.trainer.scene()), None)
+        evaluation = self._evaluation(self._results()[0], None)
         return {} if evaluation is None else evaluation.mean()
 
     def _evaluation(self, scene: GaussianScene, path: Path | None) -> Measured | None:
@@ -202,6 +205,17 @@ class _Fit:
             backend=self.config.backend,
             progress=self.callback,
         )
+
+    def _results(self) -> tuple[GaussianScene, Cameras]:
+        """The current Gaussians and training cameras in the world of the photos, without drift."""
+        scene, cameras = self.world.scene_out(self.trainer.scene()), self._cameras()
+        if not self.config.pose_opt:
+            return scene, cameras
+        matrix = world_drift(cameras, self.views.cameras, self.world.extent)
+        scene = scene.transform(matrix.to(scene.means))
+        if scene.mode != "3dgs":
+            scene.log_scales[:, 2] = FLAT_LOG_SCALE  # a scale must not change it
+        return scene, cameras.transform(matrix.to(cameras.viewmats))
 
     def _cameras(self) -> Cameras:
         """The current training cameras, in the world of the photos."""
@@ -229,6 +243,15 @@ def _cameras_found(path: Path | None) -> dict[str, Any]:
     from vision3d.io.sfm import read_summary
 
     return {} if path is None else read_summary(path / SFM_FOLDER)
+
+
+def _check_depth(config: FitConfig, images: PosedImages) -> None:
+    """Raise for a weight without depth maps, and mention depth maps without a weight."""
+    count = sum(images.depth_paths[i] is not None for i in images.train.tolist()) if images.depth_paths is not None else 0
+    if config.loss.depth > 0 and count == 0:
+        raise ConfigError("loss.depth", f"got {config.loss.depth}, but no training view of {images.source} has a depth map")
+    if config.loss.depth == 0 and count > 0:
+        logger.info("%d training views have depth maps, which are not used (--loss.depth 0.5)", count)
 
 
 def _loaded(
@@ -265,6 +288,7 @@ def _loaded(
     images.validate()
     if images.cameras.model != "pinhole":
         raise InputError(f"{images.source}: cameras are {images.cameras.model}; fit takes pinhole cameras")
+    _check_depth(config, images)
     if len(images.train) < MIN_VIEWS:
         held = f" ({len(images.test)} more are held out)" if len(images.test) else ""
         raise InputError(f"{images.source}: {len(images.train)} training views{held}; want at least {MIN_VIEWS}")

@@ -12,7 +12,6 @@ from torch import Tensor
 from vision3d.core import plugins
 from vision3d.core.device import sent
 from vision3d.core.errors import ConfigError, NumericalError
-from vision3d.geometry import se3
 from vision3d.optim import losses, schedules
 from vision3d.optim.densification import ADC, MCMC
 from vision3d.optim.densification.strategy import in_half_images
@@ -20,11 +19,11 @@ from vision3d.optim.training_views import Order, TrainingView, TrainingViews
 from vision3d.scene import Cameras, GaussianScene
 from vision3d.stages.fit.config import FitConfig
 from vision3d.stages.fit.model import Leaves, Model, RenderedView, render
+from vision3d.stages.fit.poses import PoseParameters, learning_rate
 from vision3d.stages.fit.rows import ViewParameters
 from vision3d.training.group import Group
 from vision3d.training.late_check import LateCheck
 
-POSE_FINAL = 0.01  # factor on the learning rate of the poses at the end
 HINT = "the checkpoint of the previous step was written; lower the learning rates or check the views"
 
 
@@ -73,7 +72,7 @@ class Trainer:
         self.late_check = LateCheck()
         self.poses = self.exposures = None
         if config.pose_opt:
-            self.poses = ViewParameters(torch.zeros(len(views), 6, device=scene.device), config.loss.pose)
+            self.poses = PoseParameters(cameras, scene.means, config.loss.pose)
         if config.exposure_opt:
             identity = torch.eye(3, 4, device=scene.device).flatten().expand(len(views), 12)
             self.exposures = ViewParameters(identity.clone(), config.loss.exposure)
@@ -112,10 +111,10 @@ class Trainer:
         viewmat, pose, exposure = self.viewmats[place], None, None
         if self.poses is not None:
             pose = self.poses.leaf(place)
-            viewmat = se3.exp(pose) @ viewmat
+            viewmat = self.poses.motion(place, pose) @ viewmat
         rendered = render(
             leaves, viewmat, view.K, view.size, background, schedule.sh_degree, self.config,
-            with_distortion=schedule.with_distortion, with_normals=schedule.with_normals,
+            with_distortion=schedule.with_distortion, with_normals=schedule.with_normals, with_depth=view.depth is not None,
         )  # fmt: skip
         if self.exposures is not None:
             exposure = self.exposures.leaf(place)
@@ -133,6 +132,8 @@ class Trainer:
         if view.alpha is not None and background is not None:
             target = target + (1 - view.alpha) * background
         loss = losses.photometric(rendered.image, target, weights.ssim, view.mask)
+        if rendered.depths is not None and view.depth is not None:
+            loss = loss + weights.depth * losses.depth_loss(rendered.depths, rendered.alphas, view.depth, view.mask)
         if rendered.distortions is not None and weights.distortion > 0:
             loss = loss + weights.distortion * losses.distortion_loss(rendered.distortions, view.mask)
         if rendered.normals is not None and rendered.surface_normals is not None:
@@ -203,7 +204,7 @@ class Trainer:
             if parameters is not None and is_valid is not None:
                 parameters.seen *= is_valid
         if self.poses is not None:
-            self.poses.step(rates.poses * schedules.exponential_decay(progress, POSE_FINAL), places)
+            self.poses.step(learning_rate(rates.poses, step, progress, places, len(self.views)), places)
         if self.exposures is not None:
             self.exposures.step(rates.exposures, places)
         info = infos[0] if self.config.strategy == "mcmc" else _joined(infos, self.config)
@@ -218,7 +219,7 @@ class Trainer:
 
     def corrected_viewmats(self) -> Float[Tensor, "c 4 4"]:
         """World to camera of the training views, with pose corrections."""
-        return self.viewmats if self.poses is None else se3.exp(self.poses.values) @ self.viewmats
+        return self.viewmats if self.poses is None else self.poses.motions() @ self.viewmats
 
     def exposure_matrices(self) -> Float[Tensor, "c 3 4"] | None:
         """Color transforms of the training views, if they are optimized."""
