@@ -22,6 +22,8 @@ from vision3d.stages.hand.run_config import HandConfig
 
 SAME = 0.5
 """IoU of the boxes of joints from which two hands are one."""
+_UNSURE = 0.2
+"""Distance from one half up to which a finder's probability of a right hand does not decide."""
 _GROWTH = 2.0
 """Largest factor, in either direction, by which a pass may change the side of a box."""
 _WIDEST = 2.0
@@ -101,7 +103,7 @@ class HandPredictor:
         check_image(image)
         K = intrinsics_of(self.config, image.shape[1], image.shape[0]) if K is None else K
         is_given = found is not None
-        found = self.find(image, K) if found is None else self.sided(image, found, K, found.scores.isnan())
+        found = self.sided(image, self.find(image) if found is None else found, K)
         check_inside(found, image.shape[1], image.shape[0])
         if not len(found):
             return []
@@ -111,8 +113,8 @@ class HandPredictor:
         hands = sorted(self.results(places, K), key=lambda hand: -hand.score)
         return hands if is_given else self.kept(hands, self.config.score)
 
-    def find(self, image: UInt8[Tensor, "h w 3"], K: Float[Tensor, "3 3"]) -> Detections:
-        """The boxes of the finder, of the configured side; of the side that the network sees if the finder knows none.
+    def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
+        """The boxes of the finder, of the configured side; the probability is a half if the finder does not know the side.
 
         Raises:
             InputError: The predictor has no finder.
@@ -121,20 +123,30 @@ class HandPredictor:
             raise InputError("finder: there is none; want boxes of the hands (--box or --boxes)")
         found = self.finder.find(image)
         found = found[found.scores >= self.config.score][: self.config.max_hands]
-        knows = getattr(self.finder, "knows_sides", True)  # finders of users may leave it out
-        return self.sided(image, found, K, torch.full((len(found),), not knows))
+        if not getattr(self.finder, "knows_sides", True):  # finders of users may leave it out
+            found = replace(found, right=torch.full((len(found),), 0.5))
+        return self._of_side(found)
 
-    def sided(
-        self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"], unknown: Bool[Tensor, " n"]
-    ) -> Detections:
-        """Boxes of which the side is unknown get the one that the network sees; the others keep theirs."""
+    def sided(self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"]) -> Detections:
+        """Boxes of which the side is unknown get the one that the network sees; the others keep theirs.
+
+        Unknown: the score is NaN, or the probability of a right hand is about a half.
+        """
         if self.config.side != "auto" or not len(found):
             return self._of_side(found)
+        unknown = found.scores.isnan()
+        if found.right is not None:
+            unknown = unknown | ((found.right - 0.5).abs() < _UNSURE)
+        found = replace(found, right=None)
         if not bool(unknown.any()):
             return found
-        right = torch.ones(len(found), dtype=torch.bool)
-        as_right, as_left = (self.measure(image, replace(found, is_right=side), K).right for side in (right, ~right))
-        return replace(found, is_right=torch.where(unknown, as_right >= as_left, found.is_right))
+        some = found[unknown]
+        check_inside(some, image.shape[1], image.shape[0])
+        right = torch.ones(len(some), dtype=torch.bool)
+        as_right, as_left = (self.measure(image, replace(some, is_right=side), K).right for side in (right, ~right))
+        is_right = found.is_right.clone()
+        is_right[unknown] = as_right >= as_left
+        return replace(found, is_right=is_right)
 
     def measure(self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"]) -> Places:
         """One pass of the network over the crops around boxes.
@@ -180,7 +192,7 @@ class HandPredictor:
     def _of_side(self, found: Detections) -> Detections:
         if self.config.side == "auto":
             return found
-        return replace(found, is_right=torch.full((len(found),), self.config.side == "right"))
+        return replace(found, is_right=torch.full((len(found),), self.config.side == "right"), right=None)
 
     def _crop(self, found: Detections, image: Tensor, K: Tensor) -> Crop:
         sides = (self.config.margin * found.sides).clamp(1.0, _WIDEST * max(image.shape[:2]))
