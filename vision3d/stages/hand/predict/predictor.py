@@ -30,8 +30,10 @@ _WIDEST = 2.0
 """Largest side of a crop over the longer side of the image."""
 _NEAREST = 0.02
 """Smallest distance of a hand from the camera [m]."""
-_LONGEST_M = 0.18
-"""Longer side of a hand's box, if its joints tell nothing [m]."""
+_SIZES_M = 0.06, 0.25
+"""Longer side of the joints' box, of fists of children to spread hands of men [m]."""
+_USUAL_M = 0.18
+"""The same, if the joints tell nothing [m]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,16 +238,30 @@ def boxes_around(joints_2d: Float[Tensor, "n 21 2"]) -> tuple[Tensor, Tensor, Te
 
 
 def positions_of(places: Places, K: Float[Tensor, "3 3"]) -> Float[Tensor, "n 3"]:
-    """Position of the root joint of each hand [m]: in front of the camera, by its size where the joints do not determine it."""
-    count, found = len(places.joints), places.positions
-    is_good = found.isfinite().all(1) & (found[:, 2] > _NEAREST)
+    """Position of the root joint of each hand [m].
+
+    That of its joints, unless it contradicts the box: the longer side of a hand is between 0.06 and 0.25 m, and a box is right
+    within a factor of 2. If 2D joints are almost at one place, the equations find a hand any distance away; then the root is on
+    the ray of its 2D joint where a hand of the size of its 3D joints fills the box.
+    """
+    at, (smallest, largest) = places.positions, _SIZES_M
+    centers, sides = places.found.centers, places.found.sides
+    focal_px = (K[0, 0] * K[1, 1]).sqrt()
+    near, far = focal_px * smallest / (_GROWTH * sides), focal_px * largest * _GROWTH / sides
+    pixels = at @ K.T
+    is_beside = ((pixels[:, :2] / pixels[:, 2:] - centers).abs() > sides[:, None]).any(1)
+    is_good = at.isfinite().all(1) & (at[:, 2] > near.clamp(min=_NEAREST)) & (at[:, 2] < far) & ~is_beside
     if bool(is_good.all()):
-        return found
-    extent = (places.joints.amax(1) - places.joints.amin(1)).amax(1)
-    extent = torch.where(extent.isfinite() & (extent > _NEAREST), extent, _LONGEST_M)
-    distance = (K[0, 0] * extent / places.found.sides).clamp(min=2 * _NEAREST)
-    rays = torch.cat([places.found.centers, torch.ones(count, 1)], 1) @ torch.linalg.inv(K).T
-    return torch.where(is_good[:, None], found, rays * distance[:, None])
+        return at
+    across = places.joints[..., :2]
+    size_m = (across.amax(1) - across.amin(1)).amax(1)
+    size_m = torch.where(size_m.isfinite() & (size_m > _NEAREST), size_m, _USUAL_M).clamp(smallest, largest)
+    root = places.joints_2d[:, ROOT]
+    root = torch.where(root.isfinite().all(1, keepdim=True), root, centers)
+    root = torch.minimum(torch.maximum(root, centers - sides[:, None] / 2), centers + sides[:, None] / 2)
+    rays = torch.cat([root, torch.ones_like(sides)[:, None]], 1) @ torch.linalg.inv(K).T
+    distance = (focal_px * size_m / sides).clamp(min=2 * _NEAREST)
+    return torch.where(is_good[:, None], at, rays * distance[:, None])
 
 
 def intrinsics_of(config: HandConfig, width: int, height: int) -> Float[Tensor, "3 3"]:
