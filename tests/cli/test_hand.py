@@ -2,13 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.support.hand_models import Finds, random_model
+from tests.support.hand_models import TINY, Finds, random_model
 from vision3d.io.images import read_photo, write_image
 from vision3d.io.video import VideoWriter
 from vision3d.scene import Mesh, SkinnedMesh
@@ -243,16 +244,28 @@ def test_transparency_is_on_white(tmp_path):
         (["PHOTO", *BOX, "--weights", "nope"], 3, "nope: does not exist; want weights"),
         (["PHOTO", *BOX, "--weights", "PICKLE"], 3, "PICKLE"),
         (["PHOTO", *BOX, "--weights", "OTHER"], 3, "does not match its network; has unexpected keys"),
+        (["PHOTO", *BOX, "--weights", "RESHAPED"], 3, "RESHAPED.safetensors: does not match its network"),
+        (["PHOTO", "--finder-weights", "PICKLE"], 3, "PICKLE"),
+        (["PHOTO", "--finder-weights", "HAND"], 3, "holds weights of 'hand', want 'hand_finder'"),
+        (["CUT", *BOX], 3, "CUT.mp4: is not a video that ffmpeg can read"),
+        (["CLIP", "--box", 500, 20, 50, 60], 3, "frame 0: box: got a square of 60 px around (525, 50), which is outside"),
+        (["CLIP", "--boxes", "FAR"], 3, "frame 0: box: got a square of 60 px around (525, 50), which is outside the image"),
+        (["CLIP", "--boxes", "BOXES"], 3, "'other.png' is not the number of a frame"),
         (["PHOTO", "--boxes", "BOXES"], 3, "'other.png' is not one of the images"),
         (["PHOTO", "--boxes", "BROKEN"], 3, "is not JSON"),
         (["PHOTO", "--boxes", "FLAT"], 3, "want {\"box\": [x, y, w, h]"),
     ],
 )  # fmt: skip
-def test_wrong_input_has_one_line(cli, tmp_path, photo, weights, arguments, code, text):
+def test_wrong_input_has_one_line(cli, tmp_path, photo, video, weights, arguments, code, text):
     files = {"PHOTO": photo, "EMPTY": tmp_path / "empty", "CORRUPT": tmp_path / "clip.mp4"}
     files["EMPTY"].mkdir()
+    files |= {"CLIP": tmp_path / "good.mp4", "CUT": tmp_path / "CUT.mp4", "HAND": weights}
+    files["CLIP"].write_bytes(video.read_bytes())
+    files["CUT"].write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     files["CORRUPT"].write_bytes(b"\0\0\0\x18ftypmp42" + bytes(300))
-    for name, content in {"BOXES": {"other.png": []}, "FLAT": {"photo.png": [[1, 2, 3, 4]]}, "BROKEN": None}.items():
+    contents = {"BOXES": {"other.png": []}, "FLAT": {"photo.png": [[1, 2, 3, 4]]}, "BROKEN": None}
+    contents["FAR"] = {"0": [{"box": [500, 20, 50, 60], "side": "right"}]}
+    for name, content in contents.items():
         files[name] = tmp_path / f"{name}.json"
         files[name].write_text("{" if content is None else json.dumps(content))
     if "PICKLE" in arguments:
@@ -263,6 +276,9 @@ def test_wrong_input_has_one_line(cli, tmp_path, photo, weights, arguments, code
         model = random_model()
         model.network.extra = torch.nn.Linear(2, 2)
         save_hand_model(files["OTHER"], model)
+    if "RESHAPED" in arguments:
+        files["RESHAPED"] = tmp_path / "RESHAPED.safetensors"
+        save_hand_model(files["RESHAPED"], replace(random_model(), config=replace(TINY, reduce=16)))
     given = [files.get(word, word) for word in arguments]
     more = [] if "--weights" in arguments else ["--weights", weights]
     done = cli("hand", "run", *given, *more, "--out", tmp_path / "run")
@@ -358,6 +374,46 @@ def test_export_and_its_errors(cli, tmp_path, weights):
         assert (code, words in err) == (want, True), err
         assert len(err.strip().splitlines()) == 1
     assert path.read_bytes() == before and not (tmp_path / "a.onnx").exists()
+
+
+def test_a_video_with_damaged_frames_is_finished(cli, tmp_path, weights, finder):
+    """The second half of the frames is lost: what ffmpeg decodes counts."""
+    with VideoWriter(tmp_path / "clip.mp4", fps=10) as writer:
+        for _ in range(8):
+            writer.append(torch.rand(64, 96, 3))
+    content = bytearray((tmp_path / "clip.mp4").read_bytes())
+    frames = content.index(b"mdat")
+    length = int.from_bytes(content[frames - 4 : frames], "big")
+    content[frames + length // 2 : frames + length - 8] = bytes(length - 8 - length // 2)
+    (tmp_path / "damaged.mp4").write_bytes(content)
+    code, text, err = cli("hand", "run", tmp_path / "damaged.mp4", "--weights", weights, "--out", tmp_path / "out", "--json")
+    assert code == 0 and "Traceback" not in err, err
+    assert 1 <= last(text)["images"] <= 8
+
+
+def test_a_video_without_frames(cli, tmp_path, weights, finder, monkeypatch):
+    from vision3d.io.video import Video
+
+    monkeypatch.setattr(Video, "in_bytes", lambda self: iter(()))
+    with VideoWriter(tmp_path / "clip.mp4", fps=10) as writer:
+        writer.append(torch.zeros(64, 96, 3))
+    code, _, err = cli("hand", "run", tmp_path / "clip.mp4", "--weights", weights, "--out", tmp_path / "out")
+    assert code == 3 and "has no frame that can be decoded" in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_hands_of_a_video_that_are_not_finite_are_not_written(cli, tmp_path, video):
+    model = random_model()
+    with torch.no_grad():
+        model.network.vertex_head.bias[0] = torch.nan
+    save_hand_model(tmp_path / "nan.safetensors", model)
+    arguments = ("--box", 20, 10, 40, 40, "--side", "right", "--weights", tmp_path / "nan.safetensors", "--lost", 0)
+    code, _, err = cli("hand", "run", video, *arguments, "--out", tmp_path / "out")
+    assert (
+        code == 3
+        and "frame 0: hand: joints_3d of wrist is not finite; nothing can be written" in err
+        and len(err.strip().splitlines()) == 1
+    ), err
+    assert not list(tmp_path.glob("out/frames/*")) and not (tmp_path / "out" / "hands.glb").exists()
 
 
 def test_hands_that_are_not_finite_are_not_written(cli, tmp_path, photo):

@@ -97,6 +97,7 @@ def test_perfect_predictions_give_the_truth_back_without_loss(made):
             assert float(hands.sides[row]) == pytest.approx(max(0.2 * CELL, float(square.sides[image, hand])), rel=1e-4)
             assert abs(math.remainder(float(hands.angles[row] - square.angles[image, hand]), math.tau)) < 1e-4
             assert bool(hands.is_right[row]) == bool(made.is_right[image, hand])
+            assert hands.right is not None and bool(hands.right[row] > 0.9) == bool(made.is_right[image, hand])
     centers = square.centers[made.state == 1]
     assert total >= int(((centers >= 0) & (centers < SIZE)).all(-1).sum()) - 2  # a pair of hands may be one to the finder
 

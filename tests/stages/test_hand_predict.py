@@ -105,6 +105,23 @@ def test_the_side_of_a_box_is_the_networks_if_unknown(model, image, monkeypatch)
         assert HandPredictor(model, replace(CONFIG, side=side))(image, boxes_of([BOX]))[0].side == side
 
 
+@pytest.mark.parametrize("video", [False, True])
+def test_the_network_decides_where_the_finder_is_unsure_of_the_side(model, image, video):
+    config = replace(CONFIG, score=0.0, lost=0.0)
+
+    def found(right, share):
+        predictor = HandPredictor(model, config, Finds((60.0, 60.0, 50.0), right=right, share=share))
+        return (HandTracker(predictor)(image, 0.0) if video else predictor(image))[0].side
+
+    box = boxes_of([(35, 35, 50, 50)])
+    (network,) = HandPredictor(model, CONFIG).sided(image, box, intrinsics_of(CONFIG, 200, 160)).is_right.tolist()
+    own, other = ("right", "left") if network else ("left", "right")
+    for share in (0.35, 0.5, 0.65):
+        assert found(not network, share) == own
+    assert found(not network, 0.1 if network else 0.9) == other  # the finder is sure
+    assert found(not network, None) == other
+
+
 def test_boxes_and_images_are_checked(model, image):
     predictor = HandPredictor(model, CONFIG)
     with pytest.raises(InputError, match=r"box: got a square of 50 px around \(525, 125\), which is outside the image"):
@@ -313,16 +330,33 @@ def test_an_overlay_draws_the_hand_where_it_is(result):
     assert torch.equal(overlay(picture, []), picture)
 
 
-def test_the_network_tells_the_side_if_the_finder_cannot(model, image):
-    finder = Finds((60.0, 40, 90), (80, 40, 60))
-    predictor = HandPredictor(model, CONFIG, finder)
-    K = intrinsics_of(CONFIG, 200, 160)
-    assert predictor.find(image, K).is_right.tolist() == [True, True]
+@pytest.mark.parametrize("share", [None, 0.0, 1.0])
+def test_the_network_decides_all_sides_if_the_finder_does_not_know_them(model, image, share):
+    """Even where the finder is sure."""
+    finder = Finds((60.0, 40, 90), (80, 40, 60), share=share)
+    predictor, K = HandPredictor(model, CONFIG, finder), intrinsics_of(CONFIG, 200, 160)
+    assert predictor.sided(image, predictor.find(image), K).is_right.tolist() == [True, True]
     finder.knows_sides = False
-    unknown = torch.ones(2, dtype=torch.bool)
-    expected = predictor.sided(image, finder.find(image), K, unknown).is_right
-    assert torch.equal(predictor.find(image, K).is_right, expected)
-    mirrored = predictor.sided(
-        image.flip(1), replace(finder.find(image), centers=torch.tensor([[140.0, 40], [120, 40]])), K, unknown
-    )
-    assert torch.equal(mirrored.is_right, ~expected)
+    boxes = boxes_of([(15, -5, 90, 90), (50, 10, 60, 60)])
+    expected = predictor.sided(image, boxes, K).is_right
+    assert torch.equal(predictor.sided(image, predictor.find(image), K).is_right, expected)
+    mirrored = replace(boxes, centers=torch.tensor([[140.0, 40], [120, 40]]))
+    assert torch.equal(predictor.sided(image.flip(1), mirrored, K).is_right, ~expected)
+
+
+def test_the_network_is_asked_for_the_sides_of_new_hands_only(model, image, monkeypatch):
+    config = replace(CONFIG, find_every=1, max_hands=2)
+    truth = Knows(posed(), intrinsics_of(CONFIG, 200, 160))
+    pixels = HandTemplate.load().joints(truth.vertices) @ truth.K.T
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    low, high = pixels.amin(0), pixels.amax(0)
+    finder = Finds((*((low + high) / 2).tolist(), float((high - low).max())))
+    finder.knows_sides = False
+    predictor = seen_by(HandPredictor(model, config, finder), truth, monkeypatch)
+    measure, counts = predictor.measure, []
+    monkeypatch.setattr(predictor, "measure", lambda image, found, K: counts.append(len(found)) or measure(image, found, K))
+    tracker = HandTracker(predictor)
+    tracker(image, 0.0)
+    assert counts == [1, 1, 1, 1] and finder.calls == 1  # as right, as left, two passes
+    tracker(image, 0.1)
+    assert counts == [1, 1, 1, 1, 1] and finder.calls == 2

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.hand_rigs import other_rig, track
 from tests.support.intersections import self_intersections
+from tests.support.outside import npm_package
 from vision3d import SkinnedMesh
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError
 from vision3d.geometry.choices import SkinningMethod
@@ -23,6 +25,9 @@ from vision3d.geometry.mesh import (
     volume,
 )
 from vision3d.geometry.rotation import so3_exp
+from vision3d.io.gltf_scene import write_scene
+from vision3d.scene import Scene
+from vision3d.stages.animate import RigConfig, play_skin
 from vision3d.stages.hand import GESTURES, HandShape, HandTemplate, gesture, skin_color
 from vision3d.stages.hand.joints import NAMES
 from vision3d.stages.hand.template import load_template
@@ -297,6 +302,19 @@ def test_glb_is_the_same_hand(hand: HandTemplate):
     torch.testing.assert_close(frames[0], frames[2], rtol=0, atol=1e-6)
     expected = hand.pose(gesture("fist").double()).vertices[source.indices]
     torch.testing.assert_close(frames[1].double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.viewer
+def test_validator_finds_no_errors(tmp_path):
+    """Of the bundled file, of a hand as `hand run` writes it, and of another rig that it moves."""
+    script = npm_package("gltf-validator").parents[1] / "validate_gltf.mjs"
+    paths = [FOLDER / "hand.glb", tmp_path / "track.glb", tmp_path / "moved.glb", tmp_path / "hands.glb"]
+    motion = track()
+    motion.save(paths[1])
+    play_skin(RigConfig(), other_rig(), motion).skin.save(paths[2])
+    write_scene(paths[3], Scene().add("first", motion).add("second", track("left")), scene_up="-y")
+    done = subprocess.run(["node", script, *paths], capture_output=True, text=True, check=True)
+    assert done.stdout.count('"numErrors":0') == len(paths), done.stdout
 
 
 def test_texture_charts_do_not_overlap(hand: HandTemplate):

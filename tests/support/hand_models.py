@@ -20,13 +20,18 @@ def random_model(config: NetworkConfig = TINY, seed: int = 0) -> HandModel:
 class Finds:
     """A finder that finds the same boxes (x y side) in every image, or no more after some; counts its calls."""
 
-    def __init__(self, *squares: tuple[float, float, float], right: bool = True) -> None:
-        self.squares, self.right, self.calls = squares, right, 0
+    def __init__(self, *squares: tuple[float, float, float], right: bool = True, share: float | None = None) -> None:
+        self.squares, self.right, self.share, self.calls = squares, right, share, 0
 
     def find(self, image):
         self.calls += 1
         count = len(self.squares)
         rows = torch.tensor(self.squares, dtype=torch.float32).reshape(-1, 3)
         return Detections(
-            rows[:, :2], rows[:, 2], torch.zeros(count), torch.full((count,), self.right), torch.linspace(0.9, 0.8, count)
+            rows[:, :2],
+            rows[:, 2],
+            torch.zeros(count),
+            torch.full((count,), self.right),
+            torch.linspace(0.9, 0.8, count),
+            None if self.share is None else torch.full((count,), self.share),
         )

@@ -70,11 +70,6 @@ def retarget_hands(
     return Clip(name, _channels(skin, own, motions, times))
 
 
-def has_hands(skin: SkinnedMesh) -> bool:
-    """Whether names of joints are those of a hand."""
-    return bool(find_hands(skin.names, skin.parents))
-
-
 def _key_times(clip: Clip) -> Float64[Tensor, " t"]:
     """All times of keys of rotations; frames in which a hand is hidden have none."""
     keys = [channel.times for channel in clip.channels if channel.path == "rotation"]

@@ -30,6 +30,8 @@ class Detections:
     """Right hands; the others are left ones."""
     scores: Float[Tensor, " n"]
     """In [0, 1], highest first."""
+    right: Float[Tensor, " n"] | None = None
+    """Probability that a hand is a right one; None: the sides are certain."""
 
     def __post_init__(self) -> None:
         count = len(self.centers)
@@ -38,13 +40,18 @@ class Detections:
         ):  # fmt: skip
             if tuple(getattr(self, name).shape) != shape:
                 raise ShapeError(f"Detections.{name}", tuple(getattr(self, name).shape), shape)
+        if self.right is not None and tuple(self.right.shape) != (count,):
+            raise ShapeError("Detections.right", tuple(self.right.shape), (count,))
 
     def __len__(self) -> int:
         return len(self.centers)
 
     def __getitem__(self, rows: Tensor | slice) -> "Detections":
         """Some of them."""
-        return Detections(self.centers[rows], self.sides[rows], self.angles[rows], self.is_right[rows], self.scores[rows])
+        right = None if self.right is None else self.right[rows]
+        return Detections(
+            self.centers[rows], self.sides[rows], self.angles[rows], self.is_right[rows], self.scores[rows], right
+        )
 
     @classmethod
     def none(cls) -> "Detections":

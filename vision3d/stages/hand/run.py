@@ -231,9 +231,11 @@ def _video(
             at = number / source.fps
             given = known.get(str(number), _given(config) if number == 0 else None)
             started = time.perf_counter()
-            hands = tracker(image, at, given, K)
+            with _naming(f"frame {number}"):
+                hands = tracker(image, at, given, K)
             seconds.append(time.perf_counter() - started)
-            outputs.add_frame(number, at, image, hands, K)
+            with _naming(f"frame {number}"):
+                outputs.add_frame(number, at, image, hands, K)
             frames.append(HandFrame(f"{number:06d}", tuple(hands), at))
             bar.update(number + 1, hands=len(hands))
     if not frames:

@@ -37,7 +37,7 @@ class HandFinder(TrainedModel[FinderNet, FinderConfig]):
 
     @property
     def knows_sides(self) -> bool:
-        """Whether its sides are right for most held-out hands; if not, the network of the crop has to tell."""
+        """Whether its sides are right for most held-out hands; if not, the network of the crop decides them all."""
         share = self.card.figures.get("side_right")
         return not isinstance(share, float) or share >= _SURE
 
@@ -53,9 +53,11 @@ class HandFinder(TrainedModel[FinderNet, FinderConfig]):
         reduced, scale = letterboxed(image, self.config.size)
         device = next(self.network.parameters()).device
         hands = found(self.network(reduced[None].to(device)), self.lowest)[0]
+        right = None if hands.right is None else hands.right.cpu()
         return Detections(
-            hands.centers.cpu() / scale, hands.sides.cpu() / scale, hands.angles.cpu(), hands.is_right.cpu(), hands.scores.cpu()
-        )
+            hands.centers.cpu() / scale, hands.sides.cpu() / scale, hands.angles.cpu(), hands.is_right.cpu(),
+            hands.scores.cpu(), right,
+        )  # fmt: skip
 
 
 def letterboxed(image: UInt8[Tensor, "h w 3"], size: int) -> tuple[Float[Tensor, "3 size size"], float]:

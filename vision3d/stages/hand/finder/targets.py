@@ -105,7 +105,8 @@ def found(outputs: FinderOutputs, lowest: float = 0.3, most: int = 16) -> list[D
         centers = (torch.stack([column, row], 1) + 0.5 + values["offset"].T) * CELL
         sides = values["size"][0].clamp(-3, 6).exp() * CELL
         angles = torch.atan2(values["turn"][1], values["turn"][0])
-        results.append(_separate(Detections(centers, sides, angles, values["side"][0] >= 0, scores[order])))
+        side = values["side"][0]
+        results.append(_separate(Detections(centers, sides, angles, side >= 0, scores[order], side.sigmoid())))
     return results
 
 

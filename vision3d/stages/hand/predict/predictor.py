@@ -22,14 +22,18 @@ from vision3d.stages.hand.run_config import HandConfig
 
 SAME = 0.5
 """IoU of the boxes of joints from which two hands are one."""
+_UNSURE = 0.2
+"""Distance from one half up to which a finder's probability of a right hand does not decide."""
 _GROWTH = 2.0
 """Largest factor, in either direction, by which a pass may change the side of a box."""
 _WIDEST = 2.0
 """Largest side of a crop over the longer side of the image."""
 _NEAREST = 0.02
 """Smallest distance of a hand from the camera [m]."""
-_LONGEST_M = 0.18
-"""Longer side of a hand's box, if its joints tell nothing [m]."""
+_SIZES_M = 0.06, 0.25
+"""Longer side of the joints' box, of fists of children to spread hands of men [m]."""
+_USUAL_M = 0.18
+"""The same, if the joints tell nothing [m]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,7 @@ class HandPredictor:
         check_image(image)
         K = intrinsics_of(self.config, image.shape[1], image.shape[0]) if K is None else K
         is_given = found is not None
-        found = self.find(image, K) if found is None else self.sided(image, found, K, found.scores.isnan())
+        found = self.sided(image, self.find(image) if found is None else found, K)
         check_inside(found, image.shape[1], image.shape[0])
         if not len(found):
             return []
@@ -111,8 +115,8 @@ class HandPredictor:
         hands = sorted(self.results(places, K), key=lambda hand: -hand.score)
         return hands if is_given else self.kept(hands, self.config.score)
 
-    def find(self, image: UInt8[Tensor, "h w 3"], K: Float[Tensor, "3 3"]) -> Detections:
-        """The boxes of the finder, of the configured side; of the side that the network sees if the finder knows none.
+    def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
+        """The boxes of the finder, of the configured side; the probability is a half if the finder does not know the side.
 
         Raises:
             InputError: The predictor has no finder.
@@ -121,20 +125,30 @@ class HandPredictor:
             raise InputError("finder: there is none; want boxes of the hands (--box or --boxes)")
         found = self.finder.find(image)
         found = found[found.scores >= self.config.score][: self.config.max_hands]
-        knows = getattr(self.finder, "knows_sides", True)  # finders of users may leave it out
-        return self.sided(image, found, K, torch.full((len(found),), not knows))
+        if not getattr(self.finder, "knows_sides", True):  # finders of users may leave it out
+            found = replace(found, right=torch.full((len(found),), 0.5))
+        return self._of_side(found)
 
-    def sided(
-        self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"], unknown: Bool[Tensor, " n"]
-    ) -> Detections:
-        """Boxes of which the side is unknown get the one that the network sees; the others keep theirs."""
+    def sided(self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"]) -> Detections:
+        """Boxes of which the side is unknown get the one that the network sees; the others keep theirs.
+
+        Unknown: the score is NaN, or the probability of a right hand is about a half.
+        """
         if self.config.side != "auto" or not len(found):
             return self._of_side(found)
+        unknown = found.scores.isnan()
+        if found.right is not None:
+            unknown = unknown | ((found.right - 0.5).abs() < _UNSURE)
+        found = replace(found, right=None)
         if not bool(unknown.any()):
             return found
-        right = torch.ones(len(found), dtype=torch.bool)
-        as_right, as_left = (self.measure(image, replace(found, is_right=side), K).right for side in (right, ~right))
-        return replace(found, is_right=torch.where(unknown, as_right >= as_left, found.is_right))
+        some = found[unknown]
+        check_inside(some, image.shape[1], image.shape[0])
+        right = torch.ones(len(some), dtype=torch.bool)
+        as_right, as_left = (self.measure(image, replace(some, is_right=side), K).right for side in (right, ~right))
+        is_right = found.is_right.clone()
+        is_right[unknown] = as_right >= as_left
+        return replace(found, is_right=is_right)
 
     def measure(self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"]) -> Places:
         """One pass of the network over the crops around boxes.
@@ -180,7 +194,7 @@ class HandPredictor:
     def _of_side(self, found: Detections) -> Detections:
         if self.config.side == "auto":
             return found
-        return replace(found, is_right=torch.full((len(found),), self.config.side == "right"))
+        return replace(found, is_right=torch.full((len(found),), self.config.side == "right"), right=None)
 
     def _crop(self, found: Detections, image: Tensor, K: Tensor) -> Crop:
         sides = (self.config.margin * found.sides).clamp(1.0, _WIDEST * max(image.shape[:2]))
@@ -224,16 +238,30 @@ def boxes_around(joints_2d: Float[Tensor, "n 21 2"]) -> tuple[Tensor, Tensor, Te
 
 
 def positions_of(places: Places, K: Float[Tensor, "3 3"]) -> Float[Tensor, "n 3"]:
-    """Position of the root joint of each hand [m]: in front of the camera, by its size where the joints do not determine it."""
-    count, found = len(places.joints), places.positions
-    is_good = found.isfinite().all(1) & (found[:, 2] > _NEAREST)
+    """Position of the root joint of each hand [m].
+
+    That of its joints, unless it contradicts the box: the longer side of a hand is between 0.06 and 0.25 m, and a box is right
+    within a factor of 2. If 2D joints are almost at one place, the equations find a hand any distance away; then the root is on
+    the ray of its 2D joint where a hand of the size of its 3D joints fills the box.
+    """
+    at, (smallest, largest) = places.positions, _SIZES_M
+    centers, sides = places.found.centers, places.found.sides
+    focal_px = (K[0, 0] * K[1, 1]).sqrt()
+    near, far = focal_px * smallest / (_GROWTH * sides), focal_px * largest * _GROWTH / sides
+    pixels = at @ K.T
+    is_beside = ((pixels[:, :2] / pixels[:, 2:] - centers).abs() > sides[:, None]).any(1)
+    is_good = at.isfinite().all(1) & (at[:, 2] > near.clamp(min=_NEAREST)) & (at[:, 2] < far) & ~is_beside
     if bool(is_good.all()):
-        return found
-    extent = (places.joints.amax(1) - places.joints.amin(1)).amax(1)
-    extent = torch.where(extent.isfinite() & (extent > _NEAREST), extent, _LONGEST_M)
-    distance = (K[0, 0] * extent / places.found.sides).clamp(min=2 * _NEAREST)
-    rays = torch.cat([places.found.centers, torch.ones(count, 1)], 1) @ torch.linalg.inv(K).T
-    return torch.where(is_good[:, None], found, rays * distance[:, None])
+        return at
+    across = places.joints[..., :2]
+    size_m = (across.amax(1) - across.amin(1)).amax(1)
+    size_m = torch.where(size_m.isfinite() & (size_m > _NEAREST), size_m, _USUAL_M).clamp(smallest, largest)
+    root = places.joints_2d[:, ROOT]
+    root = torch.where(root.isfinite().all(1, keepdim=True), root, centers)
+    root = torch.minimum(torch.maximum(root, centers - sides[:, None] / 2), centers + sides[:, None] / 2)
+    rays = torch.cat([root, torch.ones_like(sides)[:, None]], 1) @ torch.linalg.inv(K).T
+    distance = (focal_px * size_m / sides).clamp(min=2 * _NEAREST)
+    return torch.where(is_good[:, None], at, rays * distance[:, None])
 
 
 def intrinsics_of(config: HandConfig, width: int, height: int) -> Float[Tensor, "3 3"]:

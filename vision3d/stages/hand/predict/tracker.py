@@ -79,12 +79,10 @@ class HandTracker:
         hands = self._followed(image, K, time)
         self._since += 1
         if found is not None:
-            hands += self._started(
-                image, self.predictor.sided(image, found, K, found.scores.isnan()), K, time, hands, is_given=True
-            )
+            hands += self._started(image, found, K, time, hands, is_given=True)
         elif self.predictor.finder is not None:
             if not self._tracks or self._since >= self.config.find_every:
-                hands += self._started(image, self.predictor.find(image, K), K, time, hands)
+                hands += self._started(image, self.predictor.find(image), K, time, hands)
         elif not self._count:
             raise InputError("finder: there is none; want boxes of the hands (--box or --boxes)")
         return sorted(hands, key=lambda hand: hand.track or 0)
@@ -131,7 +129,7 @@ class HandTracker:
         room = self.config.max_hands - len(self._tracks)
         if not new or room < 1:
             return []
-        boxes = found[torch.tensor(new[:room])]
+        boxes = self.predictor.sided(image, found[torch.tensor(new[:room])], K)
         places = self.predictor.measure(image, boxes, K)
         for _ in range(self.config.passes - 1):
             boxes = next_boxes(places, boxes)
