@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.core.errors import InputError
-from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, sh0_to_rgb
 from vision3d.render.baking.atlas import unwrap_growing
 from vision3d.render.meshes.api import Fragments, rasterize
@@ -17,6 +16,7 @@ from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.lab import srgb_to_lab
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_colors import surface_colors
+from vision3d.scene.skin import SkinnedMesh
 from vision3d.stages.edit.editor import Edited
 from vision3d.stages.edit.objects.points import to_cube
 from vision3d.stages.edit.transfer import Transfer
@@ -66,7 +66,8 @@ def recolor_gaussians(
 def recolor_mesh(
     mesh: Mesh, edit: Edited, *, selected: Bool[Tensor, " f"] | None = None, texture_size: int = TEXTURE
 ) -> tuple[Mesh, Clipped]:
-    """A mesh after an edit: its texture, or a new one if it has none or one whose texels several faces share.
+    """A mesh after an edit: its texture, or a new one if it has none or one whose texels several faces share. Vertices, faces
+    and normals are the same tensors.
 
     Args:
         mesh: The object.
@@ -90,6 +91,14 @@ def recolor_mesh(
     around[page.mask] = changed
     image = torch.where(spread(around[..., None].float(), page.mask) > 0.5, spread(image, page.mask), image)
     return replace(page.mesh, texture=image, vertex_colors=None), Clipped(round(float(clipped), 4))
+
+
+def recolor_skin(
+    skin: SkinnedMesh, edit: Edited, *, selected: Bool[Tensor, " f"] | None = None, texture_size: int = TEXTURE
+) -> tuple[SkinnedMesh, Clipped]:
+    """As `recolor_mesh`, on the rest pose; joints, weights, morphs and clips are the same tensors."""
+    mesh, clipped = recolor_mesh(skin.at_rest(), edit, selected=selected, texture_size=texture_size)
+    return replace(skin, mesh=replace(skin.mesh, uvs=mesh.uvs, texture=mesh.texture, vertex_colors=None)), clipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +127,7 @@ def _page(mesh: Mesh, size: int) -> _Page:
         if total <= (1 + _SHARED) * float((fragments.face_ids >= 0).sum()) + _SLACK * len(corners):
             mask, face_ids, _, points = _surface(mesh, fragments)
             return _Page(mesh, mesh.texture.float(), mask, points, face_ids)
-    normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    unwrapped = unwrap_growing(Mesh(mesh.vertices, mesh.faces, normals=normals), size, _PADDING)
+    unwrapped = unwrap_growing(Mesh(mesh.vertices, mesh.faces), size, _PADDING)
     if unwrapped is None:
         raise InputError(f"mesh: the charts of {mesh.num_faces} faces do not fit on a texture; want fewer faces")
     atlas, size = unwrapped
@@ -127,7 +135,8 @@ def _page(mesh: Mesh, size: int) -> _Page:
     mask, face_ids, barycentric, points = _surface(mesh, _fragments(size * atlas.corner_uvs, size, size))
     image = torch.zeros(size, size, 3)
     image[mask] = linear_to_srgb(surface_colors(mesh, face_ids, barycentric)).clamp(0, 1)
-    return _Page(replace(atlas, texture=image), spread(image, mask), mask, points, face_ids)
+    # With uvs by corner no vertex is duplicated, so that normals, weights and morphs still belong to their vertices.
+    return _Page(replace(mesh, uvs=atlas.corner_uvs, texture=image), spread(image, mask), mask, points, face_ids)
 
 
 def _fragments(corners: Float[Tensor, "f 3 2"], width: int, height: int) -> Fragments:
