@@ -10,6 +10,7 @@ from tests.support.stopped import stop_once
 from vision3d.core.errors import ConfigError, FileFormatError
 from vision3d.core.runs import RunFolder
 from vision3d.geometry.shapes import icosphere, plane
+from vision3d.stages.edit.adapter_training import adapter_loss, train_adapter
 from vision3d.stages.edit.config import AdapterTrainConfig, PlanesTrainConfig
 from vision3d.stages.edit.data.batches import source_batch, training_batch
 from vision3d.stages.edit.data.instructions import make_instructions
@@ -18,7 +19,6 @@ from vision3d.stages.edit.network.adapter import AdapterNet
 from vision3d.stages.edit.network.adapter_files import load_adapter, save_adapter
 from vision3d.stages.edit.network.files import load_planes_model, save_planes_model
 from vision3d.stages.edit.network.planes import PlaneNet
-from vision3d.stages.edit.adapter_training import adapter_loss, train_adapter
 from vision3d.stages.edit.planes_training import planes_loss, train_planes
 
 pytest.importorskip("embreex")

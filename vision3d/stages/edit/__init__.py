@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 from vision3d.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from vision3d.stages.edit.adapter_training import TrainResult, train_adapter
     from vision3d.stages.edit.config import AdapterTrainConfig, PlanesTrainConfig
     from vision3d.stages.edit.editor import Edited, Editor
     from vision3d.stages.edit.evaluate import EditEvalResult, evaluate_edits
     from vision3d.stages.edit.network.adapter_files import AdapterModel, load_adapter, save_adapter
     from vision3d.stages.edit.network.files import PlanesModel, load_planes_model, save_planes_model
+    from vision3d.stages.edit.planes_training import train_planes
     from vision3d.stages.edit.run import EditResult, edit
     from vision3d.stages.edit.run_config import EditConfig, EditEvalConfig
-    from vision3d.stages.edit.adapter_training import TrainResult, train_adapter
-    from vision3d.stages.edit.planes_training import train_planes
 
 _PUBLIC = {
     "AdapterModel": ".network.adapter_files",
