@@ -17,19 +17,20 @@ from vision3d.core.errors import InputError
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.io import glb
 from vision3d.io.gltf_container import Builder
+from vision3d.io.gltf_material import MATTE, Material
 from vision3d.io.gltf_pose import summing_to_one, unit
 from vision3d.scene.clip import Clip
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import SkinnedMesh
 
 
-def write_skin(path: Path | str, skin: SkinnedMesh, material: tuple[float, float] = glb.MATTE) -> None:
+def write_skin(path: Path | str, skin: SkinnedMesh, material: Material = MATTE) -> None:
     """Write a mesh with its joints, morph targets and clips atomically.
 
     Args:
         path: A .glb, or a .gltf.
         skin: The mesh.
-        material: Metallic factor and roughness factor.
+        material: Metallic factor and roughness factor, of the mesh or of the texels at its uvs.
 
     Raises:
         InputError: It is empty, has invalid values, or a clip begins before 0.
@@ -37,7 +38,7 @@ def write_skin(path: Path | str, skin: SkinnedMesh, material: tuple[float, float
     built(skin, material).write(path)
 
 
-def built(skin: SkinnedMesh, material: tuple[float, float] = glb.MATTE) -> Builder:
+def built(skin: SkinnedMesh, material: Material = MATTE) -> Builder:
     """The builder used by `write_skin`, to which more can be added; the mesh is node 0."""
     skin = _with_uvs_by_vertex(skin.validate())
     joints = _rigid_joints(skin)
@@ -78,7 +79,7 @@ def _rigid_joints(skin: SkinnedMesh) -> torch.Tensor | None:
     return joints if is_rigid and bool((torch.linalg.det(skin.inverse_binds[:, :3, :3].double()) > 1e-12).all()) else None
 
 
-def _built_of_parts(skin: SkinnedMesh, joints: torch.Tensor, factors: tuple[float, float]) -> Builder:
+def _built_of_parts(skin: SkinnedMesh, joints: torch.Tensor, factors: Material) -> Builder:
     """Joint j is node j, with the part of the mesh that follows it in the joint's frame."""
     mesh = skin.mesh
     binds = skin.inverse_binds.double()[joints]

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from vision3d.core.errors import FileFormatError, InputError
 from vision3d.io import glb, gltf, gltf_gaussians, gltf_skin_writer
+from vision3d.io.gltf_container import Gltf
+from vision3d.io.gltf_material import MATTE, Material, read_material
 from vision3d.scene.codecs import kind_of, load
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
@@ -38,6 +40,8 @@ class Opened:
     """By the file, or by the convention of its format."""
     scene_up: Axis | None = None
     """Up axis of the scene that a mesh was made from; the mesh has the axes of the scene."""
+    material: Material = MATTE
+    """Of a mesh."""
 
     @classmethod
     def of(cls, inputs: Editable | Path | str) -> "Opened":
@@ -58,26 +62,42 @@ class Opened:
             value.validate()
         except InputError as error:
             raise FileFormatError(path, str(error)) from error
-        up = glb.scene_up(path) if isinstance(value, Mesh) else None
-        if up is not None:
-            return cls(glb.in_scene_axes(path, value), up, up)
-        return cls(value, up_by_convention(value, path.suffix))
+        if not isinstance(value, Mesh | SkinnedMesh) or path.suffix.lower() not in _GLTF:
+            return cls(value, up_by_convention(value, path.suffix))
+        found = read_material(Gltf(path))
+        material = MATTE if found is None else found
+        up = glb.scene_up(path)
+        if isinstance(value, Mesh) and up is not None:
+            return cls(glb.in_scene_axes(path, value), up, up, material)
+        return cls(value, up_by_convention(value, path.suffix), material=material)
 
-    def write(self, path: Path, value: Editable, material: tuple[float, float] | None = None) -> None:
+    def write(self, path: Path, value: Editable, material: Material = MATTE) -> None:
         """Write the object after an edit.
 
         Args:
             path: With the suffix of `SUFFIXES`.
             value: The object.
-            material: Metallic and roughness factor of a mesh; None: matte.
+            material: Of a mesh.
         """
-        factors = glb.MATTE if material is None else material
-        if isinstance(value, SkinnedMesh):
-            gltf_skin_writer.write_skin(path, value, material=factors)
-        elif isinstance(value, Mesh):
-            glb.write_mesh(path, value, self.scene_up, factors)
-        else:
-            value.save(path)
+        write_object(path, value, material, self.scene_up)
+
+
+def write_object(path: Path | str, value: Editable, material: Material = MATTE, scene_up: Axis | None = None) -> None:
+    """Write an object; a mesh as glTF has its material.
+
+    Args:
+        path: In a format that holds the object.
+        value: The object.
+        material: Of a mesh.
+        scene_up: As for `io.glb.write_mesh`.
+    """
+    is_gltf = Path(path).suffix.lower() in _GLTF
+    if isinstance(value, SkinnedMesh) and is_gltf:
+        gltf_skin_writer.write_skin(path, value, material)
+    elif isinstance(value, Mesh) and is_gltf:
+        glb.write_mesh(path, value, scene_up, material)
+    else:
+        value.save(path)
 
 
 def _skin(path: Path) -> SkinnedMesh | None:
