@@ -1,13 +1,14 @@
 """The commands of edit: run, train, eval, and wrong input."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.support.edit_models import random_adapter, random_planes
 from vision3d.geometry.shapes import icosphere
-from vision3d.scene import GaussianScene, Mesh, Triplane
+from vision3d.scene import GaussianScene, Mesh, SkinnedMesh, Triplane
 from vision3d.stages.edit import save_adapter, save_planes_model
 
 pytest.importorskip("transformers")
@@ -68,6 +69,20 @@ def test_closed_forms_need_no_adapter(cli, mesh, weights, tmp_path):
     edited = Mesh.load(tmp_path / "run" / "edited.glb")
     red, green, blue = edited.texture.reshape(-1, 3).mean(0).tolist()
     assert green > 1.5 * max(red, blue)  # whatever the random planes hold
+
+
+def test_a_moving_mesh_moves_after_the_edit(cli, weights, tmp_path):
+    small = weights[2:4] + weights[6:]
+    creature = Path(__file__).parents[2] / "assets" / "creature" / "creature.glb"
+    code, text, err = cli(
+        "edit", "run", creature, "--text", "make it red", *small, "--select", "plane:0,0,0,0,1,0", "--out", tmp_path / "run",
+        "--json", "--quiet",
+    )  # fmt: skip
+    assert (code, err) == (0, "") and 0 < last(text)["selected"] < 1
+    before, after = SkinnedMesh.load(creature), SkinnedMesh.load(tmp_path / "run" / "edited.glb")
+    assert [clip.name for clip in after.clips] == ["Walk", "Jump"] and after.names == before.names
+    assert torch.equal(after.mesh.vertices, before.mesh.vertices) and torch.equal(after.weights, before.weights)
+    assert not torch.equal(after.mesh.texture, before.mesh.texture)
 
 
 def test_gaussians_with_a_selection_and_two_texts(cli, splats, weights, tmp_path):

@@ -576,3 +576,10 @@ def test_clips_that_glTF_cannot_hold(tmp_path):
     with pytest.raises(InputError, match=r"^clip close has keys closer together than float32 can represent; resample it$"):
         replace(skin, clips=(Clip("close", (close,)),)).save(tmp_path / "a.glb")
     assert not (tmp_path / "a.glb").exists()
+
+
+def test_writing_what_was_read_changes_no_bit(tmp_path):
+    creature().save(tmp_path / "a.glb")
+    for first, second in (("a.glb", "b.glb"), ("b.glb", "c.glb")):
+        SkinnedMesh.load(tmp_path / first).save(tmp_path / second)
+    assert (tmp_path / "b.glb").read_bytes() == (tmp_path / "c.glb").read_bytes()

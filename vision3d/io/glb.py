@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.core.errors import FileFormatError, InputError
+from vision3d.core.errors import FileFormatError, InputError, ShapeError
 from vision3d.io import gltf_draco, gltf_instances
 from vision3d.io.gltf_container import Builder, Gltf, peek_json
-from vision3d.io.gltf_material import surface
+from vision3d.io.gltf_material import MATTE, Material, surface
 from vision3d.io.gltf_pose import RestPose
 from vision3d.io.mesh_repair import with_finite_values
 from vision3d.scene.mesh import Mesh
@@ -26,8 +26,6 @@ from vision3d.scene.texture_atlas import merge_textured
 from vision3d.scene.upright import Axis, from_y_up, to_y_up
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
-MATTE = (0.0, 1.0)
-"""Metallic and roughness factor of a mesh without a material."""
 _SCENE_UP = "vision3d_scene_up"
 _READ_EXTENSIONS = {
     gltf_draco.EXTENSION, gltf_instances.EXTENSION, "EXT_texture_webp", "KHR_mesh_quantization", "KHR_texture_transform",
@@ -124,7 +122,7 @@ def read_mesh(path: Path | str) -> Mesh:
         raise FileFormatError(path, str(error)) from error
 
 
-def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None, material: tuple[float, float] = MATTE) -> None:
+def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None, material: Material = MATTE) -> None:
     """Write a mesh atomically; if uvs are given by corner, vertices at seams are duplicated.
 
     Args:
@@ -132,10 +130,10 @@ def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None, mater
         mesh: Written with its own axes, or rotated if `scene_up` is given.
         scene_up: Up axis of the scene of the mesh. It becomes y, as glTF requires, and is recorded in the file, so that
             `in_scene_axes` can rotate the mesh back.
-        material: Metallic factor and roughness factor.
+        material: Metallic factor and roughness factor, of the mesh or of the texels at its uvs.
 
     Raises:
-        InputError: The mesh is empty or has invalid values.
+        InputError: The mesh is empty or has invalid values, or factors by texel are given for one without uvs.
     """
     builder = built(mesh if scene_up is None else to_y_up(mesh, scene_up), material)
     if scene_up is not None:
@@ -176,7 +174,7 @@ def mesh_bytes(mesh: Mesh) -> bytes:
     return built(mesh).to_bytes()
 
 
-def built(mesh: Mesh, material: tuple[float, float] = MATTE) -> Builder:
+def built(mesh: Mesh, material: Material = MATTE) -> Builder:
     """The builder used by `write_mesh`, to which more can be added; the mesh is node 0."""
     mesh = mesh.validate().split_seams()
     if mesh.num_vertices >= 2**32 - 1:
@@ -203,20 +201,33 @@ def primitive_of(builder: Builder, mesh: Mesh) -> dict[str, Any]:
     return {"attributes": attributes, "indices": indices}
 
 
-def material_of(builder: Builder, mesh: Mesh, factors: tuple[float, float] = MATTE) -> int:
+def material_of(builder: Builder, mesh: Mesh, factors: Material = MATTE) -> int:
     """Index of a new material with the texture and the alpha mode of a mesh, and its metallic and roughness factors."""
-    rough: dict[str, Any] = dict(zip(("metallicFactor", "roughnessFactor"), factors))
+    rough: dict[str, Any] = {}
+    if isinstance(factors, Tensor):
+        if factors.ndim != 3 or factors.shape[2] != 2 or mesh.uvs is None:
+            raise ShapeError("material", tuple(factors.shape), "(H, W, 2) for a mesh with uvs, or two numbers")
+        # Red stays 1: programs that read occlusion there find none.
+        image = torch.stack([torch.ones_like(factors[..., 0]), factors[..., 1], factors[..., 0]], -1)
+        rough["metallicRoughnessTexture"] = {"index": _texture(builder, image)}
+    else:
+        rough |= dict(zip(("metallicFactor", "roughnessFactor"), factors))
     material: dict[str, Any] = {"pbrMetallicRoughness": rough, "doubleSided": True}
     if mesh.texture is not None:
-        image = builder.append("images", {"bufferView": builder.view(_png(mesh.texture)), "mimeType": "image/png"})
-        builder.append("samplers", {"wrapS": 10497, "wrapT": 10497, "magFilter": 9729, "minFilter": 9987})
-        texture = builder.append("textures", {"source": image, "sampler": 0})
-        material["pbrMetallicRoughness"]["baseColorTexture"] = {"index": texture}
+        rough["baseColorTexture"] = {"index": _texture(builder, mesh.texture)}
     alphas = [value[..., 3] for value in (mesh.texture, mesh.vertex_colors) if value is not None and value.shape[-1] == 4]
     if alphas:
         is_cut_out = all(bool(((alpha == 0) | (alpha == 1)).all()) for alpha in alphas)
         material["alphaMode"] = "MASK" if is_cut_out else "BLEND"
     return builder.append("materials", material)
+
+
+def _texture(builder: Builder, image: Tensor) -> int:
+    """Index of a new texture that repeats."""
+    source = builder.append("images", {"bufferView": builder.view(_png(image)), "mimeType": "image/png"})
+    if "samplers" not in builder.content:
+        builder.append("samplers", {"wrapS": 10497, "wrapT": 10497, "magFilter": 9729, "minFilter": 9987})
+    return builder.append("textures", {"source": source, "sampler": 0})
 
 
 def srgb_to_linear(values: np.ndarray) -> np.ndarray:

@@ -1,15 +1,21 @@
-"""Materials of glTF files: base color, its texture, and alpha."""
+"""Materials of glTF files: base color, its texture, and alpha; metallic and roughness factors."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.core.errors import FileFormatError, MissingFileError
 from vision3d.io.gltf_container import Gltf
 from vision3d.io.images import decode_image
+
+Material = tuple[float, float] | Float[Tensor, "h w 2"]
+"""Metallic and roughness factor of a mesh, of all of it or of each texel of a texture at its uvs; linear, in [0, 1]."""
+MATTE = (0.0, 1.0)
+"""The material of a mesh without one."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,52 @@ def surface(
     if key not in textures:
         textures[key] = alpha.of_texture(textures[found], opacity)
     return textures[key], None if (factor == 1).all() else factor, places, alpha
+
+
+def read_material(gltf: Gltf) -> Material | None:
+    """Metallic and roughness of all meshes of a file; `MATTE` if nothing in it has a material.
+
+    Returns:
+        None, with a warning, if its meshes differ, or if the texture of a material has other uvs than its colors or cannot be
+        read.
+
+    Raises:
+        FileFormatError: A material is damaged.
+    """
+    primitives = [primitive for i in range(len(gltf.items("meshes"))) for primitive in gltf.primitives(i)]
+    numbers = list(dict.fromkeys(primitive.get("material") for primitive in primitives))
+    found = [_factors(gltf, {} if number is None else gltf.item("materials", number)) for number in numbers]
+    if all(one == found[0] for one in found):
+        metallic, roughness, info, places = found[0] if found else (*MATTE, None, None)
+        if info is None:
+            return metallic, roughness
+        textures: dict[Any, Tensor] = {}
+        source, own = _texture(gltf, info, textures)
+        if source is None:
+            return None
+        if _key(own) == places:
+            return textures[source][..., [2, 1]] * torch.tensor([metallic, roughness])
+    gltf.note(f"{gltf.path}: its metallic and roughness factors differ between materials or have other uvs; read as matte")
+    return None
+
+
+def _factors(gltf: Gltf, material: dict[str, Any]) -> tuple[float, float, Any, Any]:
+    """Metallic and roughness factor, their texture, and the uv set with its transform that the mesh is read with."""
+    rough = material.get("pbrMetallicRoughness")
+    if not isinstance(rough, dict):
+        return (*MATTE, None, None)
+    values = [rough.get(key, 1.0) for key in ("metallicFactor", "roughnessFactor")]
+    if not all(type(value) in (int, float) and 0 <= value <= 1 for value in values):
+        raise FileFormatError(gltf.path, f"metallicFactor and roughnessFactor are {str(values)[:60]}, want 0 to 1", "materials")
+    info = rough.get("metallicRoughnessTexture")
+    places = None if info is None else _key(_texture(gltf, rough.get("baseColorTexture"), {})[1])
+    return float(values[0]), float(values[1]), info, places
+
+
+def _key(places: tuple[int, np.ndarray | None]) -> tuple[int, bytes]:
+    """A uv set and its transform, to be compared."""
+    uv_set, moved = places
+    return uv_set, b"" if moved is None else moved.tobytes()
 
 
 def _texture(gltf: Gltf, info: Any, textures: dict[Any, Tensor]) -> tuple[int | None, tuple[int, np.ndarray | None]]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from vision3d.core.errors import FileFormatError
 from vision3d.io.gltf_container import Gltf
@@ -15,6 +18,7 @@ from vision3d.io.gltf_instances import instances
 FLOAT = {5126: (False,)}
 _JOINTS = {5121: (False,), 5123: (False,)}
 _WEIGHTS = {5126: (False,), 5121: (True,), 5123: (True,)}
+_UNIT = 1e-6  # lengths and sums of float32 numbers that are 1 up to rounding
 _ROUNDING = 1e-3  # negative weights up to this are zero
 
 
@@ -76,6 +80,18 @@ class RestPose:
             cofactors = np.stack(columns, -1) * np.sign(np.linalg.det(linear))[..., None, None]
             normals = _unit(np.einsum("...ij,...j->...i", cofactors, normals), True)
         return vertices, normals, bool(np.median(np.linalg.det(linear)) < 0) if linear.size else False
+
+
+def unit(quats: Float64[Tensor, "*n 4"]) -> Float64[Tensor, "*n 4"]:
+    """Quaternions of unit length; those that have it in float32 are unchanged, so that a file read and written is the same."""
+    lengths = torch.linalg.vector_norm(quats, dim=-1, keepdim=True)
+    return torch.where((lengths - 1).abs() < _UNIT, quats, quats / lengths)
+
+
+def summing_to_one(weights: np.ndarray) -> np.ndarray:
+    """Rows of weights (float64) with the sum 1; those that have it in float32 are unchanged, as in `unit`."""
+    sums = weights.sum(1, keepdims=True)
+    return np.where(np.abs(sums - 1) < _UNIT, weights, weights / sums)
 
 
 def _unit(normals: np.ndarray, is_changed: bool) -> np.ndarray:
@@ -149,7 +165,7 @@ def influences(gltf: Gltf, primitive: dict[str, Any], num_joints: int, count: in
     if count and sums.min() <= 0:
         raise FileFormatError(gltf.path, f"vertex {int(sums.argmin())} has no positive weight", "WEIGHTS_0")
     used = max(1, int(np.flatnonzero((weights > 0).any(0)).max(initial=0)) + 1)
-    return places[:, :used], (weights / sums[:, None])[:, :used], int((np.abs(sums - 1) > 0.01).sum())
+    return places[:, :used], summing_to_one(weights)[:, :used], int((np.abs(sums - 1) > 0.01).sum())
 
 
 def targets(gltf: Gltf, primitive: dict[str, Any], number: int) -> list[dict[str, Any]]:

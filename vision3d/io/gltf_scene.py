@@ -134,7 +134,8 @@ def _merged(whole: Builder, part: Builder) -> list[int]:
     for texture in content.get("textures", ()):
         raised(texture, source="images", sampler="samplers")
     for material in content.get("materials", ()):
-        raised(material.get("pbrMetallicRoughness", {}).get("baseColorTexture", {}), index="textures")
+        for name in ("baseColorTexture", "metallicRoughnessTexture"):
+            raised(material.get("pbrMetallicRoughness", {}).get(name, {}), index="textures")
     for primitive in (primitive for mesh in content.get("meshes", ()) for primitive in mesh["primitives"]):
         raised(primitive, indices="accessors", material="materials")
         for attributes in (primitive["attributes"], *primitive.get("targets", ())):

@@ -300,7 +300,7 @@ class _Reader:
         if path == "rotation":
             keys = keys.roll(1, -1)
             if kind != "CUBICSPLINE":
-                keys = keys / torch.linalg.vector_norm(keys, dim=-1, keepdim=True)
+                keys = gltf_pose.unit(keys.double()).float()
         elif path == "weights" and block:
             self.gltf.allot(4 * int(np.prod(shape[:-1])) * len(self.morph_names), where)
             wide = torch.zeros(*shape[:-1], len(self.morph_names))

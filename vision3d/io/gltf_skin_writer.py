@@ -17,26 +17,34 @@ from vision3d.core.errors import InputError
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.io import glb
 from vision3d.io.gltf_container import Builder
+from vision3d.io.gltf_material import MATTE, Material
+from vision3d.io.gltf_pose import summing_to_one, unit
 from vision3d.scene.clip import Clip
+from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import SkinnedMesh
 
 
-def write_skin(path: Path | str, skin: SkinnedMesh) -> None:
+def write_skin(path: Path | str, skin: SkinnedMesh, material: Material = MATTE) -> None:
     """Write a mesh with its joints, morph targets and clips atomically.
+
+    Args:
+        path: A .glb, or a .gltf.
+        skin: The mesh.
+        material: Metallic factor and roughness factor, of the mesh or of the texels at its uvs.
 
     Raises:
         InputError: It is empty, has invalid values, or a clip begins before 0.
     """
-    built(skin).write(path)
+    built(skin, material).write(path)
 
 
-def built(skin: SkinnedMesh) -> Builder:
+def built(skin: SkinnedMesh, material: Material = MATTE) -> Builder:
     """The builder used by `write_skin`, to which more can be added; the mesh is node 0."""
     skin = _with_uvs_by_vertex(skin.validate())
     joints = _rigid_joints(skin)
     if joints is not None:
-        return _with_clips(_built_of_parts(skin, joints), skin, first=0)
-    builder = glb.built(skin.mesh)
+        return _with_clips(_built_of_parts(skin, joints, material), skin, first=0)
+    builder = glb.built(skin.mesh, material)
     node, mesh = builder.content["nodes"][0], builder.content["meshes"][0]
     if len(skin):
         _add_joints(builder, skin, mesh["primitives"][0]["attributes"], node)
@@ -71,7 +79,7 @@ def _rigid_joints(skin: SkinnedMesh) -> torch.Tensor | None:
     return joints if is_rigid and bool((torch.linalg.det(skin.inverse_binds[:, :3, :3].double()) > 1e-12).all()) else None
 
 
-def _built_of_parts(skin: SkinnedMesh, joints: torch.Tensor) -> Builder:
+def _built_of_parts(skin: SkinnedMesh, joints: torch.Tensor, factors: Material) -> Builder:
     """Joint j is node j, with the part of the mesh that follows it in the joint's frame."""
     mesh = skin.mesh
     binds = skin.inverse_binds.double()[joints]
@@ -86,7 +94,7 @@ def _built_of_parts(skin: SkinnedMesh, joints: torch.Tensor) -> Builder:
         of_faces = joints[mesh.faces[:, 0]] == joint
         if of_faces.any():
             primitive = glb.primitive_of(builder, mesh.crop(of_faces))
-            material = 0 if "materials" in builder.content else glb.material_of(builder, mesh)
+            material = 0 if "materials" in builder.content else glb.material_of(builder, mesh, factors)
             primitive["material"] = material
             entry["mesh"] = builder.append("meshes", {"name": skin.names[joint], "primitives": [primitive]})
         builder.append("nodes", entry)
@@ -97,7 +105,7 @@ def _built_of_parts(skin: SkinnedMesh, joints: torch.Tensor) -> Builder:
 def _joint_nodes(skin: SkinnedMesh, first: int) -> list[dict[str, Any]]:
     """The node of each joint; joint j is node `first` + j."""
     quats = skin.quats.detach().cpu().double()
-    quats = (quats / torch.linalg.vector_norm(quats, dim=-1, keepdim=True)).roll(-1, -1).tolist()
+    quats = unit(quats).roll(-1, -1).tolist()
     shifts, scales = skin.translations.detach().cpu().tolist(), skin.scales.detach().cpu().tolist()
     nodes = []
     for joint, name in enumerate(skin.names):
@@ -112,21 +120,22 @@ def _with_uvs_by_vertex(skin: SkinnedMesh) -> SkinnedMesh:
     mesh = skin.mesh
     if mesh.uvs is None or mesh.uvs.ndim == 2:
         return skin
-    numbers = torch.arange(mesh.num_vertices, dtype=torch.float64, device=mesh.device)[:, None].expand(-1, 3)
-    source = replace(mesh, vertices=numbers.contiguous()).split_seams().vertices[:, 0].long()
+    if skin.morphs is not None and skin.morph_normals is None and mesh.normals is not None:
+        # Before the split, since faces at a seam no longer share the vertices whose normals they define together.
+        skin = replace(skin, morph_normals=torch.stack([_turned(mesh, morph) for morph in skin.morphs]))
+    split, source = mesh.split_seams_with_rows()
     parts = {name: getattr(skin, name)[source] for name in ("indices", "weights", "etas") if getattr(skin, name) is not None}
     for name in ("morphs", "morph_normals", "morph_etas"):
         if getattr(skin, name) is not None:
             parts[name] = getattr(skin, name)[:, source]
-    return replace(skin, mesh=mesh.split_seams(), **parts)
+    return replace(skin, mesh=split, **parts)
 
 
 def _add_joints(builder: Builder, skin: SkinnedMesh, attributes: dict[str, int], node: dict[str, Any]) -> None:
     """Joint j becomes node j + 1."""
     if len(skin) > 65535:
         raise InputError(f"{len(skin)} joints, a .glb holds at most 65535")
-    weights = skin.weights.detach().cpu().double().clamp(min=0).numpy()
-    weights = weights / weights.sum(1, keepdims=True)
+    weights = summing_to_one(skin.weights.detach().cpu().double().clamp(min=0).numpy())
     indices = np.where(weights.astype(np.float32) > 0, skin.indices.cpu().numpy(), 0).astype(np.uint16)
     extra = (0, -weights.shape[1] % 4)
     weights, indices = (np.pad(values, ((0, 0), extra)) for values in (weights.astype(np.float32), indices))
@@ -152,15 +161,17 @@ def _target(builder: Builder, skin: SkinnedMesh, index: int) -> dict[str, int]:
     morph = skin.morphs[index]
     target = {"POSITION": builder.array(_numbers(morph))}
     if skin.mesh.normals is not None:
-        rest, faces = skin.mesh.vertices, skin.mesh.faces
-        if skin.morph_normals is not None:
-            turned = skin.morph_normals[index]
-        else:
-            turned = vertex_normals(rest + morph.to(rest), faces) - vertex_normals(rest, faces)
+        turned = _turned(skin.mesh, morph) if skin.morph_normals is None else skin.morph_normals[index]
         target["NORMAL"] = builder.array(_numbers(turned))
     if skin.etas is not None and skin.morph_etas is not None:
         target["_ETA"] = builder.array(_numbers(skin.morph_etas[index]))
     return target
+
+
+def _turned(mesh: Mesh, morph: torch.Tensor) -> torch.Tensor:
+    """Offsets of the normals of a mesh whose vertices move by a morph."""
+    rest, faces = mesh.vertices, mesh.faces
+    return vertex_normals(rest + morph.to(rest), faces) - vertex_normals(rest, faces)
 
 
 def _add_clip(builder: Builder, clip: Clip, inputs: dict[bytes, int], first: int) -> None:
@@ -180,7 +191,7 @@ def _add_clip(builder: Builder, clip: Clip, inputs: dict[bytes, int], first: int
         if channel.path == "rotation":
             values = values.roll(-1, -1)
             if channel.interpolation != "CUBICSPLINE":
-                values = values / torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+                values = unit(values)
         flat = values.reshape(-1) if channel.path == "weights" else values.reshape(-1, values.shape[-1])
         output = builder.array(_numbers(flat), is_vertex=False)
         animation["samplers"].append({"input": inputs[key], "output": output, "interpolation": channel.interpolation})

@@ -126,7 +126,7 @@ def test_the_same_planes_leave_gaussians_as_they_are(editor: Editor):
     scene = splats(degree=2)
     before = editor.encode_gaussians(scene, "z")
     changed, clipped = recolor_gaussians(scene, before)
-    assert torch.allclose(changed.sh, scene.sh, atol=2e-3) and clipped.share == 0
+    assert torch.allclose(changed.sh, scene.sh, atol=2e-3) and clipped.clipped == 0
 
 
 @pytest.mark.parametrize("part, above", [("top", True), ("bottom", False)])
@@ -145,7 +145,7 @@ def test_closed_forms_on_a_third_of_an_object(editor: Editor, part, above):
 def test_unchanged_is_unchanged(editor: Editor):
     scene = splats()
     changed, clipped = recolor_gaussians(scene, editor.apply(editor.encode_gaussians(scene, "z"), [Edit("unchanged")]))
-    assert torch.allclose(changed.sh, scene.sh, atol=2e-3) and clipped.share == 0
+    assert torch.allclose(changed.sh, scene.sh, atol=2e-3) and clipped.clipped == 0
 
 
 def test_a_material_is_a_factor_of_a_mesh(editor: Editor):

@@ -16,7 +16,7 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.triplane import Triplane
 from vision3d.scene.upright import Axis
 from vision3d.stages.edit.instructions.families import Edit
-from vision3d.stages.edit.instructions.targets import apply_edits
+from vision3d.stages.edit.instructions.targets import Target, apply_edits
 from vision3d.stages.edit.instructions.text import TextEncoder, text_encoder
 from vision3d.stages.edit.network.adapter_files import AdapterModel
 from vision3d.stages.edit.network.files import PlanesModel, load_planes_model
@@ -25,8 +25,7 @@ from vision3d.stages.edit.objects.points import COUNT, MARGIN, ObjectPoints, poi
 PLANES = "edit_planes"
 """Name of the bundled weights."""
 _BOX_POINTS = 65_536
-_MATERIAL_POINTS = 4096
-_MATERIAL_CHANGE = 0.15
+_MATERIAL_CHANGE = 0.15  # of a factor, below which a material counts as that of before
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +43,33 @@ class Edited:
     baked: bool = True
     """Whether the colors show what a material does."""
 
-    def colors(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-        """sRGB colors at points of the object in the cube, before and after.
+    def looks(
+        self, points: Float[Tensor, "n 3"], factors: Float[Tensor, "n 2"] | None = None
+    ) -> tuple[Float[Tensor, "n 3"], Target]:
+        """sRGB colors before, and the appearance after, at points of the object in the cube.
 
         Args:
             points: All of the object that changes, so that means and extents are those of the object.
+            factors: Metallic and roughness factor of the points before; those of an unknown material when None.
         """
-        before = colors_at(self.source, points)
-        if not self.targets:
-            return before, colors_at(self.edited, points)
-        # A point beyond the object, such as a floater, must not stretch the pattern.
-        places = points.clamp(*self.box) / MARGIN
-        return before, apply_edits(self.targets, places, before, baked=self.baked).colors
+        with torch.no_grad():
+            before = query(self.source, points.clamp(-1, 1))
+            metallic, roughness = (None, None) if factors is None else factors.unbind(1)
+            if self.targets:
+                # A point beyond the object, such as a floater, must not stretch the pattern.
+                places = points.clamp(*self.box) / MARGIN
+                after = apply_edits(
+                    self.targets, places, before.colors, metallic=metallic, roughness=roughness, baked=self.baked
+                )
+                return before.colors, after
+            after = query(self.edited, points.clamp(-1, 1))
+            change = torch.maximum((after.metallic - before.metallic).abs(), (after.roughness - before.roughness).abs())
+            is_other = change >= _MATERIAL_CHANGE
+            metallic, roughness = (
+                new if old is None else torch.where(is_other, new, old)
+                for new, old in ((after.metallic, metallic), (after.roughness, roughness))
+            )
+            return before.colors, Target(after.colors, metallic, roughness, torch.ones_like(is_other))
 
 
 class Editor:
@@ -148,19 +162,6 @@ class Editor:
         return replace(before, edited=replace(before.edited, planes=planes))
 
     @torch.no_grad()
-    def material(self, edit: Edited) -> tuple[float, float] | None:
-        """Metallic and roughness factor of the object after an edit; None if they are those of before."""
-        low, high = edit.box
-        points = low + (high - low) * torch.rand(_MATERIAL_POINTS, 3, generator=torch.Generator().manual_seed(0))
-        before, after = query(edit.source, points), query(edit.edited, points)
-        inside = before.logits > 0
-        if not bool(inside.any()):
-            return None
-        old, new = ((v.metallic[inside].mean(), v.roughness[inside].mean()) for v in (before, after))
-        changes = [abs(float(a - b)) for a, b in zip(old, new)]
-        return None if max(changes) < _MATERIAL_CHANGE else (float(new[0]), float(new[1]))
-
-    @torch.no_grad()
     def apply(self, before: Edited, edits: Sequence[Edit], *, baked: bool = True) -> Edited:
         """The object after edits by their closed forms; its planes are encoded anew, with the density of before.
 
@@ -176,9 +177,3 @@ class Editor:
         colored = self.planes.encode(replace(points, values=values)).planes[:, first:]
         planes = torch.cat([before.source.planes[:, :first], colored], 1)
         return replace(before, edited=replace(before.source, planes=planes), targets=tuple(edits), baked=baked)
-
-
-def colors_at(triplane: Triplane, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """sRGB colors of a field at points of its cube, those of the border beyond it."""
-    with torch.no_grad():
-        return query(triplane, points.clamp(-1, 1)).colors

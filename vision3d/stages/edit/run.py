@@ -7,36 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Bool
-from torch import Tensor
-
 from vision3d.core.device import resolve_device
 from vision3d.core.errors import InputError
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.core.runs import RunFolder
-from vision3d.io import glb
-from vision3d.scene.codecs import load
-from vision3d.scene.gaussians import GaussianScene
-from vision3d.scene.mesh import Mesh
-from vision3d.scene.selecting import Selector
+from vision3d.io.gltf_material import Material
 from vision3d.scene.selection import Selection
-from vision3d.scene.triplane import Triplane
-from vision3d.scene.upright import Axis, up_by_convention
+from vision3d.scene.skin import SkinnedMesh
 from vision3d.stage import stage
 from vision3d.stages.edit.editor import Edited, Editor
 from vision3d.stages.edit.instructions.understanding import Understanding, understand
 from vision3d.stages.edit.network.adapter_files import load_adapter
 from vision3d.stages.edit.network.files import load_planes_model
-from vision3d.stages.edit.objects.recolor import recolor_gaussians, recolor_mesh
+from vision3d.stages.edit.objects.files import SUFFIXES, Editable, Opened, selected_points, surface_of, write_object
 from vision3d.stages.edit.run_config import EditConfig
+from vision3d.stages.edit.versions import Workpiece, described
 from vision3d.stages.edit.views import write_before_after
 
 logger = logging.getLogger(__name__)
-
-Editable = GaussianScene | Mesh | Triplane
-_SUFFIXES = {GaussianScene: ".ply", Mesh: ".glb", Triplane: ".safetensors"}
-_SOLID = 0.3  # opacity of Gaussians that connect others
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +37,14 @@ class EditResult:
     """Its planes before and after."""
     understood: tuple[Understanding, ...]
     """What the texts were taken for."""
-    material: tuple[float, float] | None
-    """Metallic and roughness factor of a mesh if the edits changed them; the .glb has them."""
+    material: Material
+    """Metallic and roughness factor of a mesh, of all of it or of the texels at its uvs."""
     summary: dict[str, Any]
     run_folder: Path | None = None
+
+    def save(self, path: Path | str) -> None:
+        """Write the object in the format of the suffix; a .glb has its material."""
+        write_object(path, self.object, self.material)
 
 
 @stage("edit run", {"inputs": "path", "texts": "text", "select": "select"})
@@ -70,7 +62,7 @@ def edit(
 
     Args:
         config: Options.
-        inputs: A mesh, Gaussians or a triplane, or its file.
+        inputs: A mesh, also with joints, morphs and clips, Gaussians or a triplane, or its file.
         texts: One instruction, or several in order, such as "make it red".
         select: What to change: a selection, or texts as of `scene.selecting`; everything when None.
         editor: The networks; None loads those of the configuration.
@@ -92,10 +84,9 @@ def edit(
     given = [texts] if isinstance(texts, str) else list(texts)
     if not given:
         raise InputError("text: got none, want at least one instruction")
-    value, suffix = (inputs, "") if isinstance(inputs, Editable) else (_loaded(inputs), Path(inputs).suffix)
-    value.validate()
-    up: Axis = up_by_convention(value, suffix) if config.up == "auto" else config.up
-    selected = _selected(value, select)
+    opened = Opened.of(inputs)
+    up = opened.up if config.up == "auto" else config.up
+    selected = selected_points(opened.value, select)
     with Progress(3, "edit", progress) as bar:
         if editor is None:
             adapter = None if config.adapter is None else load_adapter(config.adapter).to(device)
@@ -106,95 +97,31 @@ def edit(
                 logger.warning("%r: %s", found.text, note)
         bar.update(1)
         started = time.perf_counter()
-        before = _encoded(editor, value, up, selected)
-        has_material = isinstance(value, Mesh) and selected is None and _is_whole(understood)
+        piece = Workpiece(editor, opened, up, selected, config.texture_size)
+        before = piece.encoded()
         if config.method == "adapter":
-            sentences = [found.text for found in understood]
-            edited = editor.edit(before, sentences, strength=config.strength, baked=not has_material)
+            version = piece.by_texts(before, given, config.strength)
         else:
-            edits = [one for found in understood for one in found.edits]
-            edited = editor.apply(before, edits, baked=not has_material)
+            version = piece.by_edits(before, [one for found in understood for one in found.edits])
         bar.update(2)
-        changed, clipped = _recolored(value, edited, selected, config.texture_size)
-        material = editor.material(edited) if has_material else None
         seconds = time.perf_counter() - started
         path = None if run_folder is None else run_folder.path
         if path is not None:
-            _write(path / f"edited{_SUFFIXES[type(value)]}", changed, material)
-            edited.edited.save(path / "planes.safetensors")
-            write_before_after(path / "before_after.png", value, changed, up, config, ", then ".join(given))
+            opened.write(path / f"edited{SUFFIXES[type(version.object)]}", version.object, version.material)
+            version.planes.edited.save(path / "planes.safetensors")
+            start = surface_of(opened.value) if isinstance(opened.value, SkinnedMesh) else opened.value
+            sheet = path / "before_after.png"
+            write_before_after(sheet, start, piece.shown(version), up, config, ", then ".join(given))
         bar.update(3)
     summary = {
         "method": config.method,
         "understood": [str(one) for found in understood for one in found.edits],
         "similarity": round(min(found.similarity for found in understood), 3),
         "selected": 1.0 if selected is None else round(float(selected.float().mean()), 4),
-        "clipped": clipped,
-        **({} if material is None else {"metallic": round(material[0], 3), "roughness": round(material[1], 3)}),
+        "clipped": version.clipped,
+        **described(version.material),
         "edit_s": round(seconds, 3),
         "up": up,
         "device": str(device),
     }
-    return EditResult(changed, edited, understood, material, summary, path)
-
-
-def _is_whole(understood: Sequence[Understanding]) -> bool:
-    """Whether a material of the whole object can show the edits; factors of a part would need a texture of their own."""
-    return all(one.part is None for found in understood for one in found.edits)
-
-
-def _write(path: Path, value: Editable, material: tuple[float, float] | None) -> None:
-    if isinstance(value, Mesh) and material is not None:
-        glb.write_mesh(path, value, material=material)
-    else:
-        value.save(path)
-
-
-def _loaded(path: Path | str) -> Editable:
-    value = load(path)
-    if isinstance(value, Editable):
-        return value
-    raise InputError(f"{path}: holds {type(value).__name__}, want a mesh, Gaussians or a triplane")
-
-
-def _selected(value: Editable, select: Selection | Sequence[str] | None) -> Bool[Tensor, " n"] | None:
-    """Mask of the Gaussians or vertices to change; None: all."""
-    if select is None or (not isinstance(select, Selection) and not list(select)):
-        return None
-    if isinstance(value, Triplane):
-        raise InputError("select: a triplane has no parts to select, want a mesh or Gaussians")
-    is_mesh = isinstance(value, Mesh)
-    points = value.vertices if is_mesh else value.means
-    noun = "vertices" if is_mesh else "Gaussians"
-    if isinstance(select, Selection):
-        found = select.mask(points)
-        if not bool(found.any()):
-            raise InputError(f"select: holds none of {len(found)} {noun}, want at least one")
-        return found
-    solid = torch.ones(len(points), dtype=torch.bool) if is_mesh else value.opacities > _SOLID
-    return Selector(points, None if is_mesh else value.labels, solid, noun).mask(list(select), "select")
-
-
-def _encoded(editor: Editor, value: Editable, up: Axis, selected: Tensor | None) -> Edited:
-    if isinstance(value, Triplane):
-        return editor.of_triplane(value)
-    if isinstance(value, GaussianScene):
-        return editor.encode_gaussians(value, up, selected)
-    if selected is None:
-        return editor.encode_mesh(value, up)
-    faces = selected[value.faces].all(1)
-    return editor.encode_mesh(Mesh(
-        value.vertices, value.faces[faces], None if value.corner_uvs is None else value.corner_uvs[faces], None,
-        value.texture, value.vertex_colors,
-    ), up)  # fmt: skip
-
-
-def _recolored(value: Editable, edited: Edited, selected: Tensor | None, size: int) -> tuple[Editable, float]:
-    if isinstance(value, Triplane):
-        return edited.edited, 0.0
-    if isinstance(value, GaussianScene):
-        changed, clipped = recolor_gaussians(value, edited, selected)
-    else:
-        faces = None if selected is None else selected[value.faces].all(1)
-        changed, clipped = recolor_mesh(value, edited, selected=faces, texture_size=size)
-    return changed, clipped.share
+    return EditResult(version.object, version.planes, understood, version.material, summary, path)

@@ -86,14 +86,24 @@ def apply_edit(
 
 
 def apply_edits(
-    edits: Sequence[Edit], positions: Float[Tensor, "... n 3"], colors: Float[Tensor, "... n 3"], *, baked: bool = True
+    edits: Sequence[Edit],
+    positions: Float[Tensor, "... n 3"],
+    colors: Float[Tensor, "... n 3"],
+    *,
+    metallic: Float[Tensor, "... n"] | None = None,
+    roughness: Float[Tensor, "... n"] | None = None,
+    baked: bool = True,
 ) -> Target:
     """The appearance after several edits, in order; `changed` are the points that any of them applies to.
+
+    Args:
+        edits: In order.
+        positions, colors, metallic, roughness, baked: As for `apply_edit`.
 
     Raises:
         ShapeError, InputError: As `apply_edit`.
     """
-    target = apply_edit(Edit("unchanged"), positions, colors)
+    target = apply_edit(Edit("unchanged"), positions, colors, metallic=metallic, roughness=roughness)
     for edit in edits:
         new = apply_edit(edit, positions, target.colors, metallic=target.metallic, roughness=target.roughness, baked=baked)
         target = Target(new.colors, new.metallic, new.roughness, target.changed | new.changed)

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.core.errors import InputError
-from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, sh0_to_rgb
+from vision3d.io.gltf_material import MATTE, Material
 from vision3d.render.baking.atlas import unwrap_growing
 from vision3d.render.meshes.api import Fragments, rasterize
 from vision3d.render.meshes.texels import spread
@@ -17,6 +17,7 @@ from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.lab import srgb_to_lab
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_colors import surface_colors
+from vision3d.scene.skin import SkinnedMesh
 from vision3d.stages.edit.editor import Edited
 from vision3d.stages.edit.objects.points import to_cube
 from vision3d.stages.edit.transfer import Transfer
@@ -26,19 +27,23 @@ TEXTURE = 1024
 _PADDING = 2
 _SAMPLE = 16_384  # points for the mapping of tints
 _SLACK = 0.5  # texels by which the area of a face and its texels may differ
+_SAME = 2 / 255  # difference of material factors, as bytes hold them
 _SHARED = 0.02  # share of texels that several faces may use before a mesh gets a new texture
 
 
-@dataclass(frozen=True)
-class Clipped:
-    """How many colors left the range of sRGB and were clipped."""
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What else an edit did."""
 
-    share: float
+    clipped: float
+    """Share of the changed colors that left the range of sRGB and were clipped."""
+    material: Material = MATTE
+    """Metallic and roughness factor of a mesh after it; by texel where parts differ."""
 
 
 def recolor_gaussians(
     scene: GaussianScene, edit: Edited, selected: Bool[Tensor, " n"] | None = None
-) -> tuple[GaussianScene, Clipped]:
+) -> tuple[GaussianScene, Outcome]:
     """Gaussians after an edit: constant and view-dependent part of their color; all else, and others, are bit-equal.
 
     The view-dependent part is mapped by the derivative of the change at the constant color.
@@ -52,7 +57,8 @@ def recolor_gaussians(
     points = to_cube(edit.source.matrix, scene.means[rows])
     own = sh0_to_rgb(scene.sh[rows, 0])
     inside = own.clamp(0, 1)
-    transfer = Transfer.of(*edit.colors(points), scene.opacities[rows])
+    before, after = edit.looks(points)
+    transfer = Transfer.of(before, after.colors, scene.opacities[rows])
     new, slope = transfer.apply(inside), transfer.slope(inside)
     clipped = float(((new < -1e-3) | (new > 1 + 1e-3)).any(1).float().mean())
     new = new.clamp(0, 1) + torch.einsum("nij,nj->ni", slope, own - inside)
@@ -60,27 +66,35 @@ def recolor_gaussians(
     sh[rows, 0] = rgb_to_sh0(new)
     if sh.shape[1] > 1:
         sh[rows, 1:] = torch.einsum("nij,nkj->nki", slope, scene.sh[rows, 1:])
-    return replace(scene, sh=sh), Clipped(round(clipped, 4))
+    return replace(scene, sh=sh), Outcome(round(clipped, 4))
 
 
 def recolor_mesh(
-    mesh: Mesh, edit: Edited, *, selected: Bool[Tensor, " f"] | None = None, texture_size: int = TEXTURE
-) -> tuple[Mesh, Clipped]:
-    """A mesh after an edit: its texture, or a new one if it has none or one whose texels several faces share.
+    mesh: Mesh,
+    edit: Edited,
+    *,
+    selected: Bool[Tensor, " f"] | None = None,
+    texture_size: int = TEXTURE,
+    material: Material = MATTE,
+) -> tuple[Mesh, Outcome]:
+    """A mesh after an edit: its texture, or a new one if it has none or one whose texels several faces share. Vertices, faces
+    and normals are the same tensors.
 
     Args:
         mesh: The object.
         edit: Its planes before and after.
-        selected: Faces to change; all when None. The others keep their colors.
+        selected: Faces to change; all when None. The others keep their colors and their material.
         texture_size: Side of a new texture [texels].
+        material: Of the mesh before the edit.
     """
     page = _page(mesh, texture_size)
     places = to_cube(edit.source.matrix, page.points)
-    before, after = edit.colors(places)
+    factors = _factors(mesh, page, material)
+    before, after = edit.looks(places, factors)
     sample = torch.arange(0, len(places), max(1, len(places) // _SAMPLE))
-    tint = Transfer.of(before[sample], after[sample]).tint
+    tint = Transfer.of(before[sample], after.colors[sample]).tint
     own = page.image[page.mask]
-    colors = Transfer(srgb_to_lab(before), srgb_to_lab(after), tint).apply(own[:, :3])
+    colors = Transfer(srgb_to_lab(before), srgb_to_lab(after.colors), tint).apply(own[:, :3])
     changed = torch.ones(len(colors), dtype=torch.bool) if selected is None else selected[page.face_ids]
     clipped = ((colors < -1e-3) | (colors > 1 + 1e-3)).any(1)[changed].float().mean() if bool(changed.any()) else 0.0
     image = page.image.clone()
@@ -89,7 +103,43 @@ def recolor_mesh(
     around = torch.zeros_like(page.mask)
     around[page.mask] = changed
     image = torch.where(spread(around[..., None].float(), page.mask) > 0.5, spread(image, page.mask), image)
-    return replace(page.mesh, texture=image, vertex_colors=None), Clipped(round(float(clipped), 4))
+    new = torch.where(changed[:, None], torch.stack([after.metallic, after.roughness], 1), factors)
+    outcome = Outcome(round(float(clipped), 4), _material(page, new))
+    return replace(page.mesh, texture=image, vertex_colors=None), outcome
+
+
+def recolor_skin(
+    skin: SkinnedMesh,
+    edit: Edited,
+    *,
+    selected: Bool[Tensor, " f"] | None = None,
+    texture_size: int = TEXTURE,
+    material: Material = MATTE,
+) -> tuple[SkinnedMesh, Outcome]:
+    """As `recolor_mesh`, on the rest pose; joints, weights, morphs and clips are the same tensors."""
+    mesh, outcome = recolor_mesh(skin.at_rest(), edit, selected=selected, texture_size=texture_size, material=material)
+    return replace(skin, mesh=replace(skin.mesh, uvs=mesh.uvs, texture=mesh.texture, vertex_colors=None)), outcome
+
+
+def _factors(mesh: Mesh, page: "_Page", material: Material) -> Float[Tensor, "n 2"]:
+    """Metallic and roughness factor of the mesh at the texels of its page."""
+    if not isinstance(material, Tensor) or mesh.uvs is None:
+        material = MATTE if isinstance(material, Tensor) else material
+        return torch.tensor(material).expand(len(page.points), 2)
+    colors = torch.nn.functional.pad(material, (0, 1))
+    found = surface_colors(replace(mesh, texture=colors, vertex_colors=None), page.face_ids, page.barycentric)
+    return linear_to_srgb(found)[:, :2].clamp(0, 1)
+
+
+def _material(page: "_Page", factors: Float[Tensor, "n 2"]) -> Material:
+    """Two factors if all texels have the same, else a texture."""
+    low, high = factors.amin(0), factors.amax(0)
+    if bool((high - low <= _SAME).all()):
+        metallic, roughness = (round(value, 4) for value in ((low + high) / 2).tolist())
+        return metallic, roughness
+    image = torch.tensor(MATTE).repeat(*page.mask.shape, 1)
+    image[page.mask] = factors
+    return spread(image, page.mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +155,8 @@ class _Page:
     """Where these are."""
     face_ids: Int64[Tensor, " n"]
     """On which face."""
+    barycentric: Float[Tensor, "n 3"]
+    """Where in it."""
 
 
 def _page(mesh: Mesh, size: int) -> _Page:
@@ -116,10 +168,9 @@ def _page(mesh: Mesh, size: int) -> _Page:
         areas = (corners[:, 1:] - corners[:, :1]).double()
         total = 0.5 * float((areas[:, 0, 0] * areas[:, 1, 1] - areas[:, 0, 1] * areas[:, 1, 0]).abs().sum())
         if total <= (1 + _SHARED) * float((fragments.face_ids >= 0).sum()) + _SLACK * len(corners):
-            mask, face_ids, _, points = _surface(mesh, fragments)
-            return _Page(mesh, mesh.texture.float(), mask, points, face_ids)
-    normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    unwrapped = unwrap_growing(Mesh(mesh.vertices, mesh.faces, normals=normals), size, _PADDING)
+            mask, face_ids, barycentric, points = _surface(mesh, fragments)
+            return _Page(mesh, mesh.texture.float(), mask, points, face_ids, barycentric)
+    unwrapped = unwrap_growing(Mesh(mesh.vertices, mesh.faces), size, _PADDING)
     if unwrapped is None:
         raise InputError(f"mesh: the charts of {mesh.num_faces} faces do not fit on a texture; want fewer faces")
     atlas, size = unwrapped
@@ -127,7 +178,9 @@ def _page(mesh: Mesh, size: int) -> _Page:
     mask, face_ids, barycentric, points = _surface(mesh, _fragments(size * atlas.corner_uvs, size, size))
     image = torch.zeros(size, size, 3)
     image[mask] = linear_to_srgb(surface_colors(mesh, face_ids, barycentric)).clamp(0, 1)
-    return _Page(replace(atlas, texture=image), spread(image, mask), mask, points, face_ids)
+    # With uvs by corner no vertex is duplicated, so that normals, weights and morphs still belong to their vertices.
+    mesh = replace(mesh, uvs=atlas.corner_uvs, texture=image)
+    return _Page(mesh, spread(image, mask), mask, points, face_ids, barycentric)
 
 
 def _fragments(corners: Float[Tensor, "f 3 2"], width: int, height: int) -> Fragments:

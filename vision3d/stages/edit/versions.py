@@ -1,0 +1,120 @@
+"""One version of an object after edits: its planes, the object itself, and what an image of it shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from vision3d.io.gltf_material import MATTE, Material
+from vision3d.scene.gaussians import GaussianScene
+from vision3d.scene.mesh import Mesh
+from vision3d.scene.skin import SkinnedMesh
+from vision3d.scene.triplane import Triplane
+from vision3d.scene.upright import Axis
+from vision3d.stages.edit.editor import Edited, Editor
+from vision3d.stages.edit.instructions.families import Edit
+from vision3d.stages.edit.objects.files import Editable, Opened, surface_of
+from vision3d.stages.edit.objects.recolor import Outcome, recolor_gaussians, recolor_mesh, recolor_skin
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """An object after edits."""
+
+    object: Editable
+    planes: Edited
+    """Before and after."""
+    clipped: float
+    """Share of the changed colors that were clipped."""
+    material: Material
+    """Of a mesh."""
+    text: str = ""
+    """What it is, for a caption."""
+
+
+@dataclass(frozen=True, eq=False)
+class Workpiece:
+    """An object, and what of it is to change.
+
+    Args:
+        editor: The networks.
+        opened: The object.
+        up: Its axis that is up.
+        selected: Mask of the Gaussians or vertices that change; None: all.
+        texture_size: Side of the texture of a mesh that gets a new one.
+    """
+
+    editor: Editor
+    opened: Opened
+    up: Axis
+    selected: Bool[Tensor, " n"] | None
+    texture_size: int
+
+    def encoded(self) -> Edited:
+        """Its planes before any edit."""
+        value = self.opened.value
+        if isinstance(value, Triplane):
+            return self.editor.of_triplane(value)
+        if isinstance(value, GaussianScene):
+            return self.editor.encode_gaussians(value, self.up, self.selected)
+        mesh, faces = surface_of(value), self._faces()
+        if faces is not None:
+            uvs = None if mesh.corner_uvs is None else mesh.corner_uvs[faces]
+            mesh = Mesh(mesh.vertices, mesh.faces[faces], uvs, None, mesh.texture, mesh.vertex_colors)
+        return self.editor.encode_mesh(mesh, self.up)
+
+    def by_edits(self, before: Edited, edits: Sequence[Edit], text: str = "") -> Version:
+        """The version of edits by their closed forms."""
+        return self._version(self.editor.apply(before, edits, baked=not self.has_material), text)
+
+    def by_texts(self, before: Edited, texts: Sequence[str], strength: float, text: str = "") -> Version:
+        """The version of the adapter."""
+        return self._version(self.editor.edit(before, list(texts), strength=strength, baked=not self.has_material), text)
+
+    def shown(self, version: Version) -> GaussianScene | Mesh | Triplane:
+        """What images show of a version: renders have no reflections, so a material is painted on."""
+        value = version.object
+        if version.planes.targets and not _is(version.material, self.opened.material):
+            value, _ = self._recolored(replace(version.planes, baked=True))
+        return surface_of(value) if isinstance(value, SkinnedMesh) else value
+
+    @property
+    def has_material(self) -> bool:
+        """Whether the object can be metallic or glossy, instead of being painted so."""
+        return isinstance(self.opened.value, Mesh | SkinnedMesh)
+
+    def _version(self, edited: Edited, text: str) -> Version:
+        value, outcome = self._recolored(edited)
+        return Version(value, edited, outcome.clipped, outcome.material, text)
+
+    def _recolored(self, edited: Edited) -> tuple[Editable, Outcome]:
+        value, material = self.opened.value, self.opened.material
+        if isinstance(value, Triplane):
+            return edited.edited, Outcome(0.0)
+        if isinstance(value, GaussianScene):
+            return recolor_gaussians(value, edited, self.selected)
+        faces, size = self._faces(), self.texture_size
+        if isinstance(value, SkinnedMesh):
+            return recolor_skin(value, edited, selected=faces, texture_size=size, material=material)
+        return recolor_mesh(value, edited, selected=faces, texture_size=size, material=material)
+
+    def _faces(self) -> Bool[Tensor, " f"] | None:
+        """Mask of the faces that change; None: all."""
+        value = self.opened.value
+        assert isinstance(value, Mesh | SkinnedMesh)
+        return None if self.selected is None else self.selected[surface_of(value).faces].all(1)
+
+
+def described(material: Material) -> dict[str, object]:
+    """A material for a summary; nothing if it is matte."""
+    if isinstance(material, Tensor):
+        return {"material_texture": [material.shape[1], material.shape[0]]}
+    if material == MATTE:
+        return {}
+    return {"metallic": round(material[0], 3), "roughness": round(material[1], 3)}
+
+
+def _is(first: Material, second: Material) -> bool:
+    """Whether materials are the same."""
+    return not isinstance(first, Tensor) and not isinstance(second, Tensor) and first == second
