@@ -237,9 +237,9 @@ class LossConfig:
 
     heat: float = 1.0
     """Focal loss of the centers, or of the anchors' classes."""
-    box: float = 2.0
+    box: float = 8.0
     """L1 (anchors: smooth L1) of positions, sizes and orientations."""
-    vertical: float = 2.0
+    vertical: float = 16.0
     """L1 of z [m] and of the logarithm of the height; center head only, whose `box` has the others, x and y in cells."""
     direction: float = 0.2
     """Cross-entropy of front and back."""
