@@ -147,16 +147,17 @@ class HandNet(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < STRIDE:
             raise ShapeError("images", images.shape, f"(N, 3, H, W), sides of at least {STRIDE}")
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        if self.pyramid is not None:
+        pyramid, expansion, uv_head = self.pyramid, self.expansion, self.uv_head
+        if pyramid is not None:
             levels = self.backbone.levels(images)
-            pooled, image = levels[-1].mean((2, 3)), self.pyramid(levels)
-            uv, heat = self.pyramid.uv(image, pooled)
-            return self._decoded(uv, heat, pooled, lambda points: self.pyramid.tokens(image, points))
-        assert self.uv_head is not None and self.expansion is not None
+            pooled, image = levels[-1].mean((2, 3)), pyramid(levels)
+            uv, heat = pyramid.uv(image, pooled)
+            return self._decoded(uv, heat, pooled, lambda points: pyramid.tokens(image, points))
+        assert uv_head is not None and expansion is not None
         features = self.backbone(images)
         pooled = features.mean((2, 3))
-        uv, heat = self.uv_head(features, pooled)
-        return self._decoded(uv, heat, pooled, lambda points: self.expansion.tokens(features, points))
+        uv, heat = uv_head(features, pooled)
+        return self._decoded(uv, heat, pooled, lambda points: expansion.tokens(features, points))
 
     def _decoded(self, uv: Tensor, heat: Tensor | None, pooled: Tensor, sampled: Callable[[Tensor], Tensor]) -> HandOutputs:
         """The predictions from 2D joints, pooled features and tokens at points."""
