@@ -22,9 +22,9 @@ runtime = pytest.importorskip("onnxruntime")
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    """The bundled detector as a graph."""
+    """The bundled detector of method pillars as a graph."""
     path = tmp_path_factory.mktemp("onnx") / "detector.onnx"
-    return path, export_detector(load_detector("detector"), path, count=50)
+    return path, export_detector(load_detector("detector_pillars"), path, count=50)
 
 
 def test_shapes_and_parity(graph):
@@ -37,7 +37,7 @@ def test_shapes_and_parity(graph):
 
 @pytest.mark.parametrize("count", [2, 500, 3000])
 def test_other_numbers_of_points(graph, count):
-    detector = load_detector("detector")
+    detector = load_detector("detector_pillars")
     low, high = (torch.tensor(values) for values in (detector.config.grid.low, detector.config.grid.high))
     # Half a metre of them outside of the grid.
     points = torch.cat([torch.rand(count, 3) * (high - low + 1) + low - 0.5, torch.rand(count, 1)], 1)
