@@ -153,7 +153,7 @@ class Drawer:
         if nodes:  # in place, as a new node would fade in at every frame
             nodes[0].buffer, nodes[0].scale = splat_buffer(scene, unit), placed["scale"]
             return
-        covars = _array(scene.covars / unit**2)
+        covars = _half_covars(scene, unit)
         colors = _array(sh0_to_rgb(scene.sh[:, 0]).clamp(0, 1))
         means, opacities = _array(scene.means / unit), _array(scene.opacities[:, None])
         node = self.server.scene.add_gaussian_splats(f"/{layer.name}", means, covars, colors, opacities, **placed)
@@ -249,12 +249,18 @@ def splat_buffer(scene: GaussianScene, unit: float) -> np.ndarray:
     """
     words = np.zeros((scene.num_gaussians, 32), np.uint8)
     words[:, :12] = _array(scene.means / unit).view(np.uint8)
-    triangle = _array(scene.covars / unit**2).reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]
-    halves = triangle.clip(-_HALF_MAX, _HALF_MAX).astype(np.float16)  # sky Gaussians can exceed the range
+    halves = _half_covars(scene, unit).reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]].astype(np.float16)
     words[:, 16:28] = np.ascontiguousarray(halves).view(np.uint8)
     colors = torch.cat([sh0_to_rgb(scene.sh[:, 0]).clamp(0, 1), scene.opacities[:, None]], 1)
     words[:, 28:] = (_array(colors) * 255).astype(np.uint8)
     return words.view(np.uint32)
+
+
+def _half_covars(scene: GaussianScene, unit: float) -> np.ndarray:
+    """Covariances in units; those that exceed half floats, such as of a sky, are of smaller Gaussians of the same shape."""
+    covars = scene.covars.double() / unit**2  # squares of large scales exceed floats, too
+    largest = covars.abs().amax((-2, -1), keepdim=True)
+    return _array(covars * (_HALF_MAX / largest).clamp(max=1.0))
 
 
 def _placed(layer: Layer) -> dict[str, Any]:

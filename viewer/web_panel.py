@@ -18,6 +18,21 @@ logger = logging.getLogger("vision3d.view")
 _COUNTS = {
     "gaussians": "means", "mesh": "faces", "points": "points", "boxes": "boxes", "selection": "regions", "skeleton": "points"
 }  # fmt: skip
+# viser gives labels a third of the panel, so that names wrap letter by letter; and a narrow window's panel has a fixed width.
+# Rules that match nothing, in another version of viser or an old browser, leave its page as it is.
+_ROW = 'div:has(> div > p > label):has(> div input[type="checkbox"])'
+_SHEET = 'div[style*="max-height: 60%"][style*="20em"]'
+_STYLE = f"""<style>
+{_ROW} {{ flex-direction: row-reverse; gap: 0.6em; }}
+{_ROW} > div:has(> p) {{ width: auto !important; flex: 1 1 0 !important; min-width: 0; padding: 0; }}
+{_ROW} > div:not(:has(> p)) {{ flex-grow: 0 !important; }}
+{_ROW} > div > p {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis; letter-spacing: normal !important; }}
+{_ROW} wbr {{ display: none; }}
+@media (max-width: 36em) {{
+  {_SHEET} {{ width: 100% !important; max-height: 45% !important; }}
+  {_SHEET} div[style*="width: 20em"] {{ width: 100% !important; }}
+}}
+</style>"""
 
 
 class Panel:
@@ -33,6 +48,7 @@ class Panel:
         self.server, self.layers, self.drawer = server, layers, drawer
         self.time_s = 0.0
         gui = server.gui
+        gui.add_html(_STYLE, order=10)
         self._note = gui.add_markdown("", order=0)
         self._layer_folder = gui.add_folder("Layers", order=2)
         self._checkboxes: dict[str, Any] = {}
@@ -69,11 +85,11 @@ class Panel:
             box = self._checkboxes.get(layer.name)
             if box is None:
                 with self._layer_folder:
-                    box = self.server.gui.add_checkbox(label, layer.visible)
+                    box = self.server.gui.add_checkbox(label, layer.visible, hint=label)
                 box.on_update(lambda _, name=layer.name, box=box: self._show(name, bool(box.value)))
                 self._checkboxes[layer.name] = box
             elif box.label != label:
-                box.label = label
+                box.label = box.hint = label
         for name, rig in self.layers.rigs.items():
             if name not in self._rig_names:
                 self._rig_names.add(name)

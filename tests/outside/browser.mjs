@@ -50,6 +50,7 @@ const steps = {
       input.dispatchEvent(new Event("input", { bubbles: true }));
     }, value);
   },
+  size: (page, width, height) => page.setViewportSize({ width, height }),
   touch: (page, path) => writeFileSync(path, ""),
   eval: async (page, code) => { answer.values.push(await page.evaluate(code)); },
   download: async (page, name, path) => {

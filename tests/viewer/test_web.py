@@ -129,6 +129,31 @@ def test_far_gaussians_fit_into_half_floats():
     assert np.isfinite(triangle).all() and np.abs(triangle).max() == np.finfo(np.float16).max
 
 
+def test_far_gaussians_keep_their_shape_in_half_floats():
+    """Numbers that are clipped one by one would make another ellipsoid, or none."""
+    scene = ring_scene()[:4]
+    huge = replace(scene, log_scales=scene.log_scales + torch.tensor([12.0, 11.5, 10.5]))
+    triangle = splat_buffer(huge, 1.0)[:, 4:7].copy().view(np.float16).astype(np.float64)
+    want = huge.covars.double().numpy().reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]
+    assert np.allclose(triangle / triangle[:, :1], want / want[:, :1], rtol=5e-3, atol=1e-3)
+
+
+@pytest.mark.viewer
+def test_far_gaussians_are_sent_without_a_warning(tmp_path):
+    """A sky among small Gaussians, drawn first and then updated; warnings are errors."""
+    package("viser")
+    scene = ring_scene(100)
+    log_scales = scene.log_scales.clone()
+    log_scales[-3:] += 14
+    replace(scene, log_scales=log_scales).save(tmp_path / "sky.ply")
+    with WebViewer(Layers.open([tmp_path / "sky.ply"]), port=0, folder=tmp_path) as viewer:
+        (node,) = viewer.drawer._nodes["sky"]
+        scene = viewer.layers["sky"].value
+        first, again = node.buffer.copy(), splat_buffer(scene, splat_unit(scene))
+    assert np.isfinite(first[:, 4:7].copy().view(np.float16)).all()
+    assert np.array_equal(first[:, :7], again[:, :7])
+
+
 @pytest.mark.viewer
 def test_the_buffer_equals_visers():
     viser = package("viser")

@@ -196,6 +196,31 @@ def test_a_running_fit_is_updated(browse, tmp_path):
     assert float(torch.corrcoef(torch.stack([theirs.flatten(), ours.flatten()]))[0, 1]) > 0.9
 
 
+@pytest.mark.parametrize("width", [1280, 700, 390])
+def test_names_of_layers_are_on_one_line(browse, tmp_path, width):
+    """Beside their checkboxes, cut where the panel ends; a narrow window has the panel below the image, as wide as itself."""
+    names = ("a", "ring_of_gaussians-with.a_long_name_that_does_not_fit_anywhere")
+    for name in names:
+        PointCloud(torch.rand(50, 3)).save(tmp_path / f"{name}.ply")
+    labels = "[...document.querySelectorAll('label')].filter((label) => label.textContent.includes('(50 points)'))"
+    box = "(({x, y, width, height}) => [x, y, x + width, y + height])"
+    visit = browse(Layers.open(tmp_path / f"{name}.ply" for name in names), [
+        ["size", width, 800], ["wait", 1500],
+        ["eval", f"{labels}.map((label) => {box}(label.parentElement.getBoundingClientRect()))"],
+        ["eval", f"{labels}.map((label) => {box}(document.getElementById(label.htmlFor).getBoundingClientRect()))"],
+        ["eval", f"{box}([...document.querySelectorAll('button')].find((button) => button.textContent === 'Save image')"
+         ".getBoundingClientRect())"],
+    ])  # fmt: skip
+    texts, boxes, button = visit.values
+    assert len(texts) == len(boxes) == 2
+    for text, check in zip(texts, boxes):
+        assert text[3] - text[1] < 24 and abs(text[1] + text[3] - check[1] - check[3]) < 8  # px, in one row
+        assert check[2] < text[0] and button[0] <= check[0] and text[2] <= button[2]
+        assert text[2] - text[0] > 200
+    if width == 390:
+        assert button[2] - button[0] > 340
+
+
 def test_the_page_of_another_machines_address_works_with_its_token(tmp_path):
     """The page finds its own WebSocket below the token and stays connected."""
     ring_scene().save(tmp_path / "ring.ply")
