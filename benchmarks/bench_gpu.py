@@ -121,7 +121,7 @@ class OneView:
         return 1
 
     def get(self, place: int, factor: int) -> TrainingView:
-        return TrainingView(place, self.target.float().div_(255), None, None, self.K)
+        return TrainingView(place, self.target.float().div_(255), None, None, None, self.K)
 
 
 def fit_steps(seed: int, *, tiny: bool) -> Cases:

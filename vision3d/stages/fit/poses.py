@@ -8,7 +8,8 @@ from torch import Tensor
 
 from vision3d.geometry import registration, se3
 from vision3d.optim import schedules
-from vision3d.scene import Cameras
+from vision3d.scene import Cameras, GaussianScene
+from vision3d.scene.gaussians import FLAT_LOG_SCALE
 from vision3d.stages.fit.rows import ViewParameters
 
 BETAS = (0.5, 0.9)  # a view has few steps: 17 in a run of 800 steps with 48 views
@@ -88,6 +89,14 @@ def world_drift(corrected: Cameras, given: Cameras, extent: float) -> Float[Tens
         distances = (moved - target).square().sum(-1).mean(-1, keepdim=True).sqrt()
         weights = (1 / distances.clamp(min=max(0.1 * float(distances.median()), 1e-12))).expand_as(weights)
     return se3.similarity(scale, rotmat, shift)
+
+
+def without_drift(scene: GaussianScene, drift: Float[Tensor, "4 4"]) -> GaussianScene:
+    """The scene moved by `world_drift`."""
+    scene = scene.transform(drift.to(scene.means))
+    if scene.mode != "3dgs":
+        scene.log_scales[:, 2] = FLAT_LOG_SCALE  # a scale must not change it
+    return scene
 
 
 def _corners(cameras: Cameras, length: float) -> Float[Tensor, "c 4 3"]:

@@ -19,12 +19,11 @@ from vision3d.optim.training_views import TrainingViews
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.scene import Cameras, GaussianScene, PosedImages
-from vision3d.scene.gaussians import FLAT_LOG_SCALE
 from vision3d.stage import stage
 from vision3d.stages.fit.config import GROWS, RESUMABLE, FitConfig
 from vision3d.stages.fit.initial import initial_scene
 from vision3d.stages.fit.model import scene_of
-from vision3d.stages.fit.poses import world_drift
+from vision3d.stages.fit.poses import without_drift, world_drift
 from vision3d.stages.fit.snapshot import snapshot_state
 from vision3d.stages.fit.trainer import Trainer
 from vision3d.stages.fit.world import World, tidied
@@ -137,7 +136,7 @@ class _Fit:
             latest=("gaussians", "progress"),
             shown=("loss", "gaussians"),
             tensorboard=config.tensorboard,
-            extra=lambda: {"snapshot": snapshot_state(self.world, self._cameras())},
+            extra=lambda: {"snapshot": snapshot_state(self.world, *self._settled())},
             group=group,
             callback=progress,
         )
@@ -208,14 +207,16 @@ class _Fit:
 
     def _results(self) -> tuple[GaussianScene, Cameras]:
         """The current Gaussians and training cameras in the world of the photos, without drift."""
-        scene, cameras = self.world.scene_out(self.trainer.scene()), self._cameras()
+        scene, (cameras, drift) = self.world.scene_out(self.trainer.scene()), self._settled()
+        return (scene if drift is None else without_drift(scene, drift)), cameras
+
+    def _settled(self) -> tuple[Cameras, Tensor | None]:
+        """The current training cameras without drift, and the similarity that removed it from them; None without `pose_opt`."""
+        cameras = self._cameras()
         if not self.config.pose_opt:
-            return scene, cameras
-        matrix = world_drift(cameras, self.views.cameras, self.world.extent)
-        scene = scene.transform(matrix.to(scene.means))
-        if scene.mode != "3dgs":
-            scene.log_scales[:, 2] = FLAT_LOG_SCALE  # a scale must not change it
-        return scene, cameras.transform(matrix.to(cameras.viewmats))
+            return cameras, None
+        drift = world_drift(cameras, self.views.cameras, self.world.extent)
+        return cameras.transform(drift.to(cameras.viewmats)), drift
 
     def _cameras(self) -> Cameras:
         """The current training cameras, in the world of the photos."""
