@@ -1,5 +1,7 @@
 """Images of an object before and after an edit."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,6 +22,10 @@ from vision3d.stages.edit.run_config import EditConfig
 
 _BACKGROUND = (1.0, 1.0, 1.0)
 _TITLE = 48  # characters
+_ANGLES, _ANGLE = 8, 7  # of the views around an object, the one obliquely from the front
+_LARGER = 1.5  # than the views before and after, of which margins are left
+_LINES = 4  # of the caption of a variant
+_WHITE, _ROOM, _NARROWEST = 0.98, 12, 200  # what counts as background; margin and minimum width of an image [px]
 
 
 def write_before_after(
@@ -44,6 +50,37 @@ def write_before_after(
     images = [*images_of(before, cameras), *images_of(after, cameras)]
     caption = text if len(text) <= _TITLE else text[: _TITLE - 3] + "..."
     write_image(path, frame_sheet(images, ["before"] * len(cameras) + [caption] * len(cameras)))
+
+
+def write_variants(
+    path: Path,
+    made: Sequence[tuple[GaussianScene | Mesh | Triplane, str]],
+    before: GaussianScene | Mesh | Triplane,
+    up: Axis,
+    config: EditConfig,
+) -> None:
+    """Write a sheet to choose from: one view of each version, with its number and its text.
+
+    Args:
+        path: The image.
+        made: The versions, with their texts.
+        before: The object before, around which the camera is placed.
+        up: Axis of the world that is up.
+        config: Size of the views.
+    """
+    size = round(_LARGER * config.view_size)
+    cameras = orbit(before, up, replace(config, views=_ANGLES, view_size=size))[_ANGLE : _ANGLE + 1]
+    images = _without_margin(torch.stack([images_of(value, cameras)[0] for value, _ in made]))
+    write_image(path, frame_sheet(list(images), [f"{number}: {text}" for number, (_, text) in enumerate(made)], lines=_LINES))
+
+
+def _without_margin(images: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n h2 w2 3"]:
+    """Images on white, all cropped alike to what they show."""
+    rows, columns = ((images < _WHITE).any(-1).any(0).any(axis).nonzero()[:, 0] for axis in (1, 0))
+    if not len(rows):
+        return images
+    top, left = (max(int(found[0]) - _ROOM, 0) for found in (rows, columns))
+    return images[:, top : int(rows[-1]) + _ROOM + 1, left : max(int(columns[-1]) + _ROOM + 1, left + _NARROWEST)]
 
 
 def orbit(value: GaussianScene | Mesh | Triplane, up: Axis, config: EditConfig) -> Cameras:
