@@ -10,7 +10,14 @@ from vision3d.core.ranges import check_counts, check_not_negative, check_positiv
 from vision3d.stages.edit.config import Split
 
 MAX_VARIANTS = 24
+MAX_TEXTURE = 8192
+_BYTES_A_TEXEL = 400  # measured: 210 to 250 where charts cover 60 % of a texture
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
+
+
+def texture_gb(width: int, height: int) -> float:
+    """Memory [GB] that an edit of a mesh with a texture of this size needs."""
+    return _BYTES_A_TEXEL * width * height / 1e9
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,9 @@ class EditConfig:
         check_not_negative(self, "seed")
         if self.variants > MAX_VARIANTS:
             raise ConfigError("variants", f"got {self.variants}, want at most {MAX_VARIANTS}")
-        if not 16 <= self.texture_size <= 8192:
-            raise ConfigError("texture_size", f"got {self.texture_size}, want 16 to 8192")
+        if not 16 <= self.texture_size <= MAX_TEXTURE:
+            need = "" if self.texture_size < 16 else f", which needs {texture_gb(self.texture_size, self.texture_size):.3g} GB"
+            raise ConfigError("texture_size", f"got {self.texture_size}{need}, want 16 to {MAX_TEXTURE}")
 
 
 @dataclass(frozen=True)

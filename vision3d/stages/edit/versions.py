@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from vision3d.core.errors import InputError
 from vision3d.io.gltf_material import MATTE, Material
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
@@ -124,7 +125,12 @@ class Workpiece:
         """Mask of the faces that change; None: all."""
         value = self.opened.value
         assert isinstance(value, Mesh | SkinnedMesh)
-        return None if self.selected is None else self.selected[surface_of(value).faces].all(1)
+        if self.selected is None:
+            return None
+        found = self.selected[surface_of(value).faces].all(1)
+        if not bool(found.any()):
+            raise InputError(f"select: holds no face of {len(found)}, want one with all three vertices")
+        return found
 
 
 def described(material: Material) -> dict[str, object]:
