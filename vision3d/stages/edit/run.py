@@ -13,13 +13,12 @@ from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.io.gltf_material import Material
 from vision3d.scene.selection import Selection
-from vision3d.scene.skin import SkinnedMesh
 from vision3d.stage import stage
 from vision3d.stages.edit.editor import Edited, Editor
 from vision3d.stages.edit.instructions.understanding import Understanding, understand
 from vision3d.stages.edit.network.adapter_files import load_adapter
 from vision3d.stages.edit.network.files import load_planes_model
-from vision3d.stages.edit.objects.files import SUFFIXES, Editable, Opened, selected_points, surface_of, write_object
+from vision3d.stages.edit.objects.files import SUFFIXES, Editable, Opened, selected_points, still, write_object
 from vision3d.stages.edit.run_config import EditConfig
 from vision3d.stages.edit.versions import Version, Workpiece, described
 from vision3d.stages.edit.views import write_before_after, write_variants
@@ -136,8 +135,8 @@ def _write(folder: Path, piece: Workpiece, made: Sequence[Version], config: Edit
         ending = f"_{number}" if len(made) > 1 else ""
         piece.opened.write(folder / f"edited{ending}{SUFFIXES[type(version.object)]}", version.object, version.material)
         version.planes.edited.save(folder / f"planes{ending}.safetensors")
-    value = piece.opened.value
-    before = surface_of(value) if isinstance(value, SkinnedMesh) else value
-    write_before_after(folder / "before_after.png", before, piece.shown(made[0]), piece.up, config, text)
+    before, shown = still(piece.opened.value), [still(piece.shown(one)) for one in made]
+    write_before_after(folder / "before_after.png", before, shown[0], piece.up, config, text)
     if len(made) > 1:
-        write_variants(folder / "variants.png", [(piece.shown(one), one.text) for one in made], before, piece.up, config)
+        texts = [one.text for one in made]
+        write_variants(folder / "variants.png", list(zip(shown, texts)), before, piece.up, config)

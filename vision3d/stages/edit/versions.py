@@ -94,12 +94,11 @@ class Workpiece:
             for factor in [1.0, *factors][:count]
         ]
 
-    def shown(self, version: Version) -> GaussianScene | Mesh | Triplane:
+    def shown(self, version: Version) -> Editable:
         """What images show of a version: renders have no reflections, so a material is painted on."""
-        value = version.object
-        if version.planes.targets and not _is(version.material, self.opened.material):
-            value, _ = self._recolored(replace(version.planes, baked=True))
-        return surface_of(value) if isinstance(value, SkinnedMesh) else value
+        if not version.planes.targets or _is(version.material, self.opened.material):
+            return version.object
+        return self._recolored(replace(version.planes, baked=True))[0]
 
     @property
     def has_material(self) -> bool:
