@@ -25,9 +25,9 @@ class EditConfig:
     """Change colors, patterns and material of an object by text; its shape stays."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("text", "select", "variants", "seed", "method", "up"),
+        "main options": ("text", "select", "variants", "method", "up"),
         "networks": ("strength", "planes", "adapter", "device"),
-        "output": ("texture_size", "views", "view_size"),
+        "output": ("seed", "texture_size", "views", "view_size"),
     }
 
     method: Literal["closed-form", "adapter"] = "closed-form"
