@@ -15,7 +15,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.core.errors import InputError, Vision3DError, nearest_names
-from vision3d.scene import Boxes, Cameras, FrameSequence, GaussianScene, Mesh, MeshGaussians, PointCloud, PosedImages, Selection
+from vision3d.scene import (
+    Boxes,
+    Cameras,
+    FrameSequence,
+    GaussianScene,
+    Mesh,
+    MeshGaussians,
+    PointCloud,
+    PosedImages,
+    Selection,
+    SkinnedMesh,
+)  # fmt: skip
 from vision3d.viewer.frames import FrameCache
 from vision3d.viewer.rigs import Rig
 from vision3d.viewer.sources import Opened, Source, open_source, sources_of
@@ -142,6 +153,26 @@ class Layers:
     def show(self, name: str, visible: bool) -> None:
         """Shows or hides a layer."""
         self._layers[name] = replace(self[name], visible=visible)
+
+    def change_value(self, name: str, value: GaussianScene | Mesh | SkinnedMesh) -> None:
+        """Shows another value of the same kind in a layer; a skinned mesh keeps its clip and coloring.
+
+        Raises:
+            InputError: The layer does not exist, or is of another kind.
+        """
+        layer = self[name]
+        if isinstance(value, SkinnedMesh) != (layer.rig is not None) or (
+            not isinstance(value, SkinnedMesh) and _KINDS[type(value)] != layer.kind
+        ):
+            raise InputError(f"layer {name} shows {layer.kind}, got {type(value).__name__}")
+        if layer.rig is None or not isinstance(value, SkinnedMesh):
+            self._layers[name] = replace(layer, value=value)
+            return
+        rig = replace(layer.rig, skin=value)
+        for other in self:
+            if other.rig is layer.rig:
+                shown = rig.surface() if other.parents is None else other.value
+                self._layers[other.name] = replace(other, rig=rig, value=shown)
 
     def change_rig(self, name: str, *, clip: str | None = None, colors: str | None = None) -> None:
         """Selects a clip or coloring of a skinned mesh and its skeleton.

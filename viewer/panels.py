@@ -12,6 +12,7 @@ from vision3d.viewer.layers import describe
 from vision3d.viewer.navigation import HELP, UP_AXES
 from vision3d.viewer.rigs import LEGENDS, Rig
 from vision3d.viewer.session import Session
+from vision3d.viewer.session_edits import SessionEdits
 from vision3d.viewer.widgets import Widgets
 
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "gray": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
@@ -20,7 +21,7 @@ _MAX_ROWS = 10  # maximum layers without scrolling
 
 
 class Panel:
-    """Sections for layers, time, cameras, view, selection, camera path and files.
+    """Sections for layers, time, cameras, view, selection, edits, camera path and files.
 
     Args:
         gui: The module `open3d.visualization.gui`.
@@ -49,6 +50,7 @@ class Panel:
         self._rigs()
         self._cameras()
         self._selection()
+        self._edits()
         self._view()
         self._path()
         if len(session.layers.times) > 1:
@@ -290,6 +292,20 @@ class Panel:
             self._make.button("Save", lambda: self.act(session.save_selection, "wrote {}")),
             self._make.button("Clear", lambda: self.act(session.clear_regions)),
             self._region_label,
+        )
+
+    def _edits(self) -> None:
+        """A text that changes the colors of what is selected."""
+        edits = SessionEdits(self._session)
+        box = self._make.section(self.widget, "Edit by text", False)
+        text = self._gui.TextEdit()
+        text.placeholder_text = "make it red"
+        box.add_child(text)
+        self._make.row(
+            box,
+            self._make.button("Apply", lambda: self.act(lambda: edits.apply(text.text_value))),
+            self._make.button("Undo", lambda: self.act(edits.undo, "{}")),
+            self._make.button("Save", lambda: self.act(edits.save, "wrote {}")),
         )
 
     def _pick_text(self) -> str:

@@ -183,14 +183,14 @@ def _moving_joints(path: Path, motion: Motion) -> FrameSequence:
 
 def _loaded(path: Path) -> Any:
     from vision3d.io.dataset import load_dataset
-    from vision3d.io.images import SUFFIXES
+    from vision3d.io.images import READ_ONLY, SUFFIXES
 
     if path.is_dir():
         if (path / "transforms.json").is_file() and not (path / "scene.json").is_file():
             return load_dataset(path, skip_missing=True)
         is_ours = any((path / name).is_file() for name in ("scene.json", "meta.json", "frames.json"))
         return codecs.load(path) if is_ours else load_dataset(path, skip_missing=True)
-    opens = [suffix for suffix in codecs.suffixes() if suffix not in SUFFIXES]
+    opens = [suffix for suffix in codecs.suffixes() if suffix not in (*SUFFIXES, *READ_ONLY)]
     if path.suffix.lower() not in opens:
         what = repr(path.suffix) if path.suffix else "a name without suffix"
         raise InputError(f"{path}: no viewer for {what}; want {', '.join(opens)}, or a folder")

@@ -19,6 +19,7 @@ from vision3d.core.errors import BackendError, ConfigError, MissingDependencyErr
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.viewpoint import start_viewpoint
 from vision3d.viewer.web_draw import Drawer
+from vision3d.viewer.web_edit import EditTool
 from vision3d.viewer.web_guard import Guard, is_loopback
 from vision3d.viewer.web_panel import Panel
 from vision3d.viewer.web_select import SelectionTool
@@ -38,7 +39,7 @@ class WebViewer:
         layers: The layers.
         host: Address to listen on.
         port: Port; 0 selects a free one.
-        folder: Folder for selections.
+        folder: Folder for selections and edited objects.
 
     Raises:
         MissingDependencyError: viser is not installed.
@@ -80,6 +81,7 @@ class WebViewer:
         self.server.scene.world_axes.visible = False
         self.panel = Panel(self.server, self.layers, self.drawer)
         self.selection = SelectionTool(self.server, self.drawer, folder)
+        self.edit = EditTool(self.server, self.drawer, lambda: self.selection.selection, lambda: self.panel.time_s, folder)
         self.drawer.draw(self.panel.time_s)
         self._place_camera()
         self.server.on_client_connect(self._connected)
@@ -186,7 +188,8 @@ def warn_if_public(host: str) -> None:
     """Warns if other machines can reach the address."""
     if not is_loopback(host):
         logger.warning(
-            "%s: anyone with the printed address and its token sees the scene and can write selections, without encryption",
+            "%s: anyone with the printed address and its token sees the scene and can write selections and edit it, "
+            "without encryption",
             host,
         )
 

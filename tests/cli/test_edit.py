@@ -8,6 +8,7 @@ import torch
 
 from tests.support.edit_models import random_adapter, random_planes
 from vision3d.geometry.shapes import icosphere
+from vision3d.io.images import image_size
 from vision3d.scene import GaussianScene, Mesh, SkinnedMesh, Triplane
 from vision3d.stages.edit import save_adapter, save_planes_model
 
@@ -71,6 +72,32 @@ def test_closed_forms_need_no_adapter(cli, mesh, weights, tmp_path):
     assert green > 1.5 * max(red, blue)  # whatever the random planes hold
 
 
+def test_variants_to_choose_from(cli, mesh, weights, tmp_path):
+    small = ["--text", "add red stripes", *weights[2:4], *weights[6:], "--quiet"]
+    assert cli("edit", "run", mesh, *small, "--out", tmp_path / "one")[0] == 0
+    for name, seed in (("many", 0), ("again", 0), ("other", 1)):
+        code, text, err = cli("edit", "run", mesh, *small, "--variants", 3, "--seed", seed, "--out", tmp_path / name, "--json")
+        assert (code, err) == (0, "") and len(last(text)["variants"]) == 3
+    numbers = [0, 1, 2]
+    files = {name: [(tmp_path / name / f"edited_{k}.glb").read_bytes() for k in numbers] for name in ("many", "again", "other")}
+    assert files["many"][0] == (tmp_path / "one" / "edited.glb").read_bytes() == files["other"][0]
+    assert files["many"] == files["again"] and len({*files["many"], *files["other"]}) == 5
+    assert not (tmp_path / "many" / "edited.glb").exists()
+    width, height = image_size(tmp_path / "many" / "variants.png")
+    assert width > 3 * 48 and height > 40
+    code, text, _ = cli("edit", "run", mesh, *small[:-1], "--variants", 2, "--out", tmp_path / "two")
+    assert code == 0 and f"now open {tmp_path / 'two' / 'variants.png'}" in text
+
+
+def test_an_adapter_varies_in_strength(cli, mesh, weights, tmp_path):
+    code, text, err = cli(
+        "edit", "run", mesh, "--text", "make it red", *weights, "--variants", 3, "--out", tmp_path / "run", "--json", "--quiet"
+    )
+    assert (code, err) == (0, "")
+    first, *others = last(text)["variants"]
+    assert first == "make it red (strength 1.00)" and len({first, *others}) == 3
+
+
 def test_a_moving_mesh_moves_after_the_edit(cli, weights, tmp_path):
     small = weights[2:4] + weights[6:]
     creature = Path(__file__).parents[2] / "assets" / "creature" / "creature.glb"
@@ -119,6 +146,8 @@ def test_the_planes_of_an_edit_can_be_edited_again(cli, mesh, weights, tmp_path)
         (["--text", "make it red", "--select", "sphere:50,50,50,1"], 3, "none of 162 vertices"),
         (["--text", "make it red", "--select", "spher:1"], 2, "did you mean"),
         (["--text", "make it red", "--strength", "0"], 2, "strength"),
+        (["--text", "make it red", "--variants", "0"], 2, "variants"),
+        (["--text", "make it red", "--variants", "100"], 2, "variants: got 100, want at most 24"),
         (["--text", "make it red", "--adapter", "nothing.safetensors"], 3, "nothing.safetensors"),
         (["--text", "make it red", "--method", "closed-form"], 2, "got closed-form with weights of an adapter"),
     ],

@@ -116,7 +116,7 @@ def test_images_that_cannot_be_read(run, photos, damage, layout):
         Image.fromarray(np.zeros((48, 48), np.float32)).save(path, format="TIFF")
     what = {
         "missing": "which does not exist (5 of 6 images found)",
-        "no image": f"{path}: is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)",
+        "no image": f"{path}: is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF)",
         "cut off": f"{path}: cannot be decoded (",
         "32 bits": f"{path}: holds F pixels of 32 bits; want 8 or 16 bits per channel",
     }[damage]

@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
-from vision3d.io.images import check_whole, image_size, read_image, read_mask, upright_size, write_image
-from vision3d.scene import load
+from vision3d.io.images import check_whole, has_alpha, image_size, read_image, read_mask, upright_size, write_image
+from vision3d.scene import codecs, load
 
 
 def random_image(*shape):
@@ -166,3 +166,40 @@ def test_a_full_disk_keeps_the_previous_image(tmp_path, monkeypatch):
 def test_values_are_clamped_and_rounded(tmp_path):
     write_image(tmp_path / "p.png", torch.tensor([[-1.0, 0.4999, 0.5019, 2.0]]))
     assert (read_image(tmp_path / "p.png")[0, :, 0] * 255).round().tolist() == [0, 127, 128, 255]
+
+
+def gif(path, frames=2, transparent=False):
+    """A GIF of 4 x 3 pixels: red, then blue; its first pixel is transparent."""
+    pages = []
+    for color in ((255, 0, 0), (0, 0, 255))[:frames]:
+        page = Image.new("RGBA", (4, 3), (*color, 255))
+        if transparent:
+            page.putpixel((0, 0), (0, 0, 0, 0))
+        pages.append(page)
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    return path
+
+
+def test_the_first_frame_of_a_gif(tmp_path):
+    for frames in (1, 2):
+        image = read_image(gif(tmp_path / "a.gif", frames))
+        assert image.shape == (3, 4, 3) and torch.equal(image, torch.tensor([1.0, 0, 0]).expand(3, 4, 3))
+    assert read_image(gif(tmp_path / "b.gif", transparent=True))[0, :2, 3].tolist() == [0, 1]
+    assert image_size(tmp_path / "b.gif") == (4, 3) and has_alpha(tmp_path / "b.gif")
+    assert torch.equal(codecs.load(tmp_path / "a.gif"), image)
+    with pytest.raises(InputError, match=r"a\.gif: \.gif can be read but not written; want \.png"):
+        codecs.save(tmp_path / "a.gif", image)
+    check_whole(tmp_path / "a.gif")
+    data = (tmp_path / "a.gif").read_bytes()
+    (tmp_path / "a.gif").write_bytes(data[: len(data) // 3])
+    with pytest.raises(FileFormatError, match=r"a\.gif: (cannot be decoded|is not an image)"):
+        check_whole(tmp_path / "a.gif")
+
+
+def test_an_obj_whose_texture_is_a_gif(tmp_path, caplog):
+    gif(tmp_path / "t.gif")
+    (tmp_path / "a.mtl").write_text("newmtl one\nmap_Kd t.gif\n")
+    lines = ["mtllib a.mtl", "v 0 0 0", "v 1 0 0", "v 0 1 0", "vt 0 0", "vt 1 0", "vt 0 1", "usemtl one", "f 1/1 2/2 3/3"]
+    (tmp_path / "a.obj").write_text("\n".join(lines))
+    mesh = load(tmp_path / "a.obj")
+    assert mesh.texture.shape == (3, 4, 3) and mesh.texture[0, 0].tolist() == [1, 0, 0] and caplog.text == ""

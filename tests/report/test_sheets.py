@@ -5,6 +5,7 @@ from vision3d.core.errors import InputError, MissingFileError, ShapeError
 from vision3d.io.images import image_size, read_image, write_image
 from vision3d.report import Pair, contact_sheet, error_to_rgb, frame_sheet, read_pairs, write_contact_sheet
 from vision3d.report.canvas import Canvas, fitted, text_width
+from vision3d.report.sheets import broken
 
 
 def pair(color, width=40, height=30, caption="a"):
@@ -101,3 +102,15 @@ def test_frames_in_rows_of_four():
     assert frame_sheet(images[:2], ["", ""]).shape == (42, 68, 3)
     with pytest.raises(InputError, match="got no images"):
         frame_sheet([], [])
+
+
+def test_long_captions_are_broken_at_spaces():
+    text = "one two three four five six seven eight"
+    lines = broken(text, 60, 4)
+    assert " ".join(lines) == text and 1 < len(lines) <= 4
+    assert all(text_width(line) <= 60 for line in lines[:-1])
+    assert broken(text, 60, 1) == [text] and broken("", 60, 3) == [""] and broken("one", 60, 3) == ["one"]
+    assert broken("a-word-without-any-space-that-is-long", 10, 3) == ["a-word-without-any-space-that-is-long"]
+    images = [torch.zeros(10, 60, 3)] * 2
+    one, several = frame_sheet(images, [text, "a"]), frame_sheet(images, [text, "a"], lines=4)
+    assert several.shape[0] > one.shape[0] and several.shape[1] == one.shape[1]

@@ -46,10 +46,8 @@ def _edit(options: EditOptions, run_folder: "RunFolder", progress: ProgressCallb
 def _text(out: Path, results: Mapping[str, Any]) -> str:
     part = "" if results["selected"] == 1 else f" on {100 * results['selected']:.1f} % of the object"
     clipped = f", {100 * results['clipped']:.1f} % of the colors clipped" if results["clipped"] else ""
-    return (
-        f"understood: {', then '.join(results['understood'])}{part} ({results['edit_s']:.1f} s{clipped})\n"
-        f"now open {out / 'before_after.png'}"
-    )
+    sheet = out / ("variants.png" if "variants" in results else "before_after.png")
+    return f"understood: {', then '.join(results['understood'])}{part} ({results['edit_s']:.1f} s{clipped})\nnow open {sheet}"
 
 
 run = stage_verb("edit run", EditOptions, _edit, stage="edit", text_of=_text)

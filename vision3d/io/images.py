@@ -1,4 +1,4 @@
-"""Images: PNG, JPEG, WebP, TIFF and BMP with 8 or 16 bits, read as floats in [0, 1].
+"""Images: PNG, JPEG, WebP, TIFF and BMP with 8 or 16 bits, and the first frame of GIF, read as floats in [0, 1].
 
 Camera poses refer to the stored pixels: an EXIF orientation is not applied, as in COLMAP and nerfstudio, unless the image
 matches its camera's size only after the rotation.
@@ -22,6 +22,9 @@ from vision3d.io.guards import check_pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
+READ_ONLY = (".gif",)
+"""Suffixes of images that are read but not written."""
+_FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"]
 _ORIENTATION = 0x0112  # EXIF tag
 _MAKER, _LENS = (0x010F, 0x0110), (0x920A, 0xA405)  # EXIF tags: camera model, and focal lengths in a table of their own
 _LENS_TABLE = 0x8769
@@ -131,7 +134,7 @@ def decode_image(path: Path | str, data: bytes, where: object = None) -> np.ndar
 
     Args:
         path: The file that `data` is from, for messages.
-        data: A complete PNG, JPEG, WebP, TIFF or BMP file.
+        data: A complete PNG, JPEG, WebP, TIFF, BMP or GIF file.
         where: Position in the file, for messages.
 
     Raises:
@@ -280,9 +283,9 @@ def open_image(path: Path, data: bytes | None = None, where: object = None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about large images; the size is checked below
-            image = Image.open(path if data is None else io.BytesIO(data), formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+            image = Image.open(path if data is None else io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:  # its message may contain a memory address
-        raise FileFormatError(path, "is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)", where) from error
+        raise FileFormatError(path, "is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF)", where) from error
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise FileFormatError(path, f"is not an image that can be read ({error})", where) from error
     try:
@@ -304,6 +307,8 @@ def _has_end(path: Path, image) -> bool:
         return tail[4:8] == b"IEND"
     if image.format == "WEBP":
         return int.from_bytes(head[4:8], "little") + 8 <= size  # length in the RIFF container
+    if image.format == "GIF":
+        return tail.endswith(b";")
     if image.format == "BMP":
         return 0 < int.from_bytes(head[2:6], "little") <= size
     if image.format == "TIFF":

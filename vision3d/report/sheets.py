@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vision3d.core.errors import InputError, ShapeError
 from vision3d.io.images import read_image, write_image
-from vision3d.report.canvas import FAINT, Canvas, fitted
+from vision3d.report.canvas import FAINT, Canvas, fitted, text_width
 
 ERROR_TOP = 0.25
 """Difference that is shown in the brightest color, relative to the range of the image."""
@@ -21,7 +21,7 @@ MAX = 24
 
 # Colors at 0, 1/4, .. 1 of the error ramp: black, violet, red, orange, pale yellow.
 _RAMP = ((0.0, 0.0, 0.0), (0.27, 0.06, 0.42), (0.71, 0.16, 0.32), (0.96, 0.51, 0.11), (0.99, 1.0, 0.72))
-_GAP, _TEXT, _MARGIN = 4, 22, 14
+_GAP, _TEXT, _LINE, _MARGIN = 4, 22, 17, 14
 
 ItemT = TypeVar("ItemT")
 
@@ -110,8 +110,15 @@ def contact_sheet(
     return canvas.image()
 
 
-def frame_sheet(images: Sequence[Float[Tensor, "h w 3"]], captions: Sequence[str]) -> Float[Tensor, "h2 w2 3"]:
+def frame_sheet(
+    images: Sequence[Float[Tensor, "h w 3"]], captions: Sequence[str], *, lines: int = 1
+) -> Float[Tensor, "h2 w2 3"]:
     """Images of the same size in rows of up to four, each with a caption below.
+
+    Args:
+        images: The images.
+        captions: Of each image.
+        lines: Maximum number of lines of a caption, broken at spaces; the last one is truncated.
 
     Raises:
         InputError: No images.
@@ -120,12 +127,28 @@ def frame_sheet(images: Sequence[Float[Tensor, "h w 3"]], captions: Sequence[str
         raise InputError("frame_sheet: got no images, want at least one")
     columns = min(4, len(images))
     height, width = images[0].shape[:2]
-    canvas = Canvas(columns * (width + _GAP), -(-len(images) // columns) * (height + _TEXT))
-    for place, (image, caption) in enumerate(zip(images, captions)):
-        x, y = place % columns * (width + _GAP), place // columns * (height + _TEXT)
+    wrapped = [broken(caption, width, lines) for caption in captions]
+    below = _TEXT + _LINE * (max(map(len, wrapped)) - 1)
+    canvas = Canvas(columns * (width + _GAP), -(-len(images) // columns) * (height + below))
+    for place, (image, rows) in enumerate(zip(images, wrapped)):
+        x, y = place % columns * (width + _GAP), place // columns * (height + below)
         canvas.paste(image, x, y)
-        canvas.text(x + 2, y + height + 3, caption, 13, FAINT, room=width)
+        for row, text in enumerate(rows):
+            canvas.text(x + 2, y + height + 3 + _LINE * row, text, 13, FAINT, room=width)
     return canvas.image()
+
+
+def broken(text: str, room: int, lines: int) -> list[str]:
+    """A text in up to `lines` lines of `room` pixels; what does not fit stays in the last one."""
+    words = text.split(" ")
+    found: list[str] = []
+    while words and len(found) < lines - 1:
+        count = 1
+        while count < len(words) and text_width(" ".join(words[: count + 1])) <= room:
+            count += 1
+        found.append(" ".join(words[:count]))
+        words = words[count:]
+    return [*found, " ".join(words)] if words or not found else found
 
 
 def read_pairs(folder: Path | str, captions: Mapping[str, str] | None = None) -> list[Pair]:

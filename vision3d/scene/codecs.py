@@ -69,6 +69,7 @@ _CODECS = {
         Codec("vision3d.io.trimesh_files", ("Mesh",), hint="want .glb, .obj, .ply or .stl"),
     ),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), _both("images", "Tensor")),
+    ".gif": Codec("vision3d.io.images", ("Tensor",), hint="want .png, .webp, .tif or .jpg"),
 }  # fmt: skip
 _DEPTHS = "vision3d.io.depth_maps"
 _FOLDERS = "vision3d.io.dataset"

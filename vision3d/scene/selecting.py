@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.core.errors import ConfigError, InputError, nearest_names
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, nearest_names
 from vision3d.geometry.neighbors import neighbor_distance
 from vision3d.geometry.voxels import connected_parts
 from vision3d.scene import Region, Selection
@@ -108,7 +108,11 @@ class Selector:
                 raise InputError(f"{key}: {text} needs labels, and the scene has none")
             return self.labels == number
         if text.endswith(".json") or Path(text).is_file():
-            return self._mask_of(Selection.load(text).validate())
+            selection = Selection.load(text)
+            try:
+                return self._mask_of(selection.validate())
+            except InputError as error:
+                raise FileFormatError(text, str(error)) from error
         hint = nearest_names(kind, FORMS)
         hint = f"{hint} " if hint.startswith("did") else ""
         raise ConfigError(key, f"{text!r} is not a selection; {hint}want {'; '.join(FORMS.values())}; or the path of a .json")

@@ -42,7 +42,7 @@ def up_of(cameras: Cameras | None) -> Axis:
     """The world axis closest to the mean up direction of the images; y without cameras."""
     if cameras is None or not len(cameras):
         return "y"
-    return _nearest_axis(mean_up(cameras.camtoworlds.cpu()))
+    return nearest_axis(mean_up(cameras.camtoworlds.cpu()))
 
 
 def up_by_convention(value: object, suffix: str = "") -> Axis:
@@ -65,13 +65,14 @@ def up_by_convention(value: object, suffix: str = "") -> Axis:
     if isinstance(value, Boxes) or (isinstance(value, PointCloud) and suffix != ".bvh"):
         return "z"
     if isinstance(value, Triplane):
-        return _nearest_axis(value.matrix[:3, 2])
+        return nearest_axis(value.matrix[:3, 2])
     if isinstance(value, GaussianScene) and suffix != ".safetensors":
         return "-y"
     return "z" if isinstance(value, Mesh) and suffix in Z_UP_MESHES else "y"
 
 
-def _nearest_axis(up: Float[Tensor, "3"]) -> Axis:
+def nearest_axis(up: Float[Tensor, "3"]) -> Axis:
+    """The axis closest to a direction."""
     axis = int(up.abs().argmax())
     names: tuple[tuple[Axis, Axis], ...] = (("x", "-x"), ("y", "-y"), ("z", "-z"))
     return names[axis][int(up[axis] < 0)]

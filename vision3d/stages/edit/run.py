@@ -13,16 +13,15 @@ from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.io.gltf_material import Material
 from vision3d.scene.selection import Selection
-from vision3d.scene.skin import SkinnedMesh
 from vision3d.stage import stage
 from vision3d.stages.edit.editor import Edited, Editor
 from vision3d.stages.edit.instructions.understanding import Understanding, understand
 from vision3d.stages.edit.network.adapter_files import load_adapter
 from vision3d.stages.edit.network.files import load_planes_model
-from vision3d.stages.edit.objects.files import SUFFIXES, Editable, Opened, selected_points, surface_of, write_object
+from vision3d.stages.edit.objects.files import SUFFIXES, Editable, Opened, selected_points, still, write_object
 from vision3d.stages.edit.run_config import EditConfig
-from vision3d.stages.edit.versions import Workpiece, described
-from vision3d.stages.edit.views import write_before_after
+from vision3d.stages.edit.versions import Version, Workpiece, described
+from vision3d.stages.edit.views import write_before_after, write_variants
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +40,8 @@ class EditResult:
     """Metallic and roughness factor of a mesh, of all of it or of the texels at its uvs."""
     summary: dict[str, Any]
     run_folder: Path | None = None
+    variants: tuple[Version, ...] = ()
+    """All versions, with `variants` of the configuration; the first is `object`."""
 
     def save(self, path: Path | str) -> None:
         """Write the object in the format of the suffix; a .glb has its material."""
@@ -67,7 +68,7 @@ def edit(
         select: What to change: a selection, or texts as of `scene.selecting`; everything when None.
         editor: The networks; None loads those of the configuration.
         run_folder: Receives edited.glb (meshes), .ply (Gaussians) or .safetensors (triplanes), planes.safetensors and
-            before_after.png. None: nothing is written.
+            before_after.png; of several variants edited_0.glb, ..., and variants.png. None: nothing is written.
         progress: Progress callback.
 
     Raises:
@@ -100,19 +101,19 @@ def edit(
         piece = Workpiece(editor, opened, up, selected, config.texture_size)
         before = piece.encoded()
         if config.method == "adapter":
-            version = piece.by_texts(before, given, config.strength)
+            made = piece.all_by_texts(before, given, config.strength, config.variants, config.seed)
         else:
-            version = piece.by_edits(before, [one for found in understood for one in found.edits])
+            edits = [one for found in understood for one in found.edits]
+            made = piece.all_by_edits(before, edits, config.variants, config.seed)
+            if len({version.planes.targets for version in made}) < len(made):
+                logger.warning("%s leaves nothing open; all %d variants are the same", made[0].text, len(made))
         bar.update(2)
         seconds = time.perf_counter() - started
         path = None if run_folder is None else run_folder.path
         if path is not None:
-            opened.write(path / f"edited{SUFFIXES[type(version.object)]}", version.object, version.material)
-            version.planes.edited.save(path / "planes.safetensors")
-            start = surface_of(opened.value) if isinstance(opened.value, SkinnedMesh) else opened.value
-            sheet = path / "before_after.png"
-            write_before_after(sheet, start, piece.shown(version), up, config, ", then ".join(given))
+            _write(path, piece, made, config, ", then ".join(given))
         bar.update(3)
+    version = made[0]
     summary = {
         "method": config.method,
         "understood": [str(one) for found in understood for one in found.edits],
@@ -120,8 +121,22 @@ def edit(
         "selected": 1.0 if selected is None else round(float(selected.float().mean()), 4),
         "clipped": version.clipped,
         **described(version.material),
+        **({} if len(made) < 2 else {"variants": [one.text for one in made], "seed": config.seed}),
         "edit_s": round(seconds, 3),
         "up": up,
         "device": str(device),
     }
-    return EditResult(version.object, version.planes, understood, version.material, summary, path)
+    return EditResult(version.object, version.planes, understood, version.material, summary, path, tuple(made))
+
+
+def _write(folder: Path, piece: Workpiece, made: Sequence[Version], config: EditConfig, text: str) -> None:
+    """The files of a run: those of several versions have their number."""
+    for number, version in enumerate(made):
+        ending = f"_{number}" if len(made) > 1 else ""
+        piece.opened.write(folder / f"edited{ending}{SUFFIXES[type(version.object)]}", version.object, version.material)
+        version.planes.edited.save(folder / f"planes{ending}.safetensors")
+    before, shown = still(piece.opened.value), [still(piece.shown(one)) for one in made]
+    write_before_after(folder / "before_after.png", before, shown[0], piece.up, config, text)
+    if len(made) > 1:
+        texts = [one.text for one in made]
+        write_variants(folder / "variants.png", list(zip(shown, texts)), before, piece.up, config)

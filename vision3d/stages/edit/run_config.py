@@ -9,7 +9,15 @@ from vision3d.core.option_marks import HelpGroups
 from vision3d.core.ranges import check_counts, check_not_negative, check_positive
 from vision3d.stages.edit.config import Split
 
+MAX_VARIANTS = 24
+MAX_TEXTURE = 8192
+_BYTES_A_TEXEL = 400  # measured: 210 to 250 where charts cover 60 % of a texture
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
+
+
+def texture_gb(width: int, height: int) -> float:
+    """Memory [GB] that an edit of a mesh with a texture of this size needs."""
+    return _BYTES_A_TEXEL * width * height / 1e9
 
 
 @dataclass(frozen=True)
@@ -17,14 +25,18 @@ class EditConfig:
     """Change colors, patterns and material of an object by text; its shape stays."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("text", "select", "method", "up"),
+        "main options": ("text", "select", "variants", "method", "up"),
         "networks": ("strength", "planes", "adapter", "device"),
-        "output": ("texture_size", "views", "view_size"),
+        "output": ("seed", "texture_size", "views", "view_size"),
     }
 
     method: Literal["closed-form", "adapter"] = "closed-form"
     """closed-form: the text is parsed, and each edit is computed from the colors of the planes; adapter: a network changes the
     planes by the tokens of the text."""
+    variants: int = 1
+    """Versions to choose from, which differ in what the text leaves open: shades, second colors, periods, places, strengths."""
+    seed: int = 0
+    """Seed of the variants."""
     strength: float = 1.0
     """Factor of the change, with method adapter."""
     up: Up = "auto"
@@ -49,9 +61,13 @@ class EditConfig:
         if (self.method == "adapter") != (self.adapter is not None):
             got, want = ("without", "--adapter PATH") if self.adapter is None else ("with", "--method adapter")
             raise ConfigError("method", f"got {self.method} {got} weights of an adapter, want {want}")
-        check_counts(self, "views", "view_size", "texture_size")
-        if not 16 <= self.texture_size <= 8192:
-            raise ConfigError("texture_size", f"got {self.texture_size}, want 16 to 8192")
+        check_counts(self, "views", "view_size", "texture_size", "variants")
+        check_not_negative(self, "seed")
+        if self.variants > MAX_VARIANTS:
+            raise ConfigError("variants", f"got {self.variants}, want at most {MAX_VARIANTS}")
+        if not 16 <= self.texture_size <= MAX_TEXTURE:
+            need = "" if self.texture_size < 16 else f", which needs {texture_gb(self.texture_size, self.texture_size):.3g} GB"
+            raise ConfigError("texture_size", f"got {self.texture_size}{need}, want 16 to {MAX_TEXTURE}")
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from vision3d.core.errors import InputError
 from vision3d.io.gltf_material import MATTE, Material
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
@@ -14,8 +16,11 @@ from vision3d.scene.triplane import Triplane
 from vision3d.scene.upright import Axis
 from vision3d.stages.edit.editor import Edited, Editor
 from vision3d.stages.edit.instructions.families import Edit
+from vision3d.stages.edit.instructions.variants import text_of, variants
 from vision3d.stages.edit.objects.files import Editable, Opened, surface_of
 from vision3d.stages.edit.objects.recolor import Outcome, recolor_gaussians, recolor_mesh, recolor_skin
+
+_STRENGTHS = (0.6, 1.4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +77,28 @@ class Workpiece:
         """The version of the adapter."""
         return self._version(self.editor.edit(before, list(texts), strength=strength, baked=not self.has_material), text)
 
-    def shown(self, version: Version) -> GaussianScene | Mesh | Triplane:
+    def all_by_edits(self, before: Edited, edits: Sequence[Edit], count: int, seed: int) -> list[Version]:
+        """Versions that differ in what the edits leave open; the first is `by_edits`."""
+        weights = before.points.weights[:, None]
+        own = (weights * before.points.values[:, :3]).sum(0) / weights.sum()
+        return [self.by_edits(before, some, text_of(some)) for some in variants(edits, count, own.cpu(), seed)]
+
+    def all_by_texts(self, before: Edited, texts: Sequence[str], strength: float, count: int, seed: int) -> list[Version]:
+        """Versions of the adapter, which differ in strength; the first is `by_texts`."""
+        factors = torch.linspace(*_STRENGTHS, max(count - 1, 1))[torch.randperm(
+            max(count - 1, 1), generator=torch.Generator().manual_seed(seed)
+        )].tolist()  # fmt: skip
+        said = ", then ".join(texts)
+        return [
+            self.by_texts(before, texts, factor * strength, f"{said} (strength {factor * strength:.2f})")
+            for factor in [1.0, *factors][:count]
+        ]
+
+    def shown(self, version: Version) -> Editable:
         """What images show of a version: renders have no reflections, so a material is painted on."""
-        value = version.object
-        if version.planes.targets and not _is(version.material, self.opened.material):
-            value, _ = self._recolored(replace(version.planes, baked=True))
-        return surface_of(value) if isinstance(value, SkinnedMesh) else value
+        if not version.planes.targets or _is(version.material, self.opened.material):
+            return version.object
+        return self._recolored(replace(version.planes, baked=True))[0]
 
     @property
     def has_material(self) -> bool:
@@ -103,7 +124,12 @@ class Workpiece:
         """Mask of the faces that change; None: all."""
         value = self.opened.value
         assert isinstance(value, Mesh | SkinnedMesh)
-        return None if self.selected is None else self.selected[surface_of(value).faces].all(1)
+        if self.selected is None:
+            return None
+        found = self.selected[surface_of(value).faces].all(1)
+        if not bool(found.any()):
+            raise InputError(f"select: holds no face of {len(found)}, want one with all three vertices")
+        return found
 
 
 def described(material: Material) -> dict[str, object]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from vision3d.core.errors import ConfigError, nearest_names
+from vision3d.stages.edit.instructions.variation import USUAL, Variation
 
 Kind = Literal[
     "color", "darker", "lighter", "saturated", "grey", "stripes", "checks", "dots", "gradient", "wood", "marble", "metallic",
@@ -134,6 +135,8 @@ class Edit:
     """Of a pattern: the ground or the lower end of the gradient; if None, the object's own colors."""
     part: str | None = None
     """One of `PARTS`, the third of the object that it applies to; None: all of it."""
+    variation: Variation = USUAL
+    """How it is done where no word says."""
 
     def __post_init__(self) -> None:
         self.validate()

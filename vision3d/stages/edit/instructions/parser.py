@@ -307,7 +307,8 @@ def _pattern(pattern: str, colors: list[str], kinds: list[str], piece: _Piece) -
                 raise Refused("gradients go from the bottom to the top; name two colors to reverse them")
             colors = colors[::-1]
         return [Edit("gradient", colors[-1] if colors else None, colors[0] if len(colors) == 2 else None)]
-    return [Edit(pattern, *colors)]  # "red stripes on white", "red and white stripes": the first is that of the stripes
+    first, second = (*colors, None, None)[:2]
+    return [Edit(pattern, first, second)]  # "red stripes on white", "red and white stripes": the first is that of the stripes
 
 
 def _plain(colors: list[str], kinds: list[str], piece: _Piece, parse: Parse) -> list[Edit]:

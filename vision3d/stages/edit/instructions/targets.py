@@ -81,8 +81,9 @@ def apply_edit(
     new = _APPEARANCE[edit.kind](edit, positions, lab, weight[..., None], baked)
     lab = lab + weight[..., None] * (new - lab)
     edited = torch.where(changed[..., None], lab_to_srgb(lab).clamp(0, 1), colors)
-    factors = _FACTORS.get(edit.kind, (None, None))
-    return Target(edited, _blend(metallic, factors[0], weight), _blend(roughness, factors[1], weight), changed)
+    metal, rough = _FACTORS.get(edit.kind, (None, None))
+    rough = None if rough is None else min(rough * edit.variation.roughness, 1.0)
+    return Target(edited, _blend(metallic, metal, weight), _blend(roughness, rough, weight), changed)
 
 
 def apply_edits(
@@ -139,6 +140,12 @@ def recolor(lab: Tensor, weight: Tensor, srgb: Sequence[float] | Tensor) -> Tens
     return _shaded(lab, weight, srgb_to_lab(torch.as_tensor(srgb, dtype=lab.dtype, device=lab.device)))
 
 
+def _painted(edit: Edit, lab: Tensor, weight: Tensor, srgb: Sequence[float]) -> Tensor:
+    """As `recolor`, in the shade of the color that the edit varies to."""
+    goal = srgb_to_lab(torch.as_tensor(srgb, dtype=lab.dtype, device=lab.device))
+    return _shaded(lab, weight, edit.variation.shade(goal))
+
+
 def _shaded(lab: Tensor, weight: Tensor, goal: Tensor) -> Tensor:
     mean, light = _mean(lab[..., :1], weight), goal[..., :1]
     detail = (lab[..., :1] - mean) * (light / mean.clamp(min=1)).clamp(max=_STEEPEST)
@@ -159,26 +166,28 @@ def _blend(values: Tensor, goal: float | None, weight: Tensor) -> Tensor:
 
 def _color(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: bool) -> Tensor:
     assert edit.color is not None
-    return recolor(lab, weight, color_srgb(edit.color))
+    return _painted(edit, lab, weight, color_srgb(edit.color))
 
 
 def _tone(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: bool) -> Tensor:
-    light = lab[..., :1]
+    light, strength = lab[..., :1], edit.variation.strength
     if edit.kind == "darker":
-        new = 0.42 * light
+        new = 0.42**strength * light
         return torch.cat([new, lab[..., 1:] * (new + 16) / (light + 16)], -1)
-    return torch.cat([100 - 0.5 * (100 - light), 0.65 * lab[..., 1:]], -1)
+    return torch.cat([100 - 0.5**strength * (100 - light), 0.65**strength * lab[..., 1:]], -1)
 
 
 def _saturation(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: bool) -> Tensor:
-    return torch.cat([lab[..., :1], lab[..., 1:] * (2.5 if edit.kind == "saturated" else 0)], -1)
+    by = edit.variation
+    light = lab[..., :1] if by.lightness == 0 else (lab[..., :1] + by.lightness).clamp(0, 100)
+    return torch.cat([light, lab[..., 1:] * (2.5**by.strength if edit.kind == "saturated" else 0)], -1)
 
 
 def _pattern(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: bool) -> Tensor:
-    share = {"stripes": stripes, "checks": checks, "dots": dots}[edit.kind](positions)[..., None]
+    share = {"stripes": stripes, "checks": checks, "dots": dots}[edit.kind](positions, edit.variation)[..., None]
     ground = lab if edit.second is None else recolor(lab, weight, color_srgb(edit.second))
     if edit.color is not None:
-        marks = recolor(lab, weight, color_srgb(edit.color))
+        marks = _painted(edit, lab, weight, color_srgb(edit.color))
     else:
         is_dark = _mean(lab[..., :1], weight) < _CONTRAST_AT
         marks = torch.where(is_dark, *(recolor(lab, weight, color_srgb(name)) for name in ("white", "black")))
@@ -186,7 +195,7 @@ def _pattern(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: 
 
 
 def _gradient(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: bool) -> Tensor:
-    share = gradient(positions, weight[..., 0] > 0)[..., None]
+    share = gradient(positions, weight[..., 0] > 0, edit.variation)[..., None]
     if edit.color is None:
         tint = _mean(lab[..., 1:], weight)
         light = torch.ones_like(tint[..., :1])
@@ -196,26 +205,26 @@ def _gradient(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked:
             share,
         )
     start = lab if edit.second is None else recolor(lab, weight, color_srgb(edit.second))
-    return torch.lerp(start, recolor(lab, weight, color_srgb(edit.color)), share)
+    return torch.lerp(start, _painted(edit, lab, weight, color_srgb(edit.color)), share)
 
 
 def _wood(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: bool) -> Tensor:
-    light, dark = (recolor(lab, weight, [value / 255 for value in color]) for color in _WOOD)
-    return torch.lerp(light, dark, rings(positions)[..., None])
+    light, dark = (_painted(edit, lab, weight, [value / 255 for value in color]) for color in _WOOD)
+    return torch.lerp(light, dark, rings(positions, edit.variation)[..., None])
 
 
 def _marble(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: bool) -> Tensor:
-    ground, veins = (recolor(lab, weight, [value / 255 for value in color]) for color in _MARBLE)
-    return torch.lerp(ground, veins, marble(positions)[..., None])
+    ground, veins = (_painted(edit, lab, weight, [value / 255 for value in color]) for color in _MARBLE)
+    return torch.lerp(ground, veins, marble(positions, edit.variation)[..., None])
 
 
 def _metal(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: bool) -> Tensor:
-    base = recolor(lab, weight, color_srgb("gold")) if edit.kind == "gold" else lab
+    base = _painted(edit, lab, weight, color_srgb("gold")) if edit.kind == "gold" else lab
     if not baked:
         return base
     mean = _mean(base[..., :1], weight)
     middle = 66.0 if edit.kind == "gold" else 56 + 0.15 * (mean - 50)
-    new = (middle + 30 * horizon(positions)[..., None] + 0.5 * (base[..., :1] - mean)).clamp(4, 97)
+    new = (middle + 30 * horizon(positions, edit.variation)[..., None] + 0.5 * (base[..., :1] - mean)).clamp(4, 97)
     keep = 1.0 if edit.kind == "gold" else 0.7
     shade = torch.where(new <= mean, (new + 16) / (mean + 16), (100 - new) / (100 - mean).clamp(min=1))
     return torch.cat([new, keep * _mean(base[..., 1:], weight) * shade], -1)
@@ -228,9 +237,11 @@ def _finish(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: b
     if edit.kind == "glossy":  # varnish: darker, more saturated, with highlights
         new = 0.72 * light
         wet = torch.cat([new, 1.5 * lab[..., 1:] * (new + 16) / (light + 16)], -1)
-        return torch.lerp(wet, lab.new_tensor([97.0, 0, 0]), 0.9 * spot(positions)[..., None])
-    mean = _mean(light, weight)  # chalk: little contrast and chroma, towards a light gray
-    return torch.cat([0.5 * mean + 37 + 0.35 * (light - mean), 0.35 * lab[..., 1:]], -1)
+        painted = torch.lerp(wet, lab.new_tensor([97.0, 0, 0]), 0.9 * spot(positions, edit.variation)[..., None])
+    else:
+        mean = _mean(light, weight)  # chalk: little contrast and chroma, towards a light gray
+        painted = torch.cat([0.5 * mean + 37 + 0.35 * (light - mean), 0.35 * lab[..., 1:]], -1)
+    return painted if edit.variation.strength == 1 else torch.lerp(lab, painted, edit.variation.strength)
 
 
 _APPEARANCE = {

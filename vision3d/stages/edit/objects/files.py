@@ -64,8 +64,7 @@ class Opened:
             raise FileFormatError(path, str(error)) from error
         if not isinstance(value, Mesh | SkinnedMesh) or path.suffix.lower() not in _GLTF:
             return cls(value, up_by_convention(value, path.suffix))
-        found = read_material(Gltf(path))
-        material = MATTE if found is None else found
+        material = material_of(path)
         up = glb.scene_up(path)
         if isinstance(value, Mesh) and up is not None:
             return cls(glb.in_scene_axes(path, value), up, up, material)
@@ -80,6 +79,16 @@ class Opened:
             material: Of a mesh.
         """
         write_object(path, value, material, self.scene_up)
+
+
+def material_of(path: Path | str) -> Material:
+    """The material of a glTF file; matte if it has several, or has another format.
+
+    Raises:
+        MissingFileError, FileFormatError: It cannot be read.
+    """
+    found = read_material(Gltf(path)) if Path(path).suffix.lower() in _GLTF else None
+    return MATTE if found is None else found
 
 
 def write_object(path: Path | str, value: Editable, material: Material = MATTE, scene_up: Axis | None = None) -> None:
@@ -109,6 +118,11 @@ def _skin(path: Path) -> SkinnedMesh | None:
     except FileFormatError as error:
         logger.warning("%s; edited in its rest pose, without joints, morphs and clips", error)
         return None
+
+
+def still(value: Editable) -> GaussianScene | Mesh | Triplane:
+    """An object as images show it: a moving mesh in its rest pose."""
+    return surface_of(value) if isinstance(value, SkinnedMesh) else value
 
 
 def surface_of(value: Mesh | SkinnedMesh) -> Mesh:

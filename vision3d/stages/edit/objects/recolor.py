@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.core.errors import InputError
+from vision3d.core.errors import ConfigError, InputError
+from vision3d.core.machine import free_memory
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, sh0_to_rgb
 from vision3d.io.gltf_material import MATTE, Material
 from vision3d.render.baking.atlas import unwrap_growing
@@ -20,6 +21,7 @@ from vision3d.scene.mesh_colors import surface_colors
 from vision3d.scene.skin import SkinnedMesh
 from vision3d.stages.edit.editor import Edited
 from vision3d.stages.edit.objects.points import to_cube
+from vision3d.stages.edit.run_config import texture_gb
 from vision3d.stages.edit.transfer import Transfer
 
 TEXTURE = 1024
@@ -28,6 +30,7 @@ _PADDING = 2
 _SAMPLE = 16_384  # points for the mapping of tints
 _SLACK = 0.5  # texels by which the area of a face and its texels may differ
 _SAME = 2 / 255  # difference of material factors, as bytes hold them
+_SHARE = 0.9  # of the free memory that an edit may use
 _SHARED = 0.02  # share of texels that several faces may use before a mesh gets a new texture
 
 
@@ -163,6 +166,8 @@ def _page(mesh: Mesh, size: int) -> _Page:
     """The mesh with its own texture if no texels are shared, otherwise with a new one of its colors."""
     if mesh.texture is not None and mesh.vertex_colors is None and mesh.corner_uvs is not None:
         height, width = mesh.texture.shape[:2]
+        if (room := _missing_room(width, height)) is not None:
+            raise InputError(f"mesh: its texture of {width} x {height} texels {room}; want a smaller texture")
         corners = mesh.corner_uvs.float() * mesh.corner_uvs.new_tensor([width, height])
         fragments = _fragments(corners, width, height)
         areas = (corners[:, 1:] - corners[:, :1]).double()
@@ -170,10 +175,12 @@ def _page(mesh: Mesh, size: int) -> _Page:
         if total <= (1 + _SHARED) * float((fragments.face_ids >= 0).sum()) + _SLACK * len(corners):
             mask, face_ids, barycentric, points = _surface(mesh, fragments)
             return _Page(mesh, mesh.texture.float(), mask, points, face_ids, barycentric)
+    _check_room(size)
     unwrapped = unwrap_growing(Mesh(mesh.vertices, mesh.faces), size, _PADDING)
     if unwrapped is None:
         raise InputError(f"mesh: the charts of {mesh.num_faces} faces do not fit on a texture; want fewer faces")
     atlas, size = unwrapped
+    _check_room(size)
     assert atlas.corner_uvs is not None
     mask, face_ids, barycentric, points = _surface(mesh, _fragments(size * atlas.corner_uvs, size, size))
     image = torch.zeros(size, size, 3)
@@ -181,6 +188,18 @@ def _page(mesh: Mesh, size: int) -> _Page:
     # With uvs by corner no vertex is duplicated, so that normals, weights and morphs still belong to their vertices.
     mesh = replace(mesh, uvs=atlas.corner_uvs, texture=image)
     return _Page(mesh, spread(image, mask), mask, points, face_ids, barycentric)
+
+
+def _check_room(size: int) -> None:
+    if (room := _missing_room(size, size)) is not None:
+        most = int((_SHARE * (free_memory() or 0) / 1e9 / texture_gb(1, 1)) ** 0.5)
+        raise ConfigError("texture_size", f"a new texture of {size} x {size} texels {room}; want at most {most}")
+
+
+def _missing_room(width: int, height: int) -> str | None:
+    """What a texture needs and what there is, if that is less."""
+    need, free = texture_gb(width, height), free_memory()
+    return None if free is None or need <= _SHARE * free / 1e9 else f"needs {need:.3g} GB, {free / 1e9:.3g} GB are free"
 
 
 def _fragments(corners: Float[Tensor, "f 3 2"], width: int, height: int) -> Fragments:
