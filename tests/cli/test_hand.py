@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.support.hand_models import TINY, Finds, random_model
 from vision3d.io.images import read_photo, write_image
-from vision3d.io.video import VideoWriter
+from vision3d.io.video import VideoWriter, read_video
 from vision3d.scene import Mesh, SkinnedMesh
 from vision3d.stages.hand import HandTemplate, save_hand_model
 
@@ -156,6 +156,22 @@ def test_a_webcam(cli, tmp_path, weights, finder, capture):
     assert [record["time"] for record in records] == [0, 0.05, 0.1] and records[0]["size"] == [96, 64]
     assert SkinnedMesh.load(out / "hands.glb").clips[0].end == pytest.approx(0.1)
     assert (out / "overlay.mp4").is_file()
+
+
+def test_a_webcam_that_drops_frames(cli, tmp_path, weights, finder, capture):
+    """Files have the times of capture, and the overlay plays at the speed of the world."""
+    finder.squares = ((40.0, 30.0, 30.0),)
+    capture("-f", "lavfi", "-i", r"testsrc=size=96x64:rate=20,select=not(mod(n\,4))+eq(n\,5)")
+    out = tmp_path / "out"
+    code, _, err = cli(
+        "hand", "run", "--webcam", 0, "--weights", weights, "--out", out, "--lost", 0, "--score", 0, "--frames", 4
+    )
+    assert code == 0, err
+    times = [json.loads(path.read_text())["time"] for path in sorted((out / "frames").iterdir())]
+    assert times == [0, 0.05, 0.2, 0.4]  # images 4, 5, 8 and 12
+    assert SkinnedMesh.load(out / "hands.glb").clips[0].end == pytest.approx(0.4)
+    overlay = read_video(out / "overlay.mp4")
+    assert overlay.fps == 20 and len(list(overlay)) == 9  # 0 to 0.4 s
 
 
 @pytest.mark.parametrize("options", [("-f", "v4l2", "-i", "/dev/null"), ("-f", "lavfi", "-i", "nosuchfilter")])

@@ -1,9 +1,11 @@
+import itertools
+
 import pytest
 import torch
 
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
 from vision3d.io.images import read_image
-from vision3d.io.video import ImageSequenceWriter, VideoWriter, read_video
+from vision3d.io.video import ImageSequenceWriter, VideoWriter, open_webcam, read_video
 
 
 def frames(count, height, width):
@@ -100,3 +102,51 @@ def test_image_sequence(tmp_path):
             sequence.append(frame)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00000.png", "00001.png", "00002.png"]
     torch.testing.assert_close(read_image(tmp_path / "out" / "00002.png"), frames(3, 6, 7)[2], atol=0.51 / 255, rtol=0)
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    """A camera in whose place ffmpeg generates images: `camera(filters)`."""
+
+    def open_(filters, rate=20):
+        options = ("-f", "lavfi", "-i", f"testsrc2=size=96x64:rate={rate},{filters}")
+        monkeypatch.setattr("vision3d.io.video._capture_options", lambda index: options)
+        return open_webcam(0)
+
+    return open_
+
+
+@pytest.mark.parametrize(
+    ("filters", "times"),
+    [
+        ("null", [0, 0.05, 0.1, 0.15, 0.2]),
+        (r"select=not(eq(n\,3))", [0, 0.05, 0.1, 0.2, 0.25]),  # a frame that the camera drops
+        ("setpts=N*N/20/TB", [0, 0.05, 0.2, 0.45, 0.8]),  # less light, longer exposures
+        ("setpts=PTS+3600/TB", [0, 0.05, 0.1, 0.15, 0.2]),  # the clock of the device
+    ],
+)
+def test_frames_of_a_camera_have_the_times_of_their_capture(camera, filters, times):
+    """From the second image on: ffmpeg looks at the first one to learn its size."""
+    found = list(itertools.islice(camera(filters).timed(), 4))
+    assert [at for at, _ in found] == pytest.approx([at - times[1] for at in times[1:]], abs=1e-4)
+    for (_, before), (_, after) in itertools.pairwise(found):
+        assert not torch.equal(before, after)  # none is repeated
+
+
+def test_times_of_a_camera_ascend(camera):
+    """A clock that stands still or goes back."""
+    found = [at for at, _ in itertools.islice(camera(r"setpts=if(lt(N\,3)\,N/20/TB\,1/20/TB)").timed(), 5)]
+    assert all(after > before for before, after in itertools.pairwise(found)) and found[-1] < 1
+
+
+def test_a_camera_without_times_has_even_ones(camera, monkeypatch):
+    monkeypatch.setattr("vision3d.io.video._read_stamps", lambda messages, stamps: messages.read())
+    monkeypatch.setattr("vision3d.io.video._LATEST_S", 0.01)
+    assert [at for at, _ in itertools.islice(camera("null").timed(), 3)] == pytest.approx([0, 0.05, 0.1])
+
+
+def test_times_of_a_video_are_even(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4", fps=8) as video:
+        for frame in frames(3, 16, 16):
+            video.append(frame)
+    assert [at for at, _ in read_video(tmp_path / "v.mp4").timed()] == [0, 0.125, 0.25]

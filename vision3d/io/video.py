@@ -1,10 +1,13 @@
 """Videos: H.264 through ffmpeg (bundled with imageio-ffmpeg), and numbered PNG files."""
 
 import contextlib
+import math
+import queue
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,9 @@ from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
 from vision3d.io.guards import check_pixels, pixel_limit
 from vision3d.io.images import write_image
+
+_LATEST_S = 5.0
+"""How long the time of a frame may come after its pixels [s]."""
 
 
 class VideoWriter:
@@ -176,6 +182,11 @@ class Video:
         """The frames as bytes."""
         yield from _frames(_input(self.path), self.width, self.height)
 
+    def timed(self) -> Iterator[tuple[float, UInt8[Tensor, "h w 3"]]]:
+        """The frames as bytes with their times [s]."""
+        for number, frame in enumerate(self.in_bytes()):
+            yield number / self.fps, frame
+
 
 @dataclass(frozen=True)
 class Webcam:
@@ -189,7 +200,34 @@ class Webcam:
 
     def in_bytes(self) -> Iterator[UInt8[Tensor, "h w 3"]]:
         """The frames as bytes, with no more delay than the camera's."""
-        yield from _frames(["-fflags", "nobuffer", *self.options], self.width, self.height)
+        for _, frame in self.timed():
+            yield frame
+
+    def timed(self) -> Iterator[tuple[float, UInt8[Tensor, "h w 3"]]]:
+        """The frames as bytes with the times of their capture, from the first on, ascending [s].
+
+        A camera has its own pace: in the dark it is slower than its frame rate, and a slow reader misses frames. ffmpeg shall
+        neither repeat nor drop frames to get even times, and prints those of the device before each frame.
+        """
+        options = ["-fflags", "nobuffer", *self.options, "-vf", "showinfo=checksum=0", "-fps_mode", "passthrough"]
+        with _decoder(options, level="info", stderr=subprocess.PIPE) as decoder:
+            stamps: queue.SimpleQueue[float] = queue.SimpleQueue()
+            reader = threading.Thread(target=_read_stamps, args=(decoder.stderr, stamps), daemon=True)
+            reader.start()
+            first, last, wait_s = math.nan, -1 / self.fps, _LATEST_S
+            try:
+                for number, frame in enumerate(_read_frames(decoder, self.width, self.height)):
+                    try:
+                        stamp = stamps.get(timeout=wait_s)
+                    except queue.Empty:  # another ffmpeg that prints none
+                        stamp, wait_s = math.nan, 0.0
+                    first = stamp if number == 0 else first
+                    at = stamp - first
+                    last = at if at > last else last + 1 / self.fps  # also if it is NaN
+                    yield last, frame
+            finally:
+                decoder.kill()
+                reader.join()  # before its pipe is closed
 
 
 def open_webcam(index: int = 0) -> Webcam:
@@ -221,14 +259,32 @@ def _capture_options(index: int) -> tuple[str, ...]:
 
 
 def _frames(options: list[str], width: int, height: int) -> Iterator[UInt8[Tensor, "h w 3"]]:
-    count = width * height * 3
-    command = [_ffmpeg(), "-v", "error", *options, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as decoder:
+    with _decoder(options) as decoder:
+        yield from _read_frames(decoder, width, height)
+
+
+@contextlib.contextmanager
+def _decoder(options: list[str], level: str = "error", stderr: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen]:
+    """ffmpeg, writing frames; a reader may stop early."""
+    command = [_ffmpeg(), "-hide_banner", "-nostats", "-v", level, *options, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr) as decoder:
         try:
-            while len(frame := decoder.stdout.read(count)) == count:  # pyright: ignore[reportOptionalMemberAccess]
-                yield torch.frombuffer(bytearray(frame), dtype=torch.uint8).view(height, width, 3)
+            yield decoder
         finally:
-            decoder.kill()  # a reader may stop early
+            decoder.kill()
+
+
+def _read_frames(decoder: subprocess.Popen, width: int, height: int) -> Iterator[UInt8[Tensor, "h w 3"]]:
+    count = width * height * 3
+    while len(frame := decoder.stdout.read(count)) == count:  # pyright: ignore[reportOptionalMemberAccess]
+        yield torch.frombuffer(bytearray(frame), dtype=torch.uint8).view(height, width, 3)
+
+
+def _read_stamps(messages: Any, stamps: "queue.SimpleQueue[float]") -> None:
+    """The times that ffmpeg's filter showinfo prints [s], NaN where a frame has none."""
+    for line in messages:
+        if found := re.search(rb"showinfo.* n: *\d+ .*pts_time:(\S+)", line):
+            stamps.put(math.nan if found[1] == b"NOPTS" else float(found[1]))
 
 
 def read_video(path: Path | str) -> Video:

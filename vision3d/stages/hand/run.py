@@ -225,10 +225,9 @@ def _video(
     tracker = HandTracker(predictor)
     K = intrinsics_of(config, source.width, source.height)
     total = config.frames or (round(source.duration * source.fps) if isinstance(source, Video) else 0)
-    stream = itertools.islice(source.in_bytes(), config.frames or None)
+    stream = itertools.islice(source.timed(), config.frames or None)
     with Progress(total, "hand", progress) as bar, _one_thread(), _ending(frames):
-        for number, image in enumerate(stream):
-            at = number / source.fps
+        for number, (at, image) in enumerate(stream):
             given = known.get(str(number), _given(config) if number == 0 else None)
             started = time.perf_counter()
             with _naming(f"frame {number}"):

@@ -23,6 +23,8 @@ from vision3d.stages.hand.run_config import HandConfig
 
 _UP = "-y"
 """Up in the frame of a camera; glTF has y up."""
+_LONGEST_PAUSE_S = 10.0
+"""A longer pause of a camera is shorter in overlay.mp4 [s]."""
 
 
 def image_record(
@@ -101,6 +103,7 @@ class Outputs:
     def __init__(self, path: Path | None, config: HandConfig, fps: float | None) -> None:
         self.path, self.config, self.fps = path, config, fps
         self._video: VideoWriter | None = None
+        self._drawn: Tensor | None = None
 
     def __enter__(self) -> "Outputs":
         return self
@@ -135,4 +138,14 @@ class Outputs:
         if self.config.overlay:
             if self._video is None:
                 self._video = VideoWriter(self.path / "overlay.mp4", fps=self.fps).__enter__()
-            self._video.append(overlay(image, hands))
+            self._append(self._video, time, overlay(image, hands))
+
+    def _append(self, video: VideoWriter, time: float, drawn: UInt8[Tensor, "h w 3"]) -> None:
+        """Add the frame of a time. The frames of a camera are not even: the one before lasts until the next."""
+        late = round(time * video.fps) - video.num_frames
+        if self._drawn is not None:
+            for _ in range(min(late, round(_LONGEST_PAUSE_S * video.fps))):
+                video.append(self._drawn)
+        if late >= -1:
+            video.append(drawn)
+        self._drawn = drawn
