@@ -144,10 +144,14 @@ class FrameConfig:
     """Side [px]."""
     views: str = "all"
     """all, or near: the palm or the back within 60 degrees."""
-    gestures: float = 0.35
+    gestures: float = 0.3
     """Share of poses near named gestures."""
-    objects: float = 0.3
+    together: float = 0.4
+    """Share of poses whose fingers bend together; the rest has independent angles."""
+    objects: float = 0.45
     """Share of hands that hold something."""
+    grips: float = 0.7
+    """Share of these objects that are where the fingers close around them, and of that size; the others lie on the palm."""
     sleeves: float = 0.5
     """Share of forearms in a sleeve."""
     margins: tuple[float, float] = (1.05, 1.7)

@@ -37,7 +37,7 @@ class HandBatch(NamedTuple):
 class SampleSource(ImageSource[HandBatch]):
     """What generated images of hands are made of."""
 
-    NAME, VERSION, SHARD_SIZE = "hands", 2, 64
+    NAME, VERSION, SHARD_SIZE = "hands", 3, 64
 
     frames: FrameConfig = field(default_factory=FrameConfig)
 
@@ -63,10 +63,7 @@ class SampleSource(ImageSource[HandBatch]):
 
     def shown(self) -> dict[str, Any]:
         """What the images show."""
-        shown = asdict(self.frames)
-        if not self.frames.whole:
-            del shown["whole"]  # younger than the first shards, which stay valid
-        return shown
+        return asdict(self.frames)
 
 
 def packed(made: Frames) -> Sample:

@@ -17,7 +17,8 @@ from vision3d.stages.hand.shape import HandShape
 from vision3d.stages.hand.synth import props
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.cameras import place, place_anywhere, sample_rotations
-from vision3d.stages.hand.synth.light import Lamps, vertex_shadows
+from vision3d.stages.hand.synth.grips import gripped
+from vision3d.stages.hand.synth.light import Lamps, open_share, vertex_shadows
 from vision3d.stages.hand.synth.poses import sample_angles
 from vision3d.stages.hand.synth.sensor import photographed
 from vision3d.stages.hand.synth.skin_maps import NAMES, skin_maps
@@ -181,7 +182,7 @@ def draw(
     """
     template = HandTemplate.load("right")
     hand = template if hand is None else hand
-    angles = sample_angles(template, count, generator, gestures=config.gestures)
+    angles = sample_angles(template, count, generator, gestures=config.gestures, together=config.together)
     shape = HandShape.random(count, generator)
     rotation = sample_rotations(count, generator, config.views)
     if posing is not None:
@@ -206,15 +207,21 @@ def draw(
     lamps = Lamps.sample(count, generator)
     positions = screen_positions(scene.vertices, torch.eye(4).expand(count, 4, 4), Ks)
     found = rasterize(positions, scene.faces, config.size, config.size)
-    lit = vertex_shadows(scene.vertices, scene.faces, lamps.directions[:, 0])
+    lit = torch.cat(
+        [
+            vertex_shadows(scene.vertices, scene.faces, lamps.directions[:, 0]),
+            open_share(scene.vertices, scene.faces, lamps.up, generator),
+        ],
+        2,
+    )
     normals = vertex_normals(scene.vertices, scene.faces)
     attributes = interpolate(torch.nan_to_num(torch.cat([normals, lit, scene.colors], 2)), scene.faces, found)
     image, row, column = (found.face_ids >= 0).nonzero(as_tuple=True)  # most pixels are background
     pixels, face = attributes[image, row, column], found.face_ids[image, row, column]
     skin = _skin_albedo(hand, found, image, row, column, generator, tone)
     is_skin = face < len(hand.faces) + len(hand.forearm_faces)
-    albedo = torch.where(is_skin[:, None], skin, srgb_to_linear(pixels[:, 4:]))
-    shaded = lamps.shade(albedo, unit(pixels[:, :3]), pixels[:, 3:4], image)
+    albedo = torch.where(is_skin[:, None], skin, srgb_to_linear(pixels[:, 5:]))
+    shaded = lamps.shade(albedo, unit(pixels[:, :3]), pixels[:, 3:5], image)
     images = (backgrounds or Backgrounds()).sample(count, config.size, generator) if canvas is None else canvas.clone()
     images[image, row, column] = linear_to_srgb(shaded.clamp(0, 1))
     masks = (found.face_ids >= 0) & (found.face_ids < len(hand.faces))
@@ -250,7 +257,10 @@ def _props(
     ]
     mesh = objects[int(torch.randint(len(objects), (1,), generator=generator))] if objects else props.random_object(generator)
     palm = wrist + (rotation @ torch.tensor([0.0, 0.075, 0.012])[:, None])[..., 0] * shape.scale[:, None]
-    parts.append(props.shown(props.held(mesh, palm, rotation, generator), chance(config.objects)))
+    held = props.held(mesh, palm, rotation, generator)
+    if config.grips:
+        held = gripped(held, mesh, skeleton, chance(config.grips), generator)
+    parts.append(props.shown(held, chance(config.objects)))
     return parts
 
 

@@ -10,6 +10,7 @@ from vision3d.geometry.vectors import any_orthogonal, unit
 from vision3d.render.meshes import rasterize
 
 _SHADOW_SIZE, _BIAS = 56, 0.004
+_DIRECTIONS, _CLOSED = 2, 0.25  # light that comes into every crease, from skin beside it
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Lamps:
         self,
         albedo: Float[Tensor, "n 3"],
         normals: Float[Tensor, "n 3"],
-        lit: Float[Tensor, "n 1"],
+        lit: Float[Tensor, "n 2"],
         image: Int64[Tensor, " n"],
     ) -> Float[Tensor, "n 3"]:
         """Linear light of some pixels to a camera far away along -z.
@@ -56,17 +57,34 @@ class Lamps:
         Args:
             albedo: Linear.
             normals: Unit vectors.
-            lit: Share of the first lamp that reaches the surface.
+            lit: Shares of the first lamp, and of light from all around, that reach the surface.
             image: Image of each pixel.
         """
         above = 0.5 + 0.5 * (normals * self.up[image]).sum(-1, keepdim=True)
-        received = torch.lerp(self.ambient[image, 1], self.ambient[image, 0], above)
+        lit, around = lit.split(1, 1)
+        received = around * torch.lerp(self.ambient[image, 1], self.ambient[image, 0], above)
         for k in range(self.directions.shape[1]):
             cosine = (normals * self.directions[image, k]).sum(-1, keepdim=True).clamp(min=0)
-            received += (cosine * lit if k == 0 else cosine) * self.colors[image, k]
+            received += cosine * (lit if k == 0 else around) * self.colors[image, k]
         half = unit(self.directions[:, 0] - torch.tensor([0.0, 0, 1]))
         shine = (normals * half[image]).sum(-1, keepdim=True).clamp(min=0) ** 24
         return albedo * received + (self.gloss[:, None] * self.colors[:, 0])[image] * (shine * lit)
+
+
+def open_share(
+    vertices: Float[Tensor, "b v 3"], faces: Int64[Tensor, "f 3"], up: Float[Tensor, "b 3"], generator: torch.Generator
+) -> Float[Tensor, "b v 1"]:
+    """Share of the light from all around that reaches each vertex, roughly: by shadows of a few directions above and in front.
+
+    Args:
+        vertices: As for `vertex_shadows`.
+        faces: All surfaces.
+        up: Unit vectors.
+        generator: Random numbers, on the CPU.
+    """
+    front = unit(torch.randn(_DIRECTIONS, len(up), 3, generator=generator) * 0.8 + torch.tensor([0.0, 0.0, -1.0]))
+    shares = [vertex_shadows(vertices, faces, toward) for toward in (up, *front)]
+    return _CLOSED + (1 - _CLOSED) * torch.stack(shares).mean(0)
 
 
 def vertex_shadows(

@@ -19,6 +19,10 @@ _PINCH = 0.33
 _BONES = ((2, 3), (3, 4), *((first + k, first + k + 1) for first in (5, 9, 13, 17) for k in range(3)))
 _PALM = ((0, 5), (0, 9), (0, 13), (0, 17))
 _TRIES = 6
+_CLOSED = (75.0, 95.0, 55.0)
+"""Flexion of the three joints of a closed finger [degrees]."""
+_OPPOSED, _BESIDE = ((8.0, 40.0, 12.0, 24.0), (-10.0, 6.0, 0.0, 8.0))
+"""Angles of a thumb in front of the fingers, and beside the palm [degrees]."""
 
 
 def sample_angles(
@@ -27,6 +31,7 @@ def sample_angles(
     generator: torch.Generator,
     *,
     gestures: float = 0.35,
+    together: float = 0.0,
     names: tuple[str, ...] = tuple(GESTURES),
 ) -> Float[Tensor, "count 20"]:
     """Random poses within the limits.
@@ -35,15 +40,17 @@ def sample_angles(
         hand: The template.
         count: Number of poses.
         generator: Random numbers, on the CPU.
-        gestures: Share of poses near a named gesture or between two of them; the others have independent fingers.
+        gestures: Share of poses near a named gesture or between two of them.
+        together: Share of poses whose fingers bend together, as around an object, or are each either stretched or closed; the
+            others have independent angles.
         names: The gestures.
     """
-    angles = _draw(hand, count, generator, gestures, names)
+    angles = _draw(hand, count, generator, (gestures, together), names)
     for _ in range(_TRIES):
         wrong = penetrates(hand.pose(angles).skeleton)
         if not bool(wrong.any()):
             return angles
-        angles = torch.where(wrong[:, None], _draw(hand, count, generator, gestures, names), angles)
+        angles = torch.where(wrong[:, None], _draw(hand, count, generator, (gestures, together), names), angles)
     wrong = penetrates(hand.pose(angles).skeleton)
     return torch.where(wrong[:, None], gesture("relaxed").to(angles), angles)
 
@@ -84,7 +91,7 @@ def segment_distance(
 
 
 def _draw(
-    hand: HandTemplate, count: int, generator: torch.Generator, gestures: float, names: tuple[str, ...]
+    hand: HandTemplate, count: int, generator: torch.Generator, shares: tuple[float, float], names: tuple[str, ...]
 ) -> Float[Tensor, "count 20"]:
     free = hand.random_angles(count, generator)
     bank = torch.stack([gesture(name) for name in names]).to(free)
@@ -93,5 +100,28 @@ def _draw(
     named = torch.lerp(bank[pair[0]], bank[pair[1]], share.to(free))
     named = named + _DEVIATION * torch.randn(count, free.shape[1], generator=generator).to(free)
     low, high = hand.angle_limits.to(free).T
-    is_named = torch.rand(count, 1, generator=generator) < gestures
-    return torch.where(is_named, named.clamp(low, high), free)
+    kind, (gestures, together) = torch.rand(count, 1, generator=generator), shares
+    poses = torch.where(kind < gestures, named.clamp(low, high), free)
+    if together:
+        bent = bent_together(count, generator).to(free).clamp(low, high)
+        poses = torch.where((kind >= gestures) & (kind < gestures + together), bent, poses)
+    return poses
+
+
+def bent_together(count: int, generator: torch.Generator) -> Float[Tensor, "count 20"]:
+    """Poses whose joints of a finger bend together, as tendons make them, and whose fingers do so more often than not [rad]."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(count, *shape, generator=generator)
+
+    common = 0.1 + 0.9 * torch.rand(count, 1, generator=generator)
+    closure = common + 0.14 * normal(4) + 0.12 * normal(1) * torch.linspace(-1, 1, 4)
+    is_each = torch.rand(count, 1, generator=generator) < 0.35  # as when counting
+    either = torch.where(torch.rand(count, 4, generator=generator) < 0.5, 0.05, 0.95) + 0.1 * normal(4)
+    closure = torch.where(is_each, either, closure).clamp(0, 1.1)
+    flexion = closure[..., None] * torch.tensor(_CLOSED) + 8 * normal(4, 3)
+    spread = (4 * normal(1) + 3) * torch.tensor([1.0, 0.2, -0.5, -1.0]) * (1 - 0.7 * closure) + 2 * normal(4)
+    fingers = torch.stack([flexion[..., 0], spread, flexion[..., 1], flexion[..., 2]], -1)
+    opposed = torch.rand(count, 1, generator=generator) ** 0.6
+    thumb = torch.lerp(torch.tensor(_BESIDE), torch.tensor(_OPPOSED), opposed) + 9 * normal(4)
+    return torch.cat([thumb, fingers.flatten(1)], 1).deg2rad()
