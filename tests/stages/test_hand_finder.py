@@ -12,7 +12,7 @@ from vision3d.core.errors import ConfigError, FileFormatError, InputError, Shape
 from vision3d.core.runs import RunFolder
 from vision3d.stages.hand.crop import square_crop
 from vision3d.stages.hand.data.images import ImageSamples
-from vision3d.stages.hand.detections import square_of
+from vision3d.stages.hand.detections import Detections, square_of
 from vision3d.stages.hand.finder.batches import training_batch
 from vision3d.stages.hand.finder.config import FinderConfig, FinderTrainConfig, SceneConfig
 from vision3d.stages.hand.finder.evaluate import matched
@@ -168,6 +168,33 @@ def test_found_hands_are_in_pixels_of_the_image():
     assert float(hands.centers.amax()) <= 210 and float(hands.centers[:, 1].amin()) >= -10
     with pytest.raises(ShapeError, match="image"):
         finder.find(image[..., :2])
+
+
+def test_a_hand_in_a_box_is_turned_as_in_the_middle_of_its_crop(monkeypatch):
+    card = Card.of_now("hand_finder", config={}, data="none", seed=0, cpu_hours=0.0)
+    model = HandFinder(FinderNet(CONFIG.network).eval(), CONFIG.network, card)
+    cells = SIZE // CELL
+    heat, turn = torch.full((2, 1, cells, cells), -4.0), torch.zeros(2, 2, cells, cells)
+    for number, angle in enumerate((0.5, -2.0)):
+        heat[number, 0, 5 + number, 6] = 1.0
+        turn[number, :, 5 + number, 6] = torch.tensor([math.cos(angle), math.sin(angle)])
+        heat[number, 0, 0, 0] = 3.0  # another hand, likelier, in the corner
+    crops = []
+
+    def network(images):
+        crops.append(images)
+        zero = torch.zeros(2, 1, cells, cells)
+        return FinderOutputs(heat, zero.expand(2, 2, -1, -1), zero, turn, zero)
+
+    monkeypatch.setattr(model, "network", network)
+    network.parameters = lambda: iter([torch.zeros(1)])
+    image = torch.zeros(100, 200, 3, dtype=torch.uint8)
+    image[40:60, 100:120] = 255
+    boxes = Detections(
+        torch.tensor([[110.0, 50.0], [30.0, 50.0]]), torch.tensor([20.0, 20.0]), torch.zeros(2), *[torch.ones(2)] * 2
+    )
+    assert torch.allclose(model.turns(image, boxes), torch.tensor([0.5, -2.0]))
+    assert float(crops[0][0].mean()) == pytest.approx(3 / 1.8**2 / 3, abs=0.02) and float(crops[0][1].max()) == 0
 
 
 def test_the_network_refuses_other_sizes():

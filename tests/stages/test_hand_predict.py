@@ -122,6 +122,31 @@ def test_the_network_decides_where_the_finder_is_unsure_of_the_side(model, image
     assert found(not network, None) == other
 
 
+class Turns:
+    """Sees every hand turned by so much."""
+
+    def __init__(self, angle):
+        self.angle, self.asked = angle, []
+
+    def turns(self, image, found):
+        self.asked.append(len(found))
+        return torch.full((len(found),), self.angle)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_boxes_are_turned_as_the_finder_sees_the_hand(model, image, upright):
+    model = replace(model, config=replace(model.config, upright=upright))
+    turner, config = Turns(0.7), replace(CONFIG, passes=1)
+    (hand,) = HandPredictor(model, config, turner=turner)(image, boxes_of([BOX], ["right"]))
+    assert hand.crop[3] == pytest.approx(0.7 if upright else 0)
+    assert turner.asked == ([1] if upright else [])
+    (same,) = HandPredictor(model, config)(image, boxes_of([BOX], ["right"]))  # nobody sees it
+    assert same.crop[3] == 0
+    known = replace(boxes_of([BOX], ["right"]), angles=torch.tensor([0.2]), turned=True)
+    (hand,) = HandPredictor(model, config, turner=turner)(image, known)
+    assert hand.crop[3] == pytest.approx(0.2)
+
+
 def test_boxes_and_images_are_checked(model, image):
     predictor = HandPredictor(model, CONFIG)
     with pytest.raises(InputError, match=r"box: got a square of 50 px around \(525, 125\), which is outside the image"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vision3d.core.errors import MissingFileError
+from vision3d.geometry import shapes
 from vision3d.geometry.gram_schmidt import haar_rotmats
 from vision3d.io.images import write_image
 from vision3d.render.meshes import rasterize, screen_positions
@@ -15,8 +16,9 @@ from vision3d.stages.hand.synth import props
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.cameras import sample_rotations
 from vision3d.stages.hand.synth.frames import FrameConfig, Frames, Posing, draw, frames
-from vision3d.stages.hand.synth.light import vertex_shadows
-from vision3d.stages.hand.synth.poses import penetrates, sample_angles, segment_distance
+from vision3d.stages.hand.synth.grips import circle_of, gripped
+from vision3d.stages.hand.synth.light import open_share, vertex_shadows
+from vision3d.stages.hand.synth.poses import bent_together, penetrates, sample_angles, segment_distance
 from vision3d.stages.hand.synth.skin_maps import NAMES, skin_maps
 from vision3d.stages.hand.template import HandTemplate
 
@@ -61,6 +63,64 @@ def test_sampled_poses_are_within_the_limits_and_do_not_penetrate():
     assert bool((angles >= low - 1e-6).all() and (angles <= high + 1e-6).all())
     assert int(penetrates(hand.pose(angles).skeleton).sum()) == 0
     assert bool((angles.std(0) > 0.1 * (high - low)).all())
+
+
+def test_fingers_bend_together():
+    angles = bent_together(400, torch.Generator().manual_seed(0)).rad2deg()[:, 4:].view(-1, 4, 4)  # finger, joint
+    for one, other in ((0, 2), (2, 3)):  # MCP, PIP, DIP of a finger
+        assert float(torch.corrcoef(torch.stack([angles[..., one].flatten(), angles[..., other].flatten()]))[0, 1]) > 0.8
+    between = torch.corrcoef(angles[..., 2].T)[0, 1:]
+    assert bool(((between > 0.1) & (between < 0.95)).all())  # more than independent ones, less than one angle
+
+
+def test_a_circle_around_an_axis_is_recovered():
+    generator = torch.Generator().manual_seed(0)
+    basis = haar_rotmats(3, 5, generator=generator).float()
+    angle = torch.linspace(0, 2, 9)  # less than a half
+    flat = torch.stack([0.03 * angle.cos(), 0.03 * angle.sin(), 0.05 * torch.rand(9, generator=generator)], 1)
+    points = flat @ basis.mT + torch.tensor([0.1, 0.2, 0.7])
+    center, radius = circle_of(points, basis[..., 2])
+    assert torch.allclose(radius, torch.full((5,), 0.03), atol=1e-4)
+    along = (points - center[:, None]) @ basis
+    assert torch.allclose(torch.linalg.vector_norm(along[..., :2], dim=-1), torch.full((5, 9), 0.03), atol=1e-4)
+    line = torch.arange(9.0)[:, None] * torch.tensor([0.01, 0, 0])
+    assert bool(circle_of(line[None], torch.tensor([[0.0, 0, 1]]))[1].isfinite().all())
+
+
+def test_objects_are_inside_of_the_curve_of_the_fingers():
+    hand, generator = HandTemplate.load(), torch.Generator().manual_seed(0)
+    angles = torch.cat([gesture("spread")[:4], gesture("grasp")[4:]])  # the thumb is away: no pinch
+    skeleton = hand.pose(angles.expand(6, -1)).skeleton + torch.tensor([0, 0, 0.5])
+    long = shapes.cylinder(0.01, 0.3)
+    mesh = Mesh(long[0].float(), long[1], vertex_colors=torch.full((len(long[0]), 3), 0.5))
+    elsewhere = props.held(mesh, skeleton[:, 0], torch.eye(3).expand(6, 3, 3), generator)
+    chosen = torch.tensor([True] * 5 + [False])
+    part = gripped(elsewhere, mesh, skeleton, chosen, generator)
+    assert torch.equal(part.vertices[5], elsewhere.vertices[5])
+    across = torch.nn.functional.normalize(skeleton[:, 17] - skeleton[:, 5], dim=1)
+    for vertices, bones, axis in zip(part.vertices[:5], skeleton, across):
+        middle = vertices.mean(0)
+        direction = torch.linalg.svd(vertices - middle, full_matrices=False)[2][0]
+        assert float((direction @ axis).abs()) > 0.8
+        away = torch.linalg.vector_norm(torch.linalg.cross(bones[5:] - middle, direction.expand(16, 3)), dim=1)
+        flesh = float(away.mean() - vertex_radius(vertices, middle, direction))
+        assert 0.005 < flesh < 0.015
+
+
+def vertex_radius(vertices, middle, direction):
+    return torch.linalg.vector_norm(torch.linalg.cross(vertices - middle, direction.expand_as(vertices)), dim=1).amax()
+
+
+def test_creases_get_less_light_than_what_is_open():
+    generator = torch.Generator().manual_seed(0)
+    inner, outer = shapes.icosphere(2, 0.05), shapes.icosphere(2, 0.2)
+    vertices = torch.cat([inner[0], outer[0]]).float()[None] + torch.tensor([0, 0, 1.0])
+    faces = torch.cat([inner[1], outer[1] + len(inner[0])])
+    up = torch.tensor([[0.0, -1, 0]])
+    share = open_share(vertices, faces, up, generator)[0, :, 0]
+    assert bool((share[: len(inner[0])] < 0.3).all())
+    front = vertices[0, :, 2] < 0.85
+    assert float(share[front].mean()) > 0.6
 
 
 def test_near_views_show_the_palm_or_the_back():

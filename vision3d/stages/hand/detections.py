@@ -32,6 +32,8 @@ class Detections:
     """In [0, 1], highest first."""
     right: Float[Tensor, " n"] | None = None
     """Probability that a hand is a right one; None: the sides are certain."""
+    turned: bool = True
+    """Whether the angles are known; those of boxes are not."""
 
     def __post_init__(self) -> None:
         count = len(self.centers)
@@ -50,7 +52,7 @@ class Detections:
         """Some of them."""
         right = None if self.right is None else self.right[rows]
         return Detections(
-            self.centers[rows], self.sides[rows], self.angles[rows], self.is_right[rows], self.scores[rows], right
+            self.centers[rows], self.sides[rows], self.angles[rows], self.is_right[rows], self.scores[rows], right, self.turned
         )
 
     @classmethod
@@ -65,6 +67,14 @@ class Finder(Protocol):
 
     def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
         """The hands of an image, sRGB."""
+        ...
+
+
+class Turner(Protocol):
+    """Sees how hands in boxes are turned."""
+
+    def turns(self, image: UInt8[Tensor, "h w 3"], found: Detections) -> Float[Tensor, " n"]:
+        """Rotations as `Detections.angles` has them."""
         ...
 
 

@@ -1,7 +1,6 @@
 """Hands in images and videos: files in, joints, meshes and images out."""
 
 import contextlib
-import importlib
 import itertools
 import logging
 import time
@@ -21,6 +20,7 @@ from vision3d.io.images import SUFFIXES, is_image, read_photo
 from vision3d.io.video import Video, Webcam, open_webcam, read_video
 from vision3d.stage import stage
 from vision3d.stages.hand.detections import Detections, Finder
+from vision3d.stages.hand.finder.model import load_finder
 from vision3d.stages.hand.network.files import HandModel, load_hand_model
 from vision3d.stages.hand.predict.boxes import read_boxes
 from vision3d.stages.hand.predict.files import Outputs, write_animation
@@ -105,7 +105,10 @@ def hand(
     is_moving = isinstance(source, Video | Webcam)
     if finder is None:
         finder = _finder(config, source, known, device)
-    predictor = HandPredictor(model, config, finder, device=device, for_video=is_moving)
+    turner = None
+    if model.config.upright and not hasattr(finder, "turns"):
+        turner = load_finder(config.finder_weights, device)
+    predictor = HandPredictor(model, config, finder, turner=turner, device=device, for_video=is_moving)
     path = None if run_folder is None else run_folder.path
     with Outputs(path, config, source.fps if isinstance(source, Video | Webcam) else None) as outputs:
         if isinstance(source, Video | Webcam):
@@ -182,11 +185,7 @@ def _finder(config: HandConfig, source: Any, known: dict[str, Detections], devic
     is_moving = isinstance(source, Video | Webcam)
     if config.finder_weights is None and (config.box is not None or has_boxes or (is_moving and "0" in known)):
         return None
-    try:
-        module = importlib.import_module("vision3d.stages.hand.finder")
-    except ModuleNotFoundError as error:
-        raise MissingFileError("finder", "weights of the finder; without them, give the boxes: --box or --boxes") from error
-    return module.load_finder(config.finder_weights, device)
+    return load_finder(config.finder_weights, device)
 
 
 def _images(

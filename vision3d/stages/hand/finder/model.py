@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vision3d.core.errors import ShapeError
+from vision3d.stages.hand.crop import square_crop, warp
 from vision3d.stages.hand.detections import Detections
 from vision3d.stages.hand.finder.config import FinderConfig
 from vision3d.stages.hand.finder.network import FinderNet
@@ -21,6 +22,8 @@ DEFAULT = "hand_finder"
 """Name of the bundled weights."""
 FORMAT = ModelFormat(KIND, FinderConfig, FinderNet)
 _SURE = 0.85
+_AROUND, _MIDDLE = 1.8, 1 / 6
+"""Side of a crop around a box over that of the box, and deviation of its hand from the middle in sides of the crop."""
 
 
 @dataclass(eq=False)
@@ -58,6 +61,28 @@ class HandFinder(TrainedModel[FinderNet, FinderConfig]):
             hands.centers.cpu() / scale, hands.sides.cpu() / scale, hands.angles.cpu(), hands.is_right.cpu(),
             hands.scores.cpu(), right,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def turns(self, image: UInt8[Tensor, "h w 3"], found: Detections) -> Float[Tensor, " n"]:
+        """How hands in known boxes are turned: as the likeliest hand in the middle of a crop around each of them.
+
+        Args:
+            image: sRGB.
+            found: The boxes.
+
+        Raises:
+            ShapeError: The image is not (H, W, 3).
+        """
+        size, Ks = self.config.size, torch.eye(3).expand(len(found), 3, 3)  # not used by pixels of plain squares
+        crops = square_crop(found.centers, _AROUND * found.sides, Ks, size)
+        device = next(self.network.parameters()).device
+        outputs = self.network(warp(image, crops).to(device))
+        cells = outputs.heat.shape[2]
+        away = (torch.arange(cells, device=device) + 0.5) / cells - 0.5
+        near = torch.exp(-(away[:, None] ** 2 + away**2) / (2 * _MIDDLE**2))
+        best = (outputs.heat[:, 0].sigmoid() * near).flatten(1).argmax(1)
+        turn = outputs.turn.flatten(2)[torch.arange(len(found), device=device), :, best]
+        return torch.atan2(turn[:, 1], turn[:, 0]).cpu()
 
 
 def letterboxed(image: UInt8[Tensor, "h w 3"], size: int) -> tuple[Float[Tensor, "3 size size"], float]:

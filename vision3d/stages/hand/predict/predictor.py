@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -11,7 +12,7 @@ from torch import Tensor
 from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry.cameras import intrinsics
 from vision3d.stages.hand.crop import Crop, perspective_crop, warp
-from vision3d.stages.hand.detections import Detections, Finder
+from vision3d.stages.hand.detections import Detections, Finder, Turner
 from vision3d.stages.hand.intrinsics import field_of_view_Ks
 from vision3d.stages.hand.joints import ROOT, WRIST
 from vision3d.stages.hand.network.files import HandModel
@@ -63,6 +64,7 @@ class HandPredictor:
         model: The network.
         config: Options.
         finder: Finds hands in whole images; without one, boxes must be given.
+        turner: Sees how hands in given boxes are turned, for upright crops; by default the finder, if it can.
         device: Of the network.
         for_video: Make graphs of the network, which takes a second and saves a third of its time.
 
@@ -77,11 +79,15 @@ class HandPredictor:
         config: HandConfig | None = None,
         finder: Finder | None = None,
         *,
+        turner: Turner | None = None,
         device: torch.device | str = "cpu",
         for_video: bool = False,
     ) -> None:
         self.config, self.finder, self.device = config or HandConfig(), finder, torch.device(device)
         self.size = model.config.input_size
+        own: Any = finder
+        self.turner: Turner | None = turner or (own if hasattr(finder, "turns") else None)
+        self._wants_upright = model.config.upright
         self._network: Callable[..., Tensors] = Outputs(model.network.for_inference().to(self.device)).eval()
         self._locate = locate(self.size)
         if for_video and self.device.type == "cpu":
@@ -132,8 +138,14 @@ class HandPredictor:
     def sided(self, image: UInt8[Tensor, "h w 3"], found: Detections, K: Float[Tensor, "3 3"]) -> Detections:
         """Boxes of which the side is unknown get the one that the network sees; the others keep theirs.
 
-        Unknown: the score is NaN, or the probability of a right hand is about a half.
+        Unknown: the score is NaN, or the probability of a right hand is about a half. Boxes whose rotation is unknown get that
+        of the finder before, if the network wants the fingers up.
         """
+        if len(found) and not found.turned:
+            if self._wants_upright and self.turner is not None:
+                check_inside(found, image.shape[1], image.shape[0])
+                found = replace(found, angles=self.turner.turns(image, found))
+            found = replace(found, turned=True)
         if self.config.side != "auto" or not len(found):
             return self._of_side(found)
         unknown = found.scores.isnan()
@@ -213,7 +225,9 @@ def boxes_of(boxes: Sequence[Sequence[float]], sides: Sequence[str | None] | Non
     rows = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     scores = torch.tensor([math.nan if side is None else 1.0 for side in sides])
     is_right = torch.tensor([side != "left" for side in sides], dtype=torch.bool)
-    return Detections(rows[:, :2] + rows[:, 2:] / 2, rows[:, 2:].amax(1), torch.zeros(len(rows)), is_right, scores)
+    return Detections(
+        rows[:, :2] + rows[:, 2:] / 2, rows[:, 2:].amax(1), torch.zeros(len(rows)), is_right, scores, turned=False
+    )
 
 
 def next_boxes(places: Places, before: Detections) -> Detections:

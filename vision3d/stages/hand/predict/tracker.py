@@ -164,7 +164,8 @@ def _is_among(hand: HandResult, others: list[HandResult]) -> bool:
 
 def _stacked(parts: list[Detections]) -> Detections:
     names = ("centers", "sides", "angles", "is_right", "scores")
-    return Detections(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+    centers, sides, angles, is_right, scores = (torch.cat([getattr(part, name) for part in parts]) for name in names)
+    return Detections(centers, sides, angles, is_right, scores)
 
 
 def _overlap(found: Detections, row: int, box: Detections) -> float:

@@ -52,7 +52,7 @@ def gripped(
     is_pinch = (gap < _PINCH_M) & (torch.rand(count, generator=generator) < 0.6)
     closes = (room > _RADII_M[0]) & (room < _RADII_M[1]) & ~is_pinch
     # A long object in the fist may stick out on either side, and is rarely exactly across.
-    along = unit(across + 0.12 * torch.randn(count, 3, generator=generator))
+    along = unit(across + 0.08 * torch.randn(count, 3, generator=generator))
     first = any_orthogonal(along)
     basis = torch.stack([along, first, torch.linalg.cross(along, first)], 2)
     angle = 2 * math.pi * torch.rand(count, generator=generator)
@@ -68,9 +68,7 @@ def gripped(
     return Part(torch.where(at_grip, vertices, held.vertices), held.faces, held.colors)
 
 
-def circle_of(
-    points: Float[Tensor, "b n 3"], axis: Float[Tensor, "b 3"]
-) -> tuple[Float[Tensor, "b 3"], Float[Tensor, " b"]]:
+def circle_of(points: Float[Tensor, "b n 3"], axis: Float[Tensor, "b 3"]) -> tuple[Float[Tensor, "b 3"], Float[Tensor, " b"]]:
     """Centers and radii of the circles around an axis that fit points best (Kasa 1976), in the middle of these along the axis.
 
     Args:
