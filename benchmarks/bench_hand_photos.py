@@ -8,7 +8,7 @@ import argparse
 import json
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vision3d.stages.hand.detections import square_of
 from vision3d.stages.hand.finder.model import load_finder
 from vision3d.stages.hand.intrinsics import field_of_view_Ks
 from vision3d.stages.hand.network.files import load_hand_model
+from vision3d.stages.hand.predict.predictor import HandPredictor, boxes_of
 
 CROP_PX = 224
 MARGIN = 1.4
@@ -66,24 +67,17 @@ def crop_of(image: Tensor, center: Tensor, side: Tensor, size: int, margin: floa
     return square_crop(center[None], margin * side[None], K[None], size, torch.tensor([angle]))
 
 
-@torch.no_grad()
-def joints_by(model: Any, image: Tensor, center: Tensor, side: Tensor, is_left: bool | None) -> tuple[Tensor, bool]:
-    """Joints in the image [px] and whether the hand is a right one; its side is the likelier one when not given.
+def joints_by(predictor: HandPredictor, image: Tensor, label: Label) -> tuple[Tensor, bool]:
+    """Joints [px] and whether the hand is a right one, from the box of the labelled joints, and the side if it is known."""
+    (x, y), side = label.box
+    box = boxes_of([[float(x - side / 2), float(y - side / 2), float(side), float(side)]], [label.side])
+    (hand,) = predictor(image, box)
+    return hand.joints_2d, hand.side == "right"
 
-    The crop is turned by what the network saw in it, twice, if it wants upright crops.
-    """
-    network, size, angles = model.network, model.config.input_size, [0.0, 0.0]
-    found: list[tuple[Tensor, float]] = []
-    for _ in range(3 if model.config.upright else 1):
-        found = []
-        for is_mirrored in (False, True):
-            crop = crop_of(image, center, side, size, angle=angles[is_mirrored])
-            crop = crop.mirrored() if is_mirrored else crop
-            outputs = network(warp(image, crop, 0.0))
-            found.append((crop.to_image(outputs.uv * size)[0], float(outputs.side[0])))
-            angles[is_mirrored] = float(square_of(found[-1][0]).angles)
-    likelier = int(found[1][1] > found[0][1])
-    return found[likelier if is_left is None else int(is_left)][0], not likelier
+
+def side_by(predictor: HandPredictor, image: Tensor, label: Label) -> bool:
+    """Whether the hand in the box is a right one, as seen without its side."""
+    return joints_by(predictor, image, replace(label, side=None))[1]
 
 
 def main() -> None:
@@ -96,14 +90,14 @@ def main() -> None:
     parser.add_argument("--mediapipe", type=Path, help="Python with mediapipe 0.10.21")
     parser.add_argument("--draw", type=Path, help="folder for drawings")
     options = parser.parse_args()
-    model, finder = load_hand_model(options.weights), load_finder(options.finder)
+    finder = load_finder(options.finder)
+    predictor = HandPredictor(load_hand_model(options.weights), turner=finder)
     rows, crops = [], []
     with ForeignLoad() as load, tempfile.TemporaryDirectory() as temporary:
         for number, label in enumerate(label for path in options.labels for label in labels_of(path)):
             image = pixels_of(label.path)
             center, side = label.box
-            given = None if label.side is None else label.side == "left"
-            uv, is_right = joints_by(model, image, center, side, given)
+            uv, _ = joints_by(predictor, image, label)
             scale = CROP_PX / float(MARGIN * side)
             error = scale * torch.linalg.vector_norm(uv - label.joints, dim=1)[label.labelled]
             row: dict[str, Any] = {
@@ -111,7 +105,9 @@ def main() -> None:
                 "joints": int(label.labelled.sum()),
                 "px": round(float(error.mean()), 2),
             }
-            row["side_right"] = None if given is None else is_right != given
+            row["side_right"] = None
+            if label.side is not None:
+                row["side_right"] = side_by(predictor, image, label) == (label.side == "right")
             row |= found_in(finder, image, label)
             wide = crop_of(image, center, side, 2 * CROP_PX, 2 * MARGIN)
             pixels = (warp(image, wide, 0.0)[0].permute(1, 2, 0) * 255).round().byte()
