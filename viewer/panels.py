@@ -8,8 +8,9 @@ import torch
 
 from vision3d.core.errors import Vision3DError
 from vision3d.scene import PosedImages
+from vision3d.viewer.help import help_dialog
 from vision3d.viewer.layers import describe
-from vision3d.viewer.navigation import HELP, UP_AXES
+from vision3d.viewer.navigation import UP_AXES
 from vision3d.viewer.rigs import LEGENDS, Rig
 from vision3d.viewer.session import Session
 from vision3d.viewer.session_edits import SessionEdits
@@ -38,6 +39,7 @@ class Panel:
         self.status = gui.Label("")
         self.foot.add_child(self.status)
         self.time_bar: Any = None
+        self.has_dialog = False
         self._checks: dict[str, Any] = {}
         self._camera_names: list[tuple[str, int]] = []
         self._tools()
@@ -145,6 +147,20 @@ class Panel:
     def screenshot(self) -> None:
         """Saves a screenshot."""
         self.act(self._session.save_screenshot, "wrote {}")
+
+    def show_help(self) -> None:
+        """Shows mouse and keys in a dialog."""
+        self._show_dialog(help_dialog(self._make, self._window.content_rect.width, self.close_dialog))
+
+    def _show_dialog(self, dialog: Any) -> None:
+        self.has_dialog = True
+        self._window.show_dialog(dialog)
+
+    def close_dialog(self) -> None:
+        """Closes the dialog, if there is one."""
+        if self.has_dialog:
+            self.has_dialog = False
+            self._window.close_dialog()
 
     # Sections
 
@@ -332,14 +348,14 @@ class Panel:
         dialog = self._gui.FileDialog(self._gui.FileDialog.OPEN, "Cameras", self._window.theme)
         dialog.add_filter(".json", "Cameras (.json)")
         dialog.set_path(str(self._session.out.resolve()))
-        dialog.set_on_cancel(self._make.on(self._window.close_dialog))
+        dialog.set_on_cancel(self._make.on(self.close_dialog))
 
         def done(path: str) -> None:
-            self._window.close_dialog()
+            self.close_dialog()
             self.act(lambda: self._session.load_path(Path(path)))
 
         dialog.set_on_done(self._make.on(done))
-        self._window.show_dialog(dialog)
+        self._show_dialog(dialog)
 
     def _tools(self) -> None:
         self._record = self._make.button("Record", self.toggle_recording)
@@ -348,7 +364,7 @@ class Panel:
             self._make.button("First view", lambda: self._session.move(self._session.home)),
             self._make.button("Screenshot", self.screenshot),
             self._record,
-            self._make.button("Help", lambda: self._window.show_message_box("Mouse and keys", HELP)),
+            self._make.button("Help", self.show_help),
         )
 
     def _time(self) -> None:
