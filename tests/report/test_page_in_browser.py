@@ -55,8 +55,8 @@ def write_wide_run(folder):
     """A run with everything that could be wider than a phone: long words, many columns, curves, wide images, options."""
     word = "a_name_without_spaces_" * 8
     summary = {
-        "status": "done", "command": ["x", "detect", "eval", f"/data/{word}", "--out", word], "vision3d": "0.1.0", "git": "0f" * 20,
-        "platform": "Linux-6.8.0-45-generic-x86_64-with-glibc2.39", "processor": word,
+        "status": "done", "command": ["x", "detect", "eval", f"/data/{word}", "--out", word], "vision3d": "0.1.0",
+        "git": "0f" * 20, "platform": "Linux-6.8.0-45-generic-x86_64-with-glibc2.39", "processor": word,
         "results": {
             "psnr": 30.26672, "checkpoint": word, "warnings": [f"the file {word} has no colors"],
             "average_precision": [{"class name": "car"} | {f"column {i}": 0.1234 for i in range(14)}],
