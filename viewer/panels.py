@@ -14,10 +14,11 @@ from vision3d.viewer.navigation import UP_AXES
 from vision3d.viewer.rigs import LEGENDS, Rig
 from vision3d.viewer.session import Session
 from vision3d.viewer.session_edits import SessionEdits
-from vision3d.viewer.widgets import Widgets
+from vision3d.viewer.widgets import Widgets, shortened
 
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "gray": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
 _PICK_LINES = 4
+_ROW = 38  # characters beside a checkbox
 _MAX_ROWS = 10  # maximum layers without scrolling
 
 
@@ -34,7 +35,9 @@ class Panel:
         self._gui, self._window, self._session = gui, window, session
         em = window.theme.font_size
         self._make = Widgets(gui, em, self.say)
-        self.widget = gui.Vert(round(0.5 * em), gui.Margins(round(0.7 * em)))  # a ScrollableVert hides the tracks of sliders
+        # A ScrollableVert hides the tracks of sliders; the scroll bar of a Vert lies over its right margin.
+        edge = round(0.7 * em)
+        self.widget = gui.Vert(round(0.5 * em), gui.Margins(edge, edge, round(1.6 * em), edge))
         self.foot = gui.Vert(0, gui.Margins(round(0.7 * em), round(0.3 * em)))
         self.status = gui.Label("")
         self.foot.add_child(self.status)
@@ -63,7 +66,8 @@ class Panel:
     def update_layers(self) -> None:
         """Adds rows for new layers and updates the counts of changed ones."""
         for layer in self._session.layers:
-            text = f"{layer.name}   {describe(layer, self._session.layers.frame(layer.name, self._session.time))}"
+            count = describe(layer, self._session.layers.frame(layer.name, self._session.time))
+            text = f"{shortened(layer.name, _ROW - len(count))}   {count}"
             check = self._checks.get(layer.name)
             if check is None or check[1] != text:
                 if check is None:

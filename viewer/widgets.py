@@ -28,6 +28,15 @@ def guarded(callback: Callable[..., Any], otherwise: Any, say: Callable[[str], N
     return call
 
 
+def shortened(text: str, width: int) -> str:
+    """A text of at most `width` characters (at least 8), with dots in place of its middle."""
+    width = max(width, 8)
+    if len(text) <= width:
+        return text
+    tail = (width - 3) // 3
+    return f"{text[: width - 3 - tail]}...{text[len(text) - tail :]}"
+
+
 class Widgets:
     """Creates widgets.
 
