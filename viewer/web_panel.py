@@ -19,7 +19,7 @@ logger = logging.getLogger("vision3d.view")
 _COUNTS = {
     "gaussians": "means", "mesh": "faces", "points": "points", "boxes": "boxes", "selection": "regions", "skeleton": "points"
 }  # fmt: skip
-_ROW_CHARACTERS = 36  # that fit beside a checkbox
+_ROW_CHARACTERS = 34  # that fit beside a checkbox
 # viser gives labels a third of the panel, so that names wrap letter by letter; and a narrow window's panel has a fixed width.
 # Rules that match nothing, in another version of viser or an old browser, leave its page as it is.
 _ROW = 'div:has(> div > p > label):has(> div input[type="checkbox"])'
