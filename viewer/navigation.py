@@ -19,27 +19,6 @@ UP_AXES = {
     "y": (0.0, 1.0, 0.0), "-y": (0.0, -1.0, 0.0),
     "z": (0.0, 0.0, 1.0), "-z": (0.0, 0.0, -1.0),
 }  # fmt: skip
-HELP = """Mouse
-  left drag                  orbit
-  right, middle, Shift drag  pan
-  Ctrl drag                  look around
-  wheel                      zoom
-  click                      pick a Gaussian, vertex, point or camera
-  double click               set the orbit center
-
-Keys
-  W A S D, Q E    fly; down, up
-  arrows          orbit
-  Home            reset the view
-  C               show or hide cameras
-  N P             next, previous camera
-  Space           play or pause
-  , .             previous, next frame
-  K L             add a key to the camera path, play it
-  X               screenshot
-  V               start or stop recording a video
-  Esc             close the window"""
-"""Help text for mouse and keys."""
 _POLE = math.radians(89)  # an orbit stops before looking straight along the up axis
 
 

@@ -8,15 +8,17 @@ import torch
 
 from vision3d.core.errors import Vision3DError
 from vision3d.scene import PosedImages
+from vision3d.viewer.help import help_dialog
 from vision3d.viewer.layers import describe
-from vision3d.viewer.navigation import HELP, UP_AXES
+from vision3d.viewer.navigation import UP_AXES
 from vision3d.viewer.rigs import LEGENDS, Rig
 from vision3d.viewer.session import Session
 from vision3d.viewer.session_edits import SessionEdits
-from vision3d.viewer.widgets import Widgets
+from vision3d.viewer.widgets import Widgets, shortened
 
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "gray": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
 _PICK_LINES = 4
+_ROW = 38  # characters beside a checkbox
 _MAX_ROWS = 10  # maximum layers without scrolling
 
 
@@ -33,11 +35,14 @@ class Panel:
         self._gui, self._window, self._session = gui, window, session
         em = window.theme.font_size
         self._make = Widgets(gui, em, self.say)
-        self.widget = gui.Vert(round(0.5 * em), gui.Margins(round(0.7 * em)))  # a ScrollableVert hides the tracks of sliders
+        # A ScrollableVert hides the tracks of sliders; the scroll bar of a Vert lies over its right margin.
+        edge = round(0.7 * em)
+        self.widget = gui.Vert(round(0.5 * em), gui.Margins(edge, edge, round(1.6 * em), edge))
         self.foot = gui.Vert(0, gui.Margins(round(0.7 * em), round(0.3 * em)))
         self.status = gui.Label("")
         self.foot.add_child(self.status)
         self.time_bar: Any = None
+        self.has_dialog = False
         self._checks: dict[str, Any] = {}
         self._camera_names: list[tuple[str, int]] = []
         self._tools()
@@ -61,7 +66,8 @@ class Panel:
     def update_layers(self) -> None:
         """Adds rows for new layers and updates the counts of changed ones."""
         for layer in self._session.layers:
-            text = f"{layer.name}   {describe(layer, self._session.layers.frame(layer.name, self._session.time))}"
+            count = describe(layer, self._session.layers.frame(layer.name, self._session.time))
+            text = f"{shortened(layer.name, _ROW - len(count))}   {count}"
             check = self._checks.get(layer.name)
             if check is None or check[1] != text:
                 if check is None:
@@ -145,6 +151,20 @@ class Panel:
     def screenshot(self) -> None:
         """Saves a screenshot."""
         self.act(self._session.save_screenshot, "wrote {}")
+
+    def show_help(self) -> None:
+        """Shows mouse and keys in a dialog."""
+        self._show_dialog(help_dialog(self._make, self._window.content_rect.width, self.close_dialog))
+
+    def _show_dialog(self, dialog: Any) -> None:
+        self.has_dialog = True
+        self._window.show_dialog(dialog)
+
+    def close_dialog(self) -> None:
+        """Closes the dialog, if there is one."""
+        if self.has_dialog:
+            self.has_dialog = False
+            self._window.close_dialog()
 
     # Sections
 
@@ -332,14 +352,14 @@ class Panel:
         dialog = self._gui.FileDialog(self._gui.FileDialog.OPEN, "Cameras", self._window.theme)
         dialog.add_filter(".json", "Cameras (.json)")
         dialog.set_path(str(self._session.out.resolve()))
-        dialog.set_on_cancel(self._make.on(self._window.close_dialog))
+        dialog.set_on_cancel(self._make.on(self.close_dialog))
 
         def done(path: str) -> None:
-            self._window.close_dialog()
+            self.close_dialog()
             self.act(lambda: self._session.load_path(Path(path)))
 
         dialog.set_on_done(self._make.on(done))
-        self._window.show_dialog(dialog)
+        self._show_dialog(dialog)
 
     def _tools(self) -> None:
         self._record = self._make.button("Record", self.toggle_recording)
@@ -348,7 +368,7 @@ class Panel:
             self._make.button("First view", lambda: self._session.move(self._session.home)),
             self._make.button("Screenshot", self.screenshot),
             self._record,
-            self._make.button("Help", lambda: self._window.show_message_box("Mouse and keys", HELP)),
+            self._make.button("Help", self.show_help),
         )
 
     def _time(self) -> None:

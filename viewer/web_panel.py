@@ -12,12 +12,14 @@ from vision3d.viewer.layers import Layer, Layers
 from vision3d.viewer.rigs import LEGENDS, Rig
 from vision3d.viewer.viewpoint import Viewpoint
 from vision3d.viewer.web_draw import Drawer
+from vision3d.viewer.widgets import shortened
 
 logger = logging.getLogger("vision3d.view")
 
 _COUNTS = {
     "gaussians": "means", "mesh": "faces", "points": "points", "boxes": "boxes", "selection": "regions", "skeleton": "points"
 }  # fmt: skip
+_ROW_CHARACTERS = 34  # that fit beside a checkbox
 # viser gives labels a third of the panel, so that names wrap letter by letter; and a narrow window's panel has a fixed width.
 # Rules that match nothing, in another version of viser or an old browser, leave its page as it is.
 _ROW = 'div:has(> div > p > label):has(> div input[type="checkbox"])'
@@ -81,15 +83,17 @@ class Panel:
         self._note.content = self.layers.note()
         self._note.visible = bool(self._note.content)
         for layer in self.layers:
-            label = f"{layer.name} ({layer_text(layer)})"
+            count = layer_text(layer)
+            label = f"{shortened(layer.name, _ROW_CHARACTERS - len(count))} ({count})"
+            hint = f"{layer.name} ({count})"
             box = self._checkboxes.get(layer.name)
             if box is None:
                 with self._layer_folder:
-                    box = self.server.gui.add_checkbox(label, layer.visible, hint=label)
+                    box = self.server.gui.add_checkbox(label, layer.visible, hint=hint)
                 box.on_update(lambda _, name=layer.name, box=box: self._show(name, bool(box.value)))
                 self._checkboxes[layer.name] = box
             elif box.label != label:
-                box.label = box.hint = label
+                box.label, box.hint = label, hint
         for name, rig in self.layers.rigs.items():
             if name not in self._rig_names:
                 self._rig_names.add(name)

@@ -28,6 +28,15 @@ def guarded(callback: Callable[..., Any], otherwise: Any, say: Callable[[str], N
     return call
 
 
+def shortened(text: str, width: int) -> str:
+    """A text of at most `width` characters (at least 8), with dots in place of its middle."""
+    width = max(width, 8)
+    if len(text) <= width:
+        return text
+    tail = (width - 3) // 3
+    return f"{text[: width - 3 - tail]}...{text[len(text) - tail :]}"
+
+
 class Widgets:
     """Creates widgets.
 
@@ -38,7 +47,7 @@ class Widgets:
     """
 
     def __init__(self, gui: Any, em: float, say: Callable[[str], None]) -> None:
-        self._gui, self.em, self._say = gui, em, say
+        self.gui, self.em, self._say = gui, em, say
 
     def on(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         """The callback, guarded."""
@@ -47,8 +56,8 @@ class Widgets:
     def section(self, parent: Any, title: str, is_open: bool) -> Any:
         """A collapsible box in `parent`."""
         em = self.em
-        box = self._gui.CollapsableVert(
-            title, round(0.35 * em), self._gui.Margins(round(0.6 * em), round(0.3 * em), round(0.7 * em), 0)
+        box = self.gui.CollapsableVert(
+            title, round(0.35 * em), self.gui.Margins(round(0.6 * em), round(0.3 * em), round(0.7 * em), 0)
         )
         box.set_is_open(is_open)
         parent.add_child(box)
@@ -56,28 +65,28 @@ class Widgets:
 
     def row(self, box: Any, *widgets: Any) -> None:
         """Places widgets side by side in a box."""
-        row = self._gui.Horiz(round(0.4 * self.em))
+        row = self.gui.Horiz(round(0.4 * self.em))
         for widget in widgets:
-            row.add_child(self.lowered(widget) if isinstance(widget, self._gui.Label) else widget)
+            row.add_child(self.lowered(widget) if isinstance(widget, self.gui.Label) else widget)
         row.add_stretch()
         box.add_child(row)
 
     def lowered(self, label: Any) -> Any:
         """A label aligned with the text of a button next to it."""
-        box = self._gui.Vert(0, self._gui.Margins(0, round(0.22 * self.em), 0, 0))
+        box = self.gui.Vert(0, self.gui.Margins(0, round(0.22 * self.em), 0, 0))
         box.add_child(label)
         return box
 
     def button(self, text: str, action: Callable[[], Any]) -> Any:
         """A button with an action."""
-        button = self._gui.Button(text)
+        button = self.gui.Button(text)
         button.horizontal_padding_em, button.vertical_padding_em = 0.5, 0.1
         button.set_on_clicked(self.on(action))
         return button
 
     def slider(self, low: float, high: float, value: float, changed: Callable[[float], None]) -> Any:
         """A slider between two numbers."""
-        slider = self._gui.Slider(self._gui.Slider.DOUBLE)
+        slider = self.gui.Slider(self.gui.Slider.DOUBLE)
         slider.set_limits(low, high)
         slider.double_value = value
         slider.set_on_value_changed(self.on(changed))
@@ -85,7 +94,7 @@ class Widgets:
 
     def choice(self, texts: Sequence[str], index: int, chosen: Callable[[str], None]) -> Any:
         """A drop-down list of texts, initially at `index`."""
-        box = self._gui.Combobox()
+        box = self.gui.Combobox()
         for text in texts:
             box.add_item(text)
         box.selected_index = index

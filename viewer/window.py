@@ -14,6 +14,7 @@ import torch
 
 from vision3d.geometry.cameras import project
 from vision3d.geometry.se3 import transform_points
+from vision3d.viewer.keyboard import Keyboard
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.loop import Request, Shown
 from vision3d.viewer.navigation import FreeCamera
@@ -25,9 +26,9 @@ logger = logging.getLogger("vision3d.view")
 
 _TURN = 0.008  # radians per pixel of a drag
 _CLICK_PX, _DOUBLE_S = 4, 0.35
-_FLY_SHARE = 0.8  # fraction of the distance to the center per second
 _CAMERA_REACH = 12  # maximum distance of a click from a camera in pixels
 _TEXTURE_TICKS = 20  # iterations of the window's loop: a texture must be drawn once before it is updated
+_FIRST = "rendering the first image ..."
 _PANEL_EM = 22
 _PANEL_PX = 352  # width at the default font size
 
@@ -115,20 +116,20 @@ class _Window:
         if self.panel.time_bar is not None:
             self.window.add_child(self.panel.time_bar)
         self._image.set_on_mouse(mouse)
-        self.window.set_on_key(guarded(self._on_key, False, self.panel.say))
+        self._keyboard = Keyboard(gui, self.session, self.panel, self._quit)
+        self.window.set_on_key(guarded(self._keyboard.on_key, False, self.panel.say))
         self.window.set_on_layout(guarded(self._on_layout, None, self.panel.say))
         self.window.set_on_tick_event(guarded(self._on_tick, False, self.panel.say))
         self.window.set_on_close(self._on_close)
-        self._held: set[int] = set()
         self._press: tuple[float, float] | None = None
         self._at = (0.0, 0.0)
         self._has_dragged = False
         self._clicked = -1e9
-        self._flew = time.perf_counter()
         self._frames: list[float] = []
         self.session.load_thumbnails()
         self.session.request(is_moving=True)
         self.panel.update()
+        self.panel.say(_FIRST)
 
     # Images
 
@@ -149,6 +150,7 @@ class _Window:
         if size == self._texture and self._ticks < self._texture_ticks:
             self._pending = self._pending or shown
             return
+        self._say_first()
         if size != self._texture:
             self._texture, self._texture_ticks = size, self._ticks + _TEXTURE_TICKS
         self._image.visible = True
@@ -175,11 +177,17 @@ class _Window:
         if not self._is_open or self._request is None:
             return
         self._canvas.show(self._request)
+        self._say_first()
         self.window.title = f"vision3d   {int(self._request.camera.width)} x {int(self._request.camera.height)}, Open3D"
         if not self._view.visible or self._image.visible:
             self._view.visible, self._image.visible = True, False
             self.window.set_needs_layout()
         self.window.post_redraw()
+
+    def _say_first(self) -> None:
+        """The first image is there."""
+        if self.panel.status.text == _FIRST:
+            self.panel.say("")
 
     def _say_later(self, text: str) -> None:
         if text and self._is_open:
@@ -276,57 +284,17 @@ class _Window:
                 best = (float(away[index]), (layer.name, index))
         return None if best is None else best[1]
 
-    def _on_key(self, event: Any) -> bool:
-        session, panel, keys = self.session, self.panel, self._gui.KeyName
-        key = int(event.key)
-        flying = {int(getattr(keys, name)) for name in ("W", "A", "S", "D", "Q", "E", "LEFT", "RIGHT", "UP", "DOWN")}
-        if event.type == self._gui.KeyEvent.Type.UP:
-            self._held.discard(key)
-            return key in flying
-        if key in flying:
-            if not self._held:
-                self._flew = time.perf_counter()
-            self._held.add(key)
-            session.flight.stop()
-            return True
-        if event.is_repeat and key not in (int(keys.COMMA), int(keys.PERIOD), int(keys.N), int(keys.P)):
-            return False
-        actions = {
-            keys.HOME: lambda: session.move(session.home),
-            keys.C: self._toggle_cameras,
-            keys.N: lambda: panel.next_camera(1),
-            keys.P: lambda: panel.next_camera(-1),
-            keys.SPACE: panel.toggle_time if panel.time_bar is not None else panel.toggle_path,
-            keys.COMMA: lambda: session.step_frame(-1),
-            keys.PERIOD: lambda: session.step_frame(1),
-            keys.K: lambda: panel.act(session.add_key),
-            keys.L: panel.toggle_path,
-            keys.X: panel.screenshot,
-            keys.V: panel.toggle_recording,
-            keys.ESCAPE: self._quit,
-        }
-        action = {int(name): action for name, action in actions.items()}.get(key)
-        if action is None:
-            return False
-        action()
-        if self._is_open:
-            panel.update()
-        return True
-
-    def _toggle_cameras(self) -> None:
-        self.session.with_cameras = not self.session.with_cameras
-        self.session.request(is_moving=False)
-
     def _on_tick(self) -> bool:
         if not self._is_open:
             return False
+        self._keyboard.tick()
         if self.is_interrupted:
             self._quit()
+        if not self._is_open:
             return False
         self._ticks += 1
         if self._pending is not None and not self._is_posted:
             self._put()
-        self._fly()
         before = self.session.time
         self.session.tick()
         if self.session.time != before:
@@ -335,28 +303,15 @@ class _Window:
         time.sleep(0.004)  # the window's loop calls again immediately
         return False
 
-    def _fly(self) -> None:
-        now = time.perf_counter()
-        passed, self._flew = min(now - self._flew, 0.1), now
-        if not self._held:
-            return
-        keys, session = self._gui.KeyName, self.session
-        held = lambda name: int(getattr(keys, name)) in self._held  # noqa: E731
-        step = _FLY_SHARE * session.view.distance * passed
-        view = session.view.flown(
-            step * (held("D") - held("A")), step * (held("Q") - held("E")), step * (held("W") - held("S"))
-        )
-        turn = 1.2 * passed
-        session.move(view.orbited(turn * (held("LEFT") - held("RIGHT")), turn * (held("DOWN") - held("UP"))))
-
     def _quit(self) -> None:
         self._is_open = False
         # Deferred: a window that is closed while it handles an event crashes the process.
         self._app.post_to_main_thread(self.window, self.window.close)
 
     def _on_close(self) -> bool:
-        self._is_open = False
-        return True
+        if self._is_open:
+            self._keyboard.asked()
+        return not self._is_open
 
 
 def keep_output_clean() -> None:

@@ -190,7 +190,10 @@ PRIMITIVE = ("meshes", 0, "primitives", 0)
         (setter("nodes", value=[{"children": [1]}, {"children": [0], "mesh": 0}]), "holds no triangles"),
         (setter("nodes", value=[{"children": [1, 1]}, {"mesh": 0}]), r"nodes\[1\]: is met twice"),
         (setter("nodes", value=[{"mesh": 0, "scale": [1, 2]}]), r"nodes\[0\]: scale is not a list of 3 numbers"),
-        (setter("extensionsRequired", value=["EXT_meshopt_compression"]), "needs the extensions EXT_meshopt_compression"),
+        (
+            setter("extensionsRequired", value=["EXT_mesh_manifold"]),
+            "needs the extensions EXT_mesh_manifold, which are not read",
+        ),
     ],
 )
 def test_damaged_content(tmp_path, change, message):

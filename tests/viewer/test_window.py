@@ -57,11 +57,12 @@ def display():
 class Screen:
     """A window of `vision3d view` on the display, with simulated input."""
 
-    def __init__(self, display, folder, arguments):
+    def __init__(self, display, folder, arguments, before=""):
         self.environment = {**os.environ, "DISPLAY": display, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.getcwd()}
         self.folder = folder
         size = f"{SIZE[0]}x{SIZE[1]}"
-        command = [sys.executable, "-m", "vision3d", "view", *map(str, arguments), "--size", size, "--out", str(folder / "out")]
+        program = f"{before}\nfrom vision3d.cli.app import main\nmain()"
+        command = [sys.executable, "-c", program, "view", *map(str, arguments), "--size", size, "--out", str(folder / "out")]
         self.log = (folder / "log.txt").open("w+")
         self.process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
         self.window = ""
@@ -69,9 +70,9 @@ class Screen:
     def do(self, *command):
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False).stdout.strip()
 
-    def find(self):
+    def find(self, title="vision3d   [0-9]+ x [0-9]+"):
         """The title contains the size of the image once there is one."""
-        self.window = self.do("xdotool", "search", "--name", "vision3d   [0-9]+ x [0-9]+").partition("\n")[0]
+        self.window = self.do("xdotool", "search", "--name", title).partition("\n")[0]
         return bool(self.window)
 
     def until(self, condition, what):
@@ -104,10 +105,14 @@ class Screen:
         return self.rest()
 
     def grab(self):
+        whole = self.whole()
+        return whole[:, : whole.shape[1] - PANEL]
+
+    def whole(self):
+        """Image and panel."""
         path = self.folder / "grab.png"
         self.do("import", "-window", self.window, str(path))
-        whole = read_image(path)
-        return whole[:, : whole.shape[1] - PANEL]
+        return read_image(path)
 
     def drag(self, start, end, button=1):
         self.do("xdotool", "mousemove", "--window", self.window, *map(str, start), "mousedown", str(button))
@@ -129,8 +134,8 @@ class Screen:
         self.do("xdotool", "key", "--window", self.window, name)
 
     def close(self):
-        self.key("Escape")
-        self.do("xdotool", "keyup", "Escape")  # the window is gone before xdotool lifts the key, which would close the next one
+        self.key("ctrl+q")
+        self.do("xdotool", "keyup", "ctrl", "keyup", "q")  # the window is gone before xdotool lifts the keys
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(30)
         self.process.kill()
@@ -141,9 +146,9 @@ class Screen:
 def show(display, tmp_path):
     opened = []
 
-    def show_(*arguments):
-        opened.append(Screen(display, tmp_path, arguments))
-        opened[-1].until(opened[-1].find, "a window")
+    def show_(*arguments, before="", find=Screen.find):
+        opened.append(Screen(display, tmp_path, arguments, before))
+        opened[-1].until(lambda: find(opened[-1]), "a window")
         return opened[-1]
 
     yield show_
@@ -237,6 +242,44 @@ def test_mouse_and_keys_move_the_camera(show, files):
     assert psnr(first, screen.changed(nearer)) > 38
 
 
+def test_escape_closes_a_dialog_but_not_the_window(show, files):
+    screen = show(*files)
+    first = screen.rest()
+    panel = Panel(screen)
+    panel.help()
+    opened = screen.changed(first)
+    assert int(((opened - first).abs().amax(-1) > 0.1).sum()) > 20_000  # the dialog covers a part of the image
+    screen.key("Escape")
+    assert torch.equal(screen.changed(opened), first)
+    screen.key("Escape")
+    time.sleep(2)
+    assert screen.process.poll() is None
+    assert torch.equal(screen.grab(), first)
+    panel.edit()
+    screen.do("xdotool", "type", "--window", screen.window, "xv")
+    screen.do("xdotool", "keydown", "--window", screen.window, "Escape")  # the text field keeps the key, but not its release
+    time.sleep(0.2)
+    screen.do("xdotool", "keyup", "--window", screen.window, "Escape")
+    time.sleep(2)
+    assert screen.process.poll() is None
+    assert not (screen.folder / "out").exists()  # typing is not a screenshot or a recording
+    assert screen.close() == 0
+
+
+def test_the_panel_reports_that_the_first_image_is_being_rendered(show, files):
+    slow = """
+import time, vision3d.viewer.loop as loop
+draw = loop.draw
+loop.draw = lambda *arguments: (time.sleep(4), draw(*arguments))[1]"""
+    screen = show(*files, before=slow, find=lambda screen: screen.find("vision3d"))
+    foot = lambda: screen.whole()[-80:, SIZE[0] :]  # noqa: E731
+    screen.until(lambda: float(foot().amax()) > 0.5, "line in the panel")
+    assert float(screen.grab().amax()) == 0  # before the image
+    screen.until(screen.find, "image")
+    screen.rest()
+    assert float(foot().amax()) < 0.5
+
+
 def test_a_click_picks_and_selects_and_the_files_are_written(show, files):
     screen = show(*files)
     first = screen.rest()
@@ -269,7 +312,7 @@ def test_the_selection_tool(show, files):
 class Panel:
     """Positions of the widgets, from the left edge of the panel and the top [px], for one layer and no cameras."""
 
-    COMBO, SPHERE, SAVE = (184, 229), (150, 273), (46, 290)
+    COMBO, SPHERE, SAVE, HELP, EDIT, TEXT = (184, 229), (150, 273), (46, 290), (292, 12), (40, 324), (100, 355)
 
     def __init__(self, screen):
         self.screen, self.left = screen, SIZE[0]
@@ -282,6 +325,15 @@ class Panel:
 
     def save_selection(self):
         self.screen.click(self.left + self.SAVE[0], self.SAVE[1])
+
+    def help(self):
+        self.screen.click(self.left + self.HELP[0], self.HELP[1])
+
+    def edit(self):
+        """Opens the section and puts the cursor into its text field."""
+        for x, y in (self.EDIT, self.TEXT):
+            self.screen.click(self.left + x, y)
+            time.sleep(1.5)
 
 
 def test_the_slider_changes_the_image(show, tmp_path):

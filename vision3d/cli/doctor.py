@@ -33,6 +33,7 @@ OPTIONAL = {  # package: (extra, what it is for)
     "warp-lang": ("warp", "cloth and soft bodies of points"),
     "usd-core": ("usd", "animated meshes as USD"),
     "DracoPy": ("draco", "glTF files compressed with Draco"),
+    "meshopt": ("meshopt", "glTF files compressed with meshopt"),
     "pypcd4": ("lidar", "sweeps as .pcd"),
     "onnxscript": ("export", "detectors and networks of hands as .onnx"),
     "onnxruntime": ("export", "comparison of .onnx files with their networks"),

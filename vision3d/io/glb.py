@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vision3d.core.errors import FileFormatError, InputError, ShapeError
-from vision3d.io import gltf_draco, gltf_instances
+from vision3d.io import gltf_draco, gltf_instances, gltf_meshopt
 from vision3d.io.gltf_container import Builder, Gltf, peek_json
 from vision3d.io.gltf_material import MATTE, Material, surface
 from vision3d.io.gltf_pose import RestPose
@@ -28,7 +28,8 @@ from vision3d.scene.upright import Axis, from_y_up, to_y_up
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _SCENE_UP = "vision3d_scene_up"
 _READ_EXTENSIONS = {
-    gltf_draco.EXTENSION, gltf_instances.EXTENSION, "EXT_texture_webp", "KHR_mesh_quantization", "KHR_texture_transform",
+    gltf_draco.EXTENSION, gltf_instances.EXTENSION, *gltf_meshopt.EXTENSIONS,
+    "EXT_texture_webp", "KHR_mesh_quantization", "KHR_texture_transform",
     "KHR_texture_basisu", "EXT_texture_astc", "MSFT_texture_dds",  # textures that cannot be read are a warning
 }  # fmt: skip
 _IGNORED = {"KHR_lights_punctual": "its lights are ignored"}
@@ -45,7 +46,7 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
     Raises:
         MissingFileError: The file, or a file that it refers to, does not exist.
         FileFormatError: It is damaged, has no triangles, or needs an unsupported extension.
-        MissingDependencyError: It is compressed with Draco, and DracoPy is not installed.
+        MissingDependencyError: It is compressed with Draco or meshopt, and DracoPy or meshopt is not installed.
     """
     gltf = opened(path)
     with np.errstate(all="ignore"):  # validation of the meshes detects non-finite values
@@ -92,7 +93,7 @@ def opened(path: Path | str) -> Gltf:
     Raises:
         MissingFileError: The file, or a file that it refers to, does not exist.
         FileFormatError: It is damaged or needs an unsupported extension.
-        MissingDependencyError: It is compressed with Draco, and DracoPy is not installed.
+        MissingDependencyError: It is compressed with Draco or meshopt, and DracoPy or meshopt is not installed.
     """
     gltf = Gltf(path)
     for name in _IGNORED.keys() & set(_strings(gltf, "extensionsUsed") + _strings(gltf, "extensionsRequired")):
@@ -103,6 +104,7 @@ def opened(path: Path | str) -> Gltf:
         raise FileFormatError(
             gltf.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read", "extensionsRequired"
         )
+    gltf_meshopt.unpack(gltf)
     gltf_draco.unpack(gltf)
     return gltf
 
@@ -113,7 +115,7 @@ def read_mesh(path: Path | str) -> Mesh:
     Raises:
         MissingFileError: The file, or a file that it refers to, does not exist.
         FileFormatError: It is damaged, has no triangles, or needs an unsupported extension.
-        MissingDependencyError: It is compressed with Draco, and DracoPy is not installed.
+        MissingDependencyError: It is compressed with Draco or meshopt, and DracoPy or meshopt is not installed.
     """
     parts = list(read_parts(path).values())
     try:

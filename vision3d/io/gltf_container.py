@@ -58,6 +58,7 @@ class Gltf:
         self._lists: dict[str, list[dict[str, Any]]] = {}
         self._notes: set[str] = set()
         self.unpacked: dict[int, np.ndarray] = {}  # rows of accessors that are stored in compressed form
+        self.unpacked_views: dict[int, tuple[bytes, int]] = {}  # bytes and stride of bufferViews that are
 
     def note(self, text: str) -> None:
         """Log a warning about what is not read, once."""
@@ -165,14 +166,22 @@ class Gltf:
     def view(self, index: object, row: int = 0) -> tuple[memoryview, int]:
         """Bytes of a bufferView and its stride, for rows of this many bytes."""
         view, where = self.item("bufferViews", index), f"bufferViews[{index}]"
-        buffer = self._buffer(view.get("buffer"))
-        start, length = self.whole(view, "byteOffset", where, 0), self.whole(view, "byteLength", where)
-        step = self.whole(view, "byteStride", where, row, 252)
-        if start + length > len(buffer):
-            raise FileFormatError(self.path, f"ends at byte {start + length} of its buffer, which has {len(buffer)}", where)
+        if index in self.unpacked_views:
+            data, step = self.unpacked_views[index]  # pyright: ignore[reportArgumentType]
+            data, step = memoryview(data), step or row
+        else:
+            data, step = self.slice(view, where), self.whole(view, "byteStride", where, row, 252)
         if step < row:
             raise FileFormatError(self.path, f"byteStride is {step}, want at least {row}", where)
-        return memoryview(buffer)[start : start + length], step
+        return data, step
+
+    def slice(self, values: dict[str, Any], where: str) -> memoryview:
+        """The bytes of the buffer, offset and length in an object."""
+        buffer = self._buffer(values.get("buffer"))
+        start, length = self.whole(values, "byteOffset", where, 0), self.whole(values, "byteLength", where)
+        if start + length > len(buffer):
+            raise FileFormatError(self.path, f"ends at byte {start + length} of its buffer, which has {len(buffer)}", where)
+        return memoryview(buffer)[start : start + length]
 
     def resource(self, uri: object, what: str) -> bytes:
         """The bytes of a data: URI, or of a file in the same folder.

@@ -18,7 +18,7 @@ import torch
 
 from vision3d.core.errors import FileFormatError, InputError
 from vision3d.geometry.spherical_harmonics import SH0
-from vision3d.io import spz
+from vision3d.io import gltf_meshopt, spz
 from vision3d.io.glb import srgb_to_linear
 from vision3d.io.gltf_container import Builder, Gltf, peek_json
 from vision3d.io.guards import check_size
@@ -46,7 +46,7 @@ _ROTATION = {**_FLOAT, **dict.fromkeys((5120, 5122), (True,))}
 _SCALE = {**_FLOAT, **dict.fromkeys((5121, 5123), (False, True))}
 _OPACITY = {**_FLOAT, **dict.fromkeys((5121, 5123), (True,))}
 _MAX_DEGREE = 3
-_KNOWN = {EXTENSION, "KHR_mesh_quantization", *_SPZ_NAMES}
+_KNOWN = {EXTENSION, "KHR_mesh_quantization", *_SPZ_NAMES, *gltf_meshopt.EXTENSIONS}
 
 
 def is_gaussian_gltf(path: Path | str) -> bool:
@@ -75,6 +75,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     needed = gltf.content.get("extensionsRequired", [])
     if unknown := [name for name in needed if name not in _KNOWN] if isinstance(needed, list) else ["?"]:
         raise FileFormatError(path, f"needs {', '.join(map(str, unknown[:5]))}, which is not read", "extensionsRequired")
+    gltf_meshopt.unpack(gltf)
     parts, found = [], _primitives(gltf)
     check_size(path, sum(_least_bytes(gltf, primitive) for _, primitive, _ in found), gltf.num_bytes, "nodes")
     for matrix, primitive, where in found:

@@ -116,7 +116,7 @@ def _tables(results: Mapping[str, Any]) -> str:
             head = "".join(f"<th>{html.escape(key.replace('_', ' '))}</th>" for key in keys)
             rows = ["".join(f"<td>{_cell(row[key])}</td>" for key in keys) for row in value]
             body = "".join(f"<tr>{row}</tr>" for row in rows)
-            found.append(_section(title, f'<table class="grid"><tr>{head}</tr>{body}</table>'))
+            found.append(_section(title, f'<table class="grid"><tr>{head}</tr>{body}</table>', "scroll"))
         elif all(isinstance(item, str) for item in value):
             found.append(_section(title, "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in value) + "</ul>"))
     return "".join(found)
@@ -136,7 +136,8 @@ def _curves(folder: Path) -> str:
     if not (folder / "metrics.jsonl").exists():
         return ""
     curves = run_curves(read_metrics(folder / "metrics.jsonl"))
-    return _section("Curves", f'<img class="curves" alt="curves" src="{_data(draw_curves(curves), "PNG")}">' if curves else "")
+    shown = (f'<img class="curves" alt="{curve.title}" src="{_data(draw_curves([curve]), "PNG")}">' for curve in curves)
+    return _section("Curves", "".join(shown), "charts")  # one image each, so that a narrow window has them one below the other
 
 
 def _views(folder: Path) -> str:
