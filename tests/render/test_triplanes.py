@@ -52,6 +52,14 @@ def camera(size: int = 24) -> Cameras:
     return Cameras(viewmat[None], K[None], torch.tensor([size]), torch.tensor([size]))
 
 
+def test_images_of_nothing_are_background():
+    shifted = camera()
+    shifted.viewmats[0, 0, 3] = 50  # beside the cube
+    image = next(render_triplane(field(torch.zeros(3, SIZE, SIZE)), shifted, background=(0.2, 0.4, 0.6)))
+    assert torch.allclose(image, torch.tensor([0.2, 0.4, 0.6]).expand(24, 24, 3))
+    assert query(field(torch.zeros(3, SIZE, SIZE)), torch.zeros(0, 3)).colors.shape == (0, 3)
+
+
 @pytest.mark.parametrize("samples", [16, 64])
 def test_a_constant_density_absorbs_as_beer_says(samples):
     logit = -3.0

@@ -98,7 +98,7 @@ def edit(
                 logger.warning("%r: %s", found.text, note)
         bar.update(1)
         started = time.perf_counter()
-        piece = Workpiece(editor, opened, up, selected, config.texture_size)
+        piece = Workpiece(editor, opened, up, selected, config.texture_size, config.refine)
         before = piece.encoded()
         if config.method == "adapter":
             made = piece.all_by_texts(before, given, config.strength, config.variants, config.seed)

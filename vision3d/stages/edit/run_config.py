@@ -10,6 +10,8 @@ from vision3d.core.ranges import check_counts, check_not_negative, check_positiv
 from vision3d.stages.edit.config import Split
 
 MAX_VARIANTS = 24
+REFINE, MAX_REFINE = 30, 2000
+"""Steps of refinement: the default, with which planes are as good as after a minute of fitting, and the maximum."""
 MAX_TEXTURE = 8192
 _BYTES_A_TEXEL = 400  # measured: 210 to 250 where charts cover 60 % of a texture
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
@@ -26,7 +28,7 @@ class EditConfig:
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("text", "select", "variants", "method", "up"),
-        "networks": ("strength", "planes", "adapter", "device"),
+        "networks": ("refine", "strength", "planes", "adapter", "device"),
         "output": ("seed", "texture_size", "views", "view_size"),
     }
 
@@ -37,6 +39,9 @@ class EditConfig:
     """Versions to choose from, which differ in what the text leaves open: shades, second colors, periods, places, strengths."""
     seed: int = 0
     """Seed of the variants."""
+    refine: int = REFINE
+    """Steps that bring the planes of the encoder closer to the object's colors, before and after the edit; 30 take about a
+    second; 0: none."""
     strength: float = 1.0
     """Factor of the change, with method adapter."""
     up: Up = "auto"
@@ -63,6 +68,7 @@ class EditConfig:
             raise ConfigError("method", f"got {self.method} {got} weights of an adapter, want {want}")
         check_counts(self, "views", "view_size", "texture_size", "variants")
         check_not_negative(self, "seed")
+        _check_refine(self.refine)
         if self.variants > MAX_VARIANTS:
             raise ConfigError("variants", f"got {self.variants}, want at most {MAX_VARIANTS}")
         if not 16 <= self.texture_size <= MAX_TEXTURE:
@@ -76,7 +82,7 @@ class EditEvalConfig:
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("furniture", "split", "objects", "each", "seed"),
-        "networks": ("planes", "adapter"),
+        "networks": ("refine", "planes", "adapter"),
     }
 
     furniture: Path | None = None
@@ -89,6 +95,8 @@ class EditEvalConfig:
     """Instructions of each object and kind of phrasing."""
     points: int = 8192
     """Points that the encoder sees."""
+    refine: int = REFINE
+    """Steps of refinement of the planes, as of `edit run`."""
     planes: str = "edit_planes"
     """Weights of encoder and decoder."""
     adapter: str | None = None
@@ -100,3 +108,9 @@ class EditEvalConfig:
     def __post_init__(self) -> None:
         check_counts(self, "objects", "each", "points")
         check_not_negative(self, "seed")
+        _check_refine(self.refine)
+
+
+def _check_refine(steps: int) -> None:
+    if not 0 <= steps <= MAX_REFINE:
+        raise ConfigError("refine", f"got {steps}, want 0 to {MAX_REFINE}")
