@@ -80,6 +80,19 @@ def test_refined_planes(cli, mesh, weights, tmp_path):
     assert not torch.equal(*planes)
 
 
+def test_triplanes_and_gaussians_as_glb(cli, splats, weights, tmp_path):
+    small = ["--text", "make it red", *weights[2:4], *weights[6:], "--format", "glb", "--quiet"]
+    assert cli("edit", "run", splats, *small, "--out", tmp_path / "splats")[0] == 0
+    assert isinstance(GaussianScene.load(tmp_path / "splats" / "edited.glb"), GaussianScene)
+    planes = tmp_path / "splats" / "planes.safetensors"
+    code, _, err = cli("edit", "run", planes, *small, "--out", tmp_path / "planes")
+    if code:  # a field of random parameters may be empty
+        assert "is empty" in err
+    else:
+        assert Mesh.load(tmp_path / "planes" / "edited.glb").texture is not None
+        assert not (tmp_path / "planes" / "edited.safetensors").exists()
+
+
 def test_variants_to_choose_from(cli, mesh, weights, tmp_path):
     small = ["--text", "add red stripes", *weights[2:4], *weights[6:], "--quiet"]
     assert cli("edit", "run", mesh, *small, "--out", tmp_path / "one")[0] == 0

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING
 from vision3d.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from vision3d.render.triplanes.baking import BakedTriplane, bake_triplane
     from vision3d.render.triplanes.field import FieldValues, query, sample_planes
     from vision3d.render.triplanes.surface import triplane_mesh
     from vision3d.render.triplanes.volume import render_triplane
 
 _PUBLIC = {
+    "BakedTriplane": ".baking",
     "FieldValues": ".field",
+    "bake_triplane": ".baking",
     "query": ".field",
     "render_triplane": ".volume",
     "sample_planes": ".field",
@@ -18,7 +21,9 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "BakedTriplane",
     "FieldValues",
+    "bake_triplane",
     "query",
     "render_triplane",
     "sample_planes",

@@ -29,7 +29,7 @@ class EditConfig:
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("text", "select", "variants", "method", "up"),
         "networks": ("refine", "strength", "planes", "adapter", "device"),
-        "output": ("seed", "texture_size", "views", "view_size"),
+        "output": ("format", "seed", "texture_size", "views", "view_size"),
     }
 
     method: Literal["closed-form", "adapter"] = "closed-form"
@@ -46,6 +46,9 @@ class EditConfig:
     """Factor of the change, with method adapter."""
     up: Up = "auto"
     """Axis of the world that is up, for top, bottom and patterns; auto: by the format of the file, as `view` does."""
+    format: Literal["own", "glb"] = "own"
+    """Of the edited object. own: as the input, .glb (meshes), .ply (Gaussians) or .safetensors (triplanes); glb: also Gaussians
+    as .glb, and triplanes as meshes with a texture."""
     texture_size: int = 1024
     """Side of the texture of meshes that get a new one [texels]."""
     views: int = 4
@@ -63,6 +66,8 @@ class EditConfig:
         check_positive(self, "strength")
         if self.method not in ("closed-form", "adapter"):
             raise ConfigError("method", f"got {self.method!r}, want closed-form or adapter")
+        if self.format not in ("own", "glb"):
+            raise ConfigError("format", f"got {self.format!r}, want own or glb")
         if (self.method == "adapter") != (self.adapter is not None):
             got, want = ("without", "--adapter PATH") if self.adapter is None else ("with", "--method adapter")
             raise ConfigError("method", f"got {self.method} {got} weights of an adapter, want {want}")
