@@ -1,12 +1,10 @@
 """Edits by text: accuracy and color errors on objects of the test split and on meshes in files, requests, times.
 
 Without an adapter, edits are closed forms, as are the targets they are compared with: the table shows what the parser of texts,
-planes of 64 texels and the transfer lose. Requests are those of tests/stages/edit/requests_held_out.txt. `--fits` compares the
-planes of the encoder with planes after some steps of refinement, and after a fit of about a minute, on test objects.
+planes of 64 texels and the transfer lose. Requests are those of tests/stages/edit/requests_held_out.txt.
 """
 
 import argparse
-import functools
 import json
 import re
 import statistics
@@ -18,31 +16,19 @@ import torch
 from support import ForeignLoad, add_options, refuse_foreign_load, wall_times, write
 
 from vision3d.geometry.shapes import icosphere
-from vision3d.render import render_scene
-from vision3d.render.camera_paths import path_cameras
-from vision3d.render.triplanes.field import query
-from vision3d.render.triplanes.volume import render_triplane
-from vision3d.scene import GaussianScene, Mesh, Triplane
-from vision3d.scene.upright import axis_vector, up_by_convention
+from vision3d.scene import GaussianScene, Mesh
+from vision3d.scene.upright import up_by_convention
 from vision3d.stages.edit import EditEvalConfig, Editor, evaluate_edits
-from vision3d.stages.edit.data.samples import furniture_models, is_inside
-from vision3d.stages.edit.evaluation.accuracy import difference
 from vision3d.stages.edit.evaluation.detail import detail_kept
 from vision3d.stages.edit.evaluation.objects import mesh_files
-from vision3d.stages.edit.fitting import Observed, fit_planes, refined_planes
 from vision3d.stages.edit.instructions.families import Edit
 from vision3d.stages.edit.instructions.parser import expanded
-from vision3d.stages.edit.instructions.targets import apply_edits
 from vision3d.stages.edit.instructions.understanding import InstructionError, understand
-from vision3d.stages.edit.objects.points import COUNT, ObjectPoints, points_of_mesh, to_cube
 from vision3d.stages.edit.objects.recolor import recolor_gaussians, recolor_mesh
 from vision3d.stages.edit.run_config import REFINE
-from vision3d.stages.edit.transfer import Transfer
 
 REQUESTS = Path(__file__).parents[1] / "tests" / "stages" / "edit" / "requests_held_out.txt"
 GAUSSIANS, TEXTURE = 100_000, 1024
-STEPS, FIT_STEPS = (10, 30, 100), 2000
-FIT_EDITS = [Edit("grey"), Edit("darker"), Edit("metallic"), Edit("color", "red"), Edit("stripes")]
 DETAIL_EDITS = [Edit("color", "red"), Edit("color", "blue"), Edit("darker"), Edit("lighter"), Edit("grey")]
 
 
@@ -53,7 +39,6 @@ def main() -> None:
     parser.add_argument("--furniture", type=Path, help="folder with .sh3f files of sweethome3d-furniture")
     parser.add_argument("--objects", type=int, default=40)
     parser.add_argument("--each", type=int, default=3)
-    parser.add_argument("--fits", type=int, default=0, help="number of test objects to fit planes to, a minute or two each")
     options = parser.parse_args()
     if not options.busy:
         refuse_foreign_load()
@@ -68,8 +53,6 @@ def main() -> None:
             found = evaluate_edits(config, options.meshes, editor=editor)
             results["files"] = {"meshes": [path.name for path in options.meshes], "table": found.summary["table"]}
             results["detail"] = detail(editor, options.meshes)
-        if options.fits:
-            results["fits"] = fits(editor, options.furniture, options.fits)
     print(json.dumps(results, indent=1))
     write("edit", results, load.share)
 
@@ -127,69 +110,6 @@ def detail(editor: Editor, paths: list[Path]) -> dict[str, Any]:
         "in 0.9 to 1.1": statistics.mean(0.9 <= value <= 1.1 for value in energies),
         "clipped": statistics.mean(row["clipped"] for row in rows),
         "rows": rows,
-    }
-
-
-def fits(editor: Editor, furniture: Path, count: int) -> dict[str, Any]:
-    """Planes of the encoder, refined by some steps, and fitted for about a minute, of objects of the test split.
-
-    PSNR of colors in images, over the pixels of the object; PSNR at points of the surface that none of them has seen; mean
-    dE2000 of edits by closed forms there; CPU seconds.
-    """
-    models = furniture_models(furniture, "test")
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for archive, item in (models[row] for row in torch.randperm(len(models), generator=generator)[:count].tolist()):
-        mesh = archive.mesh(item)
-        points = points_of_mesh(mesh, "z", 5 * COUNT)
-        held_out = _every_fifth(points, 1)
-        encoded = editor.encode(_every_fifth(points, 0)).source
-        network, row = editor.planes.network, {"object": item.name}
-        cameras = path_cameras(mesh, "orbit", num=4, size=(96, 96), up=axis_vector("z"))
-        views = list(render_scene(mesh, cameras, shading="none", backgrounds=(1.0, 1.0, 1.0)))
-        others = [_every_fifth(points, start) for start in (0, 2, 3, 4)]
-        places, values = (torch.cat([getattr(one, name) for one in others]) for name in ("points", "values"))
-        queries = places[torch.randint(len(places), (COUNT,), generator=generator)]
-        queries = (queries + 0.05 * torch.randn(COUNT, 3, generator=generator)).clamp(-1, 1)
-        inside = is_inside(to_cube(points.matrix, mesh.vertices), mesh.faces, queries)
-        of_encoder, of_fit = Observed(others[0].points, others[0].values), Observed(places, values, queries, inside)
-        ways = {
-            f"{steps} steps": functools.partial(refined_planes, network, encoded.planes, of_encoder, steps) for steps in STEPS
-        }
-        ways["fit"] = functools.partial(fit_planes, network, encoded.planes, of_fit, steps=FIT_STEPS)
-        row["encoder"] = _scores(editor, encoded, held_out, cameras, views)
-        for name, way in ways.items():
-            started = time.process_time()
-            field = editor.planes.triplane(way(), points.matrix)
-            seconds = time.process_time() - started
-            row[name] = {**_scores(editor, field, held_out, cameras, views), "cpu_s": round(seconds, 2)}
-        found.append(row)
-        print(json.dumps(row), flush=True)
-    means = {
-        name: {key: round(statistics.mean(row[name][key] for row in found), 2) for key in found[0][name]}
-        for name in found[0]
-        if name != "object"
-    }
-    return {"means": means, "objects": found}
-
-
-def _every_fifth(points: ObjectPoints, start: int) -> ObjectPoints:
-    return ObjectPoints(points.points[start::5], points.values[start::5], points.weights[start::5], points.matrix)
-
-
-def _scores(editor: Editor, field: Triplane, held_out: ObjectPoints, cameras: Any, views: list[Any]) -> dict[str, float]:
-    images = render_triplane(field, cameras)
-    errors = [(image - view.image).square()[view.alpha > 0.99].mean() for image, view in zip(images, views)]
-    own = held_out.values[:, :3]
-    colors = query(field, held_out.points.clamp(-1, 1)).colors
-    differences = []
-    for edit in FIT_EDITS:
-        goal, after = (apply_edits([edit], held_out.points, before).colors for before in (own, colors))
-        differences.append(difference(Transfer.of(colors, after).apply(own).clamp(0, 1), goal))
-    return {
-        "images_db": round(float(-10 * torch.stack(errors).mean().log10()), 2),
-        "points_db": round(float(-10 * (colors - own).square().mean().clamp(min=1e-6).log10()), 2),
-        "edits_de": round(statistics.mean(differences), 2),
     }
 
 

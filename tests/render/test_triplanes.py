@@ -8,7 +8,7 @@ import torch
 from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry.mesh import is_closed, volume
 from vision3d.render import render_scene
-from vision3d.render.triplanes import bake_triplane, query, render_triplane, sample_planes, triplane_mesh
+from vision3d.render.triplanes import bake_triplane, query, render_triplane, sample_planes, triplane_mesh, triplane_views
 from vision3d.render.triplanes.field import DENSITY
 from vision3d.scene import Cameras, Triplane
 from vision3d.scene.triplane import AXES
@@ -69,6 +69,17 @@ def test_a_constant_density_absorbs_as_beer_says(samples):
     density = DENSITY / (1 + math.exp(-logit))
     # The color of the field is 1/2, that of the background 1; the ray is 2 long.
     assert float(middle) == pytest.approx(0.5 + 0.5 * math.exp(-2 * density), abs=2e-4)
+
+
+def test_depth_and_opacity_of_a_wall():
+    across = centers().expand(SIZE, SIZE)
+    planes = torch.zeros(3, SIZE, SIZE)
+    planes[1] = -200 * across.T  # the plane (x, z): inside below z = 0
+    view = next(triplane_views(field(planes), camera(), samples=512))
+    assert view.depth is not None
+    middle = view.alpha[8:16, 8:16]
+    assert torch.allclose(middle, torch.ones_like(middle), atol=1e-3)
+    assert torch.allclose(view.depth[8:16, 8:16], torch.full((8, 8), 4 + 1 / DENSITY), atol=0.02)  # of a camera at z = 4
 
 
 def test_images_do_not_depend_on_where_the_object_stands():

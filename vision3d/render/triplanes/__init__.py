@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from vision3d.render.triplanes.baking import BakedTriplane, bake_triplane
     from vision3d.render.triplanes.field import FieldValues, query, sample_planes
     from vision3d.render.triplanes.surface import triplane_mesh
-    from vision3d.render.triplanes.volume import render_triplane
+    from vision3d.render.triplanes.volume import render_triplane, triplane_views
 
 _PUBLIC = {
     "BakedTriplane": ".baking",
@@ -18,6 +18,7 @@ _PUBLIC = {
     "render_triplane": ".volume",
     "sample_planes": ".field",
     "triplane_mesh": ".surface",
+    "triplane_views": ".volume",
 }
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "render_triplane",
     "sample_planes",
     "triplane_mesh",
+    "triplane_views",
 ]
 
 __getattr__ = lazy_names(__name__, _PUBLIC)
