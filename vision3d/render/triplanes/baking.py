@@ -1,5 +1,6 @@
 """Triplanes as meshes with a texture of the colors that images of the field show."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +16,7 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.triplane import Triplane
 
 _PADDING = 2
-_OUTSIDE, _INSIDE, _STEPS = 0.1, 0.15, 25
+_OUTSIDE, _INSIDE, _STEPS = 0.06, 0.1, 12
 """How far from the surface the rays of the texels begin and end [half side of the cube], and their steps."""
 _CHUNK = 1 << 15
 
@@ -47,22 +48,41 @@ def bake_triplane(triplane: Triplane, texture_size: int = 1024, grid: int = 128)
     Raises:
         InputError: The field is empty, the charts do not fit, or a size is out of range.
     """
+    inverse = torch.linalg.inv(triplane.matrix.double()).float()
+
+    def values(points: Tensor, normals: Tensor) -> Tensor:
+        directions = torch.nn.functional.normalize(normals @ inverse[:3, :3].T, dim=1)
+        return _seen(triplane, points @ inverse[:3, :3].T + inverse[:3, 3], directions)
+
+    mesh, image, mask = bake_surface(triplane_mesh(triplane, grid), texture_size, values)
+    return BakedTriplane(replace(mesh, texture=image[..., :3].contiguous()), image[..., 3:].contiguous(), mask)
+
+
+@torch.no_grad()
+def bake_surface(
+    surface: Mesh, texture_size: int, values: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Mesh, Float[Tensor, "h w k"], Bool[Tensor, "h w"]]:
+    """A mesh with uvs, values at the texels, and which of these are on the surface; the others continue them.
+
+    Args:
+        surface: With normals.
+        texture_size: Side of the texture [texels]; it is doubled until all charts fit.
+        values: From points (N, 3) and unit normals (N, 3) to values (N, K).
+
+    Raises:
+        InputError: The charts do not fit, or the size is out of range.
+    """
     if texture_size < 16:
         raise InputError(f"texture_size: got {texture_size}, want at least 16")
-    surface = triplane_mesh(triplane, grid)
     unwrapped = unwrap_growing(replace(surface, vertex_colors=None), texture_size, _PADDING)
     if unwrapped is None:
-        raise InputError(f"triplane: the charts of {surface.num_faces} faces do not fit on a texture; want a smaller grid")
+        raise InputError(f"mesh: the charts of {surface.num_faces} faces do not fit on a texture; want fewer faces")
     mesh, size = unwrapped
     texels = texels_of(mesh, size)
-    inverse = torch.linalg.inv(triplane.matrix.double()).to(texels.points)
-    points = texels.points @ inverse[:3, :3].T + inverse[:3, 3]
-    normals = torch.nn.functional.normalize(texels.normals @ inverse[:3, :3].T, dim=1)
-    values = torch.cat([_seen(triplane, *parts) for parts in zip(points.split(_CHUNK), normals.split(_CHUNK))])
-    image = torch.zeros(size, size, 5)
-    image[texels.mask] = values
-    image = spread(image, texels.mask)
-    return BakedTriplane(replace(mesh, texture=image[..., :3].contiguous()), image[..., 3:].contiguous(), texels.mask)
+    found = torch.cat([values(*parts) for parts in zip(texels.points.split(_CHUNK), texels.normals.split(_CHUNK))])
+    image = torch.zeros(size, size, found.shape[1])
+    image[texels.mask] = found
+    return mesh, spread(image, texels.mask), texels.mask
 
 
 def _seen(triplane: Triplane, points: Tensor, normals: Tensor) -> Float[Tensor, "n 5"]:

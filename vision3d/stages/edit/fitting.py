@@ -19,10 +19,10 @@ _BATCH = 8192
 """Points of a step."""
 _ROUGH = 1e-3
 """Weight of the squared differences of neighboring texels."""
-NOISE = 0.01
+_NOISE = 0.01
 """Standard deviation of the places on the surface: the field around it has its colors."""
-_REFINING, _REFINING_NOISE = 0.2, 0.0
-"""Rate of the first step, and noise, where a few steps refine the planes of the encoder."""
+_REFINING = 0.2
+"""Rate of the first step where a few refine the planes of the encoder."""
 _LAST_RATE = 0.05
 """Rate at the end, as a share of that at the beginning."""
 
@@ -51,7 +51,6 @@ def fit_planes(
     steps: int = 400,
     minutes: float = 0.0,
     lr: float = 0.03,
-    noise: float = NOISE,
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> Float[Tensor, "3 c h w"]:
@@ -67,7 +66,6 @@ def fit_planes(
         steps: Number of steps.
         minutes: If positive, the time to take in place of `steps`.
         lr: Rate of the first step, which falls by a cosine to a twentieth.
-        noise: Standard deviation of the places around the surface.
         seed: Of the points of each step.
         progress: Progress callback.
 
@@ -89,7 +87,7 @@ def fit_planes(
     with Progress(steps, "fit planes", progress) as bar:
         while share < 1:
             optimizer.param_groups[0]["lr"] = lr * (_LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * share)) / 2)
-            loss = _loss(network, planes, observed, noise, generator)
+            loss = _loss(network, planes, observed, generator)
             if not bool(loss.isfinite()):
                 raise NumericalError(step, "loss of the planes")
             (gradient,) = torch.autograd.grad(loss, planes)
@@ -115,16 +113,16 @@ def refined_planes(network: PlaneNet, first: Float[Tensor, "3 c h w"], observed:
         steps: Number of steps.
     """
     own = replace(observed, queries=None, inside=None)
-    return fit_planes(network, first, own, steps=steps, lr=_REFINING, noise=_REFINING_NOISE, progress=silent)
+    return fit_planes(network, first, own, steps=steps, lr=_REFINING, progress=silent)
 
 
-def _loss(network: PlaneNet, planes: Tensor, observed: Observed, noise: float, generator: torch.Generator) -> Tensor:
+def _loss(network: PlaneNet, planes: Tensor, observed: Observed, generator: torch.Generator) -> Tensor:
     count = len(observed.places)
     if observed.weights is None:
         rows = torch.randint(count, (_BATCH,), generator=generator)
     else:
         rows = torch.multinomial(observed.weights, _BATCH, replacement=True, generator=generator)
-    places = observed.places[rows] + noise * torch.randn(_BATCH, 3, generator=generator)
+    places = observed.places[rows] + _NOISE * torch.randn(_BATCH, 3, generator=generator)
     values = network.values(planes[None], places.clamp(-1, 1).to(planes)[None])[0]
     loss = (values - observed.values[rows].to(planes)).abs().mean()
     if observed.queries is not None and observed.inside is not None:

@@ -1,4 +1,4 @@
-"""Options of `edit run` and `edit eval`."""
+"""Options of `edit run`, `edit eval` and `edit reconstruct`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
-from vision3d.core.ranges import check_counts, check_not_negative, check_positive
+from vision3d.core.ranges import check_counts, check_not_negative, check_numbers, check_positive
 from vision3d.stages.edit.config import Split
 
 MAX_VARIANTS = 24
@@ -114,6 +114,42 @@ class EditEvalConfig:
         check_counts(self, "objects", "each", "points")
         check_not_negative(self, "seed")
         _check_refine(self.refine)
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """Reconstruct an object from one image by an LRM."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("lrm", "fill", "steps"),
+        "networks": ("planes", "device"),
+        "output": ("grid", "texture_size", "view_size"),
+    }
+
+    lrm: Path | None = None
+    """Folder with TripoSR: config.yaml and model.safetensors; they are not bundled."""
+    fill: float = 0.85
+    """Fraction of the image that the longer side of a cut-out object takes."""
+    steps: int = 400
+    """Steps of the fit of our planes to its density and colors."""
+    grid: int = 128
+    """Points along a side of the grid that the surface is made from."""
+    texture_size: int = 1024
+    """Side of the texture of the mesh [texels]."""
+    view_size: int = 256
+    """Side of the images of the result [px]."""
+    planes: str = "edit_planes"
+    """Weights of encoder and decoder of our planes."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "steps", "view_size")
+        check_numbers(self, ("fill",), lambda value: 0.1 <= value <= 1, "a number from 0.1 to 1")
+        if not 16 <= self.grid <= 512:
+            raise ConfigError("grid", f"got {self.grid}, want 16 to 512")
+        if not 16 <= self.texture_size <= MAX_TEXTURE:
+            raise ConfigError("texture_size", f"got {self.texture_size}, want 16 to {MAX_TEXTURE}")
 
 
 def _check_refine(steps: int) -> None:
