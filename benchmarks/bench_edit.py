@@ -1,8 +1,7 @@
 """Edits by text: accuracy and color errors on objects of the test split and on meshes in files, requests, times.
 
 Without an adapter, edits are closed forms, as are the targets they are compared with: the table shows what the parser of texts,
-planes of 64 texels and the transfer lose. Requests are those of tests/stages/edit/requests_held_out.txt. `--fits` compares the
-planes of the encoder with planes that were fitted for a minute, in images of test objects.
+planes of 64 texels and the transfer lose. Requests are those of tests/stages/edit/requests_held_out.txt.
 """
 
 import argparse
@@ -17,21 +16,16 @@ import torch
 from support import ForeignLoad, add_options, refuse_foreign_load, wall_times, write
 
 from vision3d.geometry.shapes import icosphere
-from vision3d.render import render_scene
-from vision3d.render.camera_paths import path_cameras
-from vision3d.render.triplanes.volume import render_triplane
 from vision3d.scene import GaussianScene, Mesh
-from vision3d.scene.upright import axis_vector, up_by_convention
+from vision3d.scene.upright import up_by_convention
 from vision3d.stages.edit import EditEvalConfig, Editor, evaluate_edits
-from vision3d.stages.edit.data.samples import furniture_models, is_inside
 from vision3d.stages.edit.evaluation.detail import detail_kept
 from vision3d.stages.edit.evaluation.objects import mesh_files
-from vision3d.stages.edit.fitting import Observed, fit_planes
 from vision3d.stages.edit.instructions.families import Edit
 from vision3d.stages.edit.instructions.parser import expanded
 from vision3d.stages.edit.instructions.understanding import InstructionError, understand
-from vision3d.stages.edit.objects.points import COUNT, ObjectPoints, points_of_mesh, to_cube
 from vision3d.stages.edit.objects.recolor import recolor_gaussians, recolor_mesh
+from vision3d.stages.edit.run_config import REFINE
 
 REQUESTS = Path(__file__).parents[1] / "tests" / "stages" / "edit" / "requests_held_out.txt"
 GAUSSIANS, TEXTURE = 100_000, 1024
@@ -45,7 +39,6 @@ def main() -> None:
     parser.add_argument("--furniture", type=Path, help="folder with .sh3f files of sweethome3d-furniture")
     parser.add_argument("--objects", type=int, default=40)
     parser.add_argument("--each", type=int, default=3)
-    parser.add_argument("--fits", type=int, default=0, help="number of test objects to fit planes to, a minute each")
     options = parser.parse_args()
     if not options.busy:
         refuse_foreign_load()
@@ -60,8 +53,6 @@ def main() -> None:
             found = evaluate_edits(config, options.meshes, editor=editor)
             results["files"] = {"meshes": [path.name for path in options.meshes], "table": found.summary["table"]}
             results["detail"] = detail(editor, options.meshes)
-        if options.fits:
-            results["fits"] = fits(editor, options.furniture, options.fits)
     print(json.dumps(results, indent=1))
     write("edit", results, load.share)
 
@@ -77,13 +68,13 @@ def times(editor: Editor) -> dict[str, Any]:
     stripes = [Edit("stripes")]
 
     def of_gaussians() -> None:
-        recolor_gaussians(scene, editor.apply(editor.encode_gaussians(scene, "z"), stripes))
+        recolor_gaussians(scene, editor.apply(editor.encode_gaussians(scene, "z", refine=REFINE), stripes))
 
     def of_texture() -> None:
-        recolor_mesh(unwrapped, editor.apply(editor.encode_mesh(unwrapped, "z"), stripes), texture_size=TEXTURE)
+        recolor_mesh(unwrapped, editor.apply(editor.encode_mesh(unwrapped, "z", REFINE), stripes), texture_size=TEXTURE)
 
     def of_new_texture() -> None:
-        recolor_mesh(mesh, editor.apply(editor.encode_mesh(mesh, "z"), stripes), texture_size=TEXTURE)
+        recolor_mesh(mesh, editor.apply(editor.encode_mesh(mesh, "z", REFINE), stripes), texture_size=TEXTURE)
 
     started = time.perf_counter()
     understand("make it red", editor.encoder)
@@ -105,7 +96,7 @@ def detail(editor: Editor, paths: list[Path]) -> dict[str, Any]:
         mesh = Mesh.load(file).validate()
         if mesh.texture is None:
             continue
-        before = editor.encode_mesh(mesh, up_by_convention(mesh, file.suffix))
+        before = editor.encode_mesh(mesh, up_by_convention(mesh, file.suffix), REFINE)
         for edit in DETAIL_EDITS:
             after, _ = recolor_mesh(mesh, editor.apply(before, [edit]))
             if after.texture is not None and after.texture.shape[:2] == mesh.texture.shape[:2]:
@@ -119,38 +110,6 @@ def detail(editor: Editor, paths: list[Path]) -> dict[str, Any]:
         "in 0.9 to 1.1": statistics.mean(0.9 <= value <= 1.1 for value in energies),
         "clipped": statistics.mean(row["clipped"] for row in rows),
         "rows": rows,
-    }
-
-
-def fits(editor: Editor, furniture: Path, count: int) -> dict[str, Any]:
-    """PSNR of colors in images of triplanes, over the pixels of the object: of the encoder, and fitted for a minute."""
-    models = furniture_models(furniture, "test")
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randperm(len(models), generator=generator)[:count].tolist()
-    found = []
-    for archive, item in (models[row] for row in rows):
-        mesh = archive.mesh(item)
-        points = points_of_mesh(mesh, "z", 4 * COUNT)
-        seen = ObjectPoints(points.points[::4], points.values[::4], points.weights[::4], points.matrix)
-        encoded = editor.planes.encode(seen)
-        queries = (points.points[torch.randint(len(points.points), (COUNT,), generator=generator)]
-                   + 0.05 * torch.randn(COUNT, 3, generator=generator)).clamp(-1, 1)  # fmt: skip
-        inside = is_inside(to_cube(points.matrix, mesh.vertices), mesh.faces, queries)
-        observed = Observed(points.points, points.values, queries, inside)
-        planes = fit_planes(editor.planes.network, encoded.planes, observed, minutes=1, steps=100)
-        cameras = path_cameras(mesh, "orbit", num=4, size=(128, 128), up=axis_vector("z"))
-        views = list(render_scene(mesh, cameras, shading="none", backgrounds=(1.0, 1.0, 1.0)))
-        row: dict[str, Any] = {"object": item.name}
-        for name, field in (("encoder", encoded), ("fit", editor.planes.triplane(planes, points.matrix))):
-            errors = [
-                (image - view.image).square()[view.alpha > 0.99].mean()
-                for image, view in zip(render_triplane(field, cameras), views)
-            ]
-            row[name] = round(float(-10 * torch.stack(errors).mean().log10()), 2)
-        found.append(row)
-    return {
-        "objects": found,
-        **{name: round(statistics.mean(row[name] for row in found), 2) for name in ("encoder", "fit")},
     }
 
 

@@ -72,6 +72,27 @@ def test_closed_forms_need_no_adapter(cli, mesh, weights, tmp_path):
     assert green > 1.5 * max(red, blue)  # whatever the random planes hold
 
 
+def test_refined_planes(cli, mesh, weights, tmp_path):
+    small = ["--text", "make it red", *weights[2:4], *weights[6:], "--quiet"]
+    for name, steps in (("plain", 0), ("fine", 5)):
+        assert cli("edit", "run", mesh, *small, "--refine", steps, "--out", tmp_path / name)[0] == 0
+    planes = [Triplane.load(tmp_path / name / "planes.safetensors").planes for name in ("plain", "fine")]
+    assert not torch.equal(*planes)
+
+
+def test_triplanes_and_gaussians_as_glb(cli, splats, weights, tmp_path):
+    small = ["--text", "make it red", *weights[2:4], *weights[6:], "--format", "glb", "--quiet"]
+    assert cli("edit", "run", splats, *small, "--out", tmp_path / "splats")[0] == 0
+    assert isinstance(GaussianScene.load(tmp_path / "splats" / "edited.glb"), GaussianScene)
+    planes = tmp_path / "splats" / "planes.safetensors"
+    code, _, err = cli("edit", "run", planes, *small, "--out", tmp_path / "planes")
+    if code:  # a field of random parameters may be empty
+        assert "is empty" in err
+    else:
+        assert Mesh.load(tmp_path / "planes" / "edited.glb").texture is not None
+        assert not (tmp_path / "planes" / "edited.safetensors").exists()
+
+
 def test_variants_to_choose_from(cli, mesh, weights, tmp_path):
     small = ["--text", "add red stripes", *weights[2:4], *weights[6:], "--quiet"]
     assert cli("edit", "run", mesh, *small, "--out", tmp_path / "one")[0] == 0
@@ -147,6 +168,7 @@ def test_the_planes_of_an_edit_can_be_edited_again(cli, mesh, weights, tmp_path)
         (["--text", "make it red", "--select", "spher:1"], 2, "did you mean"),
         (["--text", "make it red", "--strength", "0"], 2, "strength"),
         (["--text", "make it red", "--variants", "0"], 2, "variants"),
+        (["--text", "make it red", "--refine", "-1"], 2, "refine: got -1, want 0 to 2000"),
         (["--text", "make it red", "--variants", "100"], 2, "variants: got 100, want at most 24"),
         (["--text", "make it red", "--adapter", "nothing.safetensors"], 3, "nothing.safetensors"),
         (["--text", "make it red", "--method", "closed-form"], 2, "got closed-form with weights of an adapter"),

@@ -1,14 +1,13 @@
 import json
 import math
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.support.outside import npm_package, program
+from tests.support.outside import npm_package, validate_gltf
 from vision3d.io.images import write_image
 
 
@@ -68,11 +67,4 @@ def edit():
 def validate():
     """Runs the glTF validator on files and returns one report each."""
     npm_package("gltf-validator")
-    script = npm_package("gltf-validator").parents[1] / "validate_gltf.mjs"
-
-    def run(*paths):
-        command = [program("node"), str(script), *map(str, paths)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    return run
+    return validate_gltf

@@ -2,11 +2,13 @@
 
 import functools
 import importlib
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -46,3 +48,11 @@ def npm_package(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"npm package {name} not found: make test-viewer installs it")
     return folder
+
+
+def validate_gltf(*paths: Path) -> list[dict[str, Any]]:
+    """Reports of Khronos' glTF validator, one per file, or a skip."""
+    script = npm_package("gltf-validator").parents[1] / "validate_gltf.mjs"
+    command = [program("node"), str(script), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]

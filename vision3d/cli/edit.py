@@ -7,6 +7,7 @@ from vision3d.cli.menu import menu
 
 TASKS: dict[str, tuple[str, str]] = {
     "run": ("vision3d.cli.edit_run", "change colors, patterns and material of a mesh or of Gaussians by text"),
+    "reconstruct": ("vision3d.cli.edit_reconstruct", "an object from one image by TripoSR, with weights of yours, to edit"),
     "eval": ("vision3d.cli.edit_eval", "accuracy and color errors of edits on objects"),
     "train": ("vision3d.cli.edit_train", "train the network that edits planes by text"),
     "train-planes": ("vision3d.cli.edit_train_planes", "train encoder and decoder of planes"),

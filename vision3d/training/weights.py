@@ -151,6 +151,16 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path 
     Raises:
         FileFormatError: Names or shapes differ; the message lists them.
     """
+    check_layout(network, tensors, path)
+    network.load_state_dict(dict(tensors))
+
+
+def check_layout(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    """Check that the tensors of a file are those of a network, which may be on the meta device.
+
+    Raises:
+        FileFormatError: Names or shapes differ; the message lists them.
+    """
     own = network.state_dict()
     shapes = [
         f"{name} {tuple(tensors[name].shape)} for {tuple(own[name].shape)}"
@@ -162,7 +172,6 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path 
     texts = [f"{words}: {_listed(names)}" for words, names in problems.items() if names]
     if texts:
         raise FileFormatError(path, "does not match its network; " + "; ".join(texts))
-    network.load_state_dict(dict(tensors))
 
 
 def in_half(network: nn.Module) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import torch
 
 from tests.support.edit_models import PLANES, random_planes
 from vision3d.core.errors import InputError, NumericalError
-from vision3d.stages.edit.fitting import Observed, fit_planes
+from vision3d.stages.edit.fitting import Observed, fit_planes, refined_planes
 
 
 def observed_field():
@@ -56,11 +56,39 @@ def test_it_stops_when_the_time_is_over():
     assert steps[-1] == (10, 10)
 
 
+def test_places_without_a_weight_do_not_count():
+    network, observed = observed_field()
+    first = torch.zeros(3, PLANES.channels, PLANES.size, PLANES.size)
+    wrong = torch.cat([observed.values, 1 - observed.values])
+    weights = torch.cat([torch.ones(3000), torch.zeros(3000)])
+    both = Observed(observed.places.repeat(2, 1), wrong, weights=weights)
+    found = fit_planes(network, first, both, steps=100, lr=0.1)
+    with torch.no_grad():
+        errors = [
+            (network.values(planes[None], observed.places[None])[0] - observed.values).abs().mean() for planes in (first, found)
+        ]
+    assert errors[1] < 0.4 * errors[0]
+
+
+def test_a_few_steps_refine_colors_only():
+    network, observed = observed_field()
+    first = 0.3 * torch.randn(3, PLANES.channels, PLANES.size, PLANES.size, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():  # as edits are computed
+        found = refined_planes(network, first, observed, 30)
+        errors = [
+            (network.values(planes[None], observed.places[None])[0] - observed.values).abs().mean() for planes in (first, found)
+        ]
+    assert errors[1] < 0.5 * errors[0] and not found.requires_grad
+    assert torch.equal(found[:, : PLANES.density_channels], first[:, : PLANES.density_channels])
+
+
 def test_what_cannot_be_fitted():
     network, observed = observed_field()
     first = torch.zeros(3, PLANES.channels, PLANES.size, PLANES.size)
     with pytest.raises(InputError, match="0 places"):
         fit_planes(network, first, Observed(observed.places[:0], observed.values[:0]))
+    with pytest.raises(InputError, match="2 weights of 3000 places"):
+        fit_planes(network, first, Observed(observed.places, observed.values, weights=torch.ones(2)))
     with pytest.raises(InputError, match="one of queries and inside"):
         fit_planes(network, first, Observed(observed.places, observed.values, observed.queries))
     with pytest.raises(NumericalError, match="loss of the planes"):

@@ -7,11 +7,14 @@ import numpy
 import pytest
 import torch
 
+from tests.render.test_triplanes import colored_ball
+from tests.support.outside import validate_gltf
 from vision3d.core.errors import ShapeError
 from vision3d.geometry.shapes import icosphere
 from vision3d.io import glb
 from vision3d.io.gltf_container import Gltf
 from vision3d.io.gltf_material import MATTE, read_material
+from vision3d.render.triplanes.field import query
 from vision3d.scene import Mesh, SkinnedMesh
 from vision3d.scene.colors import linear_to_srgb
 from vision3d.scene.mesh_colors import surface_colors
@@ -145,3 +148,26 @@ def test_other_readers_find_roughness_in_green_and_metal_in_blue(editor, ball, t
     image = next(iter(scene.geometry.values())).visual.material.metallicRoughnessTexture
     pixels = torch.from_numpy(numpy.array(image)).reshape(-1, 3)
     assert {(255, 255, 0), (255, 76, 255)} <= {tuple(pixel) for pixel in pixels.tolist()}
+
+
+def test_a_triplane_becomes_a_mesh_with_its_colors_and_material(tmp_path):
+    triplane = colored_ball(torch.diag(torch.tensor([2.0, 2, 2, 1])))
+    write_object(tmp_path / "ball.glb", triplane, texture_size=256)
+    assert glb.scene_up(tmp_path / "ball.glb") == "z"
+    found = Opened.of(tmp_path / "ball.glb")
+    mesh = found.value
+    assert isinstance(mesh, Mesh) and mesh.texture is not None and found.up == "z"
+    assert float(torch.linalg.vector_norm(mesh.vertices, dim=1).mean()) == pytest.approx(2 * 0.5**0.5, abs=0.05)
+    assert found.material == (pytest.approx(0.5, abs=0.01), pytest.approx(0.5, abs=0.01))
+    centers = torch.full((mesh.num_faces, 3), 1 / 3)
+    colors = linear_to_srgb(surface_colors(mesh, torch.arange(mesh.num_faces), centers))
+    goal = query(triplane, mesh.vertices[mesh.faces].mean(1) / 2).colors
+    assert float((colors - goal).abs().mean()) < 0.03 < float(goal.std())
+
+
+@pytest.mark.viewer
+def test_the_validator_finds_no_error_in_a_baked_triplane(tmp_path):
+    path = tmp_path / "ball.glb"
+    write_object(path, colored_ball(), texture_size=128)
+    (report,) = validate_gltf(path)
+    assert report["numErrors"] == 0 and report["numWarnings"] == 0, report["messages"]

@@ -9,11 +9,13 @@ import torch
 from vision3d.core.errors import InputError
 from vision3d.geometry.shapes import box, icosphere
 from vision3d.geometry.spherical_harmonics import sh0_to_rgb
+from vision3d.render.triplanes.field import query
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.edit.editor import Editor
 from vision3d.stages.edit.instructions.families import Edit
+from vision3d.stages.edit.instructions.targets import apply_edits
 from vision3d.stages.edit.network.planes import PlaneNet
-from vision3d.stages.edit.objects.points import points_of_gaussians, points_of_mesh, to_cube
+from vision3d.stages.edit.objects.points import MARGIN, points_of_gaussians, points_of_mesh, to_cube
 from vision3d.stages.edit.objects.recolor import recolor_gaussians, recolor_mesh
 
 UP = {"x": 0, "y": 1, "z": 2}
@@ -204,3 +206,29 @@ def test_networks_of_others_are_refused(planes_model, adapter_model, encoder):
     other = dataclasses.replace(adapter_model, config=dataclasses.replace(adapter_model.config, planes_digest="e" * 64))
     with pytest.raises(InputError, match="another encoder of planes"):
         Editor(planes_model, other, encoder)
+
+
+def test_planes_are_refined_alike_before_and_after(editor):
+    points = points_of_mesh(vase(), "z", 3000)
+    plain, fine = editor.encode(points), editor.encode(points, 200)
+    edits = [Edit("color", "green")]
+
+    def error(field, goal):
+        return float((query(field, points.points).colors - goal).abs().mean())
+
+    assert error(fine.source, points.values[:, :3]) < 0.85 * error(plain.source, points.values[:, :3])
+    first, last = editor.apply(plain, edits), editor.apply(fine, edits)
+    goal = apply_edits(edits, points.points.clamp(*plain.box) / MARGIN, points.values[:, :3]).colors
+    assert error(last.edited, goal) < 0.85 * error(first.edited, goal)
+    density = plain.source.num_density
+    for triplane in (fine.source, last.edited):
+        assert torch.equal(triplane.planes[:, :density], plain.source.planes[:, :density])
+
+
+def test_an_adapter_sees_the_planes_of_the_encoder(editor):
+    points = points_of_mesh(vase(), "z", 3000)
+    texts = ["make it red", "add stripes"]
+    plain, fine = (editor.edit(editor.encode(points, steps), texts) for steps in (0, 20))
+    changes = [one.edited.planes - one.source.planes for one in (plain, fine)]
+    assert not torch.allclose(plain.source.planes, fine.source.planes, atol=0.01)
+    assert changes[0].abs().max() > 0.01 and torch.allclose(*changes, atol=1e-4)

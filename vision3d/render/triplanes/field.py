@@ -48,7 +48,7 @@ def sample_planes(planes: Float[Tensor, "b 3 c h w"], points: Float[Tensor, "b n
     count = points.shape[1]
     grid = torch.stack([points[..., axes] for axes in AXES], 1).flatten(0, 1)[:, :, None]
     found = torch.nn.functional.grid_sample(planes.flatten(0, 1), grid, padding_mode="border", align_corners=False)
-    return found.view(len(planes), 3, -1, count).permute(0, 3, 1, 2).flatten(2)
+    return found.view(len(planes), 3, planes.shape[2], count).permute(0, 3, 1, 2).flatten(2)
 
 
 def decode(decoder: Mapping[str, Tensor], name: str, features: Float[Tensor, "*b c"]) -> Float[Tensor, "*b k"]:

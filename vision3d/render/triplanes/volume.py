@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vision3d.core.errors import InputError
 from vision3d.render.triplanes.field import DENSITY, query
+from vision3d.render.views import View
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.triplane import Triplane
 
@@ -33,6 +34,15 @@ def render_triplane(
     Raises:
         InputError: The cameras are not pinholes, or a number is out of range.
     """
+    for view in triplane_views(triplane, cameras, samples=samples, background=background):
+        assert view.image is not None
+        yield view.image
+
+
+def triplane_views(
+    triplane: Triplane, cameras: Cameras, *, samples: int = 128, background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> Iterator[View]:
+    """As `render_triplane`, with opacity and expected depth; the depth of empty pixels is 0."""
     if cameras.model != "pinhole" or cameras.distortion is not None:
         raise InputError("cameras: want pinholes without lens distortion for a triplane")
     if samples < 1:
@@ -44,8 +54,10 @@ def render_triplane(
         camera = cameras[index : index + 1]
         width, height = int(camera.width), int(camera.height)
         starts, directions = _rays(camera, inverse)
-        parts = [_colors(triplane, filled, starts, rays, samples, behind) for rays in directions.float().split(_ROWS)]
-        yield torch.cat(parts).view(height, width, 3)
+        parts = [_seen(triplane, filled, starts, rays, samples) for rays in directions.float().split(_ROWS)]
+        colors, alpha, depth = (torch.cat(values) for values in zip(*parts))
+        image = (colors + (1 - alpha)[:, None] * behind).view(height, width, 3)
+        yield View(image, alpha.view(height, width), (depth / alpha.clamp(min=1e-6)).view(height, width), None)
 
 
 @torch.no_grad()
@@ -68,8 +80,8 @@ def _rays(camera: Cameras, inverse: Tensor) -> tuple[Tensor, Tensor]:
     return center.float(), rays @ inverse[:3, :3].T
 
 
-def _colors(triplane: Triplane, filled: Tensor, start: Tensor, rays: Tensor, samples: int, behind: Tensor) -> Tensor:
-    """Colors of rays that begin at one point."""
+def _seen(triplane: Triplane, filled: Tensor, start: Tensor, rays: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Accumulated colors, opacity and depth of rays that begin at one point."""
     safe = torch.where(rays.abs() < 1e-9, 1e-9, rays)
     first, second = (-1 - start) / safe, (1 - start) / safe
     near = torch.minimum(first, second).amax(1).clamp(min=0)
@@ -87,4 +99,4 @@ def _colors(triplane: Triplane, filled: Tensor, start: Tensor, rays: Tensor, sam
     weights = passed[:, :-1] - passed[:, 1:]
     colors = torch.zeros(*asked.shape, 3)
     colors[asked] = values.colors
-    return (weights[..., None] * colors).sum(1) + passed[:, -1:] * behind
+    return (weights[..., None] * colors).sum(1), 1 - passed[:, -1], (weights * at).sum(1)

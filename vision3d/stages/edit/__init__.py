@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from vision3d.stages.edit.network.adapter_files import AdapterModel, load_adapter, save_adapter
     from vision3d.stages.edit.network.files import PlanesModel, load_planes_model, save_planes_model
     from vision3d.stages.edit.planes_training import train_planes
+    from vision3d.stages.edit.reconstruct import ReconstructResult, reconstruct
     from vision3d.stages.edit.run import EditResult, edit
-    from vision3d.stages.edit.run_config import EditConfig, EditEvalConfig
+    from vision3d.stages.edit.run_config import EditConfig, EditEvalConfig, ReconstructConfig
 
 _PUBLIC = {
     "AdapterModel": ".network.adapter_files",
@@ -27,10 +28,13 @@ _PUBLIC = {
     "Editor": ".editor",
     "PlanesModel": ".network.files",
     "PlanesTrainConfig": ".config",
+    "ReconstructConfig": ".run_config",
+    "ReconstructResult": ".reconstruct",
     "edit": ".run",
     "evaluate_edits": ".evaluate",
     "load_adapter": ".network.adapter_files",
     "load_planes_model": ".network.files",
+    "reconstruct": ".reconstruct",
     "save_adapter": ".network.adapter_files",
     "save_planes_model": ".network.files",
     "train_adapter": ".adapter_training",
@@ -48,11 +52,14 @@ __all__ = [
     "Editor",
     "PlanesModel",
     "PlanesTrainConfig",
+    "ReconstructConfig",
+    "ReconstructResult",
     "TrainResult",
     "edit",
     "evaluate_edits",
     "load_adapter",
     "load_planes_model",
+    "reconstruct",
     "save_adapter",
     "save_planes_model",
     "train_adapter",

@@ -15,6 +15,7 @@ from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.triplane import Triplane
 from vision3d.scene.upright import Axis
+from vision3d.stages.edit.fitting import Observed, refined_planes
 from vision3d.stages.edit.instructions.families import Edit
 from vision3d.stages.edit.instructions.targets import Target, apply_edits
 from vision3d.stages.edit.instructions.text import TextEncoder, text_encoder
@@ -42,6 +43,10 @@ class Edited:
     """Edits by closed forms, of which `edited` is the encoded result."""
     baked: bool = True
     """Whether the colors show what a material does."""
+    refine: int = 0
+    """Steps of refinement of both planes after the encoder."""
+    offset: Float[Tensor, "3 c h w"] | None = None
+    """What refinement added to the planes of the encoder; an adapter sees those, and knows no others."""
 
     def looks(
         self, points: Float[Tensor, "n 3"], factors: Float[Tensor, "n 2"] | None = None
@@ -98,27 +103,39 @@ class Editor:
         if adapter is not None:
             adapter.check(self.planes, self.encoder)
 
-    def encode_mesh(self, mesh: Mesh, up: Axis) -> Edited:
-        """A mesh before any edit."""
-        return self.encode(points_of_mesh(mesh, up))
+    def encode_mesh(self, mesh: Mesh, up: Axis, refine: int = 0) -> Edited:
+        """A mesh before any edit; arguments as for `encode`."""
+        return self.encode(points_of_mesh(mesh, up), refine)
 
-    def encode_gaussians(self, scene: GaussianScene, up: Axis, selected: Bool[Tensor, " n"] | None = None) -> Edited:
-        """Gaussians before any edit."""
-        return self.encode(points_of_gaussians(scene, up, selected))
+    def encode_gaussians(
+        self, scene: GaussianScene, up: Axis, selected: Bool[Tensor, " n"] | None = None, refine: int = 0
+    ) -> Edited:
+        """Gaussians before any edit; arguments as for `encode`."""
+        return self.encode(points_of_gaussians(scene, up, selected), refine)
 
-    def encode(self, points: ObjectPoints) -> Edited:
-        """Points before any edit."""
+    def encode(self, points: ObjectPoints, refine: int = 0) -> Edited:
+        """Points before any edit.
+
+        Args:
+            points: Of the object.
+            refine: Steps that bring the planes of the encoder closer to the colors of the points; edits do the same.
+
+        Raises:
+            InputError: No point has a weight.
+        """
         kept = points.points[points.weights > 0]
         if not len(kept):
             raise InputError(f"object: none of {len(points.points)} points has a weight, want an object that is visible")
         sample = kept[:: max(1, len(kept) // _BOX_POINTS)]
-        source = self.planes.encode(points)
+        encoded = self.planes.encode(points)
+        source = self._refined(encoded, points, refine)
         # Some stray points must not stretch the box in which patterns lie.
         low, high = (torch.quantile(sample.double(), at, dim=0).float() for at in (0.001, 0.999))
-        return Edited(source, source, torch.stack([low, high]), points)
+        offset = source.planes - encoded.planes if refine else None
+        return Edited(source, source, torch.stack([low, high]), points, refine=refine, offset=offset)
 
-    def of_triplane(self, triplane: Triplane) -> Edited:
-        """A triplane before any edit.
+    def of_triplane(self, triplane: Triplane, refine: int = 0) -> Edited:
+        """A triplane before any edit; it stays as it is, and `refine` is for the planes after one.
 
         Raises:
             InputError: It is not of the encoder's kind, or empty.
@@ -137,7 +154,7 @@ class Editor:
         found = query(triplane, points)
         values = torch.cat([found.colors, found.metallic[:, None], found.roughness[:, None]], 1)
         own_points = ObjectPoints(points, values, torch.ones(len(points)), triplane.matrix)
-        return Edited(triplane, triplane, torch.stack([points.amin(0), points.amax(0)]), own_points)
+        return Edited(triplane, triplane, torch.stack([points.amin(0), points.amax(0)]), own_points, refine=refine)
 
     @torch.no_grad()
     def edit(self, before: Edited, texts: list[str], *, strength: float = 1.0, baked: bool = True) -> Edited:
@@ -154,8 +171,9 @@ class Editor:
         planes, first = before.edited.planes, before.edited.num_density
         for text in texts:
             found = self.encoder.encode([text])
+            seen = planes if before.offset is None else planes - before.offset
             change = self.adapter.network(
-                planes[None], before.box[None].to(planes), found.tokens.to(planes), found.mask.to(planes.device),
+                seen[None], before.box[None].to(planes), found.tokens.to(planes), found.mask.to(planes.device),
                 planes.new_tensor([float(baked)]),
             )[0]  # fmt: skip
             planes = torch.cat([planes[:, :first], planes[:, first:] + strength * change], 1)
@@ -174,6 +192,15 @@ class Editor:
         target = apply_edits(edits, points.points.clamp(*before.box) / MARGIN, points.values[:, :3], baked=baked)
         values = torch.cat([target.colors, target.metallic[:, None], target.roughness[:, None]], 1)
         first = before.source.num_density
-        colored = self.planes.encode(replace(points, values=values)).planes[:, first:]
+        points = replace(points, values=values)
+        colored = self._refined(self.planes.encode(points), points, before.refine).planes[:, first:]
         planes = torch.cat([before.source.planes[:, :first], colored], 1)
         return replace(before, edited=replace(before.source, planes=planes), targets=tuple(edits), baked=baked)
+
+    def _refined(self, encoded: Triplane, points: ObjectPoints, steps: int) -> Triplane:
+        """Planes of the encoder after some steps towards its points."""
+        if not steps:
+            return encoded
+        kept = points.weights > 0
+        observed = Observed(points.points[kept], points.values[kept], weights=points.weights[kept])
+        return replace(encoded, planes=refined_planes(self.planes.network, encoded.planes, observed, steps))

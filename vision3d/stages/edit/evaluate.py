@@ -83,10 +83,10 @@ def evaluate_edits(
     new = [[(_choice(fine_edits(held_out=True), generator),) for _ in range(config.each)] for _ in objects]
     same: list[list[Edits]] = [[(Edit("unchanged"),)] for _ in objects]
     rows: dict[str, tuple[Method, list[list[Edits]], bool]] = {}
-    method: Method = ClosedForm(editor.planes, editor.encoder)
+    method: Method = ClosedForm(editor.planes, editor.encoder, config.refine)
     if editor.adapter is not None:
-        method = Adapter(editor.adapter.network, editor.planes, editor.encoder)
-        alone = Adapter(editor.adapter.network, editor.planes, editor.encoder, transferred=False)
+        method = Adapter(editor.adapter.network, editor.planes, editor.encoder, refine=config.refine)
+        alone = Adapter(editor.adapter.network, editor.planes, editor.encoder, transferred=False, refine=config.refine)
         rows["planes alone"] = (alone, basic, False)
     rows |= {
         "training phrasings": (method, basic, False),

@@ -1,15 +1,18 @@
-"""Planes fitted to one object by gradient descent, the decoder frozen: the slow way that the encoder is measured against."""
+"""Planes fitted to one object by gradient descent, the decoder frozen.
+
+Many steps are what the encoder is measured against; a few refine its planes.
+"""
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.core.errors import InputError, NumericalError
-from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.progress import Progress, ProgressCallback, silent
 from vision3d.stages.edit.network.planes import PlaneNet
 
 _BATCH = 8192
@@ -18,6 +21,8 @@ _ROUGH = 1e-3
 """Weight of the squared differences of neighboring texels."""
 _NOISE = 0.01
 """Standard deviation of the places on the surface: the field around it has its colors."""
+_REFINING = 0.2
+"""Rate of the first step where a few refine the planes of the encoder."""
 _LAST_RATE = 0.05
 """Rate at the end, as a share of that at the beginning."""
 
@@ -34,6 +39,8 @@ class Observed:
     """Points in the cube; None: the density stays as it is."""
     inside: Bool[Tensor, " m"] | None = None
     """Which of them are in the object."""
+    weights: Float[Tensor, " n"] | None = None
+    """How often the places are drawn, relative to each other; all alike when None."""
 
 
 def fit_planes(
@@ -63,11 +70,13 @@ def fit_planes(
         progress: Progress callback.
 
     Raises:
-        InputError: There are no places, or `queries` without `inside`.
+        InputError: There are no places, other numbers of values or weights, or `queries` without `inside`.
         NumericalError: The loss is not finite.
     """
     if not len(observed.places) or len(observed.places) != len(observed.values):
         raise InputError(f"observed: got {len(observed.places)} places and {len(observed.values)} values, want as many, not 0")
+    if observed.weights is not None and len(observed.weights) != len(observed.places):
+        raise InputError(f"observed: got {len(observed.weights)} weights of {len(observed.places)} places, want as many")
     if (observed.queries is None) != (observed.inside is None):
         raise InputError("observed: got one of queries and inside, want both or none")
     generator = torch.Generator().manual_seed(seed)
@@ -93,13 +102,31 @@ def fit_planes(
     return found if observed.queries is not None else torch.cat([first[:, :density], found[:, density:]], 1)
 
 
+@torch.enable_grad()
+def refined_planes(network: PlaneNet, first: Float[Tensor, "3 c h w"], observed: Observed, steps: int) -> Tensor:
+    """The planes of the encoder after a few steps towards the colors of its points; the channels of the density stay.
+
+    Args:
+        network: Has the decoder.
+        first: The planes of the encoder.
+        observed: The points; queries are not used.
+        steps: Number of steps.
+    """
+    own = replace(observed, queries=None, inside=None)
+    return fit_planes(network, first, own, steps=steps, lr=_REFINING, progress=silent)
+
+
 def _loss(network: PlaneNet, planes: Tensor, observed: Observed, generator: torch.Generator) -> Tensor:
-    rows = torch.randint(len(observed.places), (_BATCH,), generator=generator)
+    count = len(observed.places)
+    if observed.weights is None:
+        rows = torch.randint(count, (_BATCH,), generator=generator)
+    else:
+        rows = torch.multinomial(observed.weights, _BATCH, replacement=True, generator=generator)
     places = observed.places[rows] + _NOISE * torch.randn(_BATCH, 3, generator=generator)
-    values = network.values(planes[None], places.clamp(-1, 1)[None])[0]
-    loss = (values - observed.values[rows]).abs().mean()
+    values = network.values(planes[None], places.clamp(-1, 1).to(planes)[None])[0]
+    loss = (values - observed.values[rows].to(planes)).abs().mean()
     if observed.queries is not None and observed.inside is not None:
         rows = torch.randint(len(observed.queries), (_BATCH,), generator=generator)
-        logits = network.logits(planes[None], observed.queries[rows][None])[0]
+        logits = network.logits(planes[None], observed.queries[rows].to(planes)[None])[0]
         loss = loss + 0.2 * torch.nn.functional.binary_cross_entropy_with_logits(logits, observed.inside[rows].to(logits))
     return loss + _ROUGH * (planes.diff(dim=2).square().mean() + planes.diff(dim=3).square().mean())

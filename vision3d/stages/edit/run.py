@@ -44,7 +44,7 @@ class EditResult:
     """All versions, with `variants` of the configuration; the first is `object`."""
 
     def save(self, path: Path | str) -> None:
-        """Write the object in the format of the suffix; a .glb has its material."""
+        """Write the object in the format of the suffix; a .glb has its material, and a triplane is a mesh in it."""
         write_object(path, self.object, self.material)
 
 
@@ -67,8 +67,9 @@ def edit(
         texts: One instruction, or several in order, such as "make it red".
         select: What to change: a selection, or texts as of `scene.selecting`; everything when None.
         editor: The networks; None loads those of the configuration.
-        run_folder: Receives edited.glb (meshes), .ply (Gaussians) or .safetensors (triplanes), planes.safetensors and
-            before_after.png; of several variants edited_0.glb, ..., and variants.png. None: nothing is written.
+        run_folder: Receives edited.glb (meshes), .ply (Gaussians) or .safetensors (triplanes), or edited.glb by the
+            configuration, planes.safetensors and before_after.png; of several variants edited_0.glb, ..., and variants.png.
+            None: nothing is written.
         progress: Progress callback.
 
     Raises:
@@ -98,7 +99,7 @@ def edit(
                 logger.warning("%r: %s", found.text, note)
         bar.update(1)
         started = time.perf_counter()
-        piece = Workpiece(editor, opened, up, selected, config.texture_size)
+        piece = Workpiece(editor, opened, up, selected, config.texture_size, config.refine)
         before = piece.encoded()
         if config.method == "adapter":
             made = piece.all_by_texts(before, given, config.strength, config.variants, config.seed)
@@ -133,7 +134,9 @@ def _write(folder: Path, piece: Workpiece, made: Sequence[Version], config: Edit
     """The files of a run: those of several versions have their number."""
     for number, version in enumerate(made):
         ending = f"_{number}" if len(made) > 1 else ""
-        piece.opened.write(folder / f"edited{ending}{SUFFIXES[type(version.object)]}", version.object, version.material)
+        suffix = SUFFIXES[type(version.object)] if config.format == "own" else f".{config.format}"
+        path = folder / f"edited{ending}{suffix}"
+        piece.opened.write(path, version.object, version.material, config.texture_size)
         version.planes.edited.save(folder / f"planes{ending}.safetensors")
     before, shown = still(piece.opened.value), [still(piece.shown(one)) for one in made]
     write_before_after(folder / "before_after.png", before, shown[0], piece.up, config, text)

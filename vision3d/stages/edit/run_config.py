@@ -1,4 +1,4 @@
-"""Options of `edit run` and `edit eval`."""
+"""Options of `edit run`, `edit eval` and `edit reconstruct`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,10 +6,12 @@ from typing import ClassVar, Literal
 
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
-from vision3d.core.ranges import check_counts, check_not_negative, check_positive
+from vision3d.core.ranges import check_counts, check_not_negative, check_numbers, check_positive
 from vision3d.stages.edit.config import Split
 
 MAX_VARIANTS = 24
+REFINE, MAX_REFINE = 30, 2000
+"""Steps of refinement: the default, with which planes are as good as after a minute of fitting, and the maximum."""
 MAX_TEXTURE = 8192
 _BYTES_A_TEXEL = 400  # measured: 210 to 250 where charts cover 60 % of a texture
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
@@ -26,8 +28,8 @@ class EditConfig:
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("text", "select", "variants", "method", "up"),
-        "networks": ("strength", "planes", "adapter", "device"),
-        "output": ("seed", "texture_size", "views", "view_size"),
+        "networks": ("refine", "strength", "planes", "adapter", "device"),
+        "output": ("format", "seed", "texture_size", "views", "view_size"),
     }
 
     method: Literal["closed-form", "adapter"] = "closed-form"
@@ -37,10 +39,16 @@ class EditConfig:
     """Versions to choose from, which differ in what the text leaves open: shades, second colors, periods, places, strengths."""
     seed: int = 0
     """Seed of the variants."""
+    refine: int = REFINE
+    """Steps that bring the planes of the encoder closer to the object's colors, before and after the edit; 30 take about a
+    second; 0: none."""
     strength: float = 1.0
     """Factor of the change, with method adapter."""
     up: Up = "auto"
     """Axis of the world that is up, for top, bottom and patterns; auto: by the format of the file, as `view` does."""
+    format: Literal["own", "glb"] = "own"
+    """Of the edited object. own: as the input, .glb (meshes), .ply (Gaussians) or .safetensors (triplanes); glb: also Gaussians
+    as .glb, and triplanes as meshes with a texture."""
     texture_size: int = 1024
     """Side of the texture of meshes that get a new one [texels]."""
     views: int = 4
@@ -58,11 +66,14 @@ class EditConfig:
         check_positive(self, "strength")
         if self.method not in ("closed-form", "adapter"):
             raise ConfigError("method", f"got {self.method!r}, want closed-form or adapter")
+        if self.format not in ("own", "glb"):
+            raise ConfigError("format", f"got {self.format!r}, want own or glb")
         if (self.method == "adapter") != (self.adapter is not None):
             got, want = ("without", "--adapter PATH") if self.adapter is None else ("with", "--method adapter")
             raise ConfigError("method", f"got {self.method} {got} weights of an adapter, want {want}")
         check_counts(self, "views", "view_size", "texture_size", "variants")
         check_not_negative(self, "seed")
+        _check_refine(self.refine)
         if self.variants > MAX_VARIANTS:
             raise ConfigError("variants", f"got {self.variants}, want at most {MAX_VARIANTS}")
         if not 16 <= self.texture_size <= MAX_TEXTURE:
@@ -76,7 +87,7 @@ class EditEvalConfig:
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("furniture", "split", "objects", "each", "seed"),
-        "networks": ("planes", "adapter"),
+        "networks": ("refine", "planes", "adapter"),
     }
 
     furniture: Path | None = None
@@ -89,6 +100,8 @@ class EditEvalConfig:
     """Instructions of each object and kind of phrasing."""
     points: int = 8192
     """Points that the encoder sees."""
+    refine: int = REFINE
+    """Steps of refinement of the planes, as of `edit run`."""
     planes: str = "edit_planes"
     """Weights of encoder and decoder."""
     adapter: str | None = None
@@ -100,3 +113,45 @@ class EditEvalConfig:
     def __post_init__(self) -> None:
         check_counts(self, "objects", "each", "points")
         check_not_negative(self, "seed")
+        _check_refine(self.refine)
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """Reconstruct an object from one image by an LRM."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("lrm", "fill", "steps"),
+        "networks": ("planes", "device"),
+        "output": ("grid", "texture_size", "view_size"),
+    }
+
+    lrm: Path | None = None
+    """Folder with TripoSR: config.yaml and model.safetensors; they are not bundled."""
+    fill: float = 0.85
+    """Fraction of the image that the longer side of a cut-out object takes."""
+    steps: int = 400
+    """Steps of the fit of our planes to its density and colors."""
+    grid: int = 128
+    """Points along a side of the grid that the surface is made from."""
+    texture_size: int = 1024
+    """Side of the texture of the mesh [texels]."""
+    view_size: int = 256
+    """Side of the images of the result [px]."""
+    planes: str = "edit_planes"
+    """Weights of encoder and decoder of our planes."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "steps", "view_size")
+        check_numbers(self, ("fill",), lambda value: 0.1 <= value <= 1, "a number from 0.1 to 1")
+        if not 16 <= self.grid <= 512:
+            raise ConfigError("grid", f"got {self.grid}, want 16 to 512")
+        if not 16 <= self.texture_size <= MAX_TEXTURE:
+            raise ConfigError("texture_size", f"got {self.texture_size}, want 16 to {MAX_TEXTURE}")
+
+
+def _check_refine(steps: int) -> None:
+    if not 0 <= steps <= MAX_REFINE:
+        raise ConfigError("refine", f"got {steps}, want 0 to {MAX_REFINE}")

@@ -19,6 +19,7 @@ from vision3d.stages.edit.instructions.families import Edit
 from vision3d.stages.edit.instructions.variants import text_of, variants
 from vision3d.stages.edit.objects.files import Editable, Opened, surface_of
 from vision3d.stages.edit.objects.recolor import Outcome, recolor_gaussians, recolor_mesh, recolor_skin
+from vision3d.stages.edit.run_config import REFINE
 
 _STRENGTHS = (0.6, 1.4)
 
@@ -48,6 +49,7 @@ class Workpiece:
         up: Its axis that is up.
         selected: Mask of the Gaussians or vertices that change; None: all.
         texture_size: Side of the texture of a mesh that gets a new one.
+        refine: Steps of refinement of the planes.
     """
 
     editor: Editor
@@ -55,19 +57,20 @@ class Workpiece:
     up: Axis
     selected: Bool[Tensor, " n"] | None
     texture_size: int
+    refine: int = REFINE
 
     def encoded(self) -> Edited:
         """Its planes before any edit."""
         value = self.opened.value
         if isinstance(value, Triplane):
-            return self.editor.of_triplane(value)
+            return self.editor.of_triplane(value, self.refine)
         if isinstance(value, GaussianScene):
-            return self.editor.encode_gaussians(value, self.up, self.selected)
+            return self.editor.encode_gaussians(value, self.up, self.selected, self.refine)
         mesh, faces = surface_of(value), self._faces()
         if faces is not None:
             uvs = None if mesh.corner_uvs is None else mesh.corner_uvs[faces]
             mesh = Mesh(mesh.vertices, mesh.faces[faces], uvs, None, mesh.texture, mesh.vertex_colors)
-        return self.editor.encode_mesh(mesh, self.up)
+        return self.editor.encode_mesh(mesh, self.up, self.refine)
 
     def by_edits(self, before: Edited, edits: Sequence[Edit], text: str = "") -> Version:
         """The version of edits by their closed forms."""

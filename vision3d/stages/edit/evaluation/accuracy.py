@@ -11,12 +11,14 @@ from torch import Tensor
 from vision3d.scene.lab import delta_e, srgb_to_lab
 from vision3d.stages.edit.data.instructions import encoded
 from vision3d.stages.edit.evaluation.objects import EvalObject, objects_of_samples
+from vision3d.stages.edit.fitting import Observed, refined_planes
 from vision3d.stages.edit.instructions.families import Edit, basic_edits
 from vision3d.stages.edit.instructions.targets import apply_edits
 from vision3d.stages.edit.instructions.text import TextEncoder
 from vision3d.stages.edit.instructions.understanding import InstructionError, understand
 from vision3d.stages.edit.network.adapter import AdapterNet
 from vision3d.stages.edit.network.files import PlanesModel
+from vision3d.stages.edit.network.planes import PlaneNet
 from vision3d.stages.edit.transfer import Transfer
 from vision3d.training.samples import GeneratedSamples
 
@@ -56,6 +58,7 @@ class Adapter:
         encoder: Of texts.
         told: What the network reads of a text and its meaning; the text itself when None.
         transferred: Whether the change is applied to the object's own colors, as for users, or the planes are all there is.
+        refine: Steps of refinement of the planes; the network sees those of the encoder.
     """
 
     def __init__(
@@ -65,23 +68,25 @@ class Adapter:
         encoder: TextEncoder,
         told: Callable[[str, Edits], Sequence[str]] | None = None,
         transferred: bool = True,
+        refine: int = 0,
     ) -> None:
         self.network, self.planes, self.encoder, self.transferred = network, planes, encoder, transferred
+        self.refine = refine
         self.told = told or (lambda text, _: (text,))
-        self._source: tuple[EvalObject, Tensor] | None = None
+        self._source: tuple[EvalObject, Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def __call__(self, item: EvalObject, text: str, edits: Edits) -> Float[Tensor, "n 3"]:
         """The colors of the places."""
         if self._source is None or self._source[0] is not item:
-            self._source = (item, self.planes.network.encode(item.points[None], item.values[None]))
-        source, first = self._source[1], self.planes.config.density_channels
-        planes = source
+            self._source = (item, *_planes_of(item, self.planes.network, self.refine))
+        source, first = self._source[2], self.planes.config.density_channels
+        planes, offset = self._source[1], source - self._source[1]
         for sentence in self.told(text, edits):
             found = self.encoder.encode([sentence])
             change = self.network(planes, item.box[None], found.tokens, found.mask, torch.ones(1))
             planes = torch.cat([planes[:, :, :first], planes[:, :, first:] + change], 2)
-        before, after = (self.planes.network.values(each, item.places[None])[0, :, :3] for each in (source, planes))
+        before, after = (self.planes.network.values(each, item.places[None])[0, :, :3] for each in (source, planes + offset))
         return Transfer.of(before, after).apply(item.place_values[:, :3]).clamp(0, 1) if self.transferred else after
 
 
@@ -93,10 +98,12 @@ class ClosedForm:
     Args:
         planes: Encoder and decoder.
         encoder: Of texts.
+        refine: Steps of refinement of the planes.
     """
 
-    def __init__(self, planes: PlanesModel, encoder: TextEncoder) -> None:
-        self.planes, self.encoder = planes, encoder
+    def __init__(self, planes: PlanesModel, encoder: TextEncoder, refine: int = 0) -> None:
+        self.planes, self.encoder, self.refine = planes, encoder, refine
+        self._source: tuple[EvalObject, Tensor] | None = None
 
     @torch.no_grad()
     def __call__(self, item: EvalObject, text: str, edits: Edits) -> Float[Tensor, "n 3"]:
@@ -106,10 +113,18 @@ class ClosedForm:
             understood = understand(text, self.encoder).edits
         except InstructionError:
             return colors
-        source = self.planes.network.encode(item.points[None], item.values[None])
-        before = self.planes.network.values(source, item.places[None])[0, :, :3]
+        if self._source is None or self._source[0] is not item:
+            self._source = (item, _planes_of(item, self.planes.network, self.refine)[1])
+        before = self.planes.network.values(self._source[1], item.places[None])[0, :, :3]
         after = apply_edits(understood, item.places, before).colors
         return Transfer.of(before, after).apply(colors).clamp(0, 1)
+
+
+def _planes_of(item: EvalObject, network: PlaneNet, refine: int) -> tuple[Tensor, Tensor]:
+    """Planes (1, 3, C, H, W) of the encoder, and the refined ones."""
+    planes = network.encode(item.points[None], item.values[None])
+    observed = Observed(item.points, item.values)
+    return planes, refined_planes(network, planes[0], observed, refine)[None] if refine else planes
 
 
 def copied(item: EvalObject, text: str, edits: Edits) -> Float[Tensor, "n 3"]:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.core.errors import FileFormatError, InputError
 from vision3d.io import glb, gltf, gltf_gaussians, gltf_skin_writer
 from vision3d.io.gltf_container import Gltf
 from vision3d.io.gltf_material import MATTE, Material, read_material
+from vision3d.render.meshes.texels import spread
+from vision3d.render.triplanes.baking import bake_triplane
 from vision3d.scene.codecs import kind_of, load
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
@@ -27,6 +29,9 @@ logger = logging.getLogger(__name__)
 Editable = GaussianScene | Mesh | SkinnedMesh | Triplane
 SUFFIXES = {GaussianScene: ".ply", Mesh: ".glb", SkinnedMesh: ".glb", Triplane: ".safetensors"}
 """Of the files that edited objects are written to."""
+TEXTURE = 1024
+"""Side of a new texture [texels]."""
+_SAME = 2 / 255  # difference of material factors, as bytes hold them
 _GLTF = (".glb", ".gltf")
 _SOLID = 0.3  # opacity of Gaussians that connect others
 
@@ -70,15 +75,9 @@ class Opened:
             return cls(glb.in_scene_axes(path, value), up, up, material)
         return cls(value, up_by_convention(value, path.suffix), material=material)
 
-    def write(self, path: Path, value: Editable, material: Material = MATTE) -> None:
-        """Write the object after an edit.
-
-        Args:
-            path: With the suffix of `SUFFIXES`.
-            value: The object.
-            material: Of a mesh.
-        """
-        write_object(path, value, material, self.scene_up)
+    def write(self, path: Path, value: Editable, material: Material = MATTE, texture_size: int = TEXTURE) -> None:
+        """Write the object after an edit; arguments as for `write_object`."""
+        write_object(path, value, material, self.scene_up, texture_size)
 
 
 def material_of(path: Path | str) -> Material:
@@ -91,22 +90,53 @@ def material_of(path: Path | str) -> Material:
     return MATTE if found is None else found
 
 
-def write_object(path: Path | str, value: Editable, material: Material = MATTE, scene_up: Axis | None = None) -> None:
-    """Write an object; a mesh as glTF has its material.
+def write_object(
+    path: Path | str,
+    value: Editable,
+    material: Material = MATTE,
+    scene_up: Axis | None = None,
+    texture_size: int = TEXTURE,
+) -> None:
+    """Write an object; a mesh as glTF has its material, and a triplane becomes a mesh with a texture there.
 
     Args:
         path: In a format that holds the object.
         value: The object.
         material: Of a mesh.
         scene_up: As for `io.glb.write_mesh`.
+        texture_size: Side of the texture of a triplane [texels].
+
+    Raises:
+        InputError: The object is empty, or has invalid values.
     """
     is_gltf = Path(path).suffix.lower() in _GLTF
+    if isinstance(value, Triplane) and is_gltf:
+        baked = bake_triplane(value.to("cpu"), texture_size)
+        up = up_by_convention(value)
+        material = material_of_texels(baked.factors, baked.mask)
+        glb.write_mesh(path, baked.mesh, None if up == "y" else up, material)
+        return
     if isinstance(value, SkinnedMesh) and is_gltf:
         gltf_skin_writer.write_skin(path, value, material)
     elif isinstance(value, Mesh) and is_gltf:
         glb.write_mesh(path, value, scene_up, material)
     else:
         value.save(path)
+
+
+def material_of_texels(image: Float[Tensor, "h w 2"], mask: Bool[Tensor, "h w"]) -> Material:
+    """Two factors if all texels have the same, else a texture.
+
+    Args:
+        image: Metallic and roughness factor of the texels.
+        mask: Texels on the surface.
+    """
+    factors = image[mask]
+    low, high = factors.amin(0), factors.amax(0)
+    if bool((high - low <= _SAME).all()):
+        metallic, roughness = (round(value, 4) for value in ((low + high) / 2).tolist())
+        return metallic, roughness
+    return spread(image, mask)
 
 
 def _skin(path: Path) -> SkinnedMesh | None:

@@ -20,16 +20,14 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_colors import surface_colors
 from vision3d.scene.skin import SkinnedMesh
 from vision3d.stages.edit.editor import Edited
+from vision3d.stages.edit.objects.files import TEXTURE, material_of_texels
 from vision3d.stages.edit.objects.points import to_cube
 from vision3d.stages.edit.run_config import texture_gb
 from vision3d.stages.edit.transfer import Transfer
 
-TEXTURE = 1024
-"""Side of a new texture [texels]."""
 _PADDING = 2
 _SAMPLE = 16_384  # points for the mapping of tints
 _SLACK = 0.5  # texels by which the area of a face and its texels may differ
-_SAME = 2 / 255  # difference of material factors, as bytes hold them
 _SHARE = 0.9  # of the free memory that an edit may use
 _SHARED = 0.02  # share of texels that several faces may use before a mesh gets a new texture
 
@@ -135,14 +133,10 @@ def _factors(mesh: Mesh, page: "_Page", material: Material) -> Float[Tensor, "n 
 
 
 def _material(page: "_Page", factors: Float[Tensor, "n 2"]) -> Material:
-    """Two factors if all texels have the same, else a texture."""
-    low, high = factors.amin(0), factors.amax(0)
-    if bool((high - low <= _SAME).all()):
-        metallic, roughness = (round(value, 4) for value in ((low + high) / 2).tolist())
-        return metallic, roughness
+    """The material of a page from the factors of its texels."""
     image = torch.tensor(MATTE).repeat(*page.mask.shape, 1)
     image[page.mask] = factors
-    return spread(image, page.mask)
+    return material_of_texels(image, page.mask)
 
 
 @dataclass(frozen=True, eq=False)
