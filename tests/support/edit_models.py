@@ -13,7 +13,7 @@ from vision3d.stages.edit.network.planes import PlaneNet
 from vision3d.training.weights import Card
 
 PLANES = PlanesConfig(size=16, channels=6, density_channels=2, width=8, levels=2, hidden=8)
-ADAPTER = AdapterConfig(width=8, reduce=1, levels=2, style=16, queries=2)
+ADAPTER = AdapterConfig(width=8, reduce=2, levels=2, style=16, queries=2, context=4, hidden=8)
 
 
 class WordEncoder:
