@@ -93,7 +93,7 @@ def adapter_loss(
     compared: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Difference between the edited field and the target on the surface, and between the reading of the texts and their meaning.
+    """Difference between the edited field and the target on the surface, and between texts as read and as meant.
 
     Args:
         network: The adapter.

@@ -43,7 +43,7 @@ class AdapterConfig:
     """The network that changes planes by a text."""
 
     reduce: int = 8
-    """Texels along a side of the blocks that the U-Net sees, an even number; the layers at each texel have the full resolution."""
+    """Texels along a side of the blocks that the U-Net sees, an even number; the other layers see each texel."""
     width: int = 48
     """Channels of the finest level of the U-Net."""
     levels: int = 2

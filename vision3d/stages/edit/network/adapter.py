@@ -37,7 +37,7 @@ class AdapterNet(nn.Module):
         super().__init__()
         self.planes, self.config = planes, config
         self.colors = planes.channels - planes.density_channels
-        width, style = config.width, config.style
+        style = config.style
         self.texts = TextReader(style, config.queries)
         self.summary = nn.Linear(planes.channels, _SUMMARY + 1)
         # Without the norms, what differs between texts would be a percent of what all have in common after some layers.
