@@ -121,7 +121,7 @@ def test_a_fresh_adapter_changes_nothing_and_gradients_reach_it(objects, planes_
     instructions = make_instructions(6, 0.5, 0, encoder)
     network = AdapterNet(PLANES, ADAPTER)
     generator = torch.Generator().manual_seed(1)
-    sources = SourcePool(objects, planes_model.network, ADAPTER_TRAINING).draw(0, 2, generator)
+    sources = SourcePool(objects, planes_model.network, ADAPTER_TRAINING, 4).draw(0, 2, generator)
     tokens, mask = instructions.take(torch.tensor([0, 1]))
     assert not bool(network(sources.planes, sources.box, tokens, mask, torch.ones(2)).any())
     loss, parts = adapter_loss(
@@ -179,7 +179,7 @@ def test_a_reading_is_compared_with_the_meaning():
 
 
 def test_a_pool_depends_on_the_step_alone(objects, planes_model):
-    pools = [SourcePool(objects, planes_model.network, ADAPTER_TRAINING) for _ in range(2)]
+    pools = [SourcePool(objects, planes_model.network, ADAPTER_TRAINING, 4) for _ in range(2)]
     for step in range(3):
         pools[0].draw(step, 3, torch.Generator().manual_seed(step))
     draws = [pool.draw(3, 4, torch.Generator().manual_seed(9)) for pool in pools]

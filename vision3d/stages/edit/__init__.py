@@ -7,18 +7,23 @@ from vision3d.core.lazy import lazy_names
 if TYPE_CHECKING:
     from vision3d.stages.edit.adapter_training import TrainResult, train_adapter
     from vision3d.stages.edit.config import AdapterTrainConfig, PlanesTrainConfig
+    from vision3d.stages.edit.diffusion_config import DiffusionTrainConfig, Sampling, VaeTrainConfig
+    from vision3d.stages.edit.diffusion_training import train_diffusion
     from vision3d.stages.edit.editor import Edited, Editor
     from vision3d.stages.edit.evaluate import EditEvalResult, evaluate_edits
     from vision3d.stages.edit.network.adapter_files import AdapterModel, load_adapter, save_adapter
+    from vision3d.stages.edit.network.diffusion_files import DiffusionModel, VaeModel, load_diffusion, load_vae
     from vision3d.stages.edit.network.files import PlanesModel, load_planes_model, save_planes_model
     from vision3d.stages.edit.planes_training import train_planes
     from vision3d.stages.edit.run import EditResult, edit
     from vision3d.stages.edit.run_config import EditConfig, EditEvalConfig
+    from vision3d.stages.edit.vae_training import train_vae
 
 _PUBLIC = {
     "AdapterModel": ".network.adapter_files",
     "AdapterTrainConfig": ".config",
-    "TrainResult": ".adapter_training",
+    "DiffusionModel": ".network.diffusion_files",
+    "DiffusionTrainConfig": ".diffusion_config",
     "EditConfig": ".run_config",
     "EditEvalConfig": ".run_config",
     "EditEvalResult": ".evaluate",
@@ -27,19 +32,29 @@ _PUBLIC = {
     "Editor": ".editor",
     "PlanesModel": ".network.files",
     "PlanesTrainConfig": ".config",
+    "Sampling": ".diffusion_config",
+    "TrainResult": ".adapter_training",
+    "VaeModel": ".network.diffusion_files",
+    "VaeTrainConfig": ".diffusion_config",
     "edit": ".run",
     "evaluate_edits": ".evaluate",
     "load_adapter": ".network.adapter_files",
+    "load_diffusion": ".network.diffusion_files",
     "load_planes_model": ".network.files",
+    "load_vae": ".network.diffusion_files",
     "save_adapter": ".network.adapter_files",
     "save_planes_model": ".network.files",
     "train_adapter": ".adapter_training",
+    "train_diffusion": ".diffusion_training",
     "train_planes": ".planes_training",
+    "train_vae": ".vae_training",
 }
 
 __all__ = [
     "AdapterModel",
     "AdapterTrainConfig",
+    "DiffusionModel",
+    "DiffusionTrainConfig",
     "EditConfig",
     "EditEvalConfig",
     "EditEvalResult",
@@ -48,15 +63,22 @@ __all__ = [
     "Editor",
     "PlanesModel",
     "PlanesTrainConfig",
+    "Sampling",
     "TrainResult",
+    "VaeModel",
+    "VaeTrainConfig",
     "edit",
     "evaluate_edits",
     "load_adapter",
+    "load_diffusion",
     "load_planes_model",
+    "load_vae",
     "save_adapter",
     "save_planes_model",
     "train_adapter",
+    "train_diffusion",
     "train_planes",
+    "train_vae",
 ]
 
 __getattr__ = lazy_names(__name__, _PUBLIC)

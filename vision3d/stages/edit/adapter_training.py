@@ -32,6 +32,7 @@ MODEL_FILE = "edit_adapter.safetensors"
 _MATERIAL = 0.3  # weight of metallic and roughness beside colors
 _READING = 0.1  # weight of the reading of texts
 _BAKED = 0.75  # share of objects without materials
+_WARMUP = 0.08
 _DROPPED = 0.1  # share of the tokens, since people leave out words
 _PHRASES_SEED = 77
 
@@ -68,7 +69,7 @@ def train_adapter(
     if config.init is not None:
         FORMAT.initialize(network, config.init)
 
-    pool = SourcePool(objects, planes.network, config)
+    pool = SourcePool(objects, planes.network, config, config.pool)
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 1013)
@@ -78,7 +79,7 @@ def train_adapter(
         return adapter_loss(network, planes.network, sources, instructions, rows, baked, config.compared, generator)
 
     figures = None if held_out is None else lambda network: accuracy(network, planes, held_out, encoder, config.points)
-    learned = learn_on_objects(config, KIND, network, loss, figures, "accuracy", run_folder, progress)
+    learned = learn_on_objects(config, KIND, network, loss, figures, "accuracy", run_folder, progress, _WARMUP)
     model = AdapterModel(learned.network, describe(config.network, planes, encoder), learned.card)
     return stored(learned, model, save_adapter, run_folder, MODEL_FILE)
 

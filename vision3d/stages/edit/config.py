@@ -119,7 +119,7 @@ class AdapterTrainConfig(ObjectTraining):
     batch_size: int = 32
     """Pairs of an object and an instruction per step."""
     pool: int = 384
-    """Encoded objects that a step draws from; each step replaces one of them."""
+    """Encoded objects that a step draws from; every second step replaces one of them."""
     queries: int = 1024
     """Points per object of which targets are computed."""
     compared: int = 64

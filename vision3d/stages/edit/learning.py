@@ -58,6 +58,7 @@ def learn_on_objects(
     best: str,
     run_folder: RunFolder | None,
     progress: ProgressCallback | None,
+    warmup: float = 0.3,
 ) -> Learned[Network]:
     """Train a network on objects.
 
@@ -70,12 +71,13 @@ def learn_on_objects(
         best: Name of the metric whose maximum decides which checkpoint is the best.
         run_folder: Output folder.
         progress: Progress callback.
+        warmup: As for `Lesson`.
     """
     data = "procedural" if config.furniture is None else "half of them of sweethome3d-furniture"
     lesson = Lesson(
         kind, network, loss, f"{config.objects} objects of seed {config.seed}, {data}", "objects", figures,
         f"{config.evaluate_objects} held-out objects", (best, "max"),
-        about={} if config.init is None else {"init": config.init},
+        warmup=warmup, about={} if config.init is None else {"init": config.init},
     )  # fmt: skip
     with flushed_denormals():
         return learn(lesson, config, run_folder, progress)
