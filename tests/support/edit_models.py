@@ -5,15 +5,21 @@ import hashlib
 import torch
 
 from vision3d.stages.edit.config import AdapterConfig, PlanesConfig
+from vision3d.stages.edit.diffusion_config import DenoiserConfig, VaeConfig
 from vision3d.stages.edit.instructions.text import TextEncoder, TextTokens
 from vision3d.stages.edit.network.adapter import AdapterNet
-from vision3d.stages.edit.network.adapter_files import AdapterModel, describe
+from vision3d.stages.edit.network.adapter_files import AdapterModel, describe, planes_digest
+from vision3d.stages.edit.network.denoiser import DiffusionNet
+from vision3d.stages.edit.network.diffusion_files import DescribedDiffusion, DescribedVae, DiffusionModel, VaeModel
 from vision3d.stages.edit.network.files import PlanesModel
 from vision3d.stages.edit.network.planes import PlaneNet
+from vision3d.stages.edit.network.vae import TriVae
 from vision3d.training.weights import Card
 
 PLANES = PlanesConfig(size=16, channels=6, density_channels=2, width=8, levels=2, hidden=8)
-ADAPTER = AdapterConfig(width=8, reduce=1, levels=2, style=16, queries=2)
+ADAPTER = AdapterConfig(width=8, reduce=2, levels=2, style=16, queries=2, context=4, hidden=8)
+VAE = VaeConfig(latents=2, reduce=2, width=8, blocks=1)
+DENOISER = DenoiserConfig(widths=(8, 8), heads=2, groups=4)
 
 
 class WordEncoder:
@@ -52,3 +58,18 @@ def random_adapter(planes: PlanesModel, encoder: TextEncoder | WordEncoder) -> A
     network = AdapterNet(PLANES, ADAPTER).eval()
     torch.nn.init.normal_(network.leave.weight, std=0.5)
     return AdapterModel(network, describe(ADAPTER, planes, encoder), card("edit_adapter"))
+
+
+def random_vae(planes: PlanesModel) -> VaeModel:
+    """A VAE."""
+    torch.manual_seed(2)
+    return VaeModel(TriVae(PLANES, VAE).eval(), DescribedVae(VAE, PLANES, planes_digest(planes)), card("edit_vae"))
+
+
+def random_diffusion(planes: PlanesModel, encoder: TextEncoder | WordEncoder) -> DiffusionModel:
+    """A diffusion model that has learned nothing."""
+    torch.manual_seed(3)
+    config = DescribedDiffusion(DENOISER, VAE, PLANES, planes_digest(planes), encoder.digest)
+    network = DiffusionNet(PLANES, VAE, DENOISER).eval()
+    torch.nn.init.normal_(network.unet.conv_in.weight, std=0.05)
+    return DiffusionModel(network, config, card("edit_diffusion"))

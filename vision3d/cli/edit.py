@@ -10,6 +10,8 @@ TASKS: dict[str, tuple[str, str]] = {
     "reconstruct": ("vision3d.cli.edit_reconstruct", "an object from one image by TripoSR, with weights of yours, to edit"),
     "eval": ("vision3d.cli.edit_eval", "accuracy and color errors of edits on objects"),
     "train": ("vision3d.cli.edit_train", "train the network that edits planes by text"),
+    "train-vae": ("vision3d.cli.edit_train_vae", "train the VAE of planes, for diffusion"),
+    "train-diffusion": ("vision3d.cli.edit_train_diffusion", "train a diffusion model that edits planes by text"),
     "train-planes": ("vision3d.cli.edit_train_planes", "train encoder and decoder of planes"),
 }
 """Name -> (module with `run(arguments)`, description)."""

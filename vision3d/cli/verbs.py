@@ -17,6 +17,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "animate": ("vision3d.cli.animate", "animate objects by skinning: static, fit, rig, eval"),
     "detect": ("vision3d.cli.detect", "find objects in LiDAR sweeps: run, eval, train, check, synth"),
     "hand": ("vision3d.cli.hand", "find hands in images and videos: run, eval, train, synth, export"),
-    "edit": ("vision3d.cli.edit", "change objects by text: run, eval, train, train-planes"),
+    "edit": ("vision3d.cli.edit", "change objects by text: run, eval, train, train-planes, train-vae, train-diffusion"),
     "mesh": ("vision3d.cli.mesh", "extract a textured triangle mesh from a scene"),
 }

@@ -64,6 +64,8 @@ class Lesson(Generic[Network]):
     """Name of the figure that decides which checkpoint is the best, and which value of it is better."""
     slower: tuple[str, ...] = ()
     """Beginnings of the names of parameters with a tenth of the learning rate."""
+    warmup: float = 0.3
+    """Fraction of training at which the learning rate is highest."""
     about: Mapping[str, Any] | None = None
     """More for the card."""
 
@@ -100,7 +102,7 @@ def learn(
 
     trainer = NetworkTrainer(
         network, adamw(network, options.lr, options.weight_decay, factor=_factor(lesson.slower)), lesson.loss,
-        lambda progress: one_cycle(options.lr, progress), clip_norm=options.clip_norm, ema=ema, autocast=True, group=group,
+        lambda progress: one_cycle(options.lr, progress, lesson.warmup), clip_norm=options.clip_norm, ema=ema, autocast=True, group=group,
     )  # fmt: skip
     name, mode = lesson.best
     evaluation = None if measure is None else Evaluation(options.evaluate_every, averaged, best=name, mode=mode)

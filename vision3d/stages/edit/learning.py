@@ -1,6 +1,7 @@
 """What the trainings on objects have in common: objects on disk, which of them a step sees, and the loop."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -57,6 +58,7 @@ def learn_on_objects(
     best: str,
     run_folder: RunFolder | None,
     progress: ProgressCallback | None,
+    warmup: float = 0.3,
 ) -> Learned[Network]:
     """Train a network on objects.
 
@@ -69,11 +71,24 @@ def learn_on_objects(
         best: Name of the metric whose maximum decides which checkpoint is the best.
         run_folder: Output folder.
         progress: Progress callback.
+        warmup: As for `Lesson`.
     """
     data = "procedural" if config.furniture is None else "half of them of sweethome3d-furniture"
     lesson = Lesson(
         kind, network, loss, f"{config.objects} objects of seed {config.seed}, {data}", "objects", figures,
         f"{config.evaluate_objects} held-out objects", (best, "max"),
-        about={} if config.init is None else {"init": config.init},
+        warmup=warmup, about={} if config.init is None else {"init": config.init},
     )  # fmt: skip
-    return learn(lesson, config, run_folder, progress)
+    with flushed_denormals():
+        return learn(lesson, config, run_folder, progress)
+
+
+@contextlib.contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Numbers below 1e-38 count as 0: a CPU computes with them many times as slowly."""
+    had_denormals = bool(torch.tensor([1e-39]) + 0 > 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(not had_denormals)

@@ -16,7 +16,7 @@ from vision3d.scene.selection import Selection
 from vision3d.stage import stage
 from vision3d.stages.edit.editor import Edited, Editor
 from vision3d.stages.edit.instructions.understanding import Understanding, understand
-from vision3d.stages.edit.network.adapter_files import load_adapter
+from vision3d.stages.edit.network.editing import load_editing
 from vision3d.stages.edit.network.files import load_planes_model
 from vision3d.stages.edit.objects.files import SUFFIXES, Editable, Opened, selected_points, still, write_object
 from vision3d.stages.edit.run_config import EditConfig
@@ -91,8 +91,7 @@ def edit(
     selected = selected_points(opened.value, select)
     with Progress(3, "edit", progress) as bar:
         if editor is None:
-            adapter = None if config.adapter is None else load_adapter(config.adapter).to(device)
-            editor = Editor(load_planes_model(config.planes).to(device), adapter)
+            editor = Editor(load_planes_model(config.planes).to(device), load_editing(config.method, config.weights, device))
         understood = tuple(understand(text, editor.encoder) for text in given)
         for found in understood:
             for note in found.notes:
@@ -103,6 +102,8 @@ def edit(
         before = piece.encoded()
         if config.method == "adapter":
             made = piece.all_by_texts(before, given, config.strength, config.variants, config.seed)
+        elif config.method == "diffusion":
+            made = piece.all_by_samples(before, given, config.strength, config.variants, config.seed, config.sampling)
         else:
             edits = [one for found in understood for one in found.edits]
             made = piece.all_by_edits(before, edits, config.variants, config.seed)

@@ -2,18 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
 from vision3d.core.ranges import check_counts, check_not_negative, check_numbers, check_positive
 from vision3d.stages.edit.config import Split
+from vision3d.stages.edit.diffusion_config import Sampling, Scheduler
 
 MAX_VARIANTS = 24
 REFINE, MAX_REFINE = 30, 2000
 """Steps of refinement: the default, with which planes are as good as after a minute of fitting, and the maximum."""
 MAX_TEXTURE = 8192
 _BYTES_A_TEXEL = 400  # measured: 210 to 250 where charts cover 60 % of a texture
+Method = Literal["closed-form", "adapter", "diffusion"]
+BUNDLED_ADAPTER = "edit_adapter"
+"""Name of bundled weights."""
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 
 
@@ -29,21 +33,22 @@ class EditConfig:
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("text", "select", "variants", "method", "up"),
         "networks": ("refine", "strength", "planes", "adapter", "device"),
+        "diffusion": ("diffusion", "steps", "guidance", "source_guidance", "start", "scheduler"),
         "output": ("format", "seed", "texture_size", "views", "view_size"),
     }
 
-    method: Literal["closed-form", "adapter"] = "closed-form"
+    method: Method = "closed-form"
     """closed-form: the text is parsed, and each edit is computed from the colors of the planes; adapter: a network changes the
-    planes by the tokens of the text."""
+    planes by the tokens of the text; diffusion: the change is drawn by a diffusion model of yours."""
     variants: int = 1
     """Versions to choose from, which differ in what the text leaves open: shades, second colors, periods, places, strengths."""
     seed: int = 0
-    """Seed of the variants."""
+    """Seed of the variants, and of the noise of a diffusion model."""
     refine: int = REFINE
     """Steps that bring the planes of the encoder closer to the object's colors, before and after the edit; 30 take about a
     second; 0: none."""
     strength: float = 1.0
-    """Factor of the change, with method adapter."""
+    """Factor of the change, with methods adapter and diffusion."""
     up: Up = "auto"
     """Axis of the world that is up, for top, bottom and patterns; auto: by the format of the file, as `view` does."""
     format: Literal["own", "glb"] = "own"
@@ -58,19 +63,27 @@ class EditConfig:
     planes: str = "edit_planes"
     """Weights of encoder and decoder: a .safetensors of `edit train-planes`, or the name of bundled ones."""
     adapter: str | None = None
-    """Weights of the adapter: a .safetensors of `edit train`."""
+    """Weights of the adapter: a .safetensors of `edit train`, or the name of bundled ones; default: edit_adapter."""
+    diffusion: str | None = None
+    """Weights of the diffusion model: a .safetensors of `edit train-diffusion`, which method diffusion needs."""
+    steps: int = 20
+    """Steps of the sampler."""
+    guidance: float = 1.5
+    """Guidance by the text; 1: none."""
+    source_guidance: float = 1.0
+    """Guidance by the source; 1: none."""
+    start: float = 1.0
+    """Share of the noise to begin with, added to the latents of the source (SDEdit); 1: pure noise."""
+    scheduler: Scheduler = "ddim"
+    """ddim, or dpm (DPM-Solver++)."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
         check_positive(self, "strength")
-        if self.method not in ("closed-form", "adapter"):
-            raise ConfigError("method", f"got {self.method!r}, want closed-form or adapter")
+        _check_method(self)
         if self.format not in ("own", "glb"):
             raise ConfigError("format", f"got {self.format!r}, want own or glb")
-        if (self.method == "adapter") != (self.adapter is not None):
-            got, want = ("without", "--adapter PATH") if self.adapter is None else ("with", "--method adapter")
-            raise ConfigError("method", f"got {self.method} {got} weights of an adapter, want {want}")
         check_counts(self, "views", "view_size", "texture_size", "variants")
         check_not_negative(self, "seed")
         _check_refine(self.refine)
@@ -80,6 +93,16 @@ class EditConfig:
             need = "" if self.texture_size < 16 else f", which needs {texture_gb(self.texture_size, self.texture_size):.3g} GB"
             raise ConfigError("texture_size", f"got {self.texture_size}{need}, want 16 to {MAX_TEXTURE}")
 
+    @property
+    def weights(self) -> str:
+        """Of the network of the method."""
+        return _weights(self)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Of the diffusion model."""
+        return _sampling(self)
+
 
 @dataclass(frozen=True)
 class EditEvalConfig:
@@ -87,7 +110,8 @@ class EditEvalConfig:
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("furniture", "split", "objects", "each", "seed"),
-        "networks": ("refine", "planes", "adapter"),
+        "networks": ("method", "refine", "planes", "adapter"),
+        "diffusion": ("diffusion", "steps", "guidance", "source_guidance", "start", "scheduler"),
     }
 
     furniture: Path | None = None
@@ -104,9 +128,23 @@ class EditEvalConfig:
     """Steps of refinement of the planes, as of `edit run`."""
     planes: str = "edit_planes"
     """Weights of encoder and decoder."""
+    method: Method = "closed-form"
+    """closed-form: closed forms on the object's colors, the bound of what planes and transfer lose; adapter, diffusion: as of
+    `edit run`."""
     adapter: str | None = None
-    """Weights of the adapter: a .safetensors of `edit train`; without them, edits by closed forms on the object's colors, the
-    bound of what planes and transfer lose."""
+    """Weights of the adapter: a .safetensors of `edit train`, or the name of bundled ones; default: edit_adapter."""
+    diffusion: str | None = None
+    """Weights of the diffusion model: a .safetensors of `edit train-diffusion`, which method diffusion needs."""
+    steps: int = 20
+    """Steps of the sampler."""
+    guidance: float = 1.5
+    """Guidance by the text; 1: none."""
+    source_guidance: float = 1.0
+    """Guidance by the source; 1: none."""
+    start: float = 1.0
+    """Share of the noise to begin with, added to the latents of the source (SDEdit); 1: pure noise."""
+    scheduler: Scheduler = "ddim"
+    """ddim, or dpm (DPM-Solver++)."""
     seed: int = 0
     """Seed of instructions and phrasings."""
 
@@ -114,6 +152,17 @@ class EditEvalConfig:
         check_counts(self, "objects", "each", "points")
         check_not_negative(self, "seed")
         _check_refine(self.refine)
+        _check_method(self)
+
+    @property
+    def weights(self) -> str:
+        """Of the network of the method."""
+        return _weights(self)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Of the diffusion model."""
+        return _sampling(self)
 
 
 @dataclass(frozen=True)
@@ -155,3 +204,22 @@ class ReconstructConfig:
 def _check_refine(steps: int) -> None:
     if not 0 <= steps <= MAX_REFINE:
         raise ConfigError("refine", f"got {steps}, want 0 to {MAX_REFINE}")
+
+
+def _check_method(config: EditConfig | EditEvalConfig) -> None:
+    if config.method not in get_args(Method):
+        raise ConfigError("method", f"got {config.method!r}, want {', '.join(get_args(Method))}")
+    if config.adapter is not None and config.method != "adapter":
+        raise ConfigError("method", f"got {config.method} with weights of an adapter, want --method adapter")
+    if (config.method == "diffusion") != (config.diffusion is not None):
+        got, want = ("without", "--diffusion PATH") if config.diffusion is None else ("with", "--method diffusion")
+        raise ConfigError("method", f"got {config.method} {got} weights of a diffusion model, want {want}")
+    _sampling(config)
+
+
+def _weights(config: EditConfig | EditEvalConfig) -> str:
+    return config.diffusion or config.adapter or BUNDLED_ADAPTER
+
+
+def _sampling(config: EditConfig | EditEvalConfig) -> Sampling:
+    return Sampling(config.steps, config.guidance, config.source_guidance, config.start, config.scheduler)

@@ -14,6 +14,7 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import SkinnedMesh
 from vision3d.scene.triplane import Triplane
 from vision3d.scene.upright import Axis
+from vision3d.stages.edit.diffusion_config import Sampling
 from vision3d.stages.edit.editor import Edited, Editor
 from vision3d.stages.edit.instructions.families import Edit
 from vision3d.stages.edit.instructions.variants import text_of, variants
@@ -76,9 +77,19 @@ class Workpiece:
         """The version of edits by their closed forms."""
         return self._version(self.editor.apply(before, edits, baked=not self.has_material), text)
 
-    def by_texts(self, before: Edited, texts: Sequence[str], strength: float, text: str = "") -> Version:
-        """The version of the adapter."""
-        return self._version(self.editor.edit(before, list(texts), strength=strength, baked=not self.has_material), text)
+    def by_texts(
+        self,
+        before: Edited,
+        texts: Sequence[str],
+        strength: float,
+        text: str = "",
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> Version:
+        """The version of a network."""
+        baked = not self.has_material
+        edited = self.editor.edit(before, list(texts), strength=strength, baked=baked, sampling=sampling, seed=seed)
+        return self._version(edited, text)
 
     def all_by_edits(self, before: Edited, edits: Sequence[Edit], count: int, seed: int) -> list[Version]:
         """Versions that differ in what the edits leave open; the first is `by_edits`."""
@@ -95,6 +106,16 @@ class Workpiece:
         return [
             self.by_texts(before, texts, factor * strength, f"{said} (strength {factor * strength:.2f})")
             for factor in [1.0, *factors][:count]
+        ]
+
+    def all_by_samples(
+        self, before: Edited, texts: Sequence[str], strength: float, count: int, seed: int, sampling: Sampling
+    ) -> list[Version]:
+        """Versions of a diffusion model, which differ in the noise that they begin with."""
+        said = ", then ".join(texts)
+        return [
+            self.by_texts(before, texts, strength, f"{said} (seed {number})", sampling, number)
+            for number in range(seed, seed + count)
         ]
 
     def shown(self, version: Version) -> Editable:

@@ -14,6 +14,7 @@ from vision3d.stages.edit.instructions.families import (
     PATTERNS,
     Edit,
     Kind,
+    basic_edits,
     pattern_edits,
 )
 from vision3d.stages.edit.instructions.phrases import phrase
@@ -41,8 +42,16 @@ class Instructions:
         return self.tokens[rows, :longest].float(), mask[:, :longest]
 
 
-def random_edit(generator: torch.Generator) -> Edit:
-    """An edit of a family drawn at random: fine colors, patterns in colors and parts are among them."""
+def random_edit(generator: torch.Generator, basic: float = 0.0) -> Edit:
+    """An edit of a family drawn at random: fine colors, patterns in colors and parts are among them.
+
+    Args:
+        generator: Random numbers.
+        basic: Share of the basic edits of the whole object.
+    """
+    if _share(generator) < basic:
+        edits = basic_edits()
+        return edits[_below(len(edits), generator)]
     families = list(FAMILIES.values())
     kinds = families[_below(len(families), generator)]
     kind: Kind = kinds[_below(len(kinds), generator)]
@@ -60,7 +69,9 @@ def random_edit(generator: torch.Generator) -> Edit:
     return edit
 
 
-def make_instructions(count: int, two: float, seed: int, encoder: TextEncoder, *, held_out: bool = False) -> Instructions:
+def make_instructions(
+    count: int, two: float, seed: int, encoder: TextEncoder, *, basic: float = 0.0, held_out: bool = False
+) -> Instructions:
     """Random instructions.
 
     Args:
@@ -68,13 +79,14 @@ def make_instructions(count: int, two: float, seed: int, encoder: TextEncoder, *
         two: Share of those with two edits.
         seed: Of the choices.
         encoder: Encodes the texts.
+        basic: Share of the edits that are basic ones.
         held_out: With the phrasings that are not for training.
     """
     generator = torch.Generator().manual_seed(seed)
     edits = []
     for _ in range(count):
         number = 1 + int(_share(generator) < two)
-        edits.append(tuple(random_edit(generator) for _ in range(number)))
+        edits.append(tuple(random_edit(generator, basic) for _ in range(number)))
     return encoded(edits, encoder, generator, held_out=held_out)
 
 

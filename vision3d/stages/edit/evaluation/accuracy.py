@@ -16,7 +16,6 @@ from vision3d.stages.edit.instructions.families import Edit, basic_edits
 from vision3d.stages.edit.instructions.targets import apply_edits
 from vision3d.stages.edit.instructions.text import TextEncoder
 from vision3d.stages.edit.instructions.understanding import InstructionError, understand
-from vision3d.stages.edit.network.adapter import AdapterNet
 from vision3d.stages.edit.network.files import PlanesModel
 from vision3d.stages.edit.network.planes import PlaneNet
 from vision3d.stages.edit.transfer import Transfer
@@ -28,6 +27,8 @@ _SEED = 5
 _GRAY = 0.5
 
 Edits = tuple[Edit, ...]
+Change = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Planes, box, tokens, mask and baked, as of `AdapterNet.forward` -> the change of the channels of color."""
 Method = Callable[[EvalObject, str, Edits], Float[Tensor, "n 3"]]
 """Object, text and what it means -> colors of its places."""
 
@@ -53,7 +54,7 @@ class Adapter:
     """The edits of a network, as a method.
 
     Args:
-        network: In evaluation mode.
+        network: An adapter in evaluation mode, or another change of planes.
         planes: Its encoder and decoder.
         encoder: Of texts.
         told: What the network reads of a text and its meaning; the text itself when None.
@@ -63,7 +64,7 @@ class Adapter:
 
     def __init__(
         self,
-        network: AdapterNet,
+        network: Change,
         planes: PlanesModel,
         encoder: TextEncoder,
         told: Callable[[str, Edits], Sequence[str]] | None = None,
@@ -138,12 +139,12 @@ def text_only(item: EvalObject, text: str, edits: Edits) -> Float[Tensor, "n 3"]
 
 
 def accuracy(
-    network: AdapterNet, planes: PlanesModel, samples: GeneratedSamples, encoder: TextEncoder, count: int, each: int = 6
+    network: Change, planes: PlanesModel, samples: GeneratedSamples, encoder: TextEncoder, count: int, each: int = 6
 ) -> dict[str, float]:
     """Figures of a training: accuracy and color error with phrasings of the training.
 
     Args:
-        network: In evaluation mode.
+        network: As for `Adapter`.
         planes: Its encoder and decoder.
         samples: Objects.
         encoder: Of texts.

@@ -31,16 +31,27 @@ class AdapterModel(TrainedModel[AdapterNet, Described]):
 
     def check(self, planes: PlanesModel, encoder: TextEncoder) -> "AdapterModel":
         """Raise an InputError if it was trained with others."""
-        pairs = (
-            ("encoder of planes", self.config.planes_digest, planes_digest(planes)),
-            ("encoder of texts", self.config.text_digest, encoder.digest),
-        )
-        for name, own, given in pairs:
-            if own != given:
-                raise InputError(
-                    f"adapter: was trained with another {name} ({own[:12]}, got {given[:12]}); want weights that match"
-                )
+        check_partners("adapter", self.config.planes_digest, self.config.text_digest, planes, encoder)
         return self
+
+
+def check_partners(name: str, of_planes: str, of_texts: str, planes: PlanesModel, encoder: TextEncoder) -> None:
+    """Raise an InputError if a model was trained with other encoders.
+
+    Args:
+        name: Of the model.
+        of_planes: Digest of the encoder of planes that it was trained with.
+        of_texts: Digest of the encoder of texts.
+        planes: The encoder of planes that is there.
+        encoder: The encoder of texts.
+    """
+    pairs = (
+        ("encoder of planes", of_planes, planes_digest(planes)),
+        ("encoder of texts", of_texts, encoder.digest),
+    )
+    for what, own, given in pairs:
+        if own != given:
+            raise InputError(f"{name}: was trained with another {what} ({own[:12]}, got {given[:12]}); want weights that match")
 
 
 def make_adapter(config: Described) -> AdapterNet:
