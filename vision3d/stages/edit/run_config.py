@@ -11,7 +11,7 @@ from vision3d.stages.edit.config import Split
 
 MAX_VARIANTS = 24
 REFINE, MAX_REFINE = 30, 2000
-"""Steps of refinement: the default, with which planes are as good as after a minute of fitting, and the maximum."""
+"""Steps of refinement: the default and the maximum."""
 MAX_TEXTURE = 8192
 _BYTES_A_TEXEL = 400  # measured: 210 to 250 where charts cover 60 % of a texture
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
