@@ -26,6 +26,7 @@ from vision3d.cli.detect_synth import SynthOptions
 from vision3d.cli.detect_train import TrainOptions
 from vision3d.cli.doctor import DoctorOptions
 from vision3d.cli.edit_eval import EditEvalOptions
+from vision3d.cli.edit_reconstruct import EditReconstructOptions
 from vision3d.cli.edit_run import EditOptions
 from vision3d.cli.edit_train import EditTrainOptions
 from vision3d.cli.edit_train_planes import EditTrainPlanesOptions
@@ -72,6 +73,7 @@ OPTIONS = {
     "hand synth": HandSynthOptions,
     "hand export": HandExportOptions,
     "edit run": EditOptions,
+    "edit reconstruct": EditReconstructOptions,
     "edit eval": EditEvalOptions,
     "edit train": EditTrainOptions,
     "edit train-planes": EditTrainPlanesOptions,

@@ -14,6 +14,7 @@ from tests.support.digits import drawn_digits, npm_files, write_npm
 from tests.support.edit_models import WordEncoder, random_adapter, random_planes
 from tests.support.hand_models import random_model
 from tests.support.hand_rigs import other_rig, track
+from tests.support.lrm import ball_tensors, write_lrm
 from tests.support.scenes import ring_cameras, ring_scene
 from tests.support.skins import arm
 from tests.support.sweeps import write_folder
@@ -114,6 +115,7 @@ def prepare(folder: Path) -> Path:
     save_hand_model(_made(folder / "runs" / "hand") / "hand.safetensors", random_model())
     _write_hands(folder / "data" / "hands")
     _write_edits(folder / "runs")
+    write_lrm(folder / "TripoSR", ball_tensors())
     track().save(folder / "hands.glb")
     other_rig().save(folder / "hand.glb")
     Mesh(*shapes.box((0.2, 0.2, 0.2), 4)).save(folder / "jelly.glb")

@@ -57,6 +57,13 @@ FEWER = {
         "--view-size": "32",
         "--texture-size": "64",
     },
+    "edit reconstruct": {
+        "--planes": _PLANES,
+        "--steps": "2",
+        "--grid": "24",
+        "--view-size": "32",
+        "--texture-size": "64",
+    },
     "edit eval": {"--objects": "1", "--each": "1"},
     "edit train": {
         "--steps": "1",

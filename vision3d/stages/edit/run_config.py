@@ -12,7 +12,7 @@ from vision3d.stages.edit.diffusion_config import Sampling, Scheduler
 
 MAX_VARIANTS = 24
 REFINE, MAX_REFINE = 30, 2000
-"""Steps of refinement: the default, with which planes are as good as after a minute of fitting, and the maximum."""
+"""Steps of refinement: the default and the maximum."""
 MAX_TEXTURE = 8192
 _BYTES_A_TEXEL = 400  # measured: 210 to 250 where charts cover 60 % of a texture
 Method = Literal["closed-form", "adapter", "diffusion"]

@@ -99,7 +99,7 @@ def read_sizes(path: Path, vit: VitSizes) -> LrmSizes:
         raise MissingFileError(path, "the configuration of TripoSR")
     values = read_yaml(path)
     for key, name in _PARTS.items():
-        got = _get(path, values)
+        got = _get(path, values, key)
         if str(got).rsplit(".", 1)[-1] != name:
             raise FileFormatError(path, f"{key}: got {got!r}, want {name}, of TripoSR")
     for key, want in _FIXED.items():
@@ -111,7 +111,7 @@ def read_sizes(path: Path, vit: VitSizes) -> LrmSizes:
     types = {field.name: field.type for field in fields(LrmSizes)}
     found: dict[str, Any] = {}
     for name, key in _KEYS.items():
-        value = _get(path, values)
+        value = _get(path, values, key)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if types[name] is int and not (number and value == int(value) and 0 < value <= 65_536):
             raise FileFormatError(path, f"{key}: got {value!r}, want a positive integer")
