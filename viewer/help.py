@@ -44,8 +44,8 @@ def help_dialog(make: Widgets, width: float, close: Callable[[], None]) -> Any:
     """
     gui, em = make.gui, make.em
     # A dialog higher than the window gets a scroll bar, which covers its right margin.
-    box = gui.Vert(round(0.5 * em), gui.Margins(round(em), round(0.5 * em), round(2 * em), round(0.5 * em)))
-    sections = gui.Horiz(round(2 * em)) if width > _WIDE_EM * em else gui.Vert(round(0.5 * em))
+    box = gui.Vert(0, gui.Margins(round(em), round(0.5 * em), round(2 * em), round(0.5 * em)))
+    sections = gui.Horiz(round(2 * em)) if width > _WIDE_EM * em else gui.Vert()
     for title, rows in HELP.items():
         section = gui.Vert(round(0.2 * em))
         section.add_child(gui.Label(title))

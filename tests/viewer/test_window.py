@@ -312,7 +312,7 @@ def test_the_selection_tool(show, files):
 class Panel:
     """Positions of the widgets, from the left edge of the panel and the top [px], for one layer and no cameras."""
 
-    COMBO, SPHERE, SAVE, HELP, EDIT, TEXT = (184, 229), (150, 273), (46, 290), (292, 12), (40, 324), (100, 355)
+    COMBO, SPHERE, SAVE, HELP, EDIT, TEXT = (184, 240), (150, 284), (46, 301), (292, 23), (40, 335), (100, 366)
 
     def __init__(self, screen):
         self.screen, self.left = screen, SIZE[0]
