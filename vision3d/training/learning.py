@@ -64,10 +64,10 @@ class Lesson(Generic[Network]):
     """Name of the figure that decides which checkpoint is the best, and which value of it is better."""
     slower: tuple[str, ...] = ()
     """Beginnings of the names of parameters with a tenth of the learning rate."""
-    warmup: float = 0.3
-    """Fraction of training at which the learning rate is highest."""
     about: Mapping[str, Any] | None = None
     """More for the card."""
+    warmup: float = 0.3
+    """Fraction of training at which the learning rate is highest."""
 
 
 def learn(

@@ -24,6 +24,7 @@ from vision3d.stages.edit.network.diffusion_files import (
     DIFFUSION_KIND,
     DescribedDiffusion,
     DiffusionModel,
+    changing,
     load_vae,
     save_diffusion,
 )
@@ -82,7 +83,8 @@ def train_diffusion(
 
     def figures(network: DiffusionNet) -> dict[str, float]:
         assert held_out is not None
-        return accuracy(lambda *parts: network.sample(*parts, _EVALUATED, 0), planes, held_out, encoder, config.points, 3)
+        change = changing(network, _EVALUATED, 0)
+        return accuracy(change, planes, held_out, encoder, config.points, 3)
 
     measured = None if held_out is None else figures
     learned = learn_on_objects(config, DIFFUSION_KIND, network, loss, measured, "accuracy", run_folder, progress)

@@ -86,8 +86,9 @@ def evaluate_edits(
     rows: dict[str, tuple[Method, list[list[Edits]], bool]] = {}
     method: Method = ClosedForm(editor.planes, editor.encoder, config.refine)
     if editor.adapter is not None:
-        is_drawn = isinstance(editor.adapter, DiffusionModel)
-        change = editor.adapter.changing(config.sampling, config.seed) if is_drawn else editor.adapter.network
+        change = editor.adapter.network
+        if isinstance(editor.adapter, DiffusionModel):
+            change = editor.adapter.changing(config.sampling, config.seed)
         method = Adapter(change, editor.planes, editor.encoder, refine=config.refine)
         alone = Adapter(change, editor.planes, editor.encoder, transferred=False, refine=config.refine)
         rows["planes alone"] = (alone, basic, False)

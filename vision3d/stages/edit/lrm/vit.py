@@ -3,6 +3,8 @@
 Dosovitskiy et al. 2021 (arXiv 2010.11929); trained by DINO (Caron et al. 2021, arXiv 2104.14294).
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,11 +24,11 @@ class VisionTransformer(nn.Module):
     def __init__(self, sizes: VitSizes) -> None:
         super().__init__()
         self.sizes, width = sizes, sizes.width
-        self.embeddings = nn.Module()
+        self.embeddings: Any = nn.Module()
         self.embeddings.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.embeddings.position_embeddings = nn.Parameter(torch.zeros(1, 1 + sizes.grid**2, width))
         self.embeddings.patch_embeddings = nn.ModuleDict({"projection": nn.Conv2d(3, width, sizes.patch, sizes.patch)})
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(VitLayer(sizes) for _ in range(sizes.layers))})
+        self.encoder: Any = nn.ModuleDict({"layer": nn.ModuleList(VitLayer(sizes) for _ in range(sizes.layers))})
         self.layernorm = nn.LayerNorm(width, _EPS)
         self.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)})  # in the checkpoint, but TripoSR does not use it
 
@@ -67,7 +69,7 @@ class VitLayer(nn.Module):
         width = sizes.width
         self.heads = width // sizes.head
         parts = nn.ModuleDict({name: nn.Linear(width, width) for name in ("query", "key", "value")})
-        self.attention = nn.ModuleDict({"attention": parts, "output": nn.ModuleDict({"dense": nn.Linear(width, width)})})
+        self.attention: Any = nn.ModuleDict({"attention": parts, "output": nn.ModuleDict({"dense": nn.Linear(width, width)})})
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, sizes.mlp)})
         self.output = nn.ModuleDict({"dense": nn.Linear(sizes.mlp, width)})
         self.layernorm_before = nn.LayerNorm(width, _EPS)
@@ -76,7 +78,7 @@ class VitLayer(nn.Module):
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         """The tokens plus what the layers add."""
         y, parts = self.layernorm_before(x), self.attention["attention"]
-        mixed = attend(*(parts[name](y) for name in ("query", "key", "value")), self.heads)
+        mixed = attend(parts["query"](y), parts["key"](y), parts["value"](y), self.heads)
         x = x + self.attention["output"]["dense"](mixed)
         y = nn.functional.gelu(self.intermediate["dense"](self.layernorm_after(x)))
         return x + self.output["dense"](y)

@@ -78,7 +78,8 @@ class AdapterNet(nn.Module):
         height, width = planes.shape[3:]
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         rows, columns = (one.flatten().to(planes.device).expand(len(planes), 3, -1) for one in (rows, columns))
-        changed = self.change(planes, columns, rows, box, *self.texts(tokens, mask), baked)[1]
+        text, reading = self.texts(tokens, mask)
+        changed = self.change(planes, columns, rows, box, text, reading, baked)[1]
         return changed.transpose(2, 3).unflatten(3, (height, width))
 
     def features(

@@ -76,7 +76,18 @@ class DiffusionModel(TrainedModel[DiffusionNet, DescribedDiffusion]):
 
     def changing(self, sampling: Sampling, seed: int) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
         """The change of planes by a text, with the arguments of an adapter."""
-        return lambda *arguments: self.network.sample(*arguments, sampling, seed)
+        return changing(self.network, sampling, seed)
+
+
+def changing(
+    network: DiffusionNet, sampling: Sampling, seed: int
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The change of planes by a text, with the arguments of an adapter."""
+
+    def change(planes: Tensor, box: Tensor, tokens: Tensor, mask: Tensor, baked: Tensor) -> Tensor:
+        return network.sample(planes, box, tokens, mask, baked, sampling, seed)
+
+    return change
 
 
 VAE_FORMAT = ModelFormat(VAE_KIND, DescribedVae, lambda config: TriVae(config.planes, config.vae))
