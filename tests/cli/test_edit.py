@@ -215,7 +215,7 @@ def test_other_objects_are_named(cli, tmp_path, weights):
 
 def test_eval_of_files(cli, mesh, weights, tmp_path):
     code, text, err = cli(
-        "edit", "eval", mesh, "--each", 1, "--points", 500, *weights[2:6], "--out", tmp_path / "run", "--json", "--quiet"
+        "edit", "eval", mesh, "--each", 1, "--points", 500, *weights[:6], "--out", tmp_path / "run", "--json", "--quiet"
     )
     assert (code, err) == (0, "")
     rows = {row["instructions"]: row for row in last(text)["table"]}

@@ -12,6 +12,7 @@ from vision3d.cli.options import ConfigOptions, parse
 from vision3d.core.errors import MissingDependencyError
 
 _PLANES = "runs/planes/edit_planes.safetensors"
+_EDIT = "edit train", "edit train-planes", "edit train-vae", "edit train-diffusion"
 SMALLER = {
     "docs/animate.md": {"steps=3000": "steps=4, nodes=8", "nodes=64": "nodes=8, steps=10"},
     "docs/edit.md": {"EditConfig()": f"EditConfig(planes={_PLANES!r})"},
@@ -69,6 +70,23 @@ FEWER = {
         "--steps": "1",
         "--batch-size": "1",
         "--objects": "4",
+        "--workers": "0",
+        "--evaluate-objects": "0",
+    },
+    "edit train-vae": {
+        "--steps": "1",
+        "--batch-size": "1",
+        "--objects": "4",
+        "--pool": "2",
+        "--workers": "0",
+        "--evaluate-objects": "0",
+    },
+    "edit train-diffusion": {
+        "--steps": "1",
+        "--batch-size": "1",
+        "--objects": "4",
+        "--pool": "2",
+        "--phrases": "8",
         "--workers": "0",
         "--evaluate-objects": "0",
     },
@@ -216,7 +234,7 @@ RUN = [param for param in COMMANDS if is_run(param.values[0])]
 def test_cheap_commands_run(command, folder, cli):
     if verb_of(command) == "mesh":
         (folder / "runs" / "cup" / "mesh.glb").unlink()
-    if "--out" in command and verb_of(command) in ("fit", "animate fit", "animate static", "edit train", "edit train-planes"):
+    if "--out" in command and verb_of(command) in ("fit", "animate fit", "animate static", *_EDIT):
         shutil.rmtree(command[command.index("--out") + 1], ignore_errors=True)
     code, _, err = cli(*smaller(verb_of(command), command), "--quiet")
     if code == 4:

@@ -4,6 +4,7 @@ As InstructPix2Pix does for images (Brooks et al. 2023), and Instructive3D for t
 concatenated, and the text is read by attention. Network and schedules are those of the package diffusers.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -129,7 +130,9 @@ class DiffusionNet(nn.Module):
             torch.randn(source.shape[1:], generator=torch.Generator().manual_seed(seed + row)) for row in range(len(source))
         ]).to(source)  # fmt: skip
         schedule = make_schedule(sampling.scheduler)
-        schedule.set_timesteps(sampling.steps)
+        with warnings.catch_warnings():  # of numpy, about a tensor that diffusers converts
+            warnings.simplefilter("ignore", DeprecationWarning)
+            schedule.set_timesteps(sampling.steps)
         times = schedule.timesteps[round((1 - sampling.start) * sampling.steps) :]
         if sampling.start < 1:
             x = schedule.add_noise(source, noise, times[:1].expand(len(source)))
@@ -139,7 +142,10 @@ class DiffusionNet(nn.Module):
             x = noise * schedule.init_noise_sigma
         for time in times:
             v = self._guided(schedule.scale_model_input(x, time), time, source, shape, tokens, mask, sampling)
-            x = schedule.step(v, time, x).prev_sample
+            after = schedule.step(v, time, x)
+            x = after.prev_sample
+            if time == times[-1]:  # where the count does not divide the times of training, DDIM would leave some noise
+                x = getattr(after, "pred_original_sample", x)
         return self.vae.decode(x) - self.vae.decode(source)
 
     def _guided(
