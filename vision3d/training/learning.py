@@ -102,7 +102,8 @@ def learn(
 
     trainer = NetworkTrainer(
         network, adamw(network, options.lr, options.weight_decay, factor=_factor(lesson.slower)), lesson.loss,
-        lambda progress: one_cycle(options.lr, progress, lesson.warmup), clip_norm=options.clip_norm, ema=ema, autocast=True, group=group,
+        lambda progress: one_cycle(options.lr, progress, lesson.warmup), clip_norm=options.clip_norm, ema=ema, autocast=True,
+        group=group,
     )  # fmt: skip
     name, mode = lesson.best
     evaluation = None if measure is None else Evaluation(options.evaluate_every, averaged, best=name, mode=mode)

@@ -4,6 +4,7 @@ As InstructPix2Pix does for images (Brooks et al. 2023), and Instructive3D for t
 concatenated, and the text is read by attention. Network and schedules are those of the package diffusers.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -129,7 +130,9 @@ class DiffusionNet(nn.Module):
             torch.randn(source.shape[1:], generator=torch.Generator().manual_seed(seed + row)) for row in range(len(source))
         ]).to(source)  # fmt: skip
         schedule = make_schedule(sampling.scheduler)
-        schedule.set_timesteps(sampling.steps)
+        with warnings.catch_warnings():  # of numpy, about a tensor that diffusers converts
+            warnings.simplefilter("ignore", DeprecationWarning)
+            schedule.set_timesteps(sampling.steps)
         times = schedule.timesteps[round((1 - sampling.start) * sampling.steps) :]
         if sampling.start < 1:
             x = schedule.add_noise(source, noise, times[:1].expand(len(source)))
@@ -139,7 +142,13 @@ class DiffusionNet(nn.Module):
             x = noise * schedule.init_noise_sigma
         for time in times:
             v = self._guided(schedule.scale_model_input(x, time), time, source, shape, tokens, mask, sampling)
-            x = schedule.step(v, time, x).prev_sample
+            stepped = schedule.step(v, time, x)
+            # If the number of steps does not divide 1000, DDIM of diffusers would leave some noise.
+            x = (
+                stepped.pred_original_sample
+                if time == times[-1] and hasattr(stepped, "pred_original_sample")
+                else stepped.prev_sample
+            )
         return self.vae.decode(x) - self.vae.decode(source)
 
     def _guided(
