@@ -28,6 +28,7 @@ from vision3d.cli.doctor import DoctorOptions
 from vision3d.cli.edit_eval import EditEvalOptions
 from vision3d.cli.edit_reconstruct import EditReconstructOptions
 from vision3d.cli.edit_run import EditOptions
+from vision3d.cli.edit_synth import EditSynthOptions
 from vision3d.cli.edit_train import EditTrainOptions
 from vision3d.cli.edit_train_diffusion import EditTrainDiffusionOptions
 from vision3d.cli.edit_train_planes import EditTrainPlanesOptions
@@ -76,6 +77,7 @@ OPTIONS = {
     "hand export": HandExportOptions,
     "edit run": EditOptions,
     "edit reconstruct": EditReconstructOptions,
+    "edit synth": EditSynthOptions,
     "edit eval": EditEvalOptions,
     "edit train": EditTrainOptions,
     "edit train-planes": EditTrainPlanesOptions,

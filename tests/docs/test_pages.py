@@ -65,6 +65,7 @@ FEWER = {
         "--view-size": "32",
         "--texture-size": "64",
     },
+    "edit synth": {"--pairs": "1", "--planes": _PLANES},
     "edit eval": {"--objects": "1", "--each": "1"},
     "edit train": {
         "--steps": "1",

@@ -8,6 +8,7 @@ from vision3d.cli.menu import menu
 TASKS: dict[str, tuple[str, str]] = {
     "run": ("vision3d.cli.edit_run", "change colors, patterns and material of a mesh or of Gaussians by text"),
     "reconstruct": ("vision3d.cli.edit_reconstruct", "an object from one image by TripoSR, with weights of yours, to edit"),
+    "synth": ("vision3d.cli.edit_synth", "pairs of an object and the same after an instruction, as files"),
     "eval": ("vision3d.cli.edit_eval", "accuracy and color errors of edits on objects"),
     "train": ("vision3d.cli.edit_train", "train the network that edits planes by text"),
     "train-vae": ("vision3d.cli.edit_train_vae", "train the VAE of planes, for diffusion"),

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from vision3d.stages.edit.planes_training import train_planes
     from vision3d.stages.edit.reconstruct import ReconstructResult, reconstruct
     from vision3d.stages.edit.run import EditResult, edit
-    from vision3d.stages.edit.run_config import EditConfig, EditEvalConfig, ReconstructConfig
+    from vision3d.stages.edit.run_config import EditConfig, EditEvalConfig, EditSynthConfig, ReconstructConfig
+    from vision3d.stages.edit.synth import SynthResult, synthesize_edits
     from vision3d.stages.edit.vae_training import train_vae
 
 _PUBLIC = {
@@ -29,6 +30,7 @@ _PUBLIC = {
     "EditEvalConfig": ".run_config",
     "EditEvalResult": ".evaluate",
     "EditResult": ".run",
+    "EditSynthConfig": ".run_config",
     "Edited": ".editor",
     "Editor": ".editor",
     "PlanesModel": ".network.files",
@@ -36,6 +38,7 @@ _PUBLIC = {
     "ReconstructConfig": ".run_config",
     "ReconstructResult": ".reconstruct",
     "Sampling": ".diffusion_config",
+    "SynthResult": ".synth",
     "TrainResult": ".adapter_training",
     "VaeModel": ".network.diffusion_files",
     "VaeTrainConfig": ".diffusion_config",
@@ -48,6 +51,7 @@ _PUBLIC = {
     "reconstruct": ".reconstruct",
     "save_adapter": ".network.adapter_files",
     "save_planes_model": ".network.files",
+    "synthesize_edits": ".synth",
     "train_adapter": ".adapter_training",
     "train_diffusion": ".diffusion_training",
     "train_planes": ".planes_training",
@@ -63,6 +67,7 @@ __all__ = [
     "EditEvalConfig",
     "EditEvalResult",
     "EditResult",
+    "EditSynthConfig",
     "Edited",
     "Editor",
     "PlanesModel",
@@ -70,6 +75,7 @@ __all__ = [
     "ReconstructConfig",
     "ReconstructResult",
     "Sampling",
+    "SynthResult",
     "TrainResult",
     "VaeModel",
     "VaeTrainConfig",
@@ -82,6 +88,7 @@ __all__ = [
     "reconstruct",
     "save_adapter",
     "save_planes_model",
+    "synthesize_edits",
     "train_adapter",
     "train_diffusion",
     "train_planes",

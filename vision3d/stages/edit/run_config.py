@@ -166,6 +166,61 @@ class EditEvalConfig:
 
 
 @dataclass(frozen=True)
+class EditSynthConfig:
+    """Make pairs of an object and the same after an instruction."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("pairs", "furniture", "split", "share", "seed"),
+        "instructions": ("two", "basic", "phrasings"),
+        "networks": ("planes", "refine", "device"),
+        "output": ("save_planes", "texture_size", "views", "view_size"),
+    }
+
+    pairs: int = 100
+    """Number of pairs."""
+    furniture: Path | None = None
+    """Folder with the .sh3f files of sweethome3d-furniture; without it, objects are procedural."""
+    split: Split = "train"
+    """train, val or test: which of the furniture."""
+    share: float = 0.5
+    """Share of objects that are furniture."""
+    seed: int = 0
+    """Seed of objects and instructions."""
+    two: float = 0.25
+    """Share of instructions with two edits."""
+    basic: float = 0.3
+    """Share of edits that are basic: of the whole object, without fine colors and patterns in given colors."""
+    phrasings: Literal["training", "held-out"] = "training"
+    """training, or held-out: phrasings that no training sees."""
+    planes: str = "edit_planes"
+    """Weights of encoder and decoder of the planes."""
+    refine: int = REFINE
+    """Steps of refinement of the planes, as of `edit run`."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    save_planes: bool = False
+    """Also write the planes of both objects, as .safetensors."""
+    texture_size: int = 512
+    """Side of the texture of objects that get a new one [texels]."""
+    views: int = 2
+    """Views in before_after.png."""
+    view_size: int = 192
+    """Width and height of a view [px]."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "pairs", "views", "view_size", "texture_size")
+        check_not_negative(self, "seed")
+        check_numbers(self, ("share", "two", "basic"), lambda value: 0 <= value <= 1, "a share in [0, 1]")
+        _check_refine(self.refine)
+        if self.phrasings not in ("training", "held-out"):
+            raise ConfigError("phrasings", f"got {self.phrasings!r}, want training or held-out")
+        if self.split not in get_args(Split):
+            raise ConfigError("split", f"got {self.split!r}, want {', '.join(get_args(Split))}")
+        if not 16 <= self.texture_size <= MAX_TEXTURE:
+            raise ConfigError("texture_size", f"got {self.texture_size}, want 16 to {MAX_TEXTURE}")
+
+
+@dataclass(frozen=True)
 class ReconstructConfig:
     """Reconstruct an object from one image by an LRM."""
 
