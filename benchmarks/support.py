@@ -66,15 +66,20 @@ def _times(function: Callable[[], Any], clock: Callable[[], float], repeats: int
 class ForeignLoad:
     """Fraction of the machine's CPU time used by other processes while this was active (Linux)."""
 
+    end: tuple[float, float, float] | None
+
     def __enter__(self) -> "ForeignLoad":
-        self.start = self._read()
-        self.share = 0.0
+        self.start, self.end = self._read(), None
         return self
 
     def __exit__(self, *error: object) -> None:
-        end = self._read()
-        busy, own, total = (b - a for a, b in zip(self.start, end))
-        self.share = max(0.0, busy - own) / max(total, 1e-9)
+        self.end = self._read()
+
+    @property
+    def share(self) -> float:
+        """The fraction, until now while it is active."""
+        busy, own, total = (b - a for a, b in zip(self.start, self.end or self._read()))
+        return max(0.0, busy - own) / max(total, 1e-9)
 
     @staticmethod
     def _read() -> tuple[float, float, float]:
