@@ -28,7 +28,9 @@ from vision3d.cli.doctor import DoctorOptions
 from vision3d.cli.edit_eval import EditEvalOptions
 from vision3d.cli.edit_run import EditOptions
 from vision3d.cli.edit_train import EditTrainOptions
+from vision3d.cli.edit_train_diffusion import EditTrainDiffusionOptions
 from vision3d.cli.edit_train_planes import EditTrainPlanesOptions
+from vision3d.cli.edit_train_vae import EditTrainVaeOptions
 from vision3d.cli.eval import EvalOptions
 from vision3d.cli.fit import FitOptions
 from vision3d.cli.hand_eval import HandEvalOptions
@@ -75,6 +77,8 @@ OPTIONS = {
     "edit eval": EditEvalOptions,
     "edit train": EditTrainOptions,
     "edit train-planes": EditTrainPlanesOptions,
+    "edit train-vae": EditTrainVaeOptions,
+    "edit train-diffusion": EditTrainDiffusionOptions,
     "animate fit": AnimateFitOptions,
     "animate static": StaticOptions,
     "animate rig": RigOptions,
