@@ -1,5 +1,6 @@
 """The code blocks of README.md and docs/, and a folder with small versions of the files that they use."""
 
+import contextlib
 import dataclasses
 import re
 import shlex
@@ -11,7 +12,7 @@ from tests.support.clips import worm
 from tests.support.clouds import drawn_motion, write_clip, write_clouds
 from tests.support.datasets import write_ring_photographs
 from tests.support.digits import drawn_digits, npm_files, write_npm
-from tests.support.edit_models import WordEncoder, random_adapter, random_planes
+from tests.support.edit_models import WordEncoder, random_adapter, random_diffusion, random_planes, random_vae
 from tests.support.hand_models import random_model
 from tests.support.hand_rigs import other_rig, track
 from tests.support.lrm import ball_tensors, write_lrm
@@ -29,6 +30,7 @@ from vision3d.stages.detect.config import BevConfig, ModelConfig
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.edit import save_adapter, save_planes_model
 from vision3d.stages.edit.instructions.text import text_encoder
+from vision3d.stages.edit.network.diffusion_files import save_diffusion, save_vae
 from vision3d.stages.hand import save_hand_model
 from vision3d.stages.hand.config import FrameConfig
 from vision3d.stages.hand.freihand import FreiHandWriter
@@ -153,6 +155,9 @@ def _write_edits(folder: Path) -> None:
         encoder = WordEncoder()
     save_planes_model(_made(folder / "planes") / "edit_planes.safetensors", planes)
     save_adapter(_made(folder / "adapter") / "edit_adapter.safetensors", random_adapter(planes, encoder))
+    save_vae(_made(folder / "vae") / "edit_vae.safetensors", random_vae(planes))
+    with contextlib.suppress(MissingDependencyError):
+        save_diffusion(_made(folder / "diffusion") / "edit_diffusion.safetensors", random_diffusion(planes, encoder))
 
 
 def _made(folder: Path) -> Path:

@@ -75,6 +75,7 @@ FEWER = {
         "--evaluate-objects": "0",
     },
     "edit train-vae": {
+        "--planes": _PLANES,
         "--steps": "1",
         "--batch-size": "1",
         "--objects": "4",
@@ -83,6 +84,7 @@ FEWER = {
         "--evaluate-objects": "0",
     },
     "edit train-diffusion": {
+        "--planes": _PLANES,
         "--steps": "1",
         "--batch-size": "1",
         "--objects": "4",

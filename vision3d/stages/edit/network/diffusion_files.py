@@ -11,7 +11,7 @@ from vision3d.stages.edit.config import PlanesConfig
 from vision3d.stages.edit.diffusion_config import DenoiserConfig, Sampling, VaeConfig
 from vision3d.stages.edit.instructions.text import TextEncoder
 from vision3d.stages.edit.network.adapter_files import check_partners, planes_digest
-from vision3d.stages.edit.network.denoiser import SCHEDULE, DiffusionNet
+from vision3d.stages.edit.network.denoiser import SCHEDULE, DiffusionNet, diffusers
 from vision3d.stages.edit.network.files import PlanesModel
 from vision3d.stages.edit.network.vae import TriVae
 from vision3d.training.models import ModelFormat, TrainedModel
@@ -118,6 +118,7 @@ def load_diffusion(path: Path | str) -> DiffusionModel:
         MissingDependencyError: diffusers is not installed.
         FileFormatError: It was trained with another noise schedule; further errors as for `training.weights.load_network`.
     """
+    diffusers()  # before a file that nobody without it has
     model = DiffusionModel(*DIFFUSION_FORMAT.load(path))
     for key, value in asdict(model.config.schedule).items():
         if value != SCHEDULE[key]:
