@@ -1,6 +1,7 @@
 """Hands in images and videos: files in, joints, meshes and images out."""
 
 import contextlib
+import importlib
 import itertools
 import logging
 import time
@@ -20,7 +21,6 @@ from vision3d.io.images import SUFFIXES, is_image, read_photo
 from vision3d.io.video import Video, Webcam, open_webcam, read_video
 from vision3d.stage import stage
 from vision3d.stages.hand.detections import Detections, Finder
-from vision3d.stages.hand.finder.model import load_finder
 from vision3d.stages.hand.network.files import HandModel, load_hand_model
 from vision3d.stages.hand.predict.boxes import read_boxes
 from vision3d.stages.hand.predict.files import Outputs, write_animation
@@ -107,7 +107,7 @@ def hand(
         finder = _finder(config, source, known, device)
     turner = None
     if model.config.upright and not hasattr(finder, "turns"):
-        turner = load_finder(config.finder_weights, device)
+        turner = _load_finder(config.finder_weights, device)
     predictor = HandPredictor(model, config, finder, turner=turner, device=device, for_video=is_moving)
     path = None if run_folder is None else run_folder.path
     with Outputs(path, config, source.fps if isinstance(source, Video | Webcam) else None) as outputs:
@@ -185,7 +185,12 @@ def _finder(config: HandConfig, source: Any, known: dict[str, Detections], devic
     is_moving = isinstance(source, Video | Webcam)
     if config.finder_weights is None and (config.box is not None or has_boxes or (is_moving and "0" in known)):
         return None
-    return load_finder(config.finder_weights, device)
+    return _load_finder(config.finder_weights, device)
+
+
+def _load_finder(weights: str | None, device: torch.device) -> Any:
+    """The package is imported when a finder is needed only."""
+    return importlib.import_module("vision3d.stages.hand.finder").load_finder(weights, device)
 
 
 def _images(
