@@ -13,16 +13,15 @@ from vision3d.core.runs import RunFolder
 from vision3d.render.triplanes.field import decode, unclamped
 from vision3d.stage import stage
 from vision3d.stages.edit.config import AdapterTrainConfig
-from vision3d.stages.edit.data.instructions import Instructions, make_instructions
+from vision3d.stages.edit.data.instructions import Instructions
 from vision3d.stages.edit.data.sources import SourcePool, Sources
 from vision3d.stages.edit.evaluation.accuracy import accuracy
 from vision3d.stages.edit.instructions.families import Edit
 from vision3d.stages.edit.instructions.targets import apply_edits
 from vision3d.stages.edit.instructions.text import TextEncoder
-from vision3d.stages.edit.learning import learn_on_objects, objects_on_disk
+from vision3d.stages.edit.learning import frozen_planes, instructions_of, learn_on_objects, objects_on_disk, step_generator
 from vision3d.stages.edit.network.adapter import AdapterNet
 from vision3d.stages.edit.network.adapter_files import FORMAT, KIND, AdapterModel, describe, save_adapter
-from vision3d.stages.edit.network.files import load_planes_model
 from vision3d.stages.edit.network.planes import PlaneNet
 from vision3d.stages.edit.network.texts import reading_loss
 from vision3d.training.learning import TrainResult, stored
@@ -34,7 +33,6 @@ _READING = 0.1  # weight of the reading of texts
 _BAKED = 0.75  # share of objects without materials
 _WARMUP = 0.08
 _DROPPED = 0.1  # share of the tokens, since people leave out words
-_PHRASES_SEED = 77
 
 
 @stage("edit train", {}, resumable=RESUMABLE, grows=GROWS)
@@ -59,11 +57,10 @@ def train_adapter(
     """
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     device = resolve_device(config.device)
-    planes = load_planes_model(config.planes).to(device)
-    planes.network.requires_grad_(False)
+    planes = frozen_planes(config.planes, device)
     encoder = TextEncoder()
     objects, held_out = objects_on_disk(config, progress)
-    instructions = make_instructions(config.phrases, config.two, _PHRASES_SEED + config.seed, encoder, basic=config.basic)
+    instructions = instructions_of(config, encoder)
     seed_everything(config.seed)
     network = AdapterNet(planes.config, config.network).to(device)
     if config.init is not None:
@@ -72,7 +69,7 @@ def train_adapter(
     pool = SourcePool(objects, planes.network, config, config.pool)
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-        generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 1013)
+        generator = step_generator(config, step)
         sources = pool.draw(step, config.batch_size, generator)
         rows = torch.randint(len(instructions.edits), (config.batch_size,), generator=generator)
         baked = (torch.rand(len(rows), generator=generator) < _BAKED).float()

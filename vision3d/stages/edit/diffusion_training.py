@@ -11,12 +11,12 @@ from vision3d.core.device import resolve_device
 from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.stage import stage
-from vision3d.stages.edit.data.instructions import Instructions, make_instructions
+from vision3d.stages.edit.data.instructions import Instructions
 from vision3d.stages.edit.data.pairs import PairPool, Pairs
 from vision3d.stages.edit.diffusion_config import DiffusionTrainConfig, Sampling
 from vision3d.stages.edit.evaluation.accuracy import accuracy
 from vision3d.stages.edit.instructions.text import TextEncoder
-from vision3d.stages.edit.learning import learn_on_objects, objects_on_disk
+from vision3d.stages.edit.learning import frozen_planes, instructions_of, learn_on_objects, objects_on_disk, step_generator
 from vision3d.stages.edit.network.adapter_files import planes_digest
 from vision3d.stages.edit.network.denoiser import TIMES, DiffusionNet, make_schedule
 from vision3d.stages.edit.network.diffusion_files import (
@@ -28,12 +28,10 @@ from vision3d.stages.edit.network.diffusion_files import (
     load_vae,
     save_diffusion,
 )
-from vision3d.stages.edit.network.files import load_planes_model
 from vision3d.training.learning import TrainResult, stored
 from vision3d.training.options import GROWS, RESUMABLE
 
 MODEL_FILE = "edit_diffusion.safetensors"
-_PHRASES_SEED = 77
 _EVALUATED = Sampling(steps=10)
 
 
@@ -59,8 +57,7 @@ def train_diffusion(
     """
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     device = resolve_device(config.device)
-    planes = load_planes_model(config.planes).to(device)
-    planes.network.requires_grad_(False)
+    planes = frozen_planes(config.planes, device)
     vae = load_vae(config.vae).check(planes)
     encoder = TextEncoder()
     seed_everything(config.seed)
@@ -69,13 +66,13 @@ def train_diffusion(
     if config.init is not None:
         DIFFUSION_FORMAT.initialize(network, config.init)
     objects, held_out = objects_on_disk(config, progress)
-    instructions = make_instructions(config.phrases, config.two, _PHRASES_SEED + config.seed, encoder, basic=config.basic)
+    instructions = instructions_of(config, encoder)
     seed_everything(config.seed)
     pool = PairPool(objects, planes.network, network, instructions, config)
     signal, noise = noise_levels(device)
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-        generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 1013)
+        generator = step_generator(config, step)
         pairs = pool.draw(step, config.batch_size, generator)
         return diffusion_loss(network, pairs, instructions, signal, noise, config.dropped, generator), {}
 

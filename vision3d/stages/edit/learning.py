@@ -9,15 +9,19 @@ from torch import nn
 
 from vision3d.core.progress import ProgressCallback
 from vision3d.core.runs import RunFolder
-from vision3d.stages.edit.config import ObjectTraining
+from vision3d.stages.edit.config import AdapterTrainConfig, ObjectTraining
+from vision3d.stages.edit.data.instructions import Instructions, make_instructions
 from vision3d.stages.edit.data.samples import ObjectSource
+from vision3d.stages.edit.diffusion_config import DiffusionTrainConfig
+from vision3d.stages.edit.instructions.text import TextEncoder
+from vision3d.stages.edit.network.files import PlanesModel, load_planes_model
 from vision3d.training.learning import Learned, Lesson, learn
 from vision3d.training.network import Loss
 from vision3d.training.samples import GeneratedSamples, Sample
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_HELD_OUT_SEED = 1_000_000_000
+_HELD_OUT_SEED, _PHRASES_SEED = 1_000_000_000, 77
 
 
 def objects_on_disk(
@@ -38,6 +42,28 @@ def objects_on_disk(
         if samples is not None:
             samples.prepare(progress)
     return objects, held_out
+
+
+def frozen_planes(path: str, device: torch.device) -> PlanesModel:
+    """Encoder and decoder of planes, which stay as they are.
+
+    Args:
+        path: A file, or the name of bundled weights.
+        device: Where they shall be.
+    """
+    planes = load_planes_model(path).to(device)
+    planes.network.requires_grad_(False)
+    return planes
+
+
+def instructions_of(config: AdapterTrainConfig | DiffusionTrainConfig, encoder: TextEncoder) -> Instructions:
+    """The instructions of a training."""
+    return make_instructions(config.phrases, config.two, _PHRASES_SEED + config.seed, encoder, basic=config.basic)
+
+
+def step_generator(config: ObjectTraining, step: int) -> torch.Generator:
+    """Random numbers of a step, besides those of its objects."""
+    return torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 1013)
 
 
 def sample_of(config: ObjectTraining, objects: GeneratedSamples, step: int) -> tuple[Sample, torch.Generator]:

@@ -27,39 +27,15 @@ def texture_gb(width: int, height: int) -> float:
 
 
 @dataclass(frozen=True)
-class EditConfig:
-    """Change colors, patterns and material of an object by text; its shape stays."""
-
-    HELP_GROUPS: ClassVar[HelpGroups] = {
-        "main options": ("text", "select", "variants", "method", "up"),
-        "networks": ("refine", "strength", "planes", "adapter", "device"),
-        "diffusion": ("diffusion", "steps", "guidance", "source_guidance", "start", "scheduler"),
-        "output": ("format", "seed", "texture_size", "views", "view_size"),
-    }
+class Methods:
+    """How texts become edits, and with which networks."""
 
     method: Method = "closed-form"
     """closed-form: the text is parsed, and each edit is computed from the colors of the planes; adapter: a network changes the
     planes by the tokens of the text; diffusion: the change is drawn by a diffusion model of yours."""
-    variants: int = 1
-    """Versions to choose from, which differ in what the text leaves open: shades, second colors, periods, places, strengths."""
-    seed: int = 0
-    """Seed of the variants, and of the noise of a diffusion model."""
     refine: int = REFINE
     """Steps that bring the planes of the encoder closer to the object's colors, before and after the edit; 30 take about a
     second; 0: none."""
-    strength: float = 1.0
-    """Factor of the change, with methods adapter and diffusion."""
-    up: Up = "auto"
-    """Axis of the world that is up, for top, bottom and patterns; auto: by the format of the file, as `view` does."""
-    format: Literal["own", "glb"] = "own"
-    """Of the edited object. own: as the input, .glb (meshes), .ply (Gaussians) or .safetensors (triplanes); glb: also Gaussians
-    as .glb, and triplanes as meshes with a texture."""
-    texture_size: int = 1024
-    """Side of the texture of meshes that get a new one [texels]."""
-    views: int = 4
-    """Images of the object before and after."""
-    view_size: int = 384
-    """Side of these [px]."""
     planes: str = "edit_planes"
     """Weights of encoder and decoder: a .safetensors of `edit train-planes`, or the name of bundled ones."""
     adapter: str | None = None
@@ -76,36 +52,76 @@ class EditConfig:
     """Share of the noise to begin with, added to the latents of the source (SDEdit); 1: pure noise."""
     scheduler: Scheduler = "ddim"
     """ddim, or dpm (DPM-Solver++)."""
+
+    def __post_init__(self) -> None:
+        _check_refine(self.refine)
+        if self.method not in get_args(Method):
+            raise ConfigError("method", f"got {self.method!r}, want {', '.join(get_args(Method))}")
+        if self.adapter is not None and self.method != "adapter":
+            raise ConfigError("method", f"got {self.method} with weights of an adapter, want --method adapter")
+        if (self.method == "diffusion") != (self.diffusion is not None):
+            got, want = ("without", "--diffusion PATH") if self.diffusion is None else ("with", "--method diffusion")
+            raise ConfigError("method", f"got {self.method} {got} weights of a diffusion model, want {want}")
+        _ = self.sampling  # checks its options
+
+    @property
+    def weights(self) -> str:
+        """Of the network of the method."""
+        return self.diffusion or self.adapter or BUNDLED_ADAPTER
+
+    @property
+    def sampling(self) -> Sampling:
+        """Of the diffusion model."""
+        return Sampling(self.steps, self.guidance, self.source_guidance, self.start, self.scheduler)
+
+
+@dataclass(frozen=True)
+class EditConfig(Methods):
+    """Change colors, patterns and material of an object by text; its shape stays."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("text", "select", "variants", "method", "up"),
+        "networks": ("refine", "strength", "planes", "adapter", "device"),
+        "diffusion": ("diffusion", "steps", "guidance", "source_guidance", "start", "scheduler"),
+        "output": ("format", "seed", "texture_size", "views", "view_size"),
+    }
+
+    variants: int = 1
+    """Versions to choose from, which differ in what the text leaves open: shades, second colors, periods, places, strengths."""
+    seed: int = 0
+    """Seed of the variants, and of the noise of a diffusion model."""
+    strength: float = 1.0
+    """Factor of the change, with methods adapter and diffusion."""
+    up: Up = "auto"
+    """Axis of the world that is up, for top, bottom and patterns; auto: by the format of the file, as `view` does."""
+    format: Literal["own", "glb"] = "own"
+    """Of the edited object. own: as the input, .glb (meshes), .ply (Gaussians) or .safetensors (triplanes); glb: also Gaussians
+    as .glb, and triplanes as meshes with a texture."""
+    texture_size: int = 1024
+    """Side of the texture of meshes that get a new one [texels]."""
+    views: int = 4
+    """Images of the object before and after."""
+    view_size: int = 384
+    """Side of these [px]."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(self, "strength")
-        _check_method(self)
         if self.format not in ("own", "glb"):
             raise ConfigError("format", f"got {self.format!r}, want own or glb")
         check_counts(self, "views", "view_size", "texture_size", "variants")
         check_not_negative(self, "seed")
-        _check_refine(self.refine)
         if self.variants > MAX_VARIANTS:
             raise ConfigError("variants", f"got {self.variants}, want at most {MAX_VARIANTS}")
         if not 16 <= self.texture_size <= MAX_TEXTURE:
             need = "" if self.texture_size < 16 else f", which needs {texture_gb(self.texture_size, self.texture_size):.3g} GB"
             raise ConfigError("texture_size", f"got {self.texture_size}{need}, want 16 to {MAX_TEXTURE}")
 
-    @property
-    def weights(self) -> str:
-        """Of the network of the method."""
-        return _weights(self)
-
-    @property
-    def sampling(self) -> Sampling:
-        """Of the diffusion model."""
-        return _sampling(self)
-
 
 @dataclass(frozen=True)
-class EditEvalConfig:
+class EditEvalConfig(Methods):
     """Evaluate edits on objects: accuracy of instructions, color errors, baselines."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
@@ -124,45 +140,13 @@ class EditEvalConfig:
     """Instructions of each object and kind of phrasing."""
     points: int = 8192
     """Points that the encoder sees."""
-    refine: int = REFINE
-    """Steps of refinement of the planes, as of `edit run`."""
-    planes: str = "edit_planes"
-    """Weights of encoder and decoder."""
-    method: Method = "closed-form"
-    """closed-form: closed forms on the object's colors, the bound of what planes and transfer lose; adapter, diffusion: as of
-    `edit run`."""
-    adapter: str | None = None
-    """Weights of the adapter: a .safetensors of `edit train`, or the name of bundled ones; default: edit_adapter."""
-    diffusion: str | None = None
-    """Weights of the diffusion model: a .safetensors of `edit train-diffusion`, which method diffusion needs."""
-    steps: int = 20
-    """Steps of the sampler."""
-    guidance: float = 1.5
-    """Guidance by the text; 1: none."""
-    source_guidance: float = 1.0
-    """Guidance by the source; 1: none."""
-    start: float = 1.0
-    """Share of the noise to begin with, added to the latents of the source (SDEdit); 1: pure noise."""
-    scheduler: Scheduler = "ddim"
-    """ddim, or dpm (DPM-Solver++)."""
     seed: int = 0
     """Seed of instructions and phrasings."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_counts(self, "objects", "each", "points")
         check_not_negative(self, "seed")
-        _check_refine(self.refine)
-        _check_method(self)
-
-    @property
-    def weights(self) -> str:
-        """Of the network of the method."""
-        return _weights(self)
-
-    @property
-    def sampling(self) -> Sampling:
-        """Of the diffusion model."""
-        return _sampling(self)
 
 
 @dataclass(frozen=True)
@@ -259,22 +243,3 @@ class ReconstructConfig:
 def _check_refine(steps: int) -> None:
     if not 0 <= steps <= MAX_REFINE:
         raise ConfigError("refine", f"got {steps}, want 0 to {MAX_REFINE}")
-
-
-def _check_method(config: EditConfig | EditEvalConfig) -> None:
-    if config.method not in get_args(Method):
-        raise ConfigError("method", f"got {config.method!r}, want {', '.join(get_args(Method))}")
-    if config.adapter is not None and config.method != "adapter":
-        raise ConfigError("method", f"got {config.method} with weights of an adapter, want --method adapter")
-    if (config.method == "diffusion") != (config.diffusion is not None):
-        got, want = ("without", "--diffusion PATH") if config.diffusion is None else ("with", "--method diffusion")
-        raise ConfigError("method", f"got {config.method} {got} weights of a diffusion model, want {want}")
-    _sampling(config)
-
-
-def _weights(config: EditConfig | EditEvalConfig) -> str:
-    return config.diffusion or config.adapter or BUNDLED_ADAPTER
-
-
-def _sampling(config: EditConfig | EditEvalConfig) -> Sampling:
-    return Sampling(config.steps, config.guidance, config.source_guidance, config.start, config.scheduler)

@@ -14,10 +14,9 @@ from vision3d.stage import stage
 from vision3d.stages.edit.data.batches import whole_batch
 from vision3d.stages.edit.data.sources import SourcePool, Sources
 from vision3d.stages.edit.diffusion_config import VaeTrainConfig
-from vision3d.stages.edit.learning import learn_on_objects, objects_on_disk
+from vision3d.stages.edit.learning import frozen_planes, learn_on_objects, objects_on_disk, step_generator
 from vision3d.stages.edit.network.adapter_files import planes_digest
 from vision3d.stages.edit.network.diffusion_files import VAE_FORMAT, VAE_KIND, DescribedVae, VaeModel, save_vae
-from vision3d.stages.edit.network.files import load_planes_model
 from vision3d.stages.edit.network.planes import PlaneNet
 from vision3d.stages.edit.network.vae import TriVae
 from vision3d.training.learning import TrainResult, stored
@@ -50,8 +49,7 @@ def train_vae(
     """
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     device = resolve_device(config.device)
-    planes = load_planes_model(config.planes).to(device)
-    planes.network.requires_grad_(False)
+    planes = frozen_planes(config.planes, device)
     objects, held_out = objects_on_disk(config, progress)
     seed_everything(config.seed)
     network = TriVae(planes.config, config.network).to(device)
@@ -63,7 +61,7 @@ def train_vae(
     network.normalize_by(statistics)
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-        generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 1013)
+        generator = step_generator(config, step)
         return vae_loss(network, planes.network, pool.draw(step, config.batch_size, generator), config, generator)
 
     def figures(network: TriVae) -> dict[str, float]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vision3d.scene.triplane import AXES
 from vision3d.stages.edit.config import AdapterConfig, PlanesConfig
 from vision3d.stages.edit.network.blocks import Block, Cross
-from vision3d.stages.edit.network.places import PLACES, axis_features, place_features
+from vision3d.stages.edit.network.places import PLACES, axis_features, place_features, texels_at
 from vision3d.stages.edit.network.texts import READING, TextReader
 
 _SUMMARY = 32
@@ -76,8 +76,8 @@ class AdapterNet(nn.Module):
             baked: 1 where colors have to show what a material does, since the object cannot have one; otherwise 0.
         """
         height, width = planes.shape[3:]
-        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        rows, columns = (one.flatten().to(planes.device).expand(len(planes), 3, -1) for one in (rows, columns))
+        numbers = torch.arange(max(height, width), device=planes.device)
+        columns, rows = texels_at(numbers[:height], numbers[:width], len(planes))
         text, reading = self.texts(tokens, mask)
         changed = self.change(planes, columns, rows, box, text, reading, baked)[1]
         return changed.transpose(2, 3).unflatten(3, (height, width))

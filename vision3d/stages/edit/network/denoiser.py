@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vision3d.core.errors import MissingDependencyError
 from vision3d.stages.edit.config import PlanesConfig
 from vision3d.stages.edit.diffusion_config import DenoiserConfig, Sampling, VaeConfig
-from vision3d.stages.edit.network.places import PLACES, axis_features, place_features
+from vision3d.stages.edit.network.places import PLACES, axis_features, place_features, texels_at
 from vision3d.stages.edit.network.texts import TEXT_WIDTH
 from vision3d.stages.edit.network.vae import TriVae
 
@@ -72,7 +72,7 @@ class DiffusionNet(nn.Module):
         size, reduce = self.vae.size, self.vae.config.reduce
         density = planes[:, :, : self.planes.density_channels].flatten(1, 2)
         middle = torch.arange(size, device=planes.device) * reduce + reduce // 2
-        rows, columns = (one.flatten().expand(len(planes), 3, -1) for one in torch.meshgrid(middle, middle, indexing="ij"))
+        columns, rows = texels_at(middle, middle, len(planes))
         places = place_features(axis_features(box, planes.shape[-1]), columns, rows)
         places = places.transpose(2, 3).flatten(1, 2).unflatten(2, (size, size))
         painted = baked[:, None, None, None].expand(-1, 1, size, size)

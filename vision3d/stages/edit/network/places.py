@@ -55,6 +55,15 @@ def axis_features(box: Float[Tensor, "b 2 3"], size: int) -> Float[Tensor, "b 3 
     return torch.cat([torch.stack(parts, -1), waves.cos(), waves.sin()], -1)
 
 
+def texels_at(
+    rows: Int64[Tensor, " h"], columns: Int64[Tensor, " w"], count: int
+) -> tuple[Int64[Tensor, "b 3 m"], Int64[Tensor, "b 3 m"]]:
+    """Columns and rows of a grid of texels, row by row, for each plane of so many objects."""
+    grid = torch.meshgrid(rows, columns, indexing="ij")
+    down, across = (one.flatten().expand(count, 3, -1) for one in grid)
+    return across, down
+
+
 def place_features(
     along: Float[Tensor, "b 3 size k"], columns: Int64[Tensor, "b 3 m"], rows: Int64[Tensor, "b 3 m"]
 ) -> Float[Tensor, "b 3 m p"]:
