@@ -98,7 +98,7 @@ class _Window:
         self.session = Session(
             layers, size=size, out=out, background=background, show=self._shown, say=self._say_later, start=start
         )
-        mouse = guarded(self._on_mouse, gui.Widget.EventCallbackResult.CONSUMED, lambda text: self.panel.say(text))
+        mouse = guarded(self._on_mouse, gui.Widget.EventCallbackResult.CONSUMED, self._say)
         self._image = gui.ImageWidget()
         self._image.visible = False  # Open3D draws an empty image widget red
         self._view: Any = self._image
@@ -138,7 +138,7 @@ class _Window:
         self._pending = shown
         if not self._is_posted and self._is_open:
             self._is_posted = True
-            self._app.post_to_main_thread(self.window, guarded(self._put, None, self.panel.say))
+            self._app.post_to_main_thread(self.window, guarded(self._put, None, self._say))
 
     def _put(self) -> None:
         self._is_posted = False
@@ -170,7 +170,7 @@ class _Window:
         self._request = request
         if not self._is_handed and self._is_open:
             self._is_handed = True
-            self._app.post_to_main_thread(self.window, guarded(self._draw, None, self.panel.say))
+            self._app.post_to_main_thread(self.window, guarded(self._draw, None, self._say))
 
     def _draw(self) -> None:
         self._is_handed = False
@@ -188,6 +188,9 @@ class _Window:
         """The first image is there."""
         if self.panel.status.text == _FIRST:
             self.panel.say("")
+
+    def _say(self, text: str) -> None:
+        self.panel.say(text)  # looked up when it is called: the first image may come before there is a panel
 
     def _say_later(self, text: str) -> None:
         if text and self._is_open:

@@ -9,6 +9,7 @@ from vision3d.stages.detect.config import GridConfig, LionConfig, ModelConfig
 from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.lion import LionBackbone
+from vision3d.stages.detect.operators import OPERATORS
 from vision3d.stages.detect.voxels import Voxels
 from vision3d.stages.detect.voxels.voxels import coords_of, keys_of
 
@@ -32,6 +33,18 @@ def test_backbones_take_any_number_of_voxels(count, options):
     assert found.grid == (13, 9, 2)
     assert bool(found.features.isfinite().all())
     assert (keys_of(found.coords, found.grid).diff() > 0).all()
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_generated_voxels_do_not_dominate_the_gradient(operator):
+    """They are zeros, and norms multiply gradients at zeros: DeltaNet's were infinite."""
+    torch.manual_seed(0)
+    backbone = LionBackbone(16, GRID, LionConfig(operator=operator, groups=(8, 4), last_group=4, window=(3, 3)))
+    backbone(some_voxels(40)).features.square().mean().backward()
+    norms = {name: float(p.grad.norm()) for name, p in backbone.named_parameters() if p.grad is not None}
+    generated = max(value for name, value in norms.items() if name.startswith("norms."))
+    assert math.isfinite(sum(norms.values()))
+    assert generated < 100
 
 
 def test_samples_of_a_batch_do_not_influence_each_other():

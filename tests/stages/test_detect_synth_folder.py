@@ -178,3 +178,14 @@ def test_columns_of_real_labels():
     assert labels.boxes_2d[1].tolist() == pytest.approx([387.63, 181.54, 423.81, 203.12])
     calculated = KittiLabels.of(labels.boxes, read_calibration(Path(DATA or "") / "kitti" / "calib" / "000001.txt"))
     assert (calculated.alpha - labels.alpha).abs().max() < 0.02  # the file rounds to 0.01
+
+
+def test_frames_do_not_depend_on_processes(tmp_path: Path, folder: Path):
+    result = synthesize(
+        SynthConfig(sensor="vlp16", variety=8, frames=2, val_frames=1, seed=4, workers=2), run_folder=tmp_path / "other"
+    )
+    assert result.summary["written"] == 3
+    for kind, suffix in (("velodyne", "bin"), ("label_2", "txt"), ("calib", "txt")):
+        for name in ("000000", "000001", "000002"):
+            own = tmp_path / "other" / "training" / kind / f"{name}.{suffix}"
+            assert own.read_bytes() == (folder / "training" / kind / f"{name}.{suffix}").read_bytes()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -24,9 +25,9 @@ from vision3d.stages.detect import (
     save_detector,
     train_detector,
 )
-from vision3d.stages.detect.config import AugmentConfig, BevConfig, GridConfig, LionConfig, ModelConfig
+from vision3d.stages.detect.config import AugmentConfig, BevConfig, GridConfig, LionConfig, ModelConfig, StreetsConfig
 from vision3d.stages.detect.data.batches import Batches, Recipe
-from vision3d.stages.detect.data.sources import KittiFolder
+from vision3d.stages.detect.data.sources import KittiFolder, Streets
 from vision3d.stages.detect.data.sweeps import rows_of
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.stages.detect.network.files import Detector
@@ -321,3 +322,14 @@ def test_the_bundled_detector_finds_objects_of_unseen_streets():
     assert rows["Car"].valid + rows["Cyclist"].valid > 15
     assert rows["Car"].exact > 55
     assert rows["Cyclist"].exact > 50
+
+
+def test_streets_have_the_requested_objects():
+    pytest.importorskip("embreex")
+    config = StreetsConfig(sensors=("vlp16",), cars=(0, 0), people=(25, 25), cyclists=(0, 0))
+    streets = Streets(config, ("Car", "Pedestrian", "Cyclist"), 3)
+    labels = torch.cat([streets.sweep(index).labels for index in range(2)])
+    assert int((labels == 1).sum()) > 15
+    assert not bool(((labels == 0) | (labels == 2)).any())
+    with pytest.raises(ConfigError, match=re.escape("synth.people: got 5 to 2")):
+        StreetsConfig(people=(5, 2))

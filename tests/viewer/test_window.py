@@ -367,6 +367,19 @@ def test_it_starts_at_the_first_camera_and_moves_to_the_next(show, tmp_path):
     screen.until(lambda: psnr(first, screen.grab()) > 35, "return to the first camera, whose photo appears a little later")
 
 
+def test_the_first_image_may_be_there_before_the_panel(show, tmp_path):
+    data = write_ring_photographs(tmp_path / "photographs")
+    ring_scene(100).save(tmp_path / "ring.ply")
+    slow = """
+import time
+import vision3d.viewer.window as window
+panel = window.Panel
+window.Panel = lambda *arguments: (time.sleep(6), panel(*arguments))[1]
+"""
+    screen = show(tmp_path / "ring.ply", data, before=slow)  # the title contains the size of an image
+    assert screen.close() == 0
+
+
 def test_ctrl_c_closes_the_window(show, files):
     screen = show(*files, "--quiet")
     screen.process.send_signal(signal.SIGINT)

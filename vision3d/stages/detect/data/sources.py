@@ -1,6 +1,6 @@
 """Sources of labelled sweeps: a KITTI folder, or generated streets."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -153,7 +153,6 @@ class Streets:
     classes: tuple[str, ...]
     seed: int = 0
     split: Literal["train", "val"] = "train"
-    frames: FrameConfig = field(default_factory=FrameConfig)
 
     @property
     def name(self) -> str:
@@ -177,5 +176,9 @@ class Streets:
     def _made(self, number: int) -> "Frame":
         from vision3d.stages.detect.synth.frames import frame
 
-        sensors = self.config.sensors
-        return frame(self.seed, replace(self.frames, sensor=sensors[number % len(sensors)], split=self.split), number)
+        config = self.config
+        frames = replace(
+            FrameConfig(), sensor=config.sensors[number % len(config.sensors)], split=self.split,
+            cars=config.cars, people=config.people, cyclists=config.cyclists, models=config.models,
+        )  # fmt: skip
+        return frame(self.seed, frames, number)

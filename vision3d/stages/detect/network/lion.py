@@ -155,6 +155,9 @@ class LionBackbone(nn.Module):
         )
         if self.flat:
             self.flat_descriptor, self.flat_norm = Descriptor(channels, config.descriptor), nn.LayerNorm(channels)
+        for norm in (*self.norms, *([self.flat_norm] if self.flat else [])):
+            # Generated voxels are zeros: the norms of the next layer would multiply gradients by 1e3 for each of its norms.
+            nn.init.normal_(norm.bias, std=0.02)
 
     def forward(self, voxels: Voxels) -> Voxels:
         for block, descriptor, norm in zip(self.blocks, self.descriptors, self.norms):

@@ -63,7 +63,7 @@ class DeltaProduct(Operator):
         normed = self.norm(x)
         rows = self.project(normed).unflatten(-1, (1 + 2 * self.steps, self.heads, -1))
         q, k, v = rows[:, 0], rows[:, 1 : 1 + self.steps], rows[:, 1 + self.steps :]
-        q, k = (nn.functional.normalize(nn.functional.silu(value), dim=-1, eps=1e-6) for value in (q, k))
+        q, k = (_unit(nn.functional.silu(value)) for value in (q, k))
         beta = self.max_beta * torch.sigmoid(self.beta(normed)).unflatten(-1, (self.steps, self.heads))
         log_decay = -self.log_rate.exp() * softplus(self.decay(normed)) if self.gated else None
 
@@ -102,3 +102,8 @@ class GatedDeltaNet(DeltaProduct):
             channels, bidirectional=bidirectional, drop_path=drop_path, steps=1, heads=heads, max_beta=max_beta, gated=True,
             mlp_ratio=mlp_ratio,
         )  # fmt: skip
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of length 1; zeros stay zeros, with a gradient that does not overflow in the layers before."""
+    return rows * torch.rsqrt(rows.square().sum(-1, keepdim=True) + 1e-6)

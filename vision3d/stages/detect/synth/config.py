@@ -66,7 +66,7 @@ class SynthConfig(FrameConfig):
     """A folder of synthetic frames in the layout of KITTI."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
-        "frames": ("frames", "val_frames", "seed", "split", "sensor", "azimuth"),
+        "frames": ("frames", "val_frames", "seed", "split", "sensor", "azimuth", "workers"),
         "content": ("cars", "people", "cyclists", "height", "tilt", "rain", "variety", "models"),
     }
 
@@ -78,12 +78,16 @@ class SynthConfig(FrameConfig):
     """Of the first frame; a folder with another seed shares no frame."""
     min_points: int = 5
     """Objects with fewer points become DontCare regions."""
+    workers: int | None = None
+    """Processes; the frames do not depend on their number. None: one for each core, if there are many frames."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, low in (("frames", 1), ("val_frames", 0), ("seed", 0), ("min_points", 1)):
             if getattr(self, name) < low:
                 raise ConfigError(name, f"got {getattr(self, name)}, want at least {low}")
+        if self.workers is not None and not 0 <= self.workers <= 256:
+            raise ConfigError("workers", f"got {self.workers}, want 0 to 256")
         if self.frames + self.val_frames > MAX_FRAMES:
             raise ConfigError("frames", f"got {self.frames + self.val_frames}, want at most {MAX_FRAMES}")
 

@@ -158,7 +158,7 @@ def _traffic(crowd: Crowd, count: int, back: float) -> None:
         lane = side * rng.uniform(0.25, 0.65) * road
         crowd.put(kind, _along(rng, back), lane, (0.0 if side < 0 else math.pi) + rng.normal(0, 0.04), spread=0.05, margin=0.5)
     cross = crowd.street.side_road
-    if cross is not None:
+    if cross is not None and count:
         for _ in range(int(rng.integers(0, 4))):
             side = rng.choice([-1, 1])
             d = rng.choice([-1, 1]) * rng.uniform(3, 30)

@@ -2,7 +2,10 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from vision3d.stages.detect.synth.config import SynthConfig
 from vision3d.stages.detect.synth.frames import Frame, frame
 from vision3d.stages.detect.synth.models import load_models
 
+_FEW = 32  # frames of a process that are worth its start: it makes all shapes anew
+
 
 @dataclass(frozen=True, eq=False)
 class SynthResult:
@@ -30,7 +35,7 @@ class SynthResult:
     """Plain numbers."""
 
 
-@stage("detect synth", {}, grows=("frames",))
+@stage("detect synth", {}, resumable=("workers",), grows=("frames",))
 def synthesize(
     config: SynthConfig,
     *,
@@ -54,25 +59,23 @@ def synthesize(
     """
     if not isinstance(run_folder, RunFolder):
         raise ConfigError("run_folder", "got None, want a folder for the frames")
-    started = time.process_time()
     root = run_folder.path
     total = config.frames + config.val_frames
-    options = {"train": config, "val": replace(config, split="val")}
     splits = [config.split] * config.frames + ["val"] * config.val_frames
-    counts, of_split = Counter[str](), Counter[str]()
-    points = written = 0
+    jobs, of_split = [], Counter[str]()
+    for number, split in enumerate(splits):
+        name = f"{number:06d}"
+        if not (root / "training" / "label_2" / f"{name}.txt").is_file():
+            jobs.append(_Job(root / "training", name, replace(config, split=split), of_split[split]))
+        of_split[split] += 1
+    counts, points, cpu_s = Counter[str](), 0, 0.0
     with Progress(total, "synth", progress) as bar:
-        for number, split in enumerate(splits):
-            name = f"{number:06d}"
-            label = root / "training" / "label_2" / f"{name}.txt"
-            if not label.is_file():
-                made = frame(config.seed, options[split], of_split[split])
-                write_frame(root / "training", name, made, min_points=config.min_points)
-                counts.update(made.names)
-                points += len(made.points)
-                written += 1
-            of_split[split] += 1
-            bar.update(number + 1)
+        bar.update(total - len(jobs))
+        for number, (names, num_points, seconds) in enumerate(_written(jobs, config.workers), total - len(jobs) + 1):
+            counts.update(names)
+            points += num_points
+            cpu_s += seconds
+            bar.update(number)
     for split in ("train", "val"):
         names = [f"{number:06d}\n" for number, own in enumerate(splits) if own == split]
         with atomic_write(root / "ImageSets" / f"{split}.txt") as temporary:
@@ -83,12 +86,40 @@ def synthesize(
             temporary.write_text(_CREDITS + "".join(f"{a}: {n}, by {c}\n" for a, n, c in sorted(used)), encoding="utf-8")
     summary = {
         "frames": total,
-        "written": written,
-        "points_per_frame": round(points / max(written, 1)),
+        "written": len(jobs),
+        "points_per_frame": round(points / max(len(jobs), 1)),
         "objects": dict(sorted(counts.items())),
-        "cpu_s": round(time.process_time() - started, 2),
+        "cpu_s": round(cpu_s, 2),
     }
     return SynthResult(root, summary)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A frame to be written."""
+
+    folder: Path
+    name: str
+    config: SynthConfig
+    index: int
+
+
+def _written(jobs: list[_Job], workers: int | None) -> Iterator[tuple[tuple[str, ...], int, float]]:
+    """Writes frames; classes, number of points and CPU-seconds of each."""
+    if workers is None:
+        workers = min(torch.get_num_threads(), len(jobs) // _FEW)
+    if workers < 2:
+        yield from map(_write, jobs)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(_write, jobs)
+
+
+def _write(job: _Job) -> tuple[tuple[str, ...], int, float]:
+    started = time.process_time()
+    made = frame(job.config.seed, job.config, job.index)
+    write_frame(job.folder, job.name, made, min_points=job.config.min_points)
+    return made.names, len(made.points), time.process_time() - started
 
 
 _CREDITS = """Models of the Debian package sweethome3d-furniture that these frames were cast from, with their creators.
