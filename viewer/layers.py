@@ -297,14 +297,21 @@ def _unused(name: str, taken: Iterable[str]) -> str:
 
 def describe(layer: Layer, value: Drawable) -> str:
     """Number of elements in a layer, for its row."""
-    count = {
-        GaussianScene: lambda: f"{value.num_gaussians:,} Gaussians",  # pyright: ignore[reportAttributeAccessIssue]
-        Mesh: lambda: f"{value.num_faces:,} faces",  # pyright: ignore[reportAttributeAccessIssue]
-        PointCloud: lambda: f"{value.num_points:,} {'points' if layer.parents is None else 'joints'}",  # pyright: ignore[reportAttributeAccessIssue]
-        Boxes: lambda: f"{len(value):,} boxes",  # pyright: ignore[reportArgumentType]
-        Cameras: lambda: f"{len(value):,} cameras",  # pyright: ignore[reportArgumentType]
-        PosedImages: lambda: f"{len(value):,} photos",  # pyright: ignore[reportArgumentType]
-        Selection: lambda: f"{len(value.regions):,} regions",  # pyright: ignore[reportAttributeAccessIssue]
+    points = "points" if layer.parents is None else "joints"
+    number, names = {
+        GaussianScene: lambda: (value.num_gaussians, "Gaussians"),  # pyright: ignore[reportAttributeAccessIssue]
+        Mesh: lambda: (value.num_faces, "faces"),  # pyright: ignore[reportAttributeAccessIssue]
+        PointCloud: lambda: (value.num_points, points),  # pyright: ignore[reportAttributeAccessIssue]
+        Boxes: lambda: (len(value), "boxes"),  # pyright: ignore[reportArgumentType]
+        Cameras: lambda: (len(value), "cameras"),  # pyright: ignore[reportArgumentType]
+        PosedImages: lambda: (len(value), "photos"),  # pyright: ignore[reportArgumentType]
+        Selection: lambda: (len(value.regions), "regions"),  # pyright: ignore[reportAttributeAccessIssue]
     }[type(value)]()
-    frames = f", {len(layer.times):,} frames" if len(layer.times) else ""
-    return count.replace(",", " ") + frames
+    frames = f", {_counted(len(layer.times), 'frames')}" if len(layer.times) else ""
+    return _counted(number, names) + frames
+
+
+def _counted(number: int, names: str) -> str:
+    """1 box, 2 boxes, 12 000 faces."""
+    name = names if number != 1 else names.removesuffix("es" if names == "boxes" else "s")
+    return f"{number:,} {name}".replace(",", " ")

@@ -31,7 +31,8 @@ from vision3d.scene import (
 )
 from vision3d.stages.fit import FitConfig, fit
 from vision3d.viewer.frames import FrameCache
-from vision3d.viewer.layers import Layers
+from vision3d.viewer.layers import Layers, describe
+from vision3d.viewer.sources import source_of
 from vision3d.viewer.viewpoint import guess_up, start_viewpoint
 
 
@@ -113,6 +114,15 @@ def test_every_kind_of_file_becomes_a_layer(tmp_path):
     layers.show("cars", False)
     assert [layer.name for layer in layers if not layer.visible] == ["cars"]
     assert [layer.name for layer in layers][4] == "cars"
+
+
+def test_rows_have_singular_and_plural():
+    camera = ring_cameras()[:1]
+    layers = Layers(
+        source_of(value, name)
+        for name, value in (("box", Boxes(torch.ones(1, 7))), ("boxes", Boxes(torch.ones(1200, 7))), ("one", camera))
+    )
+    assert [describe(layer, layer.value) for layer in layers] == ["1 box", "1 200 boxes", "1 camera"]
 
 
 def test_names_are_unique(tmp_path):
