@@ -155,7 +155,9 @@ class LionBackbone(nn.Module):
         )
         if self.flat:
             self.flat_descriptor, self.flat_norm = Descriptor(channels, config.descriptor), nn.LayerNorm(channels)
-        for norm in (*self.norms, *([self.flat_norm] if self.flat else [])):
+        norms = [*self.norms, *([self.flat_norm] if self.flat else [])]
+        for norm in norms:
+            assert isinstance(norm, nn.LayerNorm)
             # Generated voxels are zeros: the norms of the next layer would multiply gradients by 1e3 for each of its norms.
             nn.init.normal_(norm.bias, std=0.02)
 
