@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from vision3d.core.errors import ConfigError
 from vision3d.core.option_marks import HelpGroups
 from vision3d.core.ranges import check_counts, check_not_negative, check_positive
+from vision3d.stages.detect.synth.config import StreetObjects
 from vision3d.training.options import NetworkTraining, training_groups
 
 RESUMABLE = ("checkpoint_every", "keep", "evaluate_every", "evaluate_frames", "workers")
@@ -251,30 +251,19 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class StreetsConfig:
+class StreetsConfig(StreetObjects):
     """Generated streets (DATA `synth`)."""
 
     sensors: tuple[str, ...] = ("hdl64e", "hdl32e", "hdl64e", "vlp16")
     """Sensors, in turn; the one of the validation is not among them."""
     frames: int = 2000
     """Streets that count as one pass; each pass has new ones."""
-    cars: tuple[int, int] = (6, 18)
-    """Minimum and maximum number of cars and vans of a street."""
-    people: tuple[int, int] = (4, 10)
-    """Minimum and maximum number of pedestrians of a street."""
-    cyclists: tuple[int, int] = (3, 8)
-    """Minimum and maximum number of cyclists of a street."""
-    models: Path | None = None
-    """Folder with the unpacked Debian package sweethome3d-furniture, whose models become a third of the vehicles and people."""
 
     def __post_init__(self) -> None:
         check_counts(self, "frames")
         if not self.sensors:
             raise ConfigError("synth.sensors", "got none, want at least one sensor")
-        for name in ("cars", "people", "cyclists"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise ConfigError(f"synth.{name}", f"got {low} to {high}, want two numbers of at least 0 in increasing order")
+        self.check_objects("synth.")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Sources of labelled sweeps: a KITTI folder, or generated streets."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,7 +13,7 @@ from vision3d.io.point_files import read_bin
 from vision3d.stages.detect.camera import Camera
 from vision3d.stages.detect.config import StreetsConfig
 from vision3d.stages.detect.data.sweeps import EvalFrame, LabelledSweep, labels_of, rows_of
-from vision3d.stages.detect.synth.config import FrameConfig
+from vision3d.stages.detect.synth.config import FrameConfig, StreetObjects
 
 if TYPE_CHECKING:
     from vision3d.stages.detect.synth.frames import Frame
@@ -177,8 +177,6 @@ class Streets:
         from vision3d.stages.detect.synth.frames import frame
 
         config = self.config
-        frames = replace(
-            FrameConfig(), sensor=config.sensors[number % len(config.sensors)], split=self.split,
-            cars=config.cars, people=config.people, cyclists=config.cyclists, models=config.models,
-        )  # fmt: skip
+        objects = {field.name: getattr(config, field.name) for field in fields(StreetObjects)}
+        frames = FrameConfig(sensor=config.sensors[number % len(config.sensors)], split=self.split, **objects)
         return frame(self.seed, frames, number)

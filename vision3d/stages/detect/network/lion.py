@@ -146,7 +146,7 @@ class LionBackbone(nn.Module):
             LionBlock(channels, config, size, height) for size, height in zip(config.groups, heights)
         )  # fmt: skip
         self.descriptors = nn.ModuleList(Descriptor(channels, config.descriptor) for _ in config.groups)
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in config.groups)
+        self.norms = nn.ModuleList(_norm_of_generated(channels) for _ in config.groups)
         self.last = LionLayer(channels, config, config.last_group, (*config.window, last), True)
         self.has_descriptor = config.descriptor
         self.flat = nn.ModuleList(
@@ -154,12 +154,7 @@ class LionBackbone(nn.Module):
             for size, window in zip(config.flat_groups, config.flat_windows)
         )
         if self.flat:
-            self.flat_descriptor, self.flat_norm = Descriptor(channels, config.descriptor), nn.LayerNorm(channels)
-        norms = [*self.norms, *([self.flat_norm] if self.flat else [])]
-        for norm in norms:
-            assert isinstance(norm, nn.LayerNorm)
-            # Generated voxels are zeros: the norms of the next layer would multiply gradients by 1e3 for each of its norms.
-            nn.init.normal_(norm.bias, std=0.02)
+            self.flat_descriptor, self.flat_norm = Descriptor(channels, config.descriptor), _norm_of_generated(channels)
 
     def forward(self, voxels: Voxels) -> Voxels:
         for block, descriptor, norm in zip(self.blocks, self.descriptors, self.norms):
@@ -180,6 +175,13 @@ class LionBackbone(nn.Module):
         """Voxels of `scale` times the height, with generated ones."""
         lower = generate(descriptor(voxels, neighbors), (1, 1, scale), fraction=self.share).voxels
         return lower.with_features(norm(lower.features))
+
+
+def _norm_of_generated(channels: int) -> nn.LayerNorm:
+    """A norm of voxels of which some are zeros: with a bias of 0 each norm behind it would multiply their gradients by 1e3."""
+    norm = nn.LayerNorm(channels)
+    nn.init.normal_(norm.bias, std=0.02)
+    return norm
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:

@@ -13,8 +13,39 @@ VALIDATION_SENSOR = "vls128"
 """Sensors of `mixed`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StreetObjects:
+    """The labelled objects of a street."""
+
+    cars: tuple[int, int] = (6, 18)
+    """Minimum and maximum number of cars and vans; there are fewer if the street has no space left."""
+    people: tuple[int, int] = (4, 10)
+    """Minimum and maximum number of pedestrians."""
+    cyclists: tuple[int, int] = (3, 8)
+    """Minimum and maximum number of cyclists."""
+    models: Path | None = None
+    """Folder with the unpacked Debian package sweethome3d-furniture, whose models become a third of the vehicles and people.
+    One maker is in val only."""
+
+    def check_objects(self, prefix: str = "") -> None:
+        """Refuse impossible numbers; the prefix is that of the options."""
+        for name in ("cars", "people", "cyclists"):
+            check_range(prefix + name, getattr(self, name))
+
+
+def check_range(name: str, limits: tuple[float, float]) -> None:
+    """Refuse a minimum and a maximum that are negative or in the wrong order.
+
+    Raises:
+        ConfigError: They are.
+    """
+    low, high = limits
+    if not 0 <= low <= high < math.inf:
+        raise ConfigError(name, f"got {low} to {high}, want two numbers of at least 0 in increasing order")
+
+
 @dataclass(frozen=True)
-class FrameConfig:
+class FrameConfig(StreetObjects):
     """What a synthetic frame shows."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {}
@@ -24,12 +55,6 @@ class FrameConfig:
     and vls128 in val."""
     split: Literal["train", "val"] = "train"
     """Shapes and streets: families of cars and a layout of val never appear in train."""
-    cars: tuple[int, int] = (6, 18)
-    """Minimum and maximum number of cars and vans; there are fewer if the street has no space left."""
-    people: tuple[int, int] = (4, 10)
-    """Minimum and maximum number of pedestrians."""
-    cyclists: tuple[int, int] = (3, 8)
-    """Minimum and maximum number of cyclists."""
     azimuth: float = 360.0
     """Width of the sector around the forward direction [degrees]; objects stand mostly inside it."""
     height: tuple[float, float] = (1.5, 2.1)
@@ -40,15 +65,10 @@ class FrameConfig:
     """Share of frames with rain, in [0, 1]."""
     variety: int = 64
     """Shapes per class that are made once and placed with other sizes, colors and positions."""
-    models: Path | None = None
-    """Folder with the unpacked Debian package sweethome3d-furniture, whose models become a third of the vehicles and people;
-    their creators are listed in credits.txt. One maker is in val only."""
 
     def __post_init__(self) -> None:
-        for name in ("cars", "people", "cyclists", "height"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high < math.inf:
-                raise ConfigError(name, f"got {low} to {high}, want two numbers of at least 0 in increasing order")
+        self.check_objects()
+        check_range("height", self.height)
         if not 0.3 <= self.height[0] <= self.height[1] <= 10:
             raise ConfigError("height", f"got {self.height[0]} to {self.height[1]} m, want 0.3 to 10")
         if not 0 < self.azimuth <= 360:

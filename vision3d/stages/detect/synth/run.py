@@ -23,6 +23,7 @@ from vision3d.stages.detect.synth.frames import Frame, frame
 from vision3d.stages.detect.synth.models import load_models
 
 _FEW = 32  # frames of a process that are worth its start: it makes all shapes anew
+_QUEUED = 4096  # frames that wait for a process
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +63,12 @@ def synthesize(
     root = run_folder.path
     total = config.frames + config.val_frames
     splits = [config.split] * config.frames + ["val"] * config.val_frames
+    options = {"train": config, "val": replace(config, split="val")}
     jobs, of_split = [], Counter[str]()
     for number, split in enumerate(splits):
         name = f"{number:06d}"
         if not (root / "training" / "label_2" / f"{name}.txt").is_file():
-            jobs.append(_Job(root / "training", name, replace(config, split=split), of_split[split]))
+            jobs.append(_Job(root / "training", name, options[split], of_split[split]))
         of_split[split] += 1
     counts, points, cpu_s = Counter[str](), 0, 0.0
     with Progress(total, "synth", progress) as bar:
@@ -112,7 +114,8 @@ def _written(jobs: list[_Job], workers: int | None) -> Iterator[tuple[tuple[str,
         yield from map(_write, jobs)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(_write, jobs)
+        for start in range(0, len(jobs), _QUEUED):
+            yield from pool.map(_write, jobs[start : start + _QUEUED])
 
 
 def _write(job: _Job) -> tuple[tuple[str, ...], int, float]:
