@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vision3d.core.errors import Vision3DError
-from vision3d.viewer.layers import Layer, Layers
+from vision3d.viewer.layers import Layers, describe
 from vision3d.viewer.rigs import LEGENDS, Rig
 from vision3d.viewer.viewpoint import Viewpoint
 from vision3d.viewer.web_draw import Drawer
@@ -16,9 +16,6 @@ from vision3d.viewer.widgets import shortened
 
 logger = logging.getLogger("vision3d.view")
 
-_COUNTS = {
-    "gaussians": "means", "mesh": "faces", "points": "points", "boxes": "boxes", "selection": "regions", "skeleton": "points"
-}  # fmt: skip
 _ROW_CHARACTERS = 34  # that fit beside a checkbox
 # viser gives labels a third of the panel, so that names wrap letter by letter; and a narrow window's panel has a fixed width.
 # Rules that match nothing, in another version of viser or an old browser, leave its page as it is.
@@ -83,7 +80,7 @@ class Panel:
         self._note.content = self.layers.note()
         self._note.visible = bool(self._note.content)
         for layer in self.layers:
-            count = layer_text(layer)
+            count = describe(layer, self.layers.frame(layer.name))
             label = f"{shortened(layer.name, _ROW_CHARACTERS - len(count))} ({count})"
             hint = f"{layer.name} ({count})"
             box = self._checkboxes.get(layer.name)
@@ -217,17 +214,6 @@ class Panel:
             client.add_notification("No image", str(error), auto_close_seconds=8.0, color="red")
             return
         client.send_file_download("vision3d.png", png_of(image), save_immediately=True)
-
-
-def layer_text(layer: Layer) -> str:
-    """Number of elements in a layer, in a few words."""
-    if layer.cameras is not None:
-        return f"{len(layer.cameras)} cameras"
-    value = getattr(layer.value, "base", layer.value)
-    kind = {"mesh": "faces", "skeleton": "joints"}.get(layer.kind, layer.kind)
-    field = "face_ids" if hasattr(value, "face_ids") else _COUNTS[layer.kind]
-    frames = f", {len(layer.times)} frames" if len(layer.times) else ""
-    return f"{len(getattr(value, field)):,} {kind}{frames}"
 
 
 def png_of(pixels: np.ndarray) -> bytes:

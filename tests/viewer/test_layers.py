@@ -116,13 +116,21 @@ def test_every_kind_of_file_becomes_a_layer(tmp_path):
     assert [layer.name for layer in layers][4] == "cars"
 
 
-def test_rows_have_singular_and_plural():
-    camera = ring_cameras()[:1]
-    layers = Layers(
-        source_of(value, name)
-        for name, value in (("box", Boxes(torch.ones(1, 7))), ("boxes", Boxes(torch.ones(1200, 7))), ("one", camera))
-    )
-    assert [describe(layer, layer.value) for layer in layers] == ["1 box", "1 200 boxes", "1 camera"]
+def test_parts_of_a_layer_in_few_words():
+    values = {
+        "ring": ring_scene(), "ball": sphere(), "box": Boxes(torch.ones(1, 7)), "boxes": Boxes(torch.ones(1200, 7)),
+        "camera": ring_cameras()[:1], "cameras": ring_cameras(),
+    }  # fmt: skip
+    layers = Layers(source_of(value, name) for name, value in values.items())
+    texts = [
+        "2 250 Gaussians",
+        f"{sphere().num_faces:,} faces".replace(",", " "),
+        "1 box",
+        "1 200 boxes",
+        "1 camera",
+        "6 cameras",
+    ]
+    assert [describe(layer, layer.value) for layer in layers] == texts
 
 
 def test_names_are_unique(tmp_path):

@@ -23,7 +23,7 @@ from vision3d.scene import Boxes, FrameSequence, GaussianScene, Mesh, PointCloud
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.web import WebViewer, free_port, warn_if_public
 from vision3d.viewer.web_draw import splat_buffer, splat_unit
-from vision3d.viewer.web_panel import layer_text, png_of
+from vision3d.viewer.web_panel import png_of
 from vision3d.viewer.web_select import count_selected
 
 
@@ -84,16 +84,6 @@ def test_gaussians_are_precise_in_half_floats():
         assert np.allclose(halves * unit**2, want, rtol=2e-3, atol=1e-3 * want.max())
         centers = np.ascontiguousarray(words[:, :3]).view(np.float32)
         assert np.allclose(centers * unit, scene.means.numpy(), rtol=1e-5, atol=1e-6 * size)
-
-
-def test_parts_of_a_layer_in_few_words(tmp_path):
-    ring_scene().save(tmp_path / "ring.ply")
-    ring_cameras().save(tmp_path / "cameras.json")
-    Mesh(*shapes.icosphere(0)).save(tmp_path / "ball.glb")
-    Boxes(torch.ones(2, 7)).save(tmp_path / "cars.boxes.json")
-    names = ("ring.ply", "cameras.json", "ball.glb", "cars.boxes.json")
-    layers = Layers.open(tmp_path / name for name in names)
-    assert [layer_text(layer) for layer in layers] == ["2,250 gaussians", "6 cameras", "20 faces", "2 boxes"]
 
 
 def test_an_image_is_composited_on_white():
