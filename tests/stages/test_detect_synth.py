@@ -139,7 +139,9 @@ def test_people_and_riders_have_human_sizes():
     assert (np.abs(riders.mean(0) - [1.76, 0.62, 1.73]) < [0.2, 0.15, 0.2]).all()
 
 
-@pytest.mark.parametrize("make", [scenery.facade, scenery.tree, scenery.hedge, scenery.pole, scenery.clutter, scenery.fence])
+@pytest.mark.parametrize(
+    "make", [scenery.facade, scenery.tree, scenery.hedge, scenery.shrub, scenery.pole, scenery.clutter, scenery.fence]
+)
 def test_scenery_stands_on_the_ground(make):
     rng = np.random.default_rng(3)
     for _ in range(15):

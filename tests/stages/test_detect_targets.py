@@ -13,7 +13,7 @@ from vision3d.stages.detect.data.augment import augmented, cropped
 from vision3d.stages.detect.data.points import PointBatch
 from vision3d.stages.detect.data.sweeps import IGNORED, LabelledSweep, inside, labels_of, turned
 from vision3d.stages.detect.data.targets import gaussian_radius, make_targets
-from vision3d.stages.detect.network.centers import CenterHead, CenterOutputs, boxes_at, encoded
+from vision3d.stages.detect.network.centers import CenterHead, CenterOutputs, boxes_at, encoded, unit_vectors
 from vision3d.stages.detect.network.detector import make_network
 from vision3d.training.heat import heat_focal
 
@@ -31,12 +31,24 @@ def test_the_head_decodes_what_it_should_have_predicted(x, y, yaw, length):
     box = torch.tensor([[x, y, -1.0, length, 1.8, 1.5, yaw]], dtype=torch.float64)
     at = [torch.tensor([int((box[0, i] - GRID.low[i]) / 0.32)]) for i in range(2)]
     values = encoded(box, *at, GRID, GRID.shape[:2])
-    front = torch.cos(box[:, 6]) * 5
-    found = boxes_at(values, front, *at, GRID, GRID.shape[:2])
-    turn = math.remainder(float(found[0, 6] - box[0, 6]), 2 * math.pi)
-    assert (found[:, :6] - box[:, :6]).abs().max() < 1e-9
-    if abs(float(front)) > 1e-6:
-        assert abs(turn) < 1e-9
+    # A vector up to nearly 90 degrees off tells front from back.
+    for error in (-1.5, 0, 0.7, 1.5):
+        found = boxes_at(values, 0.1 * unit_vectors(box[:, 6] + error), *at, GRID, GRID.shape[:2])
+        turn = math.remainder(float(found[0, 6] - box[0, 6]), 2 * math.pi)
+        assert (found[:, :6] - box[:, :6]).abs().max() < 1e-9 and abs(turn) < 1e-9
+
+
+@given(st.floats(-math.pi, math.pi), st.floats(-3, 3), st.floats(-3, 3))
+def test_the_loss_of_the_direction_is_the_same_at_every_yaw(yaw, forward, left):
+    def loss(yaw):
+        targets = make_targets([car(yaw=yaw)], GRID, 3, GRID.shape[:2])
+        axis = unit_vectors(torch.tensor([yaw, yaw + math.pi / 2]))
+        vector = (torch.tensor([forward, left]) @ axis)[None, :, None, None].expand(1, 2, *GRID.shape[:2])
+        image = torch.zeros(1, 1, *GRID.shape[:2])
+        outputs = CenterOutputs(image.expand(-1, 3, -1, -1), image.expand(-1, 8, -1, -1), vector, image)
+        return float(CenterHead(1, 1, 3, GRID).parts(outputs, targets)["direction"])
+
+    assert loss(yaw) == pytest.approx(math.log1p(math.exp(-forward)), abs=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -44,10 +56,10 @@ def test_a_perfect_prediction_is_decoded_to_the_box(stride):
     sweep = car(yaw=2.5)
     width, height = GRID.shape[0] // stride, GRID.shape[1] // stride
     targets = make_targets([sweep], GRID, 3, (width, height))
-    values, direction = torch.zeros(1, 8, width, height), torch.zeros(1, 1, width, height)
+    values, direction = torch.zeros(1, 8, width, height), torch.zeros(1, 2, width, height)
     sample, x, y = targets.at.unbind(1)
     values[sample, :, x, y] = encoded(targets.boxes, x, y, GRID, (width, height))
-    direction[sample, 0, x, y] = targets.boxes[:, 6].cos()
+    direction[sample, :, x, y] = unit_vectors(targets.boxes[:, 6])
     heat = torch.logit(targets.heat.clamp(1e-4, 1 - 1e-4))
     peaks = CenterHead(1, 1, 3, GRID).decode(
         CenterOutputs(heat, values, direction, torch.ones(1, 1, width, height)), lowest=0.5

@@ -1,7 +1,8 @@
 """Boxes at the centers of objects (CenterPoint, Yin et al. 2021), with the orientation as an axis and a direction.
 
 An L1 loss on the sine and cosine of the yaw has its optimum near zero where front and back look alike. So the head predicts
-the axis (sine and cosine of twice the yaw) and, by classification, which way along it.
+the axis (sine and cosine of twice the yaw) and a vector whose sign along it says which way: a classification for which no yaw
+is a border, as it would be for "the yaw is in [-pi/2, pi/2)".
 """
 
 import math
@@ -31,8 +32,8 @@ class CenterOutputs:
     boxes: Float[Tensor, "b 8 x y"]
     """Offset of the center from that of the cell [cells], z [m], log of length, width, height, sine and cosine of twice the
     yaw."""
-    direction: Float[Tensor, "b 1 x y"]
-    """Logit that the yaw is in [-pi/2, pi/2)."""
+    direction: Float[Tensor, "b 2 x y"]
+    """Vector in the frame of the image; its component along a yaw is the logit of that yaw against the opposite one."""
     iou: Float[Tensor, "b 1 x y"]
     """Predicted overlap with the true box, in [-1, 1] for 0 to 1."""
 
@@ -52,7 +53,7 @@ class CenterHead(Head[CenterOutputs]):
         self.grid = grid
         self.shared = block(inputs, channels, kernel=1)
         self.heat = nn.Sequential(block(channels, channels), nn.Conv2d(channels, num_classes, 1))
-        self.box = nn.Sequential(block(channels, channels), nn.Conv2d(channels, 10, 1))
+        self.box = nn.Sequential(block(channels, channels), nn.Conv2d(channels, 11, 1))
         last = self.heat[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.constant_(last.bias, _PRIOR)
@@ -60,21 +61,21 @@ class CenterHead(Head[CenterOutputs]):
     def forward(self, image: Float[Tensor, "b c x y"]) -> CenterOutputs:
         image = self.shared(image)
         box = self.box(image)
-        return CenterOutputs(self.heat(image), box[:, :8], box[:, 8:9], box[:, 9:10])
+        return CenterOutputs(self.heat(image), box[:, :8], box[:, 8:10], box[:, 10:11])
 
     def parts(self, outputs: CenterOutputs, targets: Targets) -> dict[str, Tensor]:
         grid, shape = self.grid, (outputs.heat.shape[2], outputs.heat.shape[3])
         sample, x, y = targets.at.unbind(1)
         total = targets.weights.sum().clamp(min=1)
         values = outputs.boxes[sample, :, x, y]
-        direction, iou = outputs.direction[sample, 0, x, y], outputs.iou[sample, 0, x, y]
+        direction, iou = outputs.direction[sample, :, x, y], outputs.iou[sample, 0, x, y]
         wanted = encoded(targets.boxes, x, y, grid, shape)
         error = (values - wanted).abs()
         vertical = error[:, 2] + error[:, 5]
-        is_front = (torch.cos(targets.boxes[:, 6]) >= 0).to(direction)
-        turn = functional.binary_cross_entropy_with_logits(direction, is_front, reduction="none")
+        way = unit_vectors(targets.boxes[:, 6]).to(direction)
+        turn = functional.softplus(-(direction * way).sum(1))
         # The way along the axis is left to the direction: turned by half a circle the overlap is the same.
-        overlap = paired_box_iou(boxes_at(values, is_front - 0.5, x, y, grid, shape), targets.boxes, mode="3d")
+        overlap = paired_box_iou(boxes_at(values, way, x, y, grid, shape), targets.boxes, mode="3d")
         return {
             "heat": heat_focal(outputs.heat, targets.heat, targets.counted),
             "box": ((error.sum(1) - vertical) * targets.weights).sum() / total / 8,
@@ -93,9 +94,8 @@ class CenterHead(Head[CenterOutputs]):
             scores, order = heat[sample].flatten().topk(min(count, heat[sample].numel()))
             labels, place = order // (width * height), order % (width * height)
             x, y = place // height, place % height
-            boxes = boxes_at(
-                outputs.boxes[sample, :, x, y].T, outputs.direction[sample, 0, x, y], x, y, self.grid, (width, height)
-            )
+            values, direction = outputs.boxes[sample, :, x, y].T, outputs.direction[sample, :, x, y].T
+            boxes = boxes_at(values, direction, x, y, self.grid, (width, height))
             overlap = ((outputs.iou[sample, 0, x, y] + 1) / 2).clamp(1e-3, 1.0)
             # A cell that is not a peak has no score, also with a high overlap.
             scores = torch.where((scores > 0) & (scores >= lowest), scores ** (1 - iou_power) * overlap**iou_power, 0)
@@ -114,7 +114,7 @@ class CenterHead(Head[CenterOutputs]):
 
 def boxes_at(
     values: Float[Tensor, "n 8"],
-    direction: Float[Tensor, " n"],
+    direction: Float[Tensor, "n 2"],
     x: Tensor,
     y: Tensor,
     grid: GridConfig,
@@ -126,9 +126,14 @@ def boxes_at(
     center_y = (y + 0.5 + values[:, 1]) * size[1] + grid.low[1]
     sizes = values[:, 3:6].clamp(-3, 4).exp()
     yaw = torch.atan2(values[:, 6], values[:, 7]) / 2
-    yaw = torch.where(direction >= 0, yaw, yaw + math.pi)
+    yaw = torch.where((direction * unit_vectors(yaw)).sum(1) >= 0, yaw, yaw + math.pi)
     yaw = torch.remainder(yaw + math.pi, 2 * math.pi) - math.pi
     return torch.cat([torch.stack([center_x, center_y, values[:, 2]], 1), sizes, yaw[:, None]], 1)
+
+
+def unit_vectors(yaw: Float[Tensor, " n"]) -> Float[Tensor, "n 2"]:
+    """The forward axis of boxes with these yaws."""
+    return torch.stack([yaw.cos(), yaw.sin()], 1)
 
 
 def encoded(boxes: Tensor, x: Tensor, y: Tensor, grid: GridConfig, shape: tuple[int, int]) -> Tensor:

@@ -29,6 +29,7 @@ _COMMON: dict[str, tuple[Callable[[np.random.Generator], Shape], float]] = {
     "facade": (scenery.facade, 0.5),
     "tree": (scenery.tree, 0.4),
     "bush": (scenery.bush, 0.3),
+    "shrub": (scenery.shrub, 0.4),
     "thicket": (scenery.thicket, 0.15),
     "hedge": (scenery.hedge, 0.15),
     "wall": (scenery.wall, 0.15),

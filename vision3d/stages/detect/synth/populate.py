@@ -138,6 +138,7 @@ def populate(street: Street, config: FrameConfig, library: Library, rng: np.rand
     _parked(crowd, number["cars"] - traffic, back)
     _distractors(crowd, back)
     _furniture(crowd, back)
+    _yards(crowd, back)
     _fronts(crowd)
     _greenery(crowd)
     return crowd.placed
@@ -264,6 +265,25 @@ def _furniture(crowd: Crowd, back: float) -> None:
             d = side * (street.road + (width - 0.3 if rng.random() < 0.6 else rng.uniform(0.3, max(width, 0.5))))
             turn = (math.pi if side < 0 else 0.0) + rng.choice([0.0, 0.0, math.pi / 2])
             crowd.put("clutter", _along(rng, back, 50.0), d, turn, spread=0.06)
+
+
+def _yards(crowd: Crowd, back: float) -> None:
+    """What stands between the pavement and the houses: posts, plants, clutter, hedges that end at the pavement."""
+    rng, street = crowd.rng, crowd.street
+    for side in (-1, 1):
+        index = (side + 1) // 2
+        outer = street.road + street.pavement[index]
+        deep = max(street.front[index] - outer, 0.0) if street.built[index] > 0.3 else 8.0
+        for _ in range(rng.poisson(1.5 * min(deep, 8.0))):
+            kind = str(rng.choice(["pole", "shrub", "bush", "clutter", "bicycle"], p=[0.25, 0.4, 0.12, 0.18, 0.05]))
+            crowd.put(
+                kind, _along(rng, back, 50.0), side * (outer + deep * rng.random()), rng.uniform(0, 2 * math.pi), spread=0.06
+            )
+        if deep > 2.0:
+            for _ in range(rng.poisson(8 * street.yards)):
+                kind = str(rng.choice(["hedge", "wall", "fence"], p=[0.6, 0.2, 0.2]))
+                turn = side * math.pi / 2 + rng.normal(0, 0.05)
+                crowd.put(kind, _along(rng, back, 50.0), side * (outer + deep * rng.random() ** 2), turn, margin=0.0)
 
 
 def _fronts(crowd: Crowd) -> None:

@@ -157,6 +157,26 @@ def bush(rng: np.random.Generator) -> Shape:
     return shape([cards(leaves, rng.uniform(0.06, 0.12), "leaf", rng)], family="bush", radius=wide)
 
 
+def shrub(rng: np.random.Generator) -> Shape:
+    """A cut or slim plant of a front yard, about as large as a person: a column, a cone, or a ball on a stem."""
+    kind, height, wide = str(rng.choice(["column", "cone", "ball"])), rng.uniform(0.8, 2.4), rng.uniform(0.15, 0.5)
+    count = int(rng.integers(200, 500))
+    angle, level = rng.uniform(0, 2 * math.pi, count), rng.random(count)
+    if kind == "ball":
+        low = min(height * rng.uniform(0.3, 0.6), height - 0.3)
+        middle, tall = (low + height) / 2, (height - low) / 2
+        parts = [tube([[0, 0, 0], [0, 0, middle]], rng.uniform(0.02, 0.06), "bark", 5)]
+        z = middle + tall * (2 * level - 1)
+        radius = wide * np.sqrt(np.maximum(1 - ((z - middle) / tall) ** 2, 0))
+    else:
+        parts, z = [], height * level
+        radius = wide * (1 - level if kind == "cone" else np.minimum(1, 4 * (1 - level)))
+    radius = radius * rng.random(count) ** 0.25
+    leaves = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.maximum(z, 0.03)], 1)
+    parts.append(cards(leaves, rng.uniform(0.04, 0.09), "leaf", rng))
+    return shape(parts, family="shrub", radius=wide)
+
+
 def thicket(rng: np.random.Generator) -> Shape:
     """The edge of a wood, or unkempt growth along a road, of 6 to 14 m: rays pass some metres into it."""
     length, depth, height = rng.uniform(6, 14), rng.uniform(2, 6), rng.uniform(2, 8)
@@ -174,8 +194,8 @@ def thicket(rng: np.random.Generator) -> Shape:
 
 
 def hedge(rng: np.random.Generator) -> Shape:
-    """A cut hedge of 3 to 12 m."""
-    length, depth, height = rng.uniform(3, 12), rng.uniform(0.4, 1.1), rng.uniform(0.7, 2.2)
+    """A cut hedge of 1 to 12 m."""
+    length, depth, height = 12 ** rng.random(), rng.uniform(0.4, 1.1), rng.uniform(0.7, 2.2)
     count = int(90 * length * height)
     leaves = (rng.random((count, 3)) - [0.5, 0.5, 0]) * [length, depth, height]
     leaves[:, 1] = np.sign(leaves[:, 1]) * (depth / 2) * (1 - (1 - np.abs(leaves[:, 1]) / (depth / 2)) ** 2)
