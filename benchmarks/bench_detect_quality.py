@@ -1,4 +1,4 @@
-"""What the detector finds: average precision on generated streets of validation, and objects of real sweeps to develop with.
+"""What the detector finds: average precision on generated streets of validation, and objects of real sweeps.
 
 In a real sweep cars with at least 50 points count as found at an overlap of 0.5 from above, people with at least 40 points at
 0.25. False boxes are those that overlap no label by 0.1, labels of other classes included; on KITTI only those in the camera's
@@ -68,11 +68,12 @@ def measured(points: torch.Tensor, truth: Boxes, found: Boxes, counted: torch.Te
 
 
 def real(data: Path, detector: Detector, score: float, images: Path | None) -> dict[str, Any]:
-    """The figures of all real sweeps."""
+    """The figures of the labelled sweeps of a folder: kitti/ in KITTI's layout, and what lidar/ has."""
     folder = KittiFolder.open(data / "kitti", detector.config.classes)
     frames = {name: folder.eval_frame(index) for index, name in enumerate(folder.frames)}
     sweeps = {name: (frame.points, frame.labels.boxes) for name, frame in frames.items()}
-    sweeps |= {name: of_json(data, name) for name in ("kitti_000008", "nuscenes_demo")}
+    others = sorted(path.name.removesuffix("_boxes.json") for path in (data / "lidar").glob("*_boxes.json"))
+    sweeps |= {name: of_json(data, name) for name in others}
     results = {}
     for name, (points, truth) in sweeps.items():
         found = detect_boxes(detector, points, lowest=score)
@@ -88,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
     parser.add_argument("data", type=Path, help="folder with kitti/ and lidar/")
+    parser.add_argument("--apart", type=Path, help="another such folder, whose sweeps nothing was developed with")
     parser.add_argument("--weights", default="detector", help="a .safetensors, or the name of bundled weights")
     parser.add_argument("--score", type=float, default=0.3, help="minimum score on real sweeps")
     parser.add_argument("--frames", type=int, default=200, help="generated streets")
@@ -97,16 +99,18 @@ def main() -> None:
     with ForeignLoad() as load:
         config = replace(EvalConfig(), frames=options.frames)
         table = evaluate_detector(config, "synth", detector=detector).evaluation.records()
-        sweeps = real(options.data, detector, options.score, options.images)
+        sweeps = {"real": real(options.data, detector, options.score, options.images)}
+        if options.apart is not None:
+            sweeps["apart"] = real(options.apart, detector, options.score, options.images)
     for row in table:
         if row["difficulty"] == "moderate" and row["metric"] in ("bev", "3d"):
             print(row["name"], row["metric"], row["valid"], round(row["r40"], 1), round(row["exact"], 1))
-    for name, result in sweeps.items():
+    for name, result in (item for part in sweeps.values() for item in part.items()):
         print(f"{name}: {result['found']} of {result['due']} found, {result['false']} false: {', '.join(result['wrong'])}")
     streets = {"frames": config.frames, "seed": config.seed, "sensors": list(config.sensors), "rows": table}
     write(
         "detect_quality",
-        {"weights": str(options.weights), "score": options.score, "streets": streets, "real": sweeps},
+        {"weights": str(options.weights), "score": options.score, "streets": streets, **sweeps},
         load.share,
     )
 

@@ -36,7 +36,7 @@ class _State:
     """A layer's value after some edits."""
 
     value: Value
-    material: "Material"
+    material: "Material | Mesh"
     shown: Value
     """What the layer shows: a material is painted on, as the viewers have no reflections."""
     is_edited: bool = True
@@ -204,8 +204,8 @@ class TextEdits:
             layer = self.layers[name]
             value = layer.value if layer.rig is None else layer.rig.skin
             assert isinstance(value, Value)
-            is_file = layer.source.is_file() and not isinstance(value, GaussianScene)
-            material = material_of(layer.source) if is_file else material_of("")
+            is_mesh = layer.source.is_file() and isinstance(value, Mesh | SkinnedMesh)
+            material = material_of(layer.source, value) if is_mesh else material_of("")
             self._states[name] = _State(value, material, value, is_edited=False)
         return self._states[name]
 

@@ -48,12 +48,15 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
         FileFormatError: It is damaged, has no triangles, or needs an unsupported extension.
         MissingDependencyError: It is compressed with Draco or meshopt, and DracoPy or meshopt is not installed.
     """
-    gltf = opened(path)
-    with np.errstate(all="ignore"):  # validation of the meshes detects non-finite values
-        return _read_parts(gltf)
+    return _read_parts(opened(path))
 
 
 def _read_parts(gltf: Gltf) -> dict[str, Mesh]:
+    with np.errstate(all="ignore"):  # validation of the meshes detects non-finite values
+        return _placed_parts(gltf)
+
+
+def _placed_parts(gltf: Gltf) -> dict[str, Mesh]:
     textures: dict[Any, Tensor] = {}
     parts: dict[str, Mesh] = {}
     numbers: dict[str, int] = {}  # per name, so that naming thousands of instances of a mesh takes linear time
@@ -117,11 +120,16 @@ def read_mesh(path: Path | str) -> Mesh:
         FileFormatError: It is damaged, has no triangles, or needs an unsupported extension.
         MissingDependencyError: It is compressed with Draco or meshopt, and DracoPy or meshopt is not installed.
     """
-    parts = list(read_parts(path).values())
+    return mesh_in(opened(path))
+
+
+def mesh_in(gltf: Gltf) -> Mesh:
+    """`read_mesh` of an opened file."""
+    parts = list(_read_parts(gltf).values())
     try:
         return merge_textured(parts).validate()
     except InputError as error:
-        raise FileFormatError(path, str(error)) from error
+        raise FileFormatError(gltf.path, str(error)) from error
 
 
 def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None, material: Material = MATTE) -> None:

@@ -88,8 +88,8 @@ def read_material(gltf: Gltf) -> Material | None:
     """Metallic and roughness of all meshes of a file; `MATTE` if nothing in it has a material.
 
     Returns:
-        None, with a warning, if its meshes differ, or if the texture of a material has other uvs than its colors or cannot be
-        read.
+        None if its materials differ (`gltf_factors.read_factors`), or if the texture of a material has other uvs than its
+        colors or cannot be read.
 
     Raises:
         FileFormatError: A material is damaged.
@@ -107,7 +107,6 @@ def read_material(gltf: Gltf) -> Material | None:
             return None
         if _key(own) == places:
             return textures[source][..., [2, 1]] * torch.tensor([metallic, roughness])
-    gltf.note(f"{gltf.path}: its metallic and roughness factors differ between materials or have other uvs; read as matte")
     return None
 
 

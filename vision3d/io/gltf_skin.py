@@ -37,14 +37,18 @@ def read_skin(path: Path | str) -> SkinnedMesh:
         MissingFileError: The file, or a file that it refers to, does not exist.
         FileFormatError: It is damaged, nothing in it is animated, or it needs an unsupported feature.
     """
-    gltf = glb.opened(path)
+    return skin_of(glb.opened(path))
+
+
+def skin_of(gltf: Gltf) -> SkinnedMesh:
+    """`read_skin` of an opened file."""
     try:
         with np.errstate(all="ignore"):  # the checks detect non-finite values
             return _Reader(gltf).skin().validate()
     except (FileFormatError, MissingFileError):
         raise
     except InputError as error:
-        raise FileFormatError(path, str(error)) from error
+        raise FileFormatError(gltf.path, str(error)) from error
 
 
 class _Reader:

@@ -20,7 +20,7 @@ from vision3d.scene.colors import linear_to_srgb
 from vision3d.scene.mesh_colors import surface_colors
 from vision3d.stages.edit.editor import Editor
 from vision3d.stages.edit.instructions.families import Edit
-from vision3d.stages.edit.objects.files import Opened, write_object
+from vision3d.stages.edit.objects.files import Opened, material_of, write_object
 from vision3d.stages.edit.versions import Workpiece
 
 
@@ -125,13 +125,48 @@ def test_materials_of_files(ball, tmp_path, caplog):
     content["materials"].append({"pbrMetallicRoughness": {"metallicFactor": 0.5}})
     content["meshes"][0]["primitives"].append({**content["meshes"][0]["primitives"][0], "material": 1})
     path.write_text(json.dumps(content))
-    assert read_material(Gltf(path)) is None and "differ between materials" in caplog.text
+    assert read_material(Gltf(path)) is None
+    assert material_of(path) == MATTE and "edited as matte" in caplog.text  # without the mesh, to which they belong
     glb.write_mesh(path, ball)
     changed_material(path, metallicRoughnessTexture={"index": 7})
     assert read_material(Gltf(path)) is None and Mesh.load(path).num_faces == ball.num_faces
     changed_material(path, metallicFactor="shiny")
     with pytest.raises(Exception, match="metallicFactor and roughnessFactor are"):
         read_material(Gltf(path))
+
+
+def several_materials(path, ball: Mesh) -> Mesh:
+    """Three balls: metal; glossy by a texture of factors; without a material. The mesh of all."""
+    uvs = torch.rand(ball.num_vertices, 2, generator=torch.Generator().manual_seed(0)) * 0.01 + 0.5
+    glb.write_mesh(path, replace(ball, uvs=uvs), material=torch.tensor([0.0, 0.2]).expand(8, 8, 2))
+    content = json.loads(path.read_text())
+    (primitive,) = content["meshes"][0]["primitives"]
+    content["materials"].append({"pbrMetallicRoughness": {"metallicFactor": 1.0, "roughnessFactor": 0.4}})
+    bare = {key: value for key, value in primitive.items() if key != "material"}
+    content["meshes"] = [{"primitives": [{**primitive, "material": 1}]}, {"primitives": [primitive]}, {"primitives": [bare]}]
+    content["nodes"] = [{"mesh": i, "translation": [3.0 * i, 0, 0]} for i in range(3)]
+    content["scenes"] = [{"nodes": [0, 1, 2]}]
+    path.write_text(json.dumps(content))
+    return Mesh.load(path)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_materials_that_differ_are_kept(editor, ball, tmp_path, moving):
+    several_materials(tmp_path / "a.gltf", ball)
+    if moving:
+        content = json.loads((tmp_path / "a.gltf").read_text())
+        content["animations"] = [{"samplers": [], "channels": []}]
+        (tmp_path / "a.gltf").write_text(json.dumps(content))
+    opened = Opened.of(tmp_path / "a.gltf")
+    assert isinstance(opened.value, SkinnedMesh) == moving
+    made, _ = version(editor, opened, Edit("color", color="blue", part="top"))
+    opened.write(tmp_path / "b.glb", made.object, made.material)
+    after = Mesh.load(tmp_path / "b.glb")
+    found, at = factors_of(tmp_path / "b.glb", after), after.vertices[after.faces].mean(1)[:, 0]
+    for i, wanted in enumerate([(1.0, 0.4), (0.0, 0.2), MATTE]):
+        own = found[(at - 3 * i).abs() < 1.2]
+        assert len(own) == ball.num_faces
+        assert (own - torch.tensor(wanted)).abs().max() < 0.02
 
 
 def test_factors_by_texel_need_uvs(ball, tmp_path):

@@ -165,6 +165,6 @@ def described(material: Material) -> dict[str, object]:
     return {"metallic": round(material[0], 3), "roughness": round(material[1], 3)}
 
 
-def _is(first: Material, second: Material) -> bool:
+def _is(first: Material, second: Material | Mesh) -> bool:
     """Whether materials are the same."""
-    return not isinstance(first, Tensor) and not isinstance(second, Tensor) and first == second
+    return isinstance(first, tuple) and isinstance(second, tuple) and first == second

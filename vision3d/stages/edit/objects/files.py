@@ -12,6 +12,7 @@ from torch import Tensor
 from vision3d.core.errors import FileFormatError, InputError
 from vision3d.io import glb, gltf, gltf_gaussians, gltf_skin_writer
 from vision3d.io.gltf_container import Gltf
+from vision3d.io.gltf_factors import read_factors
 from vision3d.io.gltf_material import MATTE, Material, read_material
 from vision3d.render.meshes.texels import spread
 from vision3d.render.triplanes.baking import bake_triplane
@@ -45,8 +46,8 @@ class Opened:
     """By the file, or by the convention of its format."""
     scene_up: Axis | None = None
     """Up axis of the scene that a mesh was made from; the mesh has the axes of the scene."""
-    material: Material = MATTE
-    """Of a mesh."""
+    material: Material | Mesh = MATTE
+    """Of a mesh; a mesh of the same faces if parts of it differ (`gltf_factors.read_factors`)."""
 
     @classmethod
     def of(cls, inputs: Editable | Path | str) -> "Opened":
@@ -69,7 +70,7 @@ class Opened:
             raise FileFormatError(path, str(error)) from error
         if not isinstance(value, Mesh | SkinnedMesh) or path.suffix.lower() not in _GLTF:
             return cls(value, up_by_convention(value, path.suffix))
-        material = material_of(path)
+        material = material_of(path, value)
         up = glb.scene_up(path)
         if isinstance(value, Mesh) and up is not None:
             return cls(glb.in_scene_axes(path, value), up, up, material)
@@ -80,14 +81,26 @@ class Opened:
         write_object(path, value, material, self.scene_up, texture_size)
 
 
-def material_of(path: Path | str) -> Material:
-    """The material of a glTF file; matte if it has several, or has another format.
+def material_of(path: Path | str, value: Mesh | SkinnedMesh | None = None) -> Material | Mesh:
+    """The material of a file; matte if its format is not glTF.
+
+    Args:
+        path: The file.
+        value: What was read from it. If its materials differ, they are the colors of a mesh of the same faces; without it, or
+            if it has other faces, the result is matte then.
 
     Raises:
         MissingFileError, FileFormatError: It cannot be read.
     """
-    found = read_material(Gltf(path)) if Path(path).suffix.lower() in _GLTF else None
-    return MATTE if found is None else found
+    found = read_material(Gltf(path)) if Path(path).suffix.lower() in _GLTF else MATTE
+    if found is not None:
+        return found
+    if value is not None:
+        mesh = read_factors(path, moving=isinstance(value, SkinnedMesh))
+        if torch.equal(mesh.faces, surface_of(value).faces.cpu()):
+            return mesh
+    logger.warning("%s: its materials have different metallic and roughness factors; edited as matte", path)
+    return MATTE
 
 
 def write_object(

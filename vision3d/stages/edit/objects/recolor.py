@@ -76,7 +76,7 @@ def recolor_mesh(
     *,
     selected: Bool[Tensor, " f"] | None = None,
     texture_size: int = TEXTURE,
-    material: Material = MATTE,
+    material: Material | Mesh = MATTE,
 ) -> tuple[Mesh, Outcome]:
     """A mesh after an edit: its texture, or a new one if it has none or one whose texels several faces share. Vertices, faces
     and normals are the same tensors.
@@ -86,7 +86,7 @@ def recolor_mesh(
         edit: Its planes before and after.
         selected: Faces to change; all when None. The others keep their colors and their material.
         texture_size: Side of a new texture [texels].
-        material: Of the mesh before the edit.
+        material: Of the mesh before the edit, as `Opened.material`.
     """
     page = _page(mesh, texture_size)
     places = to_cube(edit.source.matrix, page.points)
@@ -115,15 +115,18 @@ def recolor_skin(
     *,
     selected: Bool[Tensor, " f"] | None = None,
     texture_size: int = TEXTURE,
-    material: Material = MATTE,
+    material: Material | Mesh = MATTE,
 ) -> tuple[SkinnedMesh, Outcome]:
     """As `recolor_mesh`, on the rest pose; joints, weights, morphs and clips are the same tensors."""
     mesh, outcome = recolor_mesh(skin.at_rest(), edit, selected=selected, texture_size=texture_size, material=material)
     return replace(skin, mesh=replace(skin.mesh, uvs=mesh.uvs, texture=mesh.texture, vertex_colors=None)), outcome
 
 
-def _factors(mesh: Mesh, page: "_Page", material: Material) -> Float[Tensor, "n 2"]:
+def _factors(mesh: Mesh, page: "_Page", material: Material | Mesh) -> Float[Tensor, "n 2"]:
     """Metallic and roughness factor of the mesh at the texels of its page."""
+    if isinstance(material, Mesh):  # of the same faces; its colors are 0, roughness, metallic
+        found = surface_colors(material, page.face_ids, page.barycentric)
+        return linear_to_srgb(found)[:, [2, 1]].clamp(0, 1)
     if not isinstance(material, Tensor) or mesh.uvs is None:
         material = MATTE if isinstance(material, Tensor) else material
         return torch.tensor(material).expand(len(page.points), 2)
