@@ -155,6 +155,7 @@ class TextEdits:
             source, value = self.layers[name].source, state.value
             up = scene_up(source) if isinstance(value, Mesh) and source.is_file() else None
             value = from_y_up(value, up) if isinstance(value, Mesh) and up is not None else value
+            assert not isinstance(state.material, Mesh)  # an edit leaves texels of their own
             write_object(path, value, state.material, up)
             paths.append(path)
         return paths
@@ -204,8 +205,8 @@ class TextEdits:
             layer = self.layers[name]
             value = layer.value if layer.rig is None else layer.rig.skin
             assert isinstance(value, Value)
-            is_mesh = layer.source.is_file() and isinstance(value, Mesh | SkinnedMesh)
-            material = material_of(layer.source, value) if is_mesh else material_of("")
+            mesh = None if isinstance(value, GaussianScene) or not layer.source.is_file() else value
+            material = material_of("") if mesh is None else material_of(layer.source, mesh)
             self._states[name] = _State(value, material, value, is_edited=False)
         return self._states[name]
 
