@@ -452,6 +452,20 @@ def test_khronos_validator_finds_no_error(validate, tmp_path, shared_data):
         assert report["numErrors"] == 0, report
 
 
+def test_a_texture_that_cannot_be_read_hides_neither_joints_nor_morphs_nor_clips(tmp_path, caplog):
+    def change(content, binary):
+        content["images"] = [{"uri": "data:image/png;base64,AAAA"}]
+        content["textures"] = [{"source": 0}]
+        content["materials"] = [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}]
+        content["meshes"][0]["primitives"][0]["material"] = 0
+
+    back, skin = SkinnedMesh.load(changed(tmp_path, change)), SkinnedMesh.load(tmp_path / "creature.glb")
+    assert "read without this texture" in caplog.text and back.mesh.texture is None
+    assert back.names == skin.names and len(back.morph_names) == len(skin.morph_names) > 0
+    for name in ("walk", "wave"):
+        assert torch.equal(back.posed(back.clip(name), TIMES), skin.posed(skin.clip(name), TIMES))
+
+
 # Invalid files
 
 
