@@ -8,8 +8,11 @@ import torch
 from tests.support.hand_models import Finds, random_model
 from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry.gram_schmidt import haar_rotmats
+from vision3d.io.images import read_image
 from vision3d.scene import SkinnedMesh
 from vision3d.stages.hand import HandConfig, HandPredictor, HandShape, HandTemplate, HandTracker, boxes_of, fit_poses
+from vision3d.stages.hand.finder.model import load_finder
+from vision3d.stages.hand.network.files import load_hand_model
 from vision3d.stages.hand.predict.drawing import overlay
 from vision3d.stages.hand.predict.files import write_animation, write_meshes
 from vision3d.stages.hand.predict.fitting import skinned_mesh
@@ -175,6 +178,40 @@ def test_found_hands_are_kept_by_score_and_once(model, image):
     assert len(HandPredictor(model, replace(CONFIG, max_hands=1), finder)(image)) == 1
 
 
+def test_the_score_of_a_found_hand_is_of_finder_network_and_their_boxes(model, image, monkeypatch):
+    truth = Knows(posed(), intrinsics_of(CONFIG, 200, 160))
+    predictor = seen_by(HandPredictor(model, CONFIG, Finds((120.0, 60.0, 90.0))), truth, monkeypatch)
+    x, y, width, height = predictor(image)[0].box
+    side, certain = max(width, height), float(torch.sigmoid(torch.tensor(4.0)))
+    for shift, overlap in ((0.0, 1.0), (0.25, 0.6)):
+        predictor.config = CONFIG
+        predictor.finder = Finds((x + width / 2 + shift * side, y + height / 2, side))  # with a score of 0.9
+        wanted = (0.9 * certain * overlap) ** 0.5
+        (found,) = predictor(image)
+        assert found.score == pytest.approx(wanted, abs=2e-3)
+        (first,) = HandTracker(predictor)(image, 0.0)
+        assert first.score == pytest.approx(wanted, abs=2e-3)
+        predictor.config = replace(CONFIG, score=wanted + 0.01)
+        assert predictor(image) == []
+        predictor.config = replace(CONFIG, score=wanted - 0.01)
+        assert len(predictor(image)) == 1
+
+
+@pytest.mark.slow
+def test_the_bundled_networks_find_hands_in_photographs_and_none_without(shared_data):
+    predictor = HandPredictor(load_hand_model("hand"), HandConfig(), load_finder())
+    photos = sorted((shared_data / "hands").glob("*.jpg"))
+    assert len(photos) == 8
+    assert sum(bool(predictor(pixels_of(path))) for path in photos) >= 4
+    without = sorted((shared_data / "fox" / "images").glob("*"))[::4]
+    assert len(without) > 10
+    assert sum(len(predictor(pixels_of(path))) for path in without) <= 0.2 * len(without)
+
+
+def pixels_of(path):
+    return (read_image(path)[..., :3] * 255).round().byte()
+
+
 def test_a_hand_is_followed_without_the_finder(model, image, monkeypatch):
     shift = torch.tensor([0.004, 0.0, 0.0])
     truths = [Knows(posed() + number * shift, intrinsics_of(CONFIG, 200, 160)) for number in range(10)]
@@ -192,8 +229,10 @@ def test_a_hand_is_followed_without_the_finder(model, image, monkeypatch):
 
 
 def test_the_finder_looks_again_when_a_hand_is_lost_and_every_n_frames(model, image, monkeypatch):
-    config, finder = replace(CONFIG, lost=0.5, score=0.5, find_every=4), Finds((120.0, 60.0, 90.0))
     truth = Knows(posed(), intrinsics_of(CONFIG, 200, 160))
+    x, y, width, height = seen_by(HandPredictor(model, CONFIG, Finds((120.0, 60.0, 90.0))), truth, monkeypatch)(image)[0].box
+    finder = Finds((x + width / 2, y + height / 2, max(width, height)))
+    config = replace(CONFIG, lost=0.5, score=0.5, find_every=4)
     predictor = seen_by(HandPredictor(model, config, finder), truth, monkeypatch)
     tracker = HandTracker(predictor)
     calls = []

@@ -44,7 +44,7 @@ class HandConfig:
     """Intrinsics fx fy cx cy [px]."""
     find_every: int = 15
     """Frames of a video after which the finder looks for more hands; without a hand it looks in every frame."""
-    lost: float = 0.25
+    lost: float = 0.2
     """Minimum score to keep tracking a hand of a video."""
     smooth: bool = True
     """Filter joints and positions of a video (One-Euro)."""

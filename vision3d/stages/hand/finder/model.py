@@ -1,10 +1,10 @@
 """The trained finder: whole images to hands, and its file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -12,8 +12,8 @@ from vision3d.core.errors import ShapeError
 from vision3d.stages.hand.crop import square_crop, warp
 from vision3d.stages.hand.detections import Detections
 from vision3d.stages.hand.finder.config import FinderConfig
-from vision3d.stages.hand.finder.network import FinderNet
-from vision3d.stages.hand.finder.targets import found
+from vision3d.stages.hand.finder.network import CELL, FinderNet, FinderOutputs
+from vision3d.stages.hand.finder.targets import found, separate
 from vision3d.stages.hand.network.mobilenet import fold_norms
 from vision3d.training.models import ModelFormat, TrainedModel
 
@@ -22,6 +22,8 @@ DEFAULT = "hand_finder"
 """Name of the bundled weights."""
 FORMAT = ModelFormat(KIND, FinderConfig, FinderNet)
 _SURE = 0.85
+_FIRST = 0.8
+"""Lowest score in the reduced image over that of the result."""
 _AROUND, _MIDDLE = 1.8, 1 / 6
 """Side of a crop around a box over that of the box, and deviation of its hand from the middle in sides of the crop."""
 
@@ -35,7 +37,7 @@ class HandFinder(TrainedModel[FinderNet, FinderConfig]):
         hands = finder.find(read_image_bytes)  # (H, W, 3) uint8
     """
 
-    lowest: float = 0.3
+    lowest: float = 0.25
     """Lowest score of a hand."""
 
     @property
@@ -48,6 +50,9 @@ class HandFinder(TrainedModel[FinderNet, FinderConfig]):
     def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
         """The hands of an image, sRGB.
 
+        Each is looked at again in a crop around it, which measures its box more exactly than the reduced image; its score is
+        the geometric mean of both.
+
         Raises:
             ShapeError: The image is not (H, W, 3).
         """
@@ -55,12 +60,27 @@ class HandFinder(TrainedModel[FinderNet, FinderConfig]):
             raise ShapeError("image", tuple(image.shape), "(H, W, 3)")
         reduced, scale = letterboxed(image, self.config.size)
         device = next(self.network.parameters()).device
-        hands = found(self.network(reduced[None].to(device)), self.lowest)[0]
+        hands = found(self.network(reduced[None].to(device)), _FIRST * self.lowest)[0]
         right = None if hands.right is None else hands.right.cpu()
-        return Detections(
+        first = Detections(
             hands.centers.cpu() / scale, hands.sides.cpu() / scale, hands.angles.cpu(), hands.is_right.cpu(),
             hands.scores.cpu(), right,
         )  # fmt: skip
+        return self._seen_again(image, first) if len(first) else first
+
+    def _seen_again(self, image: UInt8[Tensor, "h w 3"], first: Detections) -> Detections:
+        """Detections with the boxes, and the geometric mean of the scores, of the likeliest hands in crops around them."""
+        outputs, best = self._around(image, first)
+        rows, columns = best // outputs.heat.shape[3], best % outputs.heat.shape[3]
+        at = torch.arange(len(first), device=best.device)
+        cells = torch.stack([columns, rows], 1) + 0.5 + outputs.offset[at, :, rows, columns]
+        sides = _AROUND * first.sides
+        pixel = sides * CELL / self.config.size
+        centers = first.centers + (cells.cpu() * pixel[:, None] - sides[:, None] / 2)
+        scores = (first.scores * outputs.heat[at, 0, rows, columns].sigmoid().cpu()).sqrt()
+        again = replace(first, centers=centers, sides=outputs.size[at, 0, rows, columns].exp().cpu() * pixel, scores=scores)
+        order = scores.argsort(descending=True, stable=True)
+        return separate(again[order[scores[order] >= self.lowest]])
 
     @torch.no_grad()
     def turns(self, image: UInt8[Tensor, "h w 3"], found: Detections) -> Float[Tensor, " n"]:
@@ -73,6 +93,12 @@ class HandFinder(TrainedModel[FinderNet, FinderConfig]):
         Raises:
             ShapeError: The image is not (H, W, 3).
         """
+        outputs, best = self._around(image, found)
+        turn = outputs.turn.flatten(2)[torch.arange(len(found), device=best.device), :, best]
+        return torch.atan2(turn[:, 1], turn[:, 0]).cpu()
+
+    def _around(self, image: UInt8[Tensor, "h w 3"], found: Detections) -> tuple[FinderOutputs, Int64[Tensor, " n"]]:
+        """The outputs for crops around boxes, and the cell of the likeliest hand near the middle of each."""
         size, Ks = self.config.size, torch.eye(3).expand(len(found), 3, 3)  # not used by pixels of plain squares
         crops = square_crop(found.centers, _AROUND * found.sides, Ks, size)
         device = next(self.network.parameters()).device
@@ -80,9 +106,7 @@ class HandFinder(TrainedModel[FinderNet, FinderConfig]):
         cells = outputs.heat.shape[2]
         away = (torch.arange(cells, device=device) + 0.5) / cells - 0.5
         near = torch.exp(-(away[:, None] ** 2 + away**2) / (2 * _MIDDLE**2))
-        best = (outputs.heat[:, 0].sigmoid() * near).flatten(1).argmax(1)
-        turn = outputs.turn.flatten(2)[torch.arange(len(found), device=device), :, best]
-        return torch.atan2(turn[:, 1], turn[:, 0]).cpu()
+        return outputs, (outputs.heat[:, 0].sigmoid() * near).flatten(1).argmax(1)
 
 
 def letterboxed(image: UInt8[Tensor, "h w 3"], size: int) -> tuple[Float[Tensor, "3 size size"], float]:
@@ -102,7 +126,7 @@ def save_finder(path: Path | str, model: HandFinder) -> None:
     FORMAT.save(path, model)
 
 
-def load_finder(path: Path | str | None = None, device: torch.device | str = "cpu", *, lowest: float = 0.3) -> HandFinder:
+def load_finder(path: Path | str | None = None, device: torch.device | str = "cpu", *, lowest: float = 0.25) -> HandFinder:
     """Load a finder for inference: its norms are parts of the convolutions.
 
     Args:

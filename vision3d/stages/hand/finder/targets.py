@@ -106,11 +106,11 @@ def found(outputs: FinderOutputs, lowest: float = 0.3, most: int = 16) -> list[D
         sides = values["size"][0].clamp(-3, 6).exp() * CELL
         angles = torch.atan2(values["turn"][1], values["turn"][0])
         side = values["side"][0]
-        results.append(_separate(Detections(centers, sides, angles, side >= 0, scores[order], side.sigmoid())))
+        results.append(separate(Detections(centers, sides, angles, side >= 0, scores[order], side.sigmoid())))
     return results
 
 
-def _separate(hands: Detections) -> Detections:
+def separate(hands: Detections) -> Detections:
     """Without those that are the same as one with a higher score: squares that overlap much, or share the middle."""
     kept: list[int] = []
     low, high = hands.centers - hands.sides[:, None] / 2, hands.centers + hands.sides[:, None] / 2

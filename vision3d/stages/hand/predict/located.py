@@ -51,7 +51,7 @@ def locate(size: int) -> Callable[..., tuple[Tensor, ...]]:
         root = joints[:, ROOT : ROOT + 1]
         joints, vertices = (joints - root) @ G, (vertices - root) @ G  # G is orthogonal
         confidence = confidence.sigmoid()
-        scores = presence.sigmoid() * confidence.mean(1)
+        scores = (presence.sigmoid() * confidence.mean(1)).sqrt()  # in photographs the confidence of hands is about 0.2
         return pixels, joints, vertices, confidence, scores, translation(joints, pixels, Ks, confidence)
 
     return located

@@ -118,11 +118,15 @@ class HandPredictor:
         places = self.measure(image, found, K)
         for _ in range(self.config.passes - 1):
             places = self.measure(image, next_boxes(places, found), K)
-        hands = sorted(self.results(places, K), key=lambda hand: -hand.score)
-        return hands if is_given else self.kept(hands, self.config.score)
+        hands = self.results(places, K)
+        if is_given:
+            return sorted(hands, key=lambda hand: -hand.score)
+        return self.kept(sorted(with_scores_of(hands, found), key=lambda hand: -hand.score), self.config.score)
 
     def find(self, image: UInt8[Tensor, "h w 3"]) -> Detections:
         """The boxes of the finder, of the configured side; the probability is a half if the finder does not know the side.
+
+        Left out are those whose score cannot reach the configured one, whatever that of the network.
 
         Raises:
             InputError: The predictor has no finder.
@@ -130,7 +134,7 @@ class HandPredictor:
         if self.finder is None:
             raise InputError("finder: there is none; want boxes of the hands (--box or --boxes)")
         found = self.finder.find(image)
-        found = found[found.scores >= self.config.score][: self.config.max_hands]
+        found = found[found.scores >= self.config.score**2][: self.config.max_hands]
         if not getattr(self.finder, "knows_sides", True):  # finders of users may leave it out
             found = replace(found, right=torch.full((len(found),), 0.5))
         return self._of_side(found)
@@ -228,6 +232,20 @@ def boxes_of(boxes: Sequence[Sequence[float]], sides: Sequence[str | None] | Non
     return Detections(
         rows[:, :2] + rows[:, 2:] / 2, rows[:, 2:].amax(1), torch.zeros(len(rows)), is_right, scores, turned=False
     )
+
+
+def with_scores_of(hands: Sequence[HandResult], found: Detections) -> list[HandResult]:
+    """Hands in the rows of a finder's boxes: the score is the root of the network's, the finder's, and the IoU of both boxes,
+    which disagree where there is no hand.
+    """
+    made = []
+    for hand, (x, y), side, score in zip(hands, found.centers.tolist(), found.sides.tolist(), found.scores.tolist()):
+        low_x, low_y, *sizes = hand.box
+        longer = max(sizes)
+        own = (low_x + (sizes[0] - longer) / 2, low_y + (sizes[1] - longer) / 2, longer, longer)
+        overlap = box_overlap(own, (x - side / 2, y - side / 2, side, side))
+        made.append(replace(hand, score=math.sqrt(hand.score * score * overlap)))
+    return made
 
 
 def next_boxes(places: Places, before: Detections) -> Detections:

@@ -9,7 +9,15 @@ from torch import Tensor
 from vision3d.core.errors import InputError
 from vision3d.stages.hand.detections import Detections
 from vision3d.stages.hand.filters import OneEuroFilter
-from vision3d.stages.hand.predict.predictor import SAME, HandPredictor, check_image, check_inside, intrinsics_of, next_boxes
+from vision3d.stages.hand.predict.predictor import (
+    SAME,
+    HandPredictor,
+    check_image,
+    check_inside,
+    intrinsics_of,
+    next_boxes,
+    with_scores_of,
+)
 from vision3d.stages.hand.predict.result import HandResult, box_overlap
 
 _SAME = 0.3
@@ -129,13 +137,13 @@ class HandTracker:
         room = self.config.max_hands - len(self._tracks)
         if not new or room < 1:
             return []
-        boxes = self.predictor.sided(image, found[torch.tensor(new[:room])], K)
+        boxes = sided = self.predictor.sided(image, found[torch.tensor(new[:room])], K)
         places = self.predictor.measure(image, boxes, K)
         for _ in range(self.config.passes - 1):
             boxes = next_boxes(places, boxes)
             places = self.predictor.measure(image, boxes, K)
-        after, hands = next_boxes(places, boxes), []
-        for row, hand in enumerate(self.predictor.results(places, K)):
+        after, hands, made = next_boxes(places, boxes), [], self.predictor.results(places, K)
+        for row, hand in enumerate(made if is_given else with_scores_of(made, sided)):
             if _is_among(hand, [*followed, *hands]) or not (is_given or hand.score >= self.config.score):
                 continue
             pixel_m = _HAND_M / max(float(boxes.sides[row]), 1.0)
