@@ -43,7 +43,7 @@ def ours(path: Path) -> Mesh:
 
 
 def compared(path: Path) -> dict[str, Any] | None:
-    """What a file is to both; None if it is no mesh to trimesh."""
+    """The result for a file; None if trimesh reads no mesh from it."""
     peer = of_peer(path)
     if peer is None:
         return None

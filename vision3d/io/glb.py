@@ -51,12 +51,8 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
     return _read_parts(opened(path))
 
 
+@np.errstate(all="ignore")  # validation of the meshes detects non-finite values
 def _read_parts(gltf: Gltf) -> dict[str, Mesh]:
-    with np.errstate(all="ignore"):  # validation of the meshes detects non-finite values
-        return _placed_parts(gltf)
-
-
-def _placed_parts(gltf: Gltf) -> dict[str, Mesh]:
     textures: dict[Any, Tensor] = {}
     parts: dict[str, Mesh] = {}
     numbers: dict[str, int] = {}  # per name, so that naming thousands of instances of a mesh takes linear time

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vision3d.io import glb
 from vision3d.io.gltf_material import MATTE
 from vision3d.io.gltf_skin import skin_of
@@ -44,9 +46,5 @@ def _as_colors(material: dict[str, Any]) -> dict[str, Any]:
 
 
 def _colors(metallic: float, roughness: float, texture: Any = None) -> dict[str, Any]:
-    factor = [0.0, *(_linear(value) for value in (roughness, metallic)), 1.0]
+    factor = [*glb.srgb_to_linear(np.array([0.0, roughness, metallic])).tolist(), 1.0]
     return {"pbrMetallicRoughness": {"baseColorFactor": factor, "baseColorTexture": texture}}
-
-
-def _linear(value: float) -> float:
-    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4

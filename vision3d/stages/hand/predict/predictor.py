@@ -235,17 +235,23 @@ def boxes_of(boxes: Sequence[Sequence[float]], sides: Sequence[str | None] | Non
 
 
 def with_scores_of(hands: Sequence[HandResult], found: Detections) -> list[HandResult]:
-    """Hands in the rows of a finder's boxes: the score is the root of the network's, the finder's, and the IoU of both boxes,
-    which disagree where there is no hand.
+    """Hands in the rows of a finder's boxes, with scores that take both into account.
+
+    The score is the square root of the product of the network's score, the finder's, and the IoU of the box of the joints with
+    the finder's box: without a hand, the two boxes differ.
     """
     made = []
-    for hand, (x, y), side, score in zip(hands, found.centers.tolist(), found.sides.tolist(), found.scores.tolist()):
-        low_x, low_y, *sizes = hand.box
-        longer = max(sizes)
-        own = (low_x + (sizes[0] - longer) / 2, low_y + (sizes[1] - longer) / 2, longer, longer)
-        overlap = box_overlap(own, (x - side / 2, y - side / 2, side, side))
+    for hand, center, side, score in zip(hands, found.centers, found.sides, found.scores.tolist()):
+        (own,), (longer,), _ = boxes_around(hand.joints_2d[None])
+        overlap = box_overlap(_square(own, longer), _square(center, side))
         made.append(replace(hand, score=math.sqrt(hand.score * score * overlap)))
     return made
+
+
+def _square(center: Tensor, side: Tensor) -> tuple[float, float, float, float]:
+    """x y w h of a square."""
+    x, y = (center - side / 2).tolist()
+    return x, y, float(side), float(side)
 
 
 def next_boxes(places: Places, before: Detections) -> Detections:
