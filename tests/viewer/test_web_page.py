@@ -71,6 +71,18 @@ def test_the_image_matches_ours(browse, tmp_path):
     assert float((colors_of(hidden) - 1).abs().max()) == 0  # only the background
 
 
+def test_far_gaussians_have_a_bounding_sphere(browse, tmp_path):
+    """A sky of Gaussians of thousands of meters: three.js writes an error for bounding spheres that are NaN."""
+    scene = ring_scene()
+    log_scales, means = scene.log_scales.clone(), scene.means.clone()
+    log_scales[-3:], means[-3:] = 8.0, torch.tensor([4e4, -6e4, 5e4])
+    replace(scene, log_scales=log_scales, means=means).save(tmp_path / "sky.ply")
+    ring_cameras().save(tmp_path / "cameras.json")
+    path = tmp_path / "sky.png"
+    browse(Layers.open([tmp_path / "sky.ply", tmp_path / "cameras.json"]), [["settle"], ["download", "Save image", str(path)]])
+    assert float(colors_of(path).std()) > 0.05
+
+
 def test_playing_shows_all_frames(browse, tmp_path):
     layers = Layers.open([rise(tmp_path / "rise.zarr")])
     seen = []
