@@ -93,6 +93,16 @@ def test_color_words_keep_the_detail(name):
     assert correlation > 0.95
 
 
+@pytest.mark.parametrize("edit", [Edit("color", "yellow"), Edit("color", "red"), Edit("gold")])
+def test_the_lightest_parts_still_have_the_color(edit):
+    positions = sphere()
+    is_light = positions[:, 0] > 0.5
+    colors = torch.where(is_light[:, None], 0.9, 0.2).expand(-1, 3).contiguous()
+    lab = srgb_to_lab(apply_edit(edit, positions, colors).colors)
+    chroma = torch.linalg.vector_norm(lab[:, 1:], dim=1)
+    assert float(chroma[is_light].min()) > 15 and float(lab[is_light, 0].mean()) > float(lab[~is_light, 0].mean())
+
+
 @pytest.mark.parametrize("edit", families.basic_edits(), ids=str)
 @pytest.mark.parametrize("part, low, high", [("bottom", -1, -1 / 3), ("middle", -1 / 3, 1 / 3), ("top", 1 / 3, 1)])
 def test_parts_change_nothing_else(edit, part, low, high):

@@ -20,6 +20,7 @@ from vision3d.stages.edit.instructions.patterns import checks, dots, gradient, h
 DIELECTRIC, ROUGH = 0.0, 0.8
 """Metallic factor and roughness of an object whose material is not known."""
 _STEEPEST = 3.0  # detail of dark objects that become light is amplified by no more
+_PALEST = 0.5  # share of the chroma of a color that is left at L* 100
 _SOFT = 0.06  # width of the edge of a part, about two texels
 _CONTRAST_AT = 55.0  # L*: marks on darker objects are white, on lighter ones black
 _WOOD = ((200, 150, 95), (118, 72, 38))
@@ -129,7 +130,7 @@ def part_weight(positions: Float[Tensor, "... n 3"], part: str | None) -> Float[
 def recolor(lab: Tensor, weight: Tensor, srgb: Sequence[float] | Tensor) -> Tensor:
     """L*a*b* (..., n, 3) in the hue and chroma of a color, with its lightness on average and the detail relative to the mean.
 
-    Lighter than the color, chroma fades to white; darker, it falls as under less light. Highlights are compressed
+    Lighter than the color, chroma falls to half of it; darker, it falls as under less light. Highlights are compressed
     towards L* 100 instead of clipped.
 
     Args:
@@ -152,8 +153,14 @@ def _shaded(lab: Tensor, weight: Tensor, goal: Tensor) -> Tensor:
     room = (100 - light).clamp(min=1)
     detail = torch.where(detail > 0, room * (1 - torch.exp(-detail.clamp(min=0) / room)), detail)
     new = (light + detail).clamp(0, 100)
-    shade = torch.where(new <= light, (new + 16) / (light + 16), (100 - new) / room)
-    return torch.cat([new, goal[..., 1:] * shade], -1)
+    return torch.cat([new, goal[..., 1:] * _shade(new, light)], -1)
+
+
+def _shade(new: Tensor, light: Tensor) -> Tensor:
+    """Factor of the chroma of a color of lightness `light` at another lightness: never white, so that parts of the object that
+    are lighter than others still have the color."""
+    paler = 1 - (1 - _PALEST) * (new - light) / (100 - light).clamp(min=1)
+    return torch.where(new <= light, (new + 16) / (light + 16), paler)
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
@@ -226,8 +233,7 @@ def _metal(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: bo
     middle = 66.0 if edit.kind == "gold" else 56 + 0.15 * (mean - 50)
     new = (middle + 30 * horizon(positions, edit.variation)[..., None] + 0.5 * (base[..., :1] - mean)).clamp(4, 97)
     keep = 1.0 if edit.kind == "gold" else 0.7
-    shade = torch.where(new <= mean, (new + 16) / (mean + 16), (100 - new) / (100 - mean).clamp(min=1))
-    return torch.cat([new, keep * _mean(base[..., 1:], weight) * shade], -1)
+    return torch.cat([new, keep * _mean(base[..., 1:], weight) * _shade(new, mean)], -1)
 
 
 def _finish(edit: Edit, positions: Tensor, lab: Tensor, weight: Tensor, baked: bool) -> Tensor:
