@@ -7,8 +7,10 @@ import torch
 
 from tests.support.hands import shake
 from vision3d.core.errors import ConfigError, FileFormatError, MissingDependencyError, MissingFileError
+from vision3d.stages.hand.config import NetworkConfig
 from vision3d.stages.hand.network import backbone as backbones
 from vision3d.stages.hand.network.backbone import load_lite0, make_backbone
+from vision3d.stages.hand.network.files import initialize, make_network
 from vision3d.stages.hand.network.mobilenet import MobileNetV3Small, fold_norms
 
 timm = pytest.importorskip("timm")
@@ -46,6 +48,27 @@ def test_backbones_of_timm(name, channels):
     assert [name for name, value in backbone.named_parameters() if value.grad is None] == []
 
 
+def test_a_pyramid_on_a_backbone_of_timm():
+    backbone = make_backbone("tf_efficientnet_lite0", levels=True)
+    assert backbone.level_channels == (40, 112, 320) and backbone.channels == 320
+    shake(backbone)
+    images = torch.rand(2, 3, 64, 96)
+    levels = backbone.eval().levels(images)
+    assert [level.shape[1:] for level in levels] == [(40, 8, 12), (112, 4, 6), (320, 2, 3)]
+    torch.testing.assert_close(levels[-1], backbone(images), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ConfigError, match="pyramid: vit_tiny_patch16_224 gives no features of strides 8, 16 and 32"):
+        make_backbone("vit_tiny_patch16_224", levels=True)
+
+    network = make_network(NetworkConfig(backbone="tf_efficientnet_lite0", input_size=64, pyramid=16, uv_head="heatmap"))
+    shake(network)
+    fast, images = network.eval().for_inference(), torch.rand(2, 3, 64, 64)
+    assert not any(type(module).__name__ == "BatchNormAct2d" for module in fast.modules())
+    with torch.no_grad():
+        want, got = network(images), fast(images)
+    torch.testing.assert_close(got.uv, want.uv, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got.vertices, want.vertices, rtol=1e-3, atol=1e-4)
+
+
 def test_wrong_backbones(monkeypatch):
     with pytest.raises(ConfigError, match="'mobilenetv3_smal_100' is not a model of timm; did you mean mobilenetv3_small_100"):
         make_backbone("mobilenetv3_smal_100")
@@ -59,7 +82,7 @@ def test_wrong_backbones(monkeypatch):
     assert make_backbone().channels == 576
 
 
-def test_weights_of_imagenet_in_order(tmp_path):
+def test_weights_of_imagenet_in_order(tmp_path, monkeypatch):
     source, backbone = make_backbone("tf_efficientnet_lite0"), make_backbone("tf_efficientnet_lite0")
     state = {f"layer{n}.x": value for n, value in enumerate(v for v in source.model.state_dict().values() if v.ndim)}
     state |= {"fc.weight": torch.zeros(1000, 1280), "fc.bias": torch.zeros(1000), "norm.num_batches_tracked": torch.tensor(3)}
@@ -67,6 +90,13 @@ def test_weights_of_imagenet_in_order(tmp_path):
     load_lite0(backbone, tmp_path / "lite0.pth")
     for a, b in zip(backbone.model.parameters(), source.model.parameters()):
         assert torch.equal(a, b)
+
+    monkeypatch.setattr(backbones, "lite0_file", lambda: tmp_path / "lite0.pth")
+    network = make_network(NetworkConfig(backbone="tf_efficientnet_lite0", input_size=64, pyramid=16, uv_head="heatmap"))
+    initialize(network, "imagenet")
+    assert torch.equal(network.backbone.model.conv_stem.weight, source.model.conv_stem.weight)
+    with pytest.raises(ConfigError, match="init: got imagenet with the backbone mobilenetv3_small_100, want"):
+        initialize(make_network(NetworkConfig(input_size=64)), "imagenet")
 
     torch.save(dict(reversed(state.items())), tmp_path / "reversed.pth")
     with pytest.raises(FileFormatError, match="are not those of tf_efficientnet_lite0 in order and shape"):

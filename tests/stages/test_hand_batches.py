@@ -11,7 +11,7 @@ from vision3d.stages.hand.data.batches import AugmentConfig, targets_of, trainin
 from vision3d.stages.hand.data.samples import HandBatch
 from vision3d.stages.hand.synth.frames import FrameConfig, frames
 
-NOTHING = AugmentConfig(rotation=0, zoom=0, shift=0, color=0, gray=0, cover=0, mirror=0)
+NOTHING = AugmentConfig(rotation=0, zoom=0, shift=0, color=0, gray=0, hue=0, gamma=0, cover=0, mirror=0)
 SIZE = 64
 
 
@@ -73,6 +73,17 @@ def test_projections_stay_exact(batch):
     assert torch.equal(targets.in_crop, ((targets.uv >= 0) & (targets.uv <= 1)).all(-1))
     joints = batch.joints - batch.joints[:, 9:10]
     assert torch.allclose(torch.cdist(targets.joints, targets.joints), torch.cdist(joints, joints), atol=1e-4)
+
+
+def test_turned_hues_keep_grays_and_lightness(batch):
+    changes = replace(NOTHING, hue=180)
+    gray = batch._replace(images=batch.images.float().mean(-1, keepdim=True).round().byte().expand(-1, -1, -1, 3))
+    images, _ = training_batch(gray, changes, torch.Generator().manual_seed(3))
+    assert torch.allclose(images, images_of(gray), atol=2e-3)
+    images, _ = training_batch(batch, replace(NOTHING, hue=20), torch.Generator().manual_seed(3))
+    inside = ((images > 0.01) & (images < 0.99)).all(1)
+    assert float((images - images_of(batch)).abs().amax()) > 0.02
+    assert torch.allclose(images.sum(1)[inside], images_of(batch).sum(1)[inside], atol=5e-3)
 
 
 def test_changes_depend_on_the_generator_and_stay_in_range(batch):

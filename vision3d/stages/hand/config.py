@@ -176,10 +176,14 @@ class AugmentConfig:
     """Largest relative change of brightness, contrast, and each channel."""
     gray: float = 0.05
     """Share of gray images."""
-    cover: float = 0.2
-    """Share of images with a rectangle of one color in front."""
+    hue: float = 20.0
+    """Largest turn of the hues, in either direction [degrees]."""
+    gamma: float = 0.35
+    """Largest logarithm of an exponent of the colors, in either direction."""
+    cover: float = 0.3
+    """Share of images with a rectangle of one color, or of another image, in front."""
     mirror: float = 0.1
     """Share of mirrored images, of left hands: the network shall say so, and nothing else of them counts."""
 
     def __post_init__(self) -> None:
-        check_not_negative(self, "rotation", "zoom", "shift", "color", "gray", "cover", "mirror")
+        check_not_negative(self, *(field.name for field in fields(self)))

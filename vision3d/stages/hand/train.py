@@ -16,7 +16,8 @@ from vision3d.stages.hand.data.samples import HandBatch, SampleSource
 from vision3d.stages.hand.evaluation.crops import crop_errors
 from vision3d.stages.hand.learning import HELD_OUT_SEED, Task, learn
 from vision3d.stages.hand.losses import HandLoss
-from vision3d.stages.hand.network.files import HandModel, initialize, make_network, save_hand_model
+from vision3d.stages.hand.network.backbone import first_parts
+from vision3d.stages.hand.network.files import IMAGENET, HandModel, initialize, make_network, save_hand_model
 from vision3d.stages.hand.network.hand_net import HandNet
 from vision3d.stages.hand.template import HandTemplate
 from vision3d.stages.hand.train_config import TrainConfig
@@ -56,16 +57,22 @@ def train_hand(
         network = make_network(config.network)
         if config.init is not None:
             initialize(network, config.init)
+        for part in first_parts(network.backbone, config.frozen):
+            part.requires_grad_(False)
         return network
 
     def loss(
         network: HandNet, batch: HandBatch, generator: torch.Generator, device: torch.device
     ) -> tuple[Tensor, Mapping[str, float]]:
+        for part in first_parts(network.backbone, config.frozen):
+            part.eval()  # norms use the statistics that they have
         images, targets = training_batch(batch, config.augment, generator, config.network.upright)
         total, parts = losses(network(images.to(device)), targets.to(device))
         return total, {f"loss_{name}": float(value) for name, value in parts.items()}
 
-    task = Task("hand", source, other, make, loss, crop_errors, ("pa_mpjpe_mm", "min"), _POOLED)
+    # Features that know photographs shall not forget them.
+    slower = (*_POOLED, "backbone.") if config.init == IMAGENET else _POOLED
+    task = Task("hand", source, other, make, loss, crop_errors, ("pa_mpjpe_mm", "min"), slower)
     learned = learn(task, config, run_folder, progress)
     model = HandModel(learned.network, config.network, learned.card)
     return stored(learned, model, save_hand_model, run_folder, MODEL_FILE)

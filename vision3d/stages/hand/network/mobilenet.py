@@ -164,16 +164,26 @@ class _Activated(nn.Module):
         return activated(image, self.activation)
 
 
+def _activation_of(norm: nn.Module) -> nn.Module | None:
+    """What is left of a norm with an activation, ours or timm's, without the norm; None for other modules."""
+    if isinstance(norm, NormAct):
+        return _Activated(norm.activation)
+    act = getattr(norm, "act", None)
+    return act if type(norm).__name__ == "BatchNormAct2d" and isinstance(act, nn.Module) else None
+
+
 def fold_norms(network: nn.Module) -> None:
     """Make the norms of a network in evaluation mode parts of the convolutions in front of them, in place.
 
     Args:
-        network: `MobileNetV3Small`; in other modules every `NormAct` must be registered behind its convolution.
+        network: `MobileNetV3Small`, or a model of timm made of the same blocks; in other modules every `NormAct` must be
+            registered behind its convolution.
     """
     for module in list(network.modules()):
         before: tuple[str, nn.Conv2d] | None = None
         for name, child in list(module.named_children()):
-            if isinstance(child, NormAct) and before is not None:
+            rest = _activation_of(child)
+            if isinstance(child, nn.BatchNorm2d) and rest is not None and before is not None:
                 setattr(module, before[0], torch.nn.utils.fusion.fuse_conv_bn_eval(before[1], child))
-                setattr(module, name, _Activated(child.activation))
+                setattr(module, name, rest)
             before = (name, child) if isinstance(child, nn.Conv2d) else None
