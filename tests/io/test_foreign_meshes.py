@@ -9,7 +9,7 @@ import torch
 
 from tests.support.gltf_reader import Animated
 from vision3d.core.errors import FileFormatError
-from vision3d.io.gltf_container import glb_bytes
+from vision3d.io.gltf_builder import glb_bytes
 from vision3d.io.images import write_image
 from vision3d.scene import Mesh
 from vision3d.scene.colors import linear_to_srgb

@@ -12,7 +12,8 @@ from hypothesis import given, settings, strategies as st
 
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.glb import linear_to_srgb, read_mesh, read_parts, srgb_to_linear, write_mesh
-from vision3d.io.gltf_container import Builder, Gltf
+from vision3d.io.gltf_builder import Builder
+from vision3d.io.gltf_container import Gltf
 from vision3d.scene import Mesh
 
 TRIANGLE = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])

@@ -10,7 +10,8 @@ from tests.support.splats import assert_close, small_scene
 from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.geometry.spherical_harmonics import eval_sh
 from vision3d.io import gltf_gaussians as gltf, spz
-from vision3d.io.gltf_container import Builder, glb_bytes, peek_json
+from vision3d.io.gltf_builder import Builder, glb_bytes
+from vision3d.io.gltf_container import peek_json
 from vision3d.scene import GaussianScene, Mesh, codecs, load
 
 

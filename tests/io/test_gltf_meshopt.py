@@ -9,7 +9,7 @@ import torch
 from tests.io.test_gltf_extensions import ball
 from vision3d.core.errors import FileFormatError, MissingDependencyError
 from vision3d.io import glb, gltf_gaussians
-from vision3d.io.gltf_container import glb_bytes
+from vision3d.io.gltf_builder import glb_bytes
 from vision3d.scene import Mesh
 
 BALL = ball()

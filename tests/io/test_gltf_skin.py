@@ -15,7 +15,8 @@ from vision3d.core.errors import FileFormatError, InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
-from vision3d.io.gltf_container import Gltf, glb_bytes
+from vision3d.io.gltf_builder import glb_bytes
+from vision3d.io.gltf_container import Gltf
 from vision3d.optim.motion.skin_fit import fit_joints, fit_morphs
 from vision3d.scene import Channel, Clip, Mesh, SkinnedMesh, load
 

@@ -5,7 +5,7 @@ import torch
 
 from tests.support.gltf_reader import Animated
 from vision3d.geometry.cameras import look_at
-from vision3d.io.gltf_container import glb_bytes
+from vision3d.io.gltf_builder import glb_bytes
 from vision3d.render import render_scene
 from vision3d.scene import Cameras, GaussianScene, Mesh
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from vision3d.core.errors import FileFormatError, InputError, ShapeError
 from vision3d.io import gltf_draco, gltf_instances, gltf_meshopt
-from vision3d.io.gltf_container import Builder, Gltf, peek_json
+from vision3d.io.gltf_builder import Builder
+from vision3d.io.gltf_container import Gltf, peek_json
 from vision3d.io.gltf_material import MATTE, Material, surface
 from vision3d.io.gltf_pose import RestPose
 from vision3d.io.mesh_repair import with_finite_values

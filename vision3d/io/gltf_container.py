@@ -4,19 +4,16 @@ Source: Khronos glTF 2.0 specification, sections 3.5 (nodes), 3.6 (buffers, acce
 """
 
 import base64
-import json
 import logging
 import struct
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vision3d.core.atomic import atomic_write
 from vision3d.core.errors import FileFormatError, MissingFileError
 from vision3d.core.inside import inside
 from vision3d.core.plain import from_json
@@ -25,13 +22,11 @@ from vision3d.io.guards import read_bytes, size_limit
 
 logger = logging.getLogger("vision3d")
 
-_MAGIC, _JSON, _BIN = b"glTF", 0x4E4F534A, 0x004E4942
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-_TYPES = {width: name for name, width in _WIDTHS.items()}
-_COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-_CODES = {kind: code for code, kind in _COMPONENTS.items()}
-_ANY = dict.fromkeys(_COMPONENTS, (False, True))
-_VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
+MAGIC, JSON_CHUNK, BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
+"""First bytes of a .glb, and the types of its chunks."""
+WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_ANY = dict.fromkeys(COMPONENTS, (False, True))
 _MAX_DEPTH = 100  # depth of the node tree
 
 
@@ -47,7 +42,7 @@ class Gltf:
         """
         self.path = Path(path)
         data = read_bytes(self.path, "a glTF file")
-        text, self.binary = _chunks(self.path, data) if data[:4] == _MAGIC else (data, None)
+        text, self.binary = _chunks(self.path, data) if data[:4] == MAGIC else (data, None)
         self.content = _object(self.path, text)
         asset = self.content.get("asset", {})
         version = asset.get("version") if isinstance(asset, dict) else None
@@ -101,11 +96,11 @@ class Gltf:
         values = self.item("accessors", index)
         count = self.whole(values, "count", where, high=2**32)
         kind, is_normalized = values.get("componentType"), values.get("normalized", False)
-        width = _WIDTHS.get(str(values.get("type")))
+        width = WIDTHS.get(str(values.get("type")))
         if type(kind) is not int or is_normalized not in kinds.get(kind, ()) or width not in widths:
             text = f"has type {values.get('type')!r} of {kind!r}{' normalized' if is_normalized else ''}"
             raise FileFormatError(self.path, f"{text}, which is not allowed here", where)
-        dtype = np.dtype(_COMPONENTS[kind])
+        dtype = np.dtype(COMPONENTS[kind])
         if index in self.unpacked:
             result = self.unpacked[index]  # pyright: ignore[reportArgumentType]
             if result.shape != (count, width):
@@ -151,7 +146,7 @@ class Gltf:
         kind = parts[0].get("componentType")
         if type(kind) is not int or kind not in (5121, 5123, 5125):
             raise FileFormatError(self.path, f"sparse has indices of {str(kind)[:40]}, want 5121, 5123 or 5125", where)
-        places = self._rows(parts[0], np.dtype(_COMPONENTS[kind]), count, 1, where)[:, 0].astype(np.int64)
+        places = self._rows(parts[0], np.dtype(COMPONENTS[kind]), count, 1, where)[:, 0].astype(np.int64)
         if count and places.max() >= len(rows):
             raise FileFormatError(self.path, f"sparse names row {places.max()}, but there are {len(rows)}", where)
         rows[places] = self._rows(parts[1], rows.dtype, count, rows.shape[1], where)
@@ -312,67 +307,6 @@ class Gltf:
         return found
 
 
-@dataclass
-class Builder:
-    """Collects the contents of a glTF file."""
-
-    content: dict[str, Any] = field(default_factory=dict)
-    binary: bytearray = field(default_factory=bytearray)
-    extras: dict[str, Any] = field(default_factory=dict)
-    """Extras of the asset: our own metadata, not part of glTF."""
-
-    def view(self, data: bytes, target: int | None = None) -> int:
-        """Append bytes as a buffer view; returns its index."""
-        self.binary += b"\0" * (-len(self.binary) % 4)
-        view: dict[str, Any] = {"buffer": 0, "byteOffset": len(self.binary), "byteLength": len(data)}
-        self.binary += data
-        return self.append("bufferViews", view if target is None else {**view, "target": target})
-
-    def array(self, values: np.ndarray, *, indices: bool = False, is_vertex: bool = True) -> int:
-        """Append an array (count, width) of float32, uint16, uint32 or normalized uint8; returns its accessor.
-
-        Args:
-            values: The numbers.
-            indices: Whether they are face indices.
-            is_vertex: Whether there is one row per vertex; not so for keys of clips and matrices of joints.
-        """
-        values = np.ascontiguousarray(values)
-        entry: dict[str, Any] = {
-            "bufferView": self.view(values.tobytes(), _INDEX_BUFFER if indices else _VERTEX_BUFFER if is_vertex else None),
-            "componentType": _CODES[values.dtype.newbyteorder("<").str.replace("|", "<")],
-            "count": len(values),
-            "type": _TYPES[1 if values.ndim == 1 else values.shape[1]],
-        }
-        if values.dtype == np.uint8:
-            entry["normalized"] = True
-        if len(values):
-            entry["min"], entry["max"] = (np.atleast_1d(limit).tolist() for limit in (values.min(0), values.max(0)))
-        return self.append("accessors", entry)
-
-    def append(self, name: str, entry: dict[str, Any]) -> int:
-        """Append an entry to a top-level list; returns its index."""
-        found = self.content.setdefault(name, [])
-        found.append(entry)
-        return len(found) - 1
-
-    def write(self, path: Path | str) -> None:
-        """Write a .glb, or a .gltf with its buffer in the JSON, atomically."""
-        path = Path(path)
-        data = self.to_bytes(is_binary=path.suffix.lower() != ".gltf")
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(data)
-
-    def to_bytes(self, is_binary: bool = True) -> bytes:
-        """The content of a .glb, or of a .gltf with its buffer in the JSON."""
-        asset = {"version": "2.0", "generator": "vision3d"} | ({"extras": self.extras} if self.extras else {})
-        content = {"asset": asset, **self.content}
-        buffer = {"byteLength": len(self.binary)}
-        if is_binary:
-            return glb_bytes({**content, "buffers": [buffer]}, bytes(self.binary))
-        uri = "data:application/octet-stream;base64," + base64.b64encode(self.binary).decode()
-        return _text({**content, "buffers": [{**buffer, "uri": uri}]})
-
-
 def peek_json(path: Path) -> dict[str, Any]:
     """The JSON of a glTF file without its buffers.
 
@@ -380,20 +314,7 @@ def peek_json(path: Path) -> dict[str, Any]:
         MissingFileError, FileFormatError: As for `Gltf`.
     """
     data = read_bytes(path, "a glTF file")
-    return _object(path, _chunks(path, data)[0] if data[:4] == _MAGIC else data)
-
-
-def glb_bytes(content: dict[str, Any], binary: bytes) -> bytes:
-    """A .glb from JSON and its single buffer."""
-    text = _text(content)
-    text += b" " * (-len(text) % 4)
-    binary += bytes(-len(binary) % 4)
-    head = struct.pack("<4sII", _MAGIC, 2, 28 + len(text) + len(binary))
-    return b"".join([head, struct.pack("<II", len(text), _JSON), text, struct.pack("<II", len(binary), _BIN), binary])
-
-
-def _text(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    return _object(path, _chunks(path, data)[0] if data[:4] == MAGIC else data)
 
 
 def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
@@ -414,9 +335,9 @@ def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
         place += 8 + size
         if data[place + 4 : place + 8] != b"BIN\0":  # some programs omit the padding
             place += -size % 4
-    if _JSON not in chunks:
+    if JSON_CHUNK not in chunks:
         raise FileFormatError(path, "has no JSON chunk", 12)
-    return chunks[_JSON], chunks.get(_BIN)
+    return chunks[JSON_CHUNK], chunks.get(BINARY_CHUNK)
 
 
 def _object(path: Path, text: bytes) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from vision3d.core.errors import FileFormatError, InputError
 from vision3d.geometry.spherical_harmonics import SH0
 from vision3d.io import gltf_meshopt, spz
 from vision3d.io.glb import srgb_to_linear
-from vision3d.io.gltf_container import Builder, Gltf, peek_json
+from vision3d.io.gltf_builder import Builder
+from vision3d.io.gltf_container import Gltf, peek_json
 from vision3d.io.guards import check_size
 from vision3d.io.splat_arrays import (
     OPAQUE_LOGIT,

@@ -13,7 +13,7 @@ from vision3d.core.errors import InputError
 from vision3d.geometry.cameras import opencv_to_opengl
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.io import glb, gltf_gaussians, gltf_skin_writer
-from vision3d.io.gltf_container import Builder
+from vision3d.io.gltf_builder import Builder
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh

@@ -16,7 +16,7 @@ import torch
 from vision3d.core.errors import InputError
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.io import glb
-from vision3d.io.gltf_container import Builder
+from vision3d.io.gltf_builder import Builder
 from vision3d.io.gltf_material import MATTE, Material
 from vision3d.io.gltf_pose import summing_to_one, unit
 from vision3d.scene.clip import Clip
