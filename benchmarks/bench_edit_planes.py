@@ -1,4 +1,4 @@
-"""Planes of edits: refinement against a long fit, meshes baked from triplanes, consistency between views.
+"""Planes of edits: refinement against a long fit, baked meshes, consistency between views, shapes that are free to change.
 
 Objects are those of the test split of sweethome3d-furniture, which no training has seen. `--splats` adds Gaussians to the
 measurement of consistency. The glTF validator needs `make test-viewer`; without it, baked files are not validated.
@@ -26,6 +26,7 @@ from vision3d.geometry.se3 import transform_points
 from vision3d.render import render_scene
 from vision3d.render.camera_paths import path_cameras
 from vision3d.render.triplanes.field import query
+from vision3d.render.triplanes.surface import triplane_mesh
 from vision3d.render.triplanes.volume import render_triplane, triplane_views
 from vision3d.render.views import View
 from vision3d.scene import Cameras, GaussianScene, Mesh, Triplane
@@ -47,6 +48,7 @@ from vision3d.stages.edit.views import orbit
 STEPS, FIT_STEPS = (10, 30, 100), 2000
 FIT_EDITS = [Edit("grey"), Edit("darker"), Edit("metallic"), Edit("color", "red"), Edit("stripes")]
 VIEW_EDITS = [Edit("color", "red"), Edit("darker"), Edit("grey"), Edit("stripes"), Edit("wood")]
+GRID = 96
 VIEWS, VIEW_SIZE, REFIT_STEPS = 12, 96, 200
 VALIDATOR = Path(__file__).parents[1] / "tests" / "outside" / "validate_gltf.mjs"
 
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--fits", type=int, default=8, help="objects to fit planes to, a minute or two each")
     parser.add_argument("--baked", type=int, default=12, help="objects to bake")
     parser.add_argument("--consistent", type=int, default=4, help="objects to compare views of")
+    parser.add_argument("--shapes", type=int, default=12, help="objects whose shape is free to change")
     options = parser.parse_args()
     if not options.busy:
         refuse_foreign_load()
@@ -69,6 +72,8 @@ def main() -> None:
             results["baked"] = baked(editor, options.furniture, options.baked)
         if options.consistent:
             results["consistency"] = consistency(editor, options.furniture, options.consistent, options.splats)
+        if options.shapes:
+            results["shapes"] = shapes(editor, options.furniture, options.shapes)
         if options.fits:
             results["fits"] = fits(editor, options.furniture, options.fits)
     print(json.dumps(results, indent=1))
@@ -112,6 +117,32 @@ def baked(editor: Editor, furniture: Path, count: int) -> dict[str, Any]:
         print(json.dumps(found[-1]), flush=True)
     keys = ("inner_db", "outer_db", "inner_share", "cpu_s")
     return {**{key: round(statistics.mean(row[key] for row in found), 2) for key in keys}, "objects": found}
+
+
+def shapes(editor: Editor, furniture: Path, count: int) -> dict[str, Any]:
+    """Shapes before and after edits with `allow_geometry`: IoU of the insides, on a grid; distance of the surfaces (mean of
+    both directions) in percent of the diagonal of the object's box."""
+    rows = []
+    for name, mesh in test_meshes(furniture, count):
+        before = editor.encode_mesh(mesh, "z", REFINE)
+        for edit in VIEW_EDITS:
+            after = editor.apply(before, [edit], free=True).edited
+            inside = [query(field, _grid(GRID)).logits > 0 for field in (before.source, after)]
+            iou = float((inside[0] & inside[1]).sum() / (inside[0] | inside[1]).sum())
+            vertices = [triplane_mesh(field, GRID).vertices for field in (before.source, after)]
+            low, high = vertices[0].amin(0), vertices[0].amax(0)
+            near = [torch.cdist(a[::5], b).amin(1).mean() for a, b in (vertices, vertices[::-1])]
+            distance = 50 * float(sum(near) / (high - low).norm())
+            rows.append({"object": name, "edit": str(edit), "iou": round(iou, 4), "distance_percent": round(distance, 4)})
+        print(json.dumps(rows[-1]), flush=True)
+    worst = {"iou": min(row["iou"] for row in rows), "distance_percent": max(row["distance_percent"] for row in rows)}
+    means = {key: round(statistics.mean(row[key] for row in rows), 4) for key in worst}
+    return {"means": means, "worst": worst, "rows": rows}
+
+
+def _grid(size: int) -> Tensor:
+    at = (2 * torch.arange(size, dtype=torch.float32) + 1) / size - 1
+    return torch.cartesian_prod(at, at, at)
 
 
 def validated(path: Path) -> dict[str, int]:

@@ -93,6 +93,23 @@ def test_triplanes_and_gaussians_as_glb(cli, splats, weights, tmp_path):
         assert not (tmp_path / "planes" / "edited.safetensors").exists()
 
 
+def test_the_shape_may_change(cli, mesh, tmp_path):
+    small = ["--text", "make it red", "--refine", 0, "--texture-size", 64, "--views", 1, "--view-size", 32, "--quiet"]
+    code, _, err = cli("edit", "run", mesh, *small, "--allow-geometry", "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    edited = Mesh.load(tmp_path / "run" / "edited.glb")
+    assert edited.num_faces != Mesh.load(mesh).num_faces  # the surface of the planes
+    distances = torch.linalg.vector_norm(edited.vertices, dim=1)
+    assert 0.8 < float(distances.median()) < 1.2
+    red, green, blue = edited.texture.reshape(-1, 3).mean(0).tolist()
+    assert red > 1.5 * max(green, blue)
+    wrong = [(["--select", "sphere:0,0,1,1"], "with a selection"), (["--method", "adapter"], "changes colors only")]
+    for options, said in wrong:
+        code, _, err = cli("edit", "run", mesh, *small, "--allow-geometry", *options, "--out", tmp_path / "no")
+        assert code == 2 and said in err and err.count("\n") == 1
+        assert not (tmp_path / "no").exists()
+
+
 def test_variants_to_choose_from(cli, mesh, weights, tmp_path):
     small = ["--text", "add red stripes", *weights[2:4], *weights[6:], "--quiet"]
     assert cli("edit", "run", mesh, *small, "--out", tmp_path / "one")[0] == 0

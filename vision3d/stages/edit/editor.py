@@ -33,7 +33,7 @@ _MATERIAL_CHANGE = 0.15  # of a factor, below which a material counts as that of
 
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """The planes of an object before and after edits; the density is the same."""
+    """The planes of an object before and after edits."""
 
     source: Triplane
     edited: Triplane
@@ -199,21 +199,23 @@ class Editor:
         return replace(before, edited=replace(before.edited, planes=planes))
 
     @torch.no_grad()
-    def apply(self, before: Edited, edits: Sequence[Edit], *, baked: bool = True) -> Edited:
+    def apply(self, before: Edited, edits: Sequence[Edit], *, baked: bool = True, free: bool = False) -> Edited:
         """The object after edits by their closed forms; its planes are encoded anew, with the density of before.
 
         Args:
             before: Its planes, not edited yet.
             edits: In order.
             baked: As for `edit`.
+            free: With the density of the new planes instead.
         """
         points = before.points
         target = apply_edits(edits, points.points.clamp(*before.box) / MARGIN, points.values[:, :3], baked=baked)
         values = torch.cat([target.colors, target.metallic[:, None], target.roughness[:, None]], 1)
         first = before.source.num_density
         points = replace(points, values=values)
-        colored = self._refined(self.planes.encode(points), points, before.refine).planes[:, first:]
-        planes = torch.cat([before.source.planes[:, :first], colored], 1)
+        planes = self._refined(self.planes.encode(points), points, before.refine).planes
+        if not free:
+            planes = torch.cat([before.source.planes[:, :first], planes[:, first:]], 1)
         return replace(before, edited=replace(before.source, planes=planes), targets=tuple(edits), baked=baked)
 
     def _refined(self, encoded: Triplane, points: ObjectPoints, steps: int) -> Triplane:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vision3d.core.device import resolve_device
-from vision3d.core.errors import InputError
+from vision3d.core.errors import ConfigError, InputError
 from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.core.runs import RunFolder
 from vision3d.io.gltf_material import Material
 from vision3d.scene.selection import Selection
+from vision3d.scene.triplane import Triplane
 from vision3d.stage import stage
 from vision3d.stages.edit.editor import Edited, Editor
 from vision3d.stages.edit.instructions.understanding import Understanding, understand
@@ -59,7 +60,8 @@ def edit(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> EditResult:
-    """Change colors, patterns and material of an object by text; positions, shapes and opacities stay bit by bit.
+    """Change colors, patterns and material of an object by text; positions, shapes and opacities stay bit by bit, unless
+    `allow_geometry` makes the result the surface of the edited planes.
 
     Args:
         config: Options.
@@ -89,6 +91,8 @@ def edit(
     opened = Opened.of(inputs)
     up = opened.up if config.up == "auto" else config.up
     selected = selected_points(opened.value, select)
+    if config.allow_geometry and selected is not None:
+        raise ConfigError("allow_geometry", "got it with a selection, want it for the whole object")
     with Progress(3, "edit", progress) as bar:
         if editor is None:
             editor = Editor(load_planes_model(config.planes).to(device), load_editing(config.method, config.weights, device))
@@ -98,7 +102,7 @@ def edit(
                 logger.warning("%r: %s", found.text, note)
         bar.update(1)
         started = time.perf_counter()
-        piece = Workpiece(editor, opened, up, selected, config.texture_size, config.refine)
+        piece = Workpiece(editor, opened, up, selected, config.texture_size, config.refine, config.allow_geometry)
         before = piece.encoded()
         if config.method == "adapter":
             made = piece.all_by_texts(before, given, config.strength, config.variants, config.seed)
@@ -135,7 +139,8 @@ def _write(folder: Path, piece: Workpiece, made: Sequence[Version], config: Edit
     """The files of a run: those of several versions have their number."""
     for number, version in enumerate(made):
         ending = f"_{number}" if len(made) > 1 else ""
-        suffix = SUFFIXES[type(version.object)] if config.format == "own" else f".{config.format}"
+        is_own = config.format == "own" and (isinstance(piece.opened.value, Triplane) or not config.allow_geometry)
+        suffix = SUFFIXES[type(version.object)] if is_own else ".glb"
         path = folder / f"edited{ending}{suffix}"
         piece.opened.write(path, version.object, version.material, config.texture_size)
         version.planes.edited.save(folder / f"planes{ending}.safetensors")

@@ -83,7 +83,7 @@ class EditConfig(Methods):
         "main options": ("text", "select", "variants", "method", "up"),
         "networks": ("refine", "strength", "planes", "adapter", "device"),
         "diffusion": ("diffusion", "steps", "guidance", "source_guidance", "start", "scheduler"),
-        "output": ("format", "seed", "texture_size", "views", "view_size"),
+        "output": ("allow_geometry", "format", "seed", "texture_size", "views", "view_size"),
     }
 
     variants: int = 1
@@ -92,6 +92,9 @@ class EditConfig(Methods):
     """Seed of the variants, and of the noise of a diffusion model."""
     strength: float = 1.0
     """Factor of the change, with methods adapter and diffusion."""
+    allow_geometry: bool = False
+    """The shape may change, too: the result is the surface of the edited planes, a .glb (triplanes: the triplane). Detail that
+    planes do not hold is lost. For whole objects, with method closed-form."""
     up: Up = "auto"
     """Axis of the world that is up, for top, bottom and patterns; auto: by the format of the file, as `view` does."""
     format: Literal["own", "glb"] = "own"
@@ -109,6 +112,10 @@ class EditConfig(Methods):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "strength")
+        if self.allow_geometry and self.method != "closed-form":
+            raise ConfigError(
+                "allow_geometry", f"got it with method {self.method}, which changes colors only; want closed-form"
+            )
         if self.format not in ("own", "glb"):
             raise ConfigError("format", f"got {self.format!r}, want own or glb")
         check_counts(self, "views", "view_size", "texture_size", "variants")

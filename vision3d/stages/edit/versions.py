@@ -51,6 +51,7 @@ class Workpiece:
         selected: Mask of the Gaussians or vertices that change; None: all.
         texture_size: Side of the texture of a mesh that gets a new one.
         refine: Steps of refinement of the planes.
+        free: Whether the result is the edited planes, shape included.
     """
 
     editor: Editor
@@ -59,6 +60,7 @@ class Workpiece:
     selected: Bool[Tensor, " n"] | None
     texture_size: int
     refine: int = REFINE
+    free: bool = False
 
     def encoded(self) -> Edited:
         """Its planes before any edit."""
@@ -75,7 +77,7 @@ class Workpiece:
 
     def by_edits(self, before: Edited, edits: Sequence[Edit], text: str = "") -> Version:
         """The version of edits by their closed forms."""
-        return self._version(self.editor.apply(before, edits, baked=not self.has_material), text)
+        return self._version(self.editor.apply(before, edits, baked=not self.has_material, free=self.free), text)
 
     def by_texts(
         self,
@@ -135,7 +137,7 @@ class Workpiece:
 
     def _recolored(self, edited: Edited) -> tuple[Editable, Outcome]:
         value, material = self.opened.value, self.opened.material
-        if isinstance(value, Triplane):
+        if self.free or isinstance(value, Triplane):
             return edited.edited, Outcome(0.0)
         if isinstance(value, GaussianScene):
             return recolor_gaussians(value, edited, self.selected)
