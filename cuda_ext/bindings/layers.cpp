@@ -1,3 +1,4 @@
+#include <cmath>
 #include "bindings/scans.h"
 #include "cpu/layers.h"
 
@@ -34,6 +35,20 @@ void fill_gate(Args& args, const Rows& gate, const Rows& x) {
     args.channels = int64_t(gate.shape(1));
     args.gate = rows_of("gate", gate, {args.rows, args.channels}, args.gate_stride);
     args.x = rows_of("x", x, {args.rows, args.channels}, args.x_stride);
+}
+
+template <typename Args>
+void fill_heads(Args& args, const In<Cpu, 3>& q, const In<Cpu, 3>& k, const In<Cpu, 3>& v, int64_t heads) {
+    args.batch = int64_t(q.shape(0));
+    args.queries = int64_t(q.shape(1));
+    args.keys = int64_t(k.shape(1));
+    args.heads = heads;
+    require(heads >= 1 && args.keys >= 1, "attend: got no heads or no keys, want at least one");
+    require(heads * layers::HEAD_WIDTH == int64_t(q.shape(2)), "attend: heads have 8 features");
+    args.scale = 1.f / std::sqrt(float(layers::HEAD_WIDTH));
+    args.q = q.data();
+    args.k = pointer("k", k, {args.batch, args.keys, heads * layers::HEAD_WIDTH});
+    args.v = pointer("v", v, {args.batch, args.keys, heads * layers::HEAD_WIDTH});
 }
 
 }  // namespace
@@ -100,6 +115,31 @@ void bind_layers(nb::module_& m) {
         args.v_x = pointer("v_x", v_x, {args.rows, args.channels});
         nb::gil_scoped_release release;
         cpu::silu_gate_vjp(args);
+    });
+    define(m, "attend", "q k v heads o lse",
+           [](In<Cpu, 3> q, In<Cpu, 3> k, In<Cpu, 3> v, int64_t heads, Out<Cpu, 3> o, Out<Cpu, 3> lse) {
+        layers::HeadArgs args{};
+        fill_heads(args, q, k, v, heads);
+        args.o = pointer("o", o, {args.batch, args.queries, heads * layers::HEAD_WIDTH});
+        args.lse = pointer("lse", lse, {args.batch, heads, args.queries});
+        nb::gil_scoped_release release;
+        cpu::attend(args);
+    });
+    define(m, "attend_vjp", "q k v heads o lse v_o v_q v_k v_v",
+           [](In<Cpu, 3> q, In<Cpu, 3> k, In<Cpu, 3> v, int64_t heads, In<Cpu, 3> o, In<Cpu, 3> lse, In<Cpu, 3> v_o, Out<Cpu, 3> v_q,
+              Out<Cpu, 3> v_k, Out<Cpu, 3> v_v) {
+        layers::HeadVjpArgs args{};
+        fill_heads(args, q, k, v, heads);
+        const std::initializer_list<int64_t> queries = {args.batch, args.queries, heads * layers::HEAD_WIDTH};
+        const std::initializer_list<int64_t> keys = {args.batch, args.keys, heads * layers::HEAD_WIDTH};
+        args.o = pointer("o", o, queries);
+        args.lse = pointer("lse", lse, {args.batch, heads, args.queries});
+        args.v_o = pointer("v_o", v_o, queries);
+        args.v_q = pointer("v_q", v_q, queries);
+        args.v_k = pointer("v_k", v_k, keys);
+        args.v_v = pointer("v_v", v_v, keys);
+        nb::gil_scoped_release release;
+        cpu::attend_vjp(args);
     });
     define(m, "softplus", "x v_y out", [](In<Cpu, 1> x, MaybeIn<Cpu, 1> v_y, Out<Cpu, 1> out) {
         layers::SoftplusArgs args{};

@@ -41,4 +41,16 @@ void softplus(const layers::SoftplusArgs& args) {
     parallel_for(args.count, 16384, [&](int64_t begin, int64_t end) { kernels().layers.softplus(args, begin, end); });
 }
 
+void attend(const layers::HeadArgs& args) {
+    parallel_for(args.batch * args.heads, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) kernels().layers.attend(args, task / args.heads, task % args.heads);
+    });
+}
+
+void attend_vjp(const layers::HeadVjpArgs& args) {
+    parallel_for(args.batch * args.heads, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) kernels().layers.attend_vjp(args, task / args.heads, task % args.heads);
+    });
+}
+
 }  // namespace vision3d::cpu

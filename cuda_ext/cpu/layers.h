@@ -11,5 +11,7 @@ void group_conv_weights(const layers::ConvWeightsArgs& args);
 void silu_gate(const layers::GateArgs& args);
 void silu_gate_vjp(const layers::GateVjpArgs& args);
 void softplus(const layers::SoftplusArgs& args);
+void attend(const layers::HeadArgs& args);
+void attend_vjp(const layers::HeadVjpArgs& args);
 
 }  // namespace vision3d::cpu

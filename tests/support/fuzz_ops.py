@@ -190,6 +190,7 @@ def _build_kernel(dtype: torch.dtype) -> None:
 def _scan(dtype: torch.dtype) -> None:
     from tests.support.scans import attention_inputs, delta_inputs, ragged, selective_inputs
     from vision3d.stages.detect.operators import scans
+    from vision3d.stages.hand.network.native_attention import attend
 
     groups = ragged((5, 0, 18))
     for reverse in (False, True):
@@ -206,6 +207,8 @@ def _scan(dtype: torch.dtype) -> None:
         _backward(torch.ops.vision3d.group_conv(x, kernel, bias, groups.starts, True))
         _backward(torch.ops.vision3d.silu_gate(x, torch.rand(23, 5, requires_grad=True)))
         _backward(torch.ops.vision3d.softplus(x))
+        heads = torch.rand(2, 19, 16, requires_grad=True)
+        _backward(attend(heads, heads, heads, 2))
 
 
 class _Module:

@@ -56,6 +56,23 @@ struct SoftplusArgs {
     float* out;
 };
 
+constexpr int HEAD_WIDTH = 8;  // torch is faster for wider heads
+
+// Attention of queries to keys in each head, o = softmax(q k^T scale) v: rows of HEADS x 8 numbers, as linear layers make them.
+struct HeadArgs {
+    int64_t batch, queries, keys, heads;
+    float scale;
+    const float *q, *k, *v;  // (B,N,8H) (B,M,8H) (B,M,8H)
+    float *o, *lse;          // (B,N,8H) (B,H,N): log2 of the sum of 2^(log2(e) scale q k)
+};
+
+struct HeadVjpArgs {
+    int64_t batch, queries, keys, heads;
+    float scale;
+    const float *q, *k, *v, *o, *lse, *v_o;
+    float *v_q, *v_k, *v_v;
+};
+
 // Tasks are blocks of rows, or a group and a block of scans::BLOCK channels.
 struct Loops {
     void (*norm)(const NormArgs&, int64_t begin, int64_t end);
@@ -65,6 +82,8 @@ struct Loops {
     void (*gate)(const GateArgs&, int64_t begin, int64_t end);
     void (*gate_vjp)(const GateVjpArgs&, int64_t begin, int64_t end);
     void (*softplus)(const SoftplusArgs&, int64_t begin, int64_t end);
+    void (*attend)(const HeadArgs&, int64_t batch, int64_t head);
+    void (*attend_vjp)(const HeadVjpArgs&, int64_t batch, int64_t head);
 };
 
 }  // namespace vision3d::layers

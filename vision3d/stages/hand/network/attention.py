@@ -3,7 +3,8 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
+
+from vision3d.stages.hand.network.native_attention import attend
 
 
 class CoordinateAttention(nn.Module):
@@ -50,8 +51,5 @@ class Attention(nn.Module):
             context: Tokens that they attend to; themselves when None.
         """
         context = x if context is None else context
-        query, key, value = (
-            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, tokens in ((self.query, x), (self.key, context), (self.value, context))
-        )
-        return self.output(functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        found = attend(self.query(x), self.key(context), self.value(context), self.heads)
+        return self.output(found)
