@@ -116,8 +116,7 @@ void bind_layers(nb::module_& m) {
         nb::gil_scoped_release release;
         cpu::silu_gate_vjp(args);
     });
-    define(m, "attend", "q k v heads o lse",
-           [](In<Cpu, 3> q, In<Cpu, 3> k, In<Cpu, 3> v, int64_t heads, Out<Cpu, 3> o, Out<Cpu, 3> lse) {
+    define(m, "attend", "q k v heads o lse", [](In<Cpu, 3> q, In<Cpu, 3> k, In<Cpu, 3> v, int64_t heads, Out<Cpu, 3> o, Out<Cpu, 3> lse) {
         layers::HeadArgs args{};
         fill_heads(args, q, k, v, heads);
         args.o = pointer("o", o, {args.batch, args.queries, heads * layers::HEAD_WIDTH});

@@ -18,8 +18,8 @@ const scans::Loops& scan_table() {
 }
 
 const layers::Loops& layer_table() {
-    static const layers::Loops loops = {norm_rows, norm_vjp_rows, conv_rows, conv_weights_rows, gate_rows, gate_vjp_rows, softplus_range,
-                                 attend_head, attend_head_vjp};
+    static const layers::Loops loops = {norm_rows,     norm_vjp_rows,  conv_rows,   conv_weights_rows, gate_rows,
+                                        gate_vjp_rows, softplus_range, attend_head, attend_head_vjp};
     return loops;
 }
 
