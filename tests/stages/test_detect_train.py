@@ -30,7 +30,7 @@ from vision3d.stages.detect.data.batches import Batches, Recipe
 from vision3d.stages.detect.data.sources import KittiFolder, Streets
 from vision3d.stages.detect.data.sweeps import rows_of
 from vision3d.stages.detect.network.detector import make_network
-from vision3d.stages.detect.network.files import Detector
+from vision3d.stages.detect.network.files import FORMAT, Detector
 from vision3d.stages.detect.sectors import detect_boxes, num_sectors
 from vision3d.training import loop as training_loop
 from vision3d.training.weights import Card
@@ -101,9 +101,20 @@ def test_starts_from_stored_weights(tmp_path, folder):
     found = dict(train_detector(config, folder).detector.network.named_parameters())
     for name, parameter in source.network.named_parameters():
         torch.testing.assert_close(found[name], parameter, atol=1e-3, rtol=1e-3)
-    save_detector(tmp_path / "other.safetensors", detector(LION))
-    with pytest.raises(FileFormatError, match=r"other\.safetensors"):
+    save_detector(tmp_path / "other.safetensors", detector(replace(LION, bev=BevConfig((8, 8), (1, 1), up_channels=8), head_channels=8)))
+    with pytest.raises(FileFormatError, match=r"other\.safetensors: does not match its network; has "):
         train_detector(replace(config, init=str(tmp_path / "other.safetensors")), folder)
+
+
+def test_starts_from_weights_of_another_operator(tmp_path, caplog):
+    source, network = detector(LION, seed=5), detector(replace(LION, lion=replace(LION.lion, operator="gla"))).network
+    save_detector(tmp_path / "first.safetensors", source)
+    FORMAT.initialize(network, tmp_path / "first.safetensors")
+    own, stored = network.state_dict(), source.network.state_dict()
+    same = {name for name in own.keys() & stored.keys() if own[name].shape == stored[name].shape}
+    for name in same:
+        torch.testing.assert_close(own[name], stored[name], atol=1e-3, rtol=1e-3)
+    assert own.keys() - same and "first.safetensors lacks " in caplog.text
 
 
 def test_batches_do_not_depend_on_workers_and_order(folder):

@@ -1,5 +1,6 @@
 """Backbones of the hand network, and weights for them."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -10,7 +11,7 @@ from vision3d.core.errors import ConfigError, FileFormatError, MissingDependency
 from vision3d.stages.hand.config import NetworkConfig
 from vision3d.stages.hand.network import backbone as backbones
 from vision3d.stages.hand.network.backbone import load_lite0, make_backbone
-from vision3d.stages.hand.network.files import initialize, make_network
+from vision3d.stages.hand.network.files import initialize, load_hand_model, make_network
 from vision3d.stages.hand.network.mobilenet import MobileNetV3Small, fold_norms
 
 timm = pytest.importorskip("timm")
@@ -109,6 +110,19 @@ def test_weights_of_imagenet_in_order(tmp_path, monkeypatch):
         load_lite0(backbone, tmp_path / "text.pth")
     with pytest.raises(MissingFileError):
         load_lite0(backbone, tmp_path / "none.pth")
+
+
+def test_weights_of_another_network_where_names_and_shapes_agree():
+    stored = load_hand_model("hand")
+    network = make_network(dataclasses.replace(stored.config, interaction="skeleton"))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    initialize(network, "hand")
+    own, other = network.state_dict(), stored.network.state_dict()
+    for name, value in own.items():
+        assert torch.equal(value, other[name] if name in other else before[name]), name
+    assert any(name.startswith("blocks.0.graph") for name in own.keys() - other.keys())
+    changed = {name for name in own if not torch.equal(own[name], before[name])}
+    assert {"pyramid.enter.weight", "vertex_head.weight", "backbone.conv_stem.weight"} <= changed
 
 
 def test_weights_with_code_are_refused(tmp_path):

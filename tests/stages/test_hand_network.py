@@ -15,7 +15,7 @@ from vision3d.stages.hand.network.expansion import (
     Expansion,
     SampledExpansion,
 )
-from vision3d.stages.hand.network.hand_net import HandNet
+from vision3d.stages.hand.network.hand_net import POOLED, HandNet
 from vision3d.stages.hand.network.heads import HeatmapUv, soft_argmax
 
 SMALL = NetworkConfig(dims=(32, 16, 16), tokens=(21, 30, 40), heads=4)
@@ -271,3 +271,15 @@ def test_heat_maps_move_with_the_features():
     torch.testing.assert_close(a[0, :, 4:24, 8:28], b[0, :, 12:32, 4:24], rtol=1e-4, atol=1e-4)
     uv, heat = head(features, features.mean((2, 3)))
     assert uv.shape == (1, 3, 2) and torch.equal(heat, a)
+
+
+@pytest.mark.parametrize("config", [SMALL, PYRAMID, dataclasses.replace(SMALL, uv_head="heatmap", head="canonical6d")])
+def test_layers_on_pooled_features_are_known(config):
+    """They learn slower; one that did not made a training diverge."""
+    network = HandNet(config, *template(60), backbone=None if config.pyramid else BlockMeans(24))
+    found = set()
+    for name, part in network.named_modules():
+        if isinstance(part, nn.Linear):
+            part.register_forward_hook(lambda _, inputs, __, name=name: found.add(name) if inputs[0].ndim == 2 else None)
+    network(torch.rand(3, 3, 96, 64))
+    assert found and {name for name in found if not name.startswith(POOLED)} == set()

@@ -93,7 +93,8 @@ def test_a_training_begins_with_given_weights(tmp_path):
         assert torch.allclose(value, dict(first.model.network.named_parameters())[name], atol=1e-3), name
     assert result.model.card.about["init"] == config.init
     other = dataclasses.replace(config, network=dataclasses.replace(CONFIG.network, reduce=16))
-    result = train_hand(other)  # another network with the same backbone, which is all that is taken
-    for name, value in result.model.network.backbone.named_parameters():
-        assert torch.allclose(value, dict(first.model.network.backbone.named_parameters())[name], atol=1e-3), name
-    assert not torch.equal(result.model.network.logits.weight, first.model.network.logits.weight)
+    result = train_hand(other)  # another network, most of whose layers are the same
+    stored = dict(first.model.network.named_parameters())
+    for name, value in result.model.network.named_parameters():
+        if name in stored and stored[name].shape == value.shape:
+            assert torch.allclose(value, stored[name], atol=1e-3), name

@@ -1,15 +1,18 @@
 """Trained models: a network with its configuration and card, and the files that store them."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vision3d.core import config as configuration
-from vision3d.training.weights import Card, in_half, load_network, load_strictly, save_weights
+from vision3d.training.weights import Card, check_layout, in_half, listed, load_network, save_weights
+
+logger = logging.getLogger("vision3d.training")
 
 Network = TypeVar("Network", bound=nn.Module)
 Config = TypeVar("Config")
@@ -59,10 +62,20 @@ class ModelFormat(Generic[Network, Config]):
         return load_network(source, self.kind, self.config_type, self.make)
 
     def initialize(self, network: nn.Module, source: Path | str) -> None:
-        """Replace the parameters of a network by those of a stored one.
+        """Replace the parameters of a network by those of a stored one where names and shapes agree; a warning lists others.
 
         Raises:
             MissingFileError: The file does not exist.
-            FileFormatError: It contains something else, or the parameters differ in names or shapes.
+            FileFormatError: It contains something else, or less than half of the network's parameters.
         """
-        load_strictly(network, self.load(source)[0].state_dict(), source)
+        stored, own = self.load(source)[0].state_dict(), network.state_dict()
+        same = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
+        if 2 * _size(same) < _size(own):
+            check_layout(network, stored, source)
+        if others := sorted(own.keys() - same.keys()):
+            logger.warning("init: %s lacks %s; they begin as without it", source, listed(others))
+        network.load_state_dict(same, strict=False)
+
+
+def _size(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())

@@ -169,7 +169,7 @@ def check_layout(network: nn.Module, tensors: Mapping[str, Tensor], path: Path |
     ]
     problems = {"lacks": sorted(own.keys() - tensors.keys()), "has unexpected keys": sorted(tensors.keys() - own.keys())}
     problems["has different shapes"] = sorted(shapes)
-    texts = [f"{words}: {_listed(names)}" for words, names in problems.items() if names]
+    texts = [f"{words}: {listed(names)}" for words, names in problems.items() if names]
     if texts:
         raise FileFormatError(path, "does not match its network; " + "; ".join(texts))
 
@@ -233,7 +233,8 @@ def _parts(tensors: Mapping[str, Tensor], most_bytes: int) -> list[dict[str, Ten
     return parts
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

@@ -18,14 +18,12 @@ from vision3d.stages.hand.learning import HELD_OUT_SEED, Task, learn
 from vision3d.stages.hand.losses import HandLoss
 from vision3d.stages.hand.network.backbone import first_parts
 from vision3d.stages.hand.network.files import IMAGENET, HandModel, initialize, make_network, save_hand_model
-from vision3d.stages.hand.network.hand_net import HandNet
+from vision3d.stages.hand.network.hand_net import POOLED, HandNet
 from vision3d.stages.hand.template import HandTemplate
 from vision3d.stages.hand.train_config import TrainConfig
 from vision3d.training.learning import TrainResult, stored
 from vision3d.training.options import GROWS, RESUMABLE
 
-_POOLED = ("logits", "log_scale", "rotation", "uv_head.shift", "uv_head.linear")
-"""Linear layers on pooled features, which are all positive: at the common rate a step moves their outputs by a crop side."""
 MODEL_FILE = "hand.safetensors"
 
 
@@ -71,7 +69,7 @@ def train_hand(
         return total, {f"loss_{name}": float(value) for name, value in parts.items()}
 
     # Features that know photographs shall not forget them.
-    slower = (*_POOLED, "backbone.") if config.init == IMAGENET else _POOLED
+    slower = (*POOLED, "backbone.") if config.init == IMAGENET else POOLED
     task = Task("hand", source, other, make, loss, crop_errors, ("pa_mpjpe_mm", "min"), slower)
     learned = learn(task, config, run_folder, progress)
     model = HandModel(learned.network, config.network, learned.card)

@@ -31,7 +31,7 @@ IMAGENET = "imagenet"
 
 
 def initialize(network: HandNet, source: Path | str) -> None:
-    """Replace the parameters by those of a stored network, or of its backbone if other layers differ.
+    """Replace the parameters by those of a stored network: of its backbone, and elsewhere where names and shapes agree.
 
     Args:
         network: The network.
@@ -49,12 +49,8 @@ def initialize(network: HandNet, source: Path | str) -> None:
             )
         load_lite0(network.backbone)
         return
-    stored = load_hand_model(source).network
-    shapes = {name: value.shape for name, value in network.state_dict().items()}
-    if shapes == {name: value.shape for name, value in stored.state_dict().items()}:
-        network.load_state_dict(stored.state_dict())
-    else:
-        load_strictly(network.backbone, stored.backbone.state_dict(), source)
+    load_strictly(network.backbone, load_hand_model(source).network.backbone.state_dict(), source)
+    FORMAT.initialize(network, source)
 
 
 def save_hand_model(path: Path | str, model: HandModel, *, most_bytes: int | None = None) -> None:

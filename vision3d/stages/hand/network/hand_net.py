@@ -56,6 +56,10 @@ class HandOutputs:
         return replace(self, vertices=self.vertices - root, joints=self.joints - root)
 
 
+POOLED = ("logits", "log_scale", "rotation", "uv_head.shift", "uv_head.linear", "pyramid.shift")
+"""Linear layers on pooled features, which are all positive: at the common rate a step moves their outputs by a crop side."""
+
+
 class HandNet(nn.Module):
     """ReJSHand (arXiv 2503.05995): features, 2D joints, tokens at these, three stages of interaction with more tokens each.
 
