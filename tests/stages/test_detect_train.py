@@ -101,7 +101,8 @@ def test_starts_from_stored_weights(tmp_path, folder):
     found = dict(train_detector(config, folder).detector.network.named_parameters())
     for name, parameter in source.network.named_parameters():
         torch.testing.assert_close(found[name], parameter, atol=1e-3, rtol=1e-3)
-    save_detector(tmp_path / "other.safetensors", detector(replace(LION, bev=BevConfig((8, 8), (1, 1), up_channels=8), head_channels=8)))
+    narrow = replace(LION, bev=BevConfig((8, 8), (1, 1), up_channels=8), head_channels=8)
+    save_detector(tmp_path / "other.safetensors", detector(narrow))
     with pytest.raises(FileFormatError, match=r"other\.safetensors: does not match its network; has "):
         train_detector(replace(config, init=str(tmp_path / "other.safetensors")), folder)
 
