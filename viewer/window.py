@@ -27,6 +27,8 @@ logger = logging.getLogger("vision3d.view")
 _TURN = 0.008  # radians per pixel of a drag
 _CLICK_PX, _DOUBLE_S = 4, 0.35
 _CAMERA_REACH = 12  # maximum distance of a click from a camera in pixels
+_REDRAWS_S = (0.05, 0.3, 1.0)
+"""Times after an image at which it is shown again: Open3D sometimes loses one, and an older image would stay."""
 _TEXTURE_TICKS = 20  # iterations of the window's loop: a texture must be drawn once before it is updated
 _FIRST = "rendering the first image ..."
 _PANEL_EM = 22
@@ -126,6 +128,8 @@ class _Window:
         self._has_dragged = False
         self._clicked = -1e9
         self._frames: list[float] = []
+        self._redraws: list[float] = []
+        self._drawn: Any = None
         self.session.load_thumbnails()
         self.session.request(is_moving=True)
         self.panel.update()
@@ -157,8 +161,10 @@ class _Window:
         if self._canvas is not None:
             self._view.visible = False
             self.window.set_needs_layout()
-        self._image.update_image(self._o3d.geometry.Image(np.ascontiguousarray(shown.pixels)))
+        self._drawn = self._o3d.geometry.Image(np.ascontiguousarray(shown.pixels))
+        self._image.update_image(self._drawn)
         now = time.perf_counter()
+        self._redraws = [now + delay for delay in _REDRAWS_S]
         self._frames = [*(moment for moment in self._frames if now - moment < 1), now]
         height, width = (round(side * shown.quality.scale) for side in shown.pixels.shape[:2])
         rate = "" if shown.is_whole else f", {len(self._frames)} per second"
@@ -302,6 +308,10 @@ class _Window:
         self.session.tick()
         if self.session.time != before:
             self.panel.update()
+            return True
+        if self._redraws and time.perf_counter() >= self._redraws[0]:
+            del self._redraws[0]
+            self._image.update_image(self._drawn)
             return True
         time.sleep(0.004)  # the window's loop calls again immediately
         return False
