@@ -318,8 +318,8 @@ class Panel:
         """A text that changes the colors of what is selected."""
         edits = SessionEdits(self._session)
         box = self._make.section(self.widget, "Edit by text", False)
+        box.add_child(self._gui.Label("such as: make it red"))
         text = self._gui.TextEdit()
-        text.placeholder_text = "make it red"
         box.add_child(text)
         self._make.row(
             box,

@@ -27,8 +27,7 @@ logger = logging.getLogger("vision3d.view")
 _TURN = 0.008  # radians per pixel of a drag
 _CLICK_PX, _DOUBLE_S = 4, 0.35
 _CAMERA_REACH = 12  # maximum distance of a click from a camera in pixels
-_REDRAWS_S = (0.05, 0.3, 1.0)
-"""Times after an image at which it is shown again: Open3D sometimes loses one, and an older image would stay."""
+_REDRAWS_S = (0.05, 0.3, 1.0)  # after an image, times of showing it again: Open3D sometimes loses one, and an older stays
 _TEXTURE_TICKS = 20  # iterations of the window's loop: a texture must be drawn once before it is updated
 _FIRST = "rendering the first image ..."
 _PANEL_EM = 22
@@ -309,7 +308,7 @@ class _Window:
         if self.session.time != before:
             self.panel.update()
             return True
-        if self._redraws and time.perf_counter() >= self._redraws[0]:
+        if self._redraws and time.perf_counter() >= self._redraws[0] and self._ticks >= self._texture_ticks:
             del self._redraws[0]
             self._image.update_image(self._drawn)
             return True

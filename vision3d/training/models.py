@@ -68,13 +68,29 @@ class ModelFormat(Generic[Network, Config]):
             MissingFileError: The file does not exist.
             FileFormatError: It contains something else, or less than half of the network's parameters.
         """
-        stored, own = self.load(source)[0].state_dict(), network.state_dict()
-        same = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
-        if 2 * _size(same) < _size(own):
-            check_layout(network, stored, source)
-        if others := sorted(own.keys() - same.keys()):
-            logger.warning("init: %s lacks %s; they begin as without it", source, listed(others))
-        network.load_state_dict(same, strict=False)
+        stored = self.load(source)[0]
+        if 2 * _size(_shared(network, stored)) < _size(network.state_dict()):
+            check_layout(network, stored.state_dict(), source)
+        adopt(network, stored, source)
+
+
+def adopt(network: nn.Module, stored: nn.Module, source: Path | str) -> None:
+    """Replace the parameters of a network by those of another where names and shapes agree; a warning lists others.
+
+    Args:
+        network: The network.
+        stored: The other.
+        source: Where that is from, for the warning.
+    """
+    same = _shared(network, stored)
+    if others := sorted(network.state_dict().keys() - same.keys()):
+        logger.warning("init: %s lacks %s; they begin as without it", source, listed(others))
+    network.load_state_dict(same, strict=False)
+
+
+def _shared(network: nn.Module, stored: nn.Module) -> dict[str, Tensor]:
+    own = network.state_dict()
+    return {name: value for name, value in stored.state_dict().items() if name in own and own[name].shape == value.shape}
 
 
 def _size(tensors: Mapping[str, Tensor]) -> int:

@@ -7,8 +7,8 @@ from vision3d.stages.hand.config import NetworkConfig
 from vision3d.stages.hand.network.backbone import LITE0, TimmBackbone, load_lite0
 from vision3d.stages.hand.network.hand_net import HandNet
 from vision3d.stages.hand.template import HandTemplate
-from vision3d.training.models import ModelFormat, TrainedModel
-from vision3d.training.weights import load_strictly
+from vision3d.training.models import ModelFormat, TrainedModel, adopt
+from vision3d.training.weights import check_layout
 
 KIND = "hand"
 
@@ -49,8 +49,9 @@ def initialize(network: HandNet, source: Path | str) -> None:
             )
         load_lite0(network.backbone)
         return
-    load_strictly(network.backbone, load_hand_model(source).network.backbone.state_dict(), source)
-    FORMAT.initialize(network, source)
+    stored = load_hand_model(source).network
+    check_layout(network.backbone, stored.backbone.state_dict(), source)
+    adopt(network, stored, source)
 
 
 def save_hand_model(path: Path | str, model: HandModel, *, most_bytes: int | None = None) -> None:
