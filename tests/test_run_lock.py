@@ -23,7 +23,8 @@ class Config:
 
 
 _WORKER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
 from tests.test_run_lock import Config
 from vision3d.core.errors import OutputExistsError
 from vision3d.core.runs import RunFolder
@@ -91,6 +92,7 @@ def test_a_process_that_ended_leaves_no_valid_lock(tmp_path, number):
     assert process.stdout.readline() == "works\n"
     process.send_signal(number)
     process.communicate()
+    assert process.returncode != 0  # ended by the signal
     RunFolder.create(tmp_path / "run", Config(), resume=True).unlock()
 
 

@@ -318,9 +318,9 @@ class Panel:
         """A text that changes the colors of what is selected."""
         edits = SessionEdits(self._session)
         box = self._make.section(self.widget, "Edit by text", False)
-        box.add_child(self._gui.Label("such as: make it red"))
         text = self._gui.TextEdit()
         box.add_child(text)
+        box.add_child(self._gui.Label("such as: make it red"))
         self._make.row(
             box,
             self._make.button("Apply", lambda: self.act(lambda: edits.apply(text.text_value))),
