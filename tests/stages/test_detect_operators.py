@@ -61,6 +61,20 @@ def test_directions(name):
 
 
 @NAMES
+def test_an_operator_begins_near_the_identity(name):
+    """Neighbors in a group are alike; what sums them up without a norm must begin small, or nothing behind it learns."""
+    torch.manual_seed(0)
+    made = make_operator(name, 32)
+    x = torch.randn(4, 1, 32) + 0.7 * torch.randn(4, 32, 32).repeat_interleave(16, 1) + 0.5 * torch.randn(4, 512, 32)
+    x.requires_grad_()
+    y = made(x)
+    seen = torch.randn_like(y)
+    (grad,) = torch.autograd.grad(y, x, seen)
+    assert (y - x).norm() < x.norm()
+    assert grad.norm() < 2 * seen.norm()
+
+
+@NAMES
 @pytest.mark.parametrize("length", [1, 3, 20])
 def test_a_causal_operator_in_parts(name, length):
     made = operator(name, bidirectional=False)

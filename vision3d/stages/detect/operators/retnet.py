@@ -13,7 +13,8 @@ class RetNet(Operator):
 
     S_t = gamma S_{t-1} + k_t^T v_t, o_t = q_t S_t / sqrt(K), gamma_h = 1 - 2^(-5 - h) for head h; no rotation of queries and
     keys, no norm and no gate of the output. The outputs of both directions are added (LION's code reads both ways only inside
-    chunks).
+    chunks). As nothing normalizes the sums over a group, projections begin small: Xavier with the gain 2^-2.5 of the paper's
+    code.
 
     Args:
         channels: C.
@@ -41,6 +42,8 @@ class RetNet(Operator):
         self.project = nn.Linear(channels, 2 * self.keys + self.values, bias=False)
         self.output = nn.Linear(self.values, channels, bias=False)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+        for weight in (*self.project.weight.split([self.keys, self.keys, self.values]), self.output.weight):
+            nn.init.xavier_uniform_(weight, gain=2**-2.5)
 
     def update(self, x: Tensor, groups: Groups, states: States | None = None) -> tuple[Tensor, States]:
         parts = self.project(self.norm(x)).split([self.keys, self.keys, self.values], -1)
