@@ -121,7 +121,7 @@ def test_export_and_its_errors(cli, tmp_path):
 def test_weights_of_another_operator(cli, tmp_path, folder):
     for name, words in (
         ("mambo", "did you mean mamba"),
-        ("ttt", "have another one: detector (gla), detector_pillars (pillars)"),
+        ("ttt", "have another one: detector (gated_deltanet), detector_pillars (pillars)"),
     ):
         code, _, err = cli("detect", "run", folder, "--operator", name, "--out", tmp_path / "out")
         assert code == 2 and words in err and len(err.strip().splitlines()) == 1, err

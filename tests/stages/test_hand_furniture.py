@@ -13,7 +13,9 @@ from vision3d.stages.hand.data.images import ImageSamples
 from vision3d.stages.hand.data.samples import BATCH, SampleSource
 from vision3d.stages.hand.synth import objects
 from vision3d.stages.hand.synth.frames import FrameConfig
-from vision3d.stages.hand.synth.rooms import HEIGHT, WIDTH, room
+from vision3d.stages.hand.synth.people import people
+from vision3d.stages.hand.synth.pictures import HEIGHT, WIDTH
+from vision3d.stages.hand.synth.rooms import room
 
 OBJ = """mtllib b.mtl
 v -1 0 -2
@@ -33,6 +35,7 @@ f 1 3 4
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VISION3D_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vision3d.stages.hand.synth.people.PEOPLE", {"Scopia": (1,)})
     monkeypatch.setattr(objects, "HELD", {"Scopia": (1,), "KatorLegaz": (2,)})
     objects.furniture.cache_clear()
     write_image(tmp_path / "t.png", torch.tensor([1.0, 0, 0]).expand(8, 8, 3))
@@ -101,3 +104,11 @@ def test_some_images_have_no_hand():
     made = source.make(0)
     assert 0 < int(made["is_hand"].sum()) < BATCH
     assert not made["visible"][~made["is_hand"]].any()
+
+
+def test_pictures_of_people(folder: Path):
+    pictures = people(folder, "train", 4)
+    assert pictures.shape == (4, 3, HEIGHT, WIDTH)
+    assert len({picture.numpy().tobytes() for picture in pictures}) == 4
+    assert torch.equal(people(folder, "train", 4), pictures)
+    assert len(people(folder, "test", 4)) == 0

@@ -15,11 +15,13 @@ from vision3d.stages.hand.gestures import GESTURES, gesture
 from vision3d.stages.hand.synth import props
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.cameras import sample_rotations
+from vision3d.stages.hand.synth.crowd import crowded
 from vision3d.stages.hand.synth.frames import FrameConfig, Frames, Posing, draw, frames
 from vision3d.stages.hand.synth.grips import circle_of, gripped
 from vision3d.stages.hand.synth.light import open_share, vertex_shadows
 from vision3d.stages.hand.synth.poses import bent_together, penetrates, sample_angles, segment_distance
-from vision3d.stages.hand.synth.skin_maps import NAMES, skin_maps
+from vision3d.stages.hand.synth.relief import raised
+from vision3d.stages.hand.synth.skin_maps import NAMES, SIZE, relief_maps, skin_maps
 from vision3d.stages.hand.template import HandTemplate
 
 PLAIN = FrameConfig(size=96, objects=0, sleeves=0)
@@ -187,16 +189,74 @@ def test_a_plate_shades_what_is_behind_it():
 
 def test_maps_of_the_skin_are_where_they_belong():
     maps = skin_maps()
-    assert maps.shape == (256, 256, len(NAMES)) and bool(torch.isfinite(maps).all())
+    assert maps.shape == (SIZE, SIZE, len(NAMES)) and bool(torch.isfinite(maps).all())
     hand = HandTemplate.load()
-    middle = (hand.uvs.mean(1) * 256).long().clamp(0, 255)
+    middle = (hand.uvs.mean(1) * SIZE).long().clamp(0, SIZE - 1)
     of_faces = maps[middle[:, 1], middle[:, 0]]
     centers = hand.vertices[hand.faces].mean(1)
     nails = of_faces[:, 0] > 0.5
     assert 5 <= int(nails.sum()) <= 120
     nearest = torch.cdist(centers[nails], hand.keypoints).argmin(1)
     assert set(nearest.tolist()) <= {3, 4, 7, 8, 11, 12, 15, 16, 19, 20}
-    assert float(centers[of_faces[:, 4] > 0.5, 2].mean()) > float(centers[of_faces[:, 4] < 0.5, 2].mean())
+    is_palm = of_faces[:, NAMES.index("palm")] > 0.5
+    assert float(centers[is_palm, 2].mean()) > float(centers[~is_palm, 2].mean())
+    raised_by = relief_maps()[middle[:, 1], middle[:, 0]]
+    assert float(raised_by.abs().max()) < 0.004
+    is_tendon = raised_by[:, 1] > 0.0008
+    assert int(is_tendon.sum()) > 20 and not bool((is_tendon & is_palm).any())
+
+
+def test_a_raised_surface_has_the_normals_of_its_slope():
+    """A plane in front of the camera that rises along a wave: the normal of z = -h(x, y) is (-dh/dx, -dh/dy, -1)."""
+    size, focal, depth = 64, 400.0, 0.5
+    K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]).double()[None]
+    row, column = (index.flatten() for index in torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij"))
+    x, y = ((index + 0.5 - size / 2) * depth / focal for index in (column.double(), row.double()))
+    wave = 2 * torch.pi / 0.03
+    heights = 0.001 * (torch.sin(wave * x) + torch.cos(wave * y))
+    slopes = 0.001 * wave * torch.stack([torch.cos(wave * x), -torch.sin(wave * y)], 1)
+    want = torch.nn.functional.normalize(torch.cat([-slopes, -torch.ones(len(x), 1)], 1), dim=1)
+    normals = torch.tensor([0.0, 0, -1]).double().expand(len(x), 3)
+    depths = torch.full((1, size, size), depth, dtype=torch.float64)
+    everywhere = torch.ones(len(x), dtype=torch.bool)
+    pixels = (torch.zeros_like(row), row, column)
+    got = raised(normals, heights, everywhere, depths, K, pixels).view(size, size, 3)
+    inside = (slice(1, -1), slice(1, -1))
+    assert torch.allclose(got[inside], want.view(size, size, 3)[inside], atol=0.01)
+    # no change where nothing rises, where the surface ends, and of surfaces that are not skin
+    assert torch.equal(raised(normals, 0 * heights + 1, everywhere, depths, K, pixels), normals)
+    assert torch.equal(raised(normals, heights, ~everywhere, depths, K, pixels), normals)
+    split = torch.where(column < 32, 0.0, 0.01).double()
+    far = depths + (column >= 32).view(1, size, size) * 0.1
+    assert torch.equal(raised(normals, split, everywhere, far, K, pixels), normals)
+
+
+def test_other_hands_are_behind_and_off_the_middle():
+    drawn = torch.zeros(2, 64, 64, 4)
+    drawn[1, 30:34, 30:34] = torch.tensor([1.0, 0, 0, 1])
+    images = torch.full((2, 64, 64, 3), 0.5)
+    for seed in range(20):
+        got = crowded(images, drawn, torch.tensor([True, True]), torch.Generator().manual_seed(seed))
+        assert torch.equal(got[1], images[1])  # the hand of the other image is nothing
+        assert torch.equal(got[0, 24:40, 24:40], images[0, 24:40, 24:40])
+    none = crowded(images, drawn, torch.tensor([False, False]), torch.Generator())
+    assert torch.equal(none, images)
+    shown = [crowded(images, drawn, torch.tensor([True, True]), torch.Generator().manual_seed(seed)) for seed in range(20)]
+    assert sum(bool((image[0, ..., 0] > 0.9).any()) for image in shown) >= 5
+
+
+def test_images_without_a_hand_show_neither_people_nor_other_hands():
+    people = Backgrounds(people=(torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 80, 80),))
+    allowed = people.sample(60, 32, torch.Generator().manual_seed(0), torch.ones(60, dtype=torch.bool))
+    is_red = ((allowed[..., 0] > 0.3) & (allowed[..., 1:] < 0.02).all(-1)).all((1, 2))
+    assert 5 < int(is_red.sum()) < 40
+    for with_people in (None, torch.zeros(60, dtype=torch.bool)):
+        images = people.sample(60, 32, torch.Generator().manual_seed(0), with_people)
+        assert not bool(((images[..., 0] > 0.3) & (images[..., 1:] < 0.02).all(-1)).all((1, 2)).any())
+    empty = dataclasses.replace(PLAIN, empty=1.0, crowd=1.0, gestures=1.0)
+    generator = torch.Generator().manual_seed(5)
+    canvas = torch.full((4, 96, 96, 3), 0.25)
+    assert torch.equal(draw(4, empty, generator, canvas=canvas).images, canvas)
 
 
 def test_backgrounds_come_from_the_folder(tmp_path):
@@ -231,7 +291,7 @@ def test_a_tube_is_closed_around_and_has_its_radii():
 
 def test_the_subject_and_the_pose_can_be_given():
     """The template as a subject is the default; a given pose changes the hand and nothing behind it."""
-    config = FrameConfig(size=64, sleeves=0.0, objects=0.0, margins=(2.0, 2.5))
+    config = FrameConfig(size=64, sleeves=0.0, objects=0.0, crowd=0.0, margins=(2.0, 2.5))
 
     def drawn(**more):
         return draw(2, config, torch.Generator().manual_seed(5), **more)

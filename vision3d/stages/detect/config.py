@@ -314,7 +314,7 @@ class DetectConfig:
     weights: str = "detector"
     """Weights: a .safetensors of `detect train`, or the name of bundled ones."""
     operator: str = ""
-    """Use the bundled weights with this sequence operator, such as gla; weights of a file must have it."""
+    """Use the bundled weights with this sequence operator, such as gated_deltanet; weights of a file must have it."""
     score: float = 0.3
     """Minimum score of a box."""
     classes: tuple[str, ...] = ()

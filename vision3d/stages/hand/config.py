@@ -156,6 +156,8 @@ class FrameConfig:
     """Share of forearms in a sleeve."""
     margins: tuple[float, float] = (1.05, 1.7)
     """Side of the crop over that of the joints' box, from and to."""
+    crowd: float = 0.3
+    """Share of hands with another hand behind."""
     empty: float = 0.0
     """Share of images without a hand."""
     whole: bool = False

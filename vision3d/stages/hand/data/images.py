@@ -19,6 +19,7 @@ from vision3d.scene.mesh import Mesh
 from vision3d.stages.hand.config import BATCH
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.objects import Split, load_objects
+from vision3d.stages.hand.synth.people import people
 from vision3d.stages.hand.synth.rooms import rooms
 from vision3d.training.samples import GeneratedSamples, Sample
 
@@ -67,7 +68,7 @@ class ImageSource(ABC, Generic[Batch]):
         """What the images show, as plain values."""
 
     def photos(self) -> Backgrounds:
-        """Photographs and rooms; procedural without folders.
+        """Photographs, rooms and people; procedural without folders.
 
         Raises:
             MissingFileError: A folder has no photographs, or no furniture.
@@ -161,7 +162,9 @@ def _jpeg(image: np.ndarray, most: int) -> bytes:
 @functools.cache
 def _backgrounds(folder: Path | None, furniture: Path | None, split: Split) -> Backgrounds:
     photos = () if folder is None else Backgrounds.load(folder).photos
-    return Backgrounds(photos, () if furniture is None else tuple(rooms(furniture, split)))
+    if furniture is None:
+        return Backgrounds(photos)
+    return Backgrounds(photos, tuple(rooms(furniture, split)), tuple(people(furniture, split)))
 
 
 @functools.cache

@@ -37,7 +37,7 @@ class HandBatch(NamedTuple):
 class SampleSource(ImageSource[HandBatch]):
     """What generated images of hands are made of."""
 
-    NAME, VERSION, SHARD_SIZE = "hands", 3, 64
+    NAME, VERSION, SHARD_SIZE = "hands", 4, 64
 
     frames: FrameConfig = field(default_factory=FrameConfig)
 

@@ -36,7 +36,7 @@ class SceneBatch(NamedTuple):
 class SceneSource(ImageSource[SceneBatch]):
     """What generated whole images are made of."""
 
-    NAME, VERSION, SHARD_SIZE = "hand_scenes", 2, 32
+    NAME, VERSION, SHARD_SIZE = "hand_scenes", 3, 32
 
     scenes: SceneConfig = field(default_factory=SceneConfig)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,6 +13,7 @@ from vision3d.io.images import is_image, read_image
 from vision3d.stages.hand.tone import skin_color
 
 _MAX_SIDE = 512
+_PEOPLE = 0.3  # share of images with people, where they may be
 _SKIN = 0.3  # share of gradients between colors of skin, as of arms and faces behind the hand
 
 
@@ -24,6 +25,8 @@ class Backgrounds:
     """Photographs."""
     rooms: tuple[UInt8[Tensor, "3 h w"], ...] = ()
     """Generated pictures, half of the images if there are photographs, too."""
+    people: tuple[UInt8[Tensor, "3 h w"], ...] = ()
+    """Pictures of people, whose hands may be in them."""
 
     @classmethod
     def load(cls, folder: Path | str) -> "Backgrounds":
@@ -37,17 +40,26 @@ class Backgrounds:
             raise MissingFileError(folder, "a folder with photographs")
         return cls(tuple(_small(read_image(path)) for path in paths))
 
-    def sample(self, count: int, size: int, generator: torch.Generator) -> Float[Tensor, "count size size 3"]:
+    def sample(
+        self, count: int, size: int, generator: torch.Generator, with_people: Bool[Tensor, " count"] | None = None
+    ) -> Float[Tensor, "count size size 3"]:
         """Random crops, mirrored, recolored and out of focus at random, sRGB in [0, 1].
 
         Args:
             count: Number of images.
             size: Their side [px].
             generator: Random numbers, on the CPU.
+            with_people: Images that may show people; none when None.
         """
         found = []
-        for _ in range(count):
-            if (self.photos or self.rooms) and float(torch.rand(1, generator=generator)) < 0.85:
+        for number in range(count):
+            if (
+                self.people
+                and with_people is not None
+                and float(torch.rand(1, generator=generator)) < _PEOPLE * with_people[number]
+            ):
+                image = self._crop(size, generator, self.people)
+            elif (self.photos or self.rooms) and float(torch.rand(1, generator=generator)) < 0.85:
                 image = self._crop(size, generator)
             else:
                 image = procedural(size, generator)
@@ -57,9 +69,12 @@ class Backgrounds:
         tint = 0.85 + 0.3 * torch.rand(count, 1, 1, 3, generator=generator)
         return (images * gain * tint).clamp(0, 1)
 
-    def _crop(self, size: int, generator: torch.Generator) -> Float[Tensor, "size size 3"]:
-        is_room = not self.photos or (bool(self.rooms) and float(torch.rand(1, generator=generator)) < 0.5)
-        chosen = self.rooms if is_room else self.photos
+    def _crop(
+        self, size: int, generator: torch.Generator, chosen: tuple[UInt8[Tensor, "3 h w"], ...] = ()
+    ) -> Float[Tensor, "size size 3"]:
+        if not chosen:
+            is_room = not self.photos or (bool(self.rooms) and float(torch.rand(1, generator=generator)) < 0.5)
+            chosen = self.rooms if is_room else self.photos
         photo = chosen[int(torch.randint(len(chosen), (1,), generator=generator))]
         height, width = photo.shape[1:]
         share, x, y = torch.rand(3, generator=generator).tolist()

@@ -1,5 +1,6 @@
 """Batches of generated images of right hands, with their truth."""
 
+import functools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +18,13 @@ from vision3d.stages.hand.shape import HandShape
 from vision3d.stages.hand.synth import props
 from vision3d.stages.hand.synth.backgrounds import Backgrounds
 from vision3d.stages.hand.synth.cameras import place, place_anywhere, sample_rotations
+from vision3d.stages.hand.synth.crowd import crowded
 from vision3d.stages.hand.synth.grips import gripped
 from vision3d.stages.hand.synth.light import Lamps, open_share, vertex_shadows
 from vision3d.stages.hand.synth.poses import sample_angles
+from vision3d.stages.hand.synth.relief import raised
 from vision3d.stages.hand.synth.sensor import photographed
-from vision3d.stages.hand.synth.skin_maps import NAMES, skin_maps
+from vision3d.stages.hand.synth.skin_maps import NAMES, relief_maps, skin_maps
 from vision3d.stages.hand.template import HandTemplate, PosedHand
 from vision3d.stages.hand.tone import skin_color
 
@@ -30,12 +33,14 @@ _DEPTH_MARGIN = 0.022
 
 
 _CHANGES = (
-    (0.35, 0.25, 0.25), (-0.25, -0.3, -0.3), (-0.35, -0.45, -0.45), (-0.14, -0.05, 0.02),
-    (0.25, 0.16, 0.18), (0.16, -0.12, -0.12), (0.12, 0.12, 0.12), (0.14, 0.12, 0.12),
+    (0.40, 0.32, 0.34), (-0.35, -0.45, -0.45), (-0.35, -0.45, -0.45), (-0.40, -0.52, -0.52), (-0.14, -0.05, 0.02),
+    (0.25, 0.16, 0.18), (0.20, -0.15, -0.15), (0.12, 0.12, 0.12), (0.14, 0.12, 0.12),
 )  # fmt: skip
 """Largest relative change of red, green and blue by each map of `skin_maps`."""
-_NOISE = 6
+_NOISE = 7
 """The first map that is noise."""
+_RELIEF = 1.6
+"""Largest factor of the heights of `relief_maps`."""
 
 
 class Subject(Protocol):
@@ -218,12 +223,22 @@ def draw(
     attributes = interpolate(torch.nan_to_num(torch.cat([normals, lit, scene.colors], 2)), scene.faces, found)
     image, row, column = (found.face_ids >= 0).nonzero(as_tuple=True)  # most pixels are background
     pixels, face = attributes[image, row, column], found.face_ids[image, row, column]
-    skin = _skin_albedo(hand, found, image, row, column, generator, tone)
+    skin, heights, gloss = _skin_at(hand, found, (image, row, column), generator, tone)
     is_skin = face < len(hand.faces) + len(hand.forearm_faces)
     albedo = torch.where(is_skin[:, None], skin, srgb_to_linear(pixels[:, 5:]))
-    shaded = lamps.shade(albedo, unit(pixels[:, :3]), pixels[:, 3:5], image)
-    images = (backgrounds or Backgrounds()).sample(count, config.size, generator) if canvas is None else canvas.clone()
-    images[image, row, column] = linear_to_srgb(shaded.clamp(0, 1))
+    smooth = unit(pixels[:, :3])
+    bumpy = raised(smooth, heights, is_skin, found.depths, Ks, (image, row, column))
+    shaded = lamps.shade(albedo, bumpy, pixels[:, 3:5], image, torch.where(is_skin, gloss, 1.0))
+    if canvas is None:
+        with_people = None if config.whole else is_hand
+        images = (backgrounds or Backgrounds()).sample(count, config.size, generator, with_people)
+    else:
+        images = canvas.clone()
+    drawn = torch.zeros(count, config.size, config.size, 4)
+    drawn[image, row, column] = torch.cat([linear_to_srgb(shaded.clamp(0, 1)), torch.ones(len(image), 1)], 1)
+    if config.crowd and not config.whole:
+        images = crowded(images, drawn, is_hand & (torch.rand(count, generator=generator) < config.crowd), generator)
+    images[image, row, column] = drawn[image, row, column, :3]
     masks = (found.face_ids >= 0) & (found.face_ids < len(hand.faces))
     images = antialias(images, positions, scene.faces, found, neighbors=edge_neighbors(scene.faces))
     return Drawing(
@@ -264,17 +279,16 @@ def _props(
     return parts
 
 
-def _skin_albedo(
+def _skin_at(
     hand: Subject,
     fragments: Fragments,
-    image: Tensor,
-    row: Tensor,
-    column: Tensor,
+    pixels: tuple[Tensor, Tensor, Tensor],
     generator: torch.Generator,
     tone: tuple[Tensor, Tensor] | None,
-) -> Float[Tensor, "n 3"]:
-    """Linear albedo of the skin at some pixels."""
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Linear albedo of the skin at some pixels, how far it is raised [m], and a factor of its highlights."""
     count = len(fragments.face_ids)
+    image = pixels[0]
 
     def rand(*shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator)
@@ -282,16 +296,24 @@ def _skin_albedo(
     melanin, blood = _tone(count, generator) if tone is None else tone
     linear = srgb_to_linear(skin_color(melanin, blood))
     weights = rand(len(NAMES), 1) * torch.tensor(_CHANGES)
-    weights[:, 4] *= 0.4 + 2.5 * melanin[:, None]  # palms have little melanin
+    weights[:, NAMES.index("palm")] *= 0.4 + 2.5 * melanin[:, None]  # palms have little melanin
     varnish = 2 * rand(3) - 1
     weights[:, 0] = torch.where(rand(1) < 0.12, varnish, weights[:, 0])
     uvs = torch.cat([hand.uvs, hand.forearm_uvs])
-    face = fragments.face_ids[image, row, column].long().clamp(max=len(uvs) - 1)
-    at = torch.einsum("nc,nck->nk", fragments.barycentrics[image, row, column], uvs[face])
-    maps = texture(skin_maps(), at.view(1, 1, -1, 2))[0, 0]
+    face = fragments.face_ids[pixels].long().clamp(max=len(uvs) - 1)
+    at = torch.einsum("nc,nck->nk", fragments.barycentrics[pixels], uvs[face])
+    maps = texture(_all_maps(), at.view(1, 1, -1, 2))[0, 0]
     maps[face >= len(hand.faces), :_NOISE] = 0  # the texture of the forearm has neither nails nor creases
-    change = torch.einsum("nc,ncd->nd", maps, weights[image])
-    return (linear[image] * (1 + change)).clamp(0.005, 1)
+    maps[face >= len(hand.faces), len(NAMES) :] = 0
+    colors, relief = maps.split([len(NAMES), 2], 1)
+    change = torch.einsum("nc,ncd->nd", colors, weights[image])
+    heights = (relief * (_RELIEF * rand(2))[image]).sum(1)
+    return (linear[image] * (1 + change)).clamp(0.005, 1), heights, 1 + (3 * rand())[image] * colors[:, 0]
+
+
+@functools.cache
+def _all_maps() -> Tensor:
+    return torch.cat([skin_maps(), relief_maps()], -1)
 
 
 def _tone(count: int, generator: torch.Generator) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:

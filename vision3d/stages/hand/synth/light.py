@@ -51,6 +51,7 @@ class Lamps:
         normals: Float[Tensor, "n 3"],
         lit: Float[Tensor, "n 2"],
         image: Int64[Tensor, " n"],
+        gloss: Float[Tensor, " n"],
     ) -> Float[Tensor, "n 3"]:
         """Linear light of some pixels to a camera far away along -z.
 
@@ -59,6 +60,7 @@ class Lamps:
             normals: Unit vectors.
             lit: Shares of the first lamp, and of light from all around, that reach the surface.
             image: Image of each pixel.
+            gloss: Factor of the highlights.
         """
         above = 0.5 + 0.5 * (normals * self.up[image]).sum(-1, keepdim=True)
         lit, around = lit.split(1, 1)
@@ -68,7 +70,7 @@ class Lamps:
             received += cosine * (lit if k == 0 else around) * self.colors[image, k]
         half = unit(self.directions[:, 0] - torch.tensor([0.0, 0, 1]))
         shine = (normals * half[image]).sum(-1, keepdim=True).clamp(min=0) ** 24
-        return albedo * received + (self.gloss[:, None] * self.colors[:, 0])[image] * (shine * lit)
+        return albedo * received + (self.gloss[:, None] * self.colors[:, 0])[image] * (shine * lit * gloss[:, None])
 
 
 def open_share(

@@ -10,16 +10,15 @@ from torch import Tensor
 
 from vision3d.geometry.rotation import so3_exp
 from vision3d.geometry.vectors import unit
-from vision3d.render.meshes import Lights, Surface, base_colors, interpolate, light, rasterize, screen_positions
-from vision3d.scene.colors import linear_to_srgb
+from vision3d.render.meshes import Lights, Surface
 from vision3d.scene.mesh import Mesh
 from vision3d.stages.hand.synth.backgrounds import procedural
 from vision3d.stages.hand.synth.objects import Split, furniture
+from vision3d.stages.hand.synth.pictures import WIDTH, picture
 from vision3d.training.samples import GeneratedSamples, Sample
 
 VERSION = 1
 """Changes with the pictures, so that older ones are not used."""
-WIDTH, HEIGHT = 256, 192
 _FRONT = torch.tensor([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])  # world (z up) to a camera that looks along x
 
 
@@ -76,7 +75,6 @@ def room(models: tuple[Surface, ...], generator: torch.Generator) -> UInt8[Tenso
     viewmat = torch.eye(4)
     viewmat[:3, :3], viewmat[:3, 3] = turn, -turn @ camera
     focal = WIDTH / 2 / math.tan(uniform(0.45, 0.7))
-    K = torch.tensor([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]])
     parts = [Surface.of(wall) for wall in _walls(length, width, height, generator)]
     for _ in range(int(uniform(12, 32))):
         model = models[int(torch.randint(len(models), (1,), generator=generator))]
@@ -93,26 +91,7 @@ def room(models: tuple[Surface, ...], generator: torch.Generator) -> UInt8[Tenso
         colors=torch.rand(2, 1, generator=generator) * (0.8 + 0.4 * torch.rand(2, 3, generator=generator)),
         ambient=uniform(0.15, 0.6), headlight=uniform(0, 0.3), specular=uniform(0, 0.2),
     )  # fmt: skip
-    albedo, normals, nearest = (
-        torch.zeros(HEIGHT, WIDTH, 3),
-        torch.zeros(HEIGHT, WIDTH, 3),
-        torch.full((HEIGHT, WIDTH), torch.inf),
-    )
-    for part in parts:
-        positions = screen_positions(part.mesh.vertices[None], viewmat[None], K[None])
-        found = rasterize(positions, part.mesh.faces, WIDTH, HEIGHT, near_plane=0.05)
-        is_front = (found.face_ids[0] >= 0) & (found.depths[0] < nearest)
-        if bool(is_front.any()):
-            albedo[is_front] = base_colors(part, positions, found)[0][is_front]
-            normals[is_front] = interpolate(part.normals, part.mesh.faces, found)[0][is_front]
-            nearest[is_front] = found.depths[0][is_front]
-    x, y = torch.meshgrid(torch.arange(WIDTH) + 0.5, torch.arange(HEIGHT) + 0.5, indexing="xy")
-    rays = torch.stack([(x - K[0, 2]) / focal, (y - K[1, 2]) / focal, torch.ones_like(x)], -1)
-    to_camera = unit(-rays @ turn)
-    normals = unit(normals)
-    normals = torch.where((normals * to_camera).sum(-1, keepdim=True) < 0, -normals, normals)
-    image = linear_to_srgb(light(albedo, normals, to_camera, lights).clamp(0, 1))
-    return (image * 255).round().byte().permute(2, 0, 1)
+    return picture(parts, viewmat, focal, lights)
 
 
 def _walls(length: float, width: float, height: float, generator: torch.Generator) -> list[Mesh]:
