@@ -195,4 +195,4 @@ def test_random_arguments_of_every_operation(usual, tmp_path):
 @needs_native
 @pytest.mark.slow
 def test_many_random_arguments_of_every_operation(usual, tmp_path):
-    _fuzz(300, 1, tmp_path)
+    _fuzz(200, 1, tmp_path)

@@ -73,33 +73,48 @@ def by_token(tokens: Tokens, places: Tensor, norm: tuple[Tensor, Tensor], layer:
 
 
 def by_batch(tokens: Tokens, places: Tensor, norm: tuple[Tensor, Tensor], layer: Layer) -> tuple[Tensor, Layer]:
-    """The same from a state in front of a batch: matrix products over the tokens of a batch, the paper's dual form."""
+    """The same from a state in front of a batch: matrix products over the tokens of a batch, the paper's dual form.
+
+    What depends on no state is computed for all batches together; only gradients and states follow one another.
+    """
     size, length = len(places), tokens.q.shape[1]
-    index = torch.arange(size, device=places.device)
-    weights = places[:, None] * (index[:, None] >= index)
     scale, shift = (value[:, None] for value in norm)
     W, b, v_W, v_b, _ = layer
     ends = tokens.valid.sum(1)
-    outputs = []
-    for at in range(0, length, size):
-        part = slice(at, min(at + size, length))
-        count = part.stop - at
-        query, key = (rotated(value[:, part], index[:count]).transpose(1, 2) for value in (tokens.q, tokens.k))
-        value, rate = (
-            x[:, part].transpose(1, 2) for x in (tokens.v, tokens.rates * tokens.valid[..., None].to(tokens.rates.dtype))
-        )  # fmt: skip
-        G = _gradient(key @ W + b[:, :, None], value - key, scale, shift)
-        eta = weights[:count, :count] * rate[:, :, None]
-        z = query @ W + b[:, :, None] - (eta * (query @ key.mT) + eta) @ G
-        outputs.append((query + _normed(z, scale, shift)).transpose(1, 2))
-        step = rate[..., None] * G
-        sums, shifts = key.mT @ step, step.sum(2)
-        full, last = ends >= at + size, (ends >= at) & (ends < at + size)
-        W = torch.where(full[:, None, None, None], W - places[-1] * sums, W)
-        b = torch.where(full[:, None, None], b - places[-1] * shifts, b)
-        v_W = torch.where(last[:, None, None, None], sums, v_W)
-        v_b = torch.where(last[:, None, None], shifts, v_b)
-    y = torch.cat(outputs, 1) if outputs else torch.zeros_like(tokens.q)
+    if not length:
+        return torch.zeros_like(tokens.q), Layer(W, b, v_W, v_b, ends % size)
+    count = -(-length // size)
+
+    def in_batches(x: Tensor) -> Tensor:
+        """(g, L, ...) as (g, batches, B, ...), with zeros behind the end."""
+        missing = x.new_zeros(len(x), count * size - length, *x.shape[2:])
+        return torch.cat([x, missing], 1).unflatten(1, (count, size))
+
+    index = torch.arange(size, device=places.device)
+    weights = places[:, None] * (index[:, None] >= index)
+    q, k, v = (in_batches(value) for value in tokens[:3])
+    query, key = (rotated(value, index).transpose(2, 3) for value in (q, k))
+    target = v.transpose(2, 3) - key
+    rate = in_batches(tokens.rates * tokens.valid[..., None].to(tokens.rates.dtype)).transpose(2, 3)
+    eta = weights * rate[:, :, :, None]
+    shortest = int(ends.min()) if len(ends) else 0
+    Ws, bs, Gs = [], [], []
+    for number, (its_key, its_target, its_rate) in enumerate(zip(key.unbind(1), target.unbind(1), rate.unbind(1))):
+        G = _gradient(its_key @ W + b[:, :, None], its_target, scale, shift)
+        Ws.append(W)
+        bs.append(b)
+        Gs.append(G)
+        step = its_rate[..., None] * G
+        sums, shifts = its_key.mT @ step, step.sum(2)
+        next_W, next_b = W - places[-1] * sums, b - places[-1] * shifts
+        end = (number + 1) * size
+        if end > shortest:  # some groups end in this batch or before
+            full, last = ends >= end, (ends >= end - size) & (ends < end)
+            next_W, next_b = torch.where(full[:, None, None, None], next_W, W), torch.where(full[:, None, None], next_b, b)
+            v_W, v_b = torch.where(last[:, None, None, None], sums, v_W), torch.where(last[:, None, None], shifts, v_b)
+        W, b = next_W, next_b
+    z = query @ torch.stack(Ws, 1) + torch.stack(bs, 1)[..., None, :] - (eta * (query @ key.mT) + eta) @ torch.stack(Gs, 1)
+    y = (query + _normed(z, scale, shift)).transpose(2, 3).flatten(1, 2)[:, :length]
     return y, Layer(W, b, v_W, v_b, ends % size)
 
 
