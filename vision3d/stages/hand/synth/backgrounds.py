@@ -17,15 +17,18 @@ _PEOPLE = 0.3  # share of images with people, where they may be
 _SKIN = 0.3  # share of gradients between colors of skin, as of arms and faces behind the hand
 
 
+Pictures = tuple[UInt8[Tensor, "3 h w"], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Backgrounds:
     """Images to crop from; without any, backgrounds are procedural."""
 
-    photos: tuple[UInt8[Tensor, "3 h w"], ...] = ()
+    photos: Pictures = ()
     """Photographs."""
-    rooms: tuple[UInt8[Tensor, "3 h w"], ...] = ()
+    rooms: Pictures = ()
     """Generated pictures, half of the images if there are photographs, too."""
-    people: tuple[UInt8[Tensor, "3 h w"], ...] = ()
+    people: Pictures = ()
     """Pictures of people, whose hands may be in them."""
 
     @classmethod
@@ -53,40 +56,40 @@ class Backgrounds:
         """
         found = []
         for number in range(count):
-            if (
-                self.people
-                and with_people is not None
-                and float(torch.rand(1, generator=generator)) < _PEOPLE * with_people[number]
-            ):
-                image = self._crop(size, generator, self.people)
-            elif (self.photos or self.rooms) and float(torch.rand(1, generator=generator)) < 0.85:
-                image = self._crop(size, generator)
-            else:
-                image = procedural(size, generator)
-            found.append(image)
+            pictures = self._chosen(generator, with_people is not None and bool(with_people[number]))
+            found.append(_crop(pictures, size, generator) if pictures else procedural(size, generator))
         images = torch.stack(found)
         gain = 0.5 + torch.rand(count, 1, 1, 1, generator=generator)
         tint = 0.85 + 0.3 * torch.rand(count, 1, 1, 3, generator=generator)
         return (images * gain * tint).clamp(0, 1)
 
-    def _crop(
-        self, size: int, generator: torch.Generator, chosen: tuple[UInt8[Tensor, "3 h w"], ...] = ()
-    ) -> Float[Tensor, "size size 3"]:
-        if not chosen:
-            is_room = not self.photos or (bool(self.rooms) and float(torch.rand(1, generator=generator)) < 0.5)
-            chosen = self.rooms if is_room else self.photos
-        photo = chosen[int(torch.randint(len(chosen), (1,), generator=generator))]
-        height, width = photo.shape[1:]
-        share, x, y = torch.rand(3, generator=generator).tolist()
-        side = int((0.25 + 0.75 * share) * min(height, width))
-        left, top = int(x * (width - side)), int(y * (height - side))
-        part = photo[None, :, top : top + side, left : left + side].float() / 255
-        focus = int(torch.randint(1, 5, (1,), generator=generator))
-        small = functional.interpolate(part, size=(size // focus, size // focus), mode="bilinear", antialias=side > size)
-        image = functional.interpolate(small, size=(size, size), mode="bilinear") if focus > 1 else small
-        if float(torch.rand(1, generator=generator)) < 0.5:
-            image = image.flip(3)
-        return image[0].permute(1, 2, 0)
+    def _chosen(self, generator: torch.Generator, with_people: bool) -> Pictures:
+        """The pictures to crop from; none for a procedural image."""
+
+        def chance(share: float) -> bool:
+            return float(torch.rand(1, generator=generator)) < share
+
+        if with_people and self.people and chance(_PEOPLE):
+            return self.people
+        if not (self.photos or self.rooms) or not chance(0.85):
+            return ()
+        is_room = not self.photos or (bool(self.rooms) and chance(0.5))
+        return self.rooms if is_room else self.photos
+
+
+def _crop(chosen: Pictures, size: int, generator: torch.Generator) -> Float[Tensor, "size size 3"]:
+    photo = chosen[int(torch.randint(len(chosen), (1,), generator=generator))]
+    height, width = photo.shape[1:]
+    share, x, y = torch.rand(3, generator=generator).tolist()
+    side = int((0.25 + 0.75 * share) * min(height, width))
+    left, top = int(x * (width - side)), int(y * (height - side))
+    part = photo[None, :, top : top + side, left : left + side].float() / 255
+    focus = int(torch.randint(1, 5, (1,), generator=generator))
+    small = functional.interpolate(part, size=(size // focus, size // focus), mode="bilinear", antialias=side > size)
+    image = functional.interpolate(small, size=(size, size), mode="bilinear") if focus > 1 else small
+    if float(torch.rand(1, generator=generator)) < 0.5:
+        image = image.flip(3)
+    return image[0].permute(1, 2, 0)
 
 
 def procedural(size: int, generator: torch.Generator) -> Float[Tensor, "size size 3"]:

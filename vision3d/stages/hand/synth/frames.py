@@ -303,9 +303,8 @@ def _skin_at(
     face = fragments.face_ids[pixels].long().clamp(max=len(uvs) - 1)
     at = torch.einsum("nc,nck->nk", fragments.barycentrics[pixels], uvs[face])
     maps = texture(_all_maps(), at.view(1, 1, -1, 2))[0, 0]
-    maps[face >= len(hand.faces), :_NOISE] = 0  # the texture of the forearm has neither nails nor creases
-    maps[face >= len(hand.faces), len(NAMES) :] = 0
-    colors, relief = maps.split([len(NAMES), 2], 1)
+    relief, colors = maps.split([maps.shape[1] - len(NAMES), len(NAMES)], 1)
+    maps[face >= len(hand.faces), : -len(NAMES) + _NOISE] = 0  # the texture of the forearm has neither nails nor creases
     change = torch.einsum("nc,ncd->nd", colors, weights[image])
     heights = (relief * (_RELIEF * rand(2))[image]).sum(1)
     return (linear[image] * (1 + change)).clamp(0.005, 1), heights, 1 + (3 * rand())[image] * colors[:, 0]
@@ -313,7 +312,7 @@ def _skin_at(
 
 @functools.cache
 def _all_maps() -> Tensor:
-    return torch.cat([skin_maps(), relief_maps()], -1)
+    return torch.cat([relief_maps(), skin_maps()], -1)
 
 
 def _tone(count: int, generator: torch.Generator) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:

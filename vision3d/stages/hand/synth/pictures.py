@@ -1,14 +1,97 @@
-"""Pictures of models: surfaces under lamps, in one image."""
+"""Pictures of models as backgrounds: surfaces under lamps, in one image, and sets of such pictures in the cache."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from vision3d.geometry.rotation import so3_exp
 from vision3d.geometry.vectors import unit
 from vision3d.render.meshes import Lights, Surface, base_colors, interpolate, light, rasterize, screen_positions
 from vision3d.scene.colors import linear_to_srgb
+from vision3d.stages.hand.synth.objects import Split
+from vision3d.training.samples import GeneratedSamples, Sample
 
 WIDTH, HEIGHT = 256, 192
+_VERSION = 1  # changes with the pictures, so that older ones are not used
+_FRONT = torch.tensor([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])  # world (z up) to a camera that looks along x
+
+Models = tuple[Surface, ...]
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """Makes pictures of the models in a folder; picklable."""
+
+    folder: Path
+    """Contains .sh3f files, at any depth."""
+    split: Split
+    models: Callable[[Path, Split], Models]
+    """Reads the models."""
+    draw: Callable[[Models, torch.Generator], UInt8[Tensor, "3 192 256"]]
+    """Draws a picture of some of them."""
+
+    def __call__(self, index: int) -> Sample:
+        return {"image": self.draw(self.models(self.folder, self.split), torch.Generator().manual_seed(index))}
+
+    def kept(self, name: str, count: int) -> UInt8[Tensor, "count 3 192 256"]:
+        """Pictures, made once and kept in the cache under this name; none without models.
+
+        Raises:
+            MissingFileError: The folder does not exist, or has no .sh3f file.
+            FileFormatError: An archive is damaged.
+        """
+        models = self.models(self.folder, self.split)
+        if not models:
+            return torch.zeros(0, 3, HEIGHT, WIDTH, dtype=torch.uint8)
+        options = {"split": self.split, "models": len(models)}
+        samples = GeneratedSamples(self, count, name=name, version=_VERSION, options=options, shard_size=64)
+        samples.prepare()
+        return samples.take(range(count))["image"]
+
+
+def uniform(low: float, high: float, generator: torch.Generator) -> float:
+    """A random number between two."""
+    return low + (high - low) * float(torch.rand(1, generator=generator))
+
+
+def view(camera: Float[Tensor, " 3"], pitch: float, yaw: float = 0.0) -> Float[Tensor, "4 4"]:
+    """From the world, whose z is up, to a camera at this place, which looks along x but for these angles [rad]."""
+    turn = so3_exp(torch.tensor([pitch, 0.0, 0.0])).mT @ _FRONT @ so3_exp(torch.tensor([0.0, 0.0, yaw])).mT
+    viewmat = torch.eye(4)
+    viewmat[:3, :3], viewmat[:3, 3] = turn, -turn @ camera
+    return viewmat
+
+
+def placed(model: Surface, yaw: float, shift: Float[Tensor, " 3"], origin: Float[Tensor, " 3"] | None = None) -> Surface:
+    """A model turned about the vertical through the origin [rad], which is zero when None, and moved [m]."""
+    about = so3_exp(torch.tensor([0.0, 0.0, yaw]))
+    points = model.mesh.vertices if origin is None else model.mesh.vertices - origin
+    return replace(
+        model,
+        mesh=replace(model.mesh, vertices=points @ about.mT + shift, normals=None),
+        normals=model.normals @ about.mT,
+    )
+
+
+def lamps(
+    toward: tuple[float, float, float],
+    generator: torch.Generator,
+    *,
+    ambient: tuple[float, float],
+    headlight: float,
+    specular: float,
+) -> Lights:
+    """Two lamps around a direction, light from all around within a range, and at most so much headlight and highlights."""
+    return Lights(
+        directions=unit(torch.randn(2, 3, generator=generator) + torch.tensor(toward)),
+        colors=torch.rand(2, 1, generator=generator) * (0.8 + 0.4 * torch.rand(2, 3, generator=generator)),
+        ambient=uniform(*ambient, generator), headlight=uniform(0, headlight, generator),
+        specular=uniform(0, specular, generator),
+    )  # fmt: skip
 
 
 def picture(

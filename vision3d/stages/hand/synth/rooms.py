@@ -1,60 +1,32 @@
 """Pictures of furnished rooms, as backgrounds."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vision3d.geometry.rotation import so3_exp
-from vision3d.geometry.vectors import unit
-from vision3d.render.meshes import Lights, Surface
+from vision3d.render.meshes import Surface
 from vision3d.scene.mesh import Mesh
 from vision3d.stages.hand.synth.backgrounds import procedural
 from vision3d.stages.hand.synth.objects import Split, furniture
-from vision3d.stages.hand.synth.pictures import WIDTH, picture
-from vision3d.training.samples import GeneratedSamples, Sample
-
-VERSION = 1
-"""Changes with the pictures, so that older ones are not used."""
-_FRONT = torch.tensor([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])  # world (z up) to a camera that looks along x
+from vision3d.stages.hand.synth.pictures import WIDTH, PictureSource, lamps, picture, placed, uniform, view
 
 
-class RoomSource:
-    """Makes pictures of rooms from the furniture in a folder; picklable.
-
-    Args:
-        folder: Contains .sh3f files, at any depth.
-        split: train or test.
-    """
-
-    def __init__(self, folder: Path, split: Split) -> None:
-        self.folder, self.split = folder, split
-
-    def __call__(self, index: int) -> Sample:
-        generator = torch.Generator().manual_seed(index)
-        return {"image": room(furniture(self.folder, self.split), generator)}
-
-
-def rooms(folder: Path, split: Split, count: int = 160, workers: int = 0) -> UInt8[Tensor, "count 3 192 256"]:
+def rooms(folder: Path, split: Split, count: int = 160) -> UInt8[Tensor, "count 3 192 256"]:
     """Pictures of rooms, made once and kept in the cache.
 
     Args:
         folder: Contains .sh3f files, at any depth.
         split: train or test: of other models.
         count: Number of pictures.
-        workers: Processes that make them.
 
     Raises:
         MissingFileError: The folder has no furniture of this split.
+        FileFormatError: An archive is damaged.
     """
-    source = RoomSource(folder, split)
-    options = {"split": split, "models": len(furniture(folder, split))}
-    samples = GeneratedSamples(source, count, name="rooms", version=VERSION, options=options, shard_size=64, workers=workers)
-    samples.prepare()
-    return samples.take(range(count))["image"]
+    return PictureSource(folder, split, furniture, room).kept("rooms", count)
 
 
 def room(models: tuple[Surface, ...], generator: torch.Generator) -> UInt8[Tensor, "3 192 256"]:
@@ -65,33 +37,23 @@ def room(models: tuple[Surface, ...], generator: torch.Generator) -> UInt8[Tenso
         generator: Random numbers, on the CPU.
     """
 
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand(1, generator=generator))
+    def number(low: float, high: float) -> float:
+        return uniform(low, high, generator)
 
-    length, width, height = uniform(3, 7), uniform(2.5, 5), uniform(2.3, 3)
-    camera = torch.tensor([uniform(0.1, 0.35) * length, uniform(-0.35, 0.35) * width, uniform(0.6, 1.7)])
-    yaw, pitch = uniform(-0.6, 0.6), uniform(-0.7, 0.1)
-    turn = so3_exp(torch.tensor([pitch, 0.0, 0.0])).mT @ _FRONT @ so3_exp(torch.tensor([0.0, 0.0, yaw])).mT
-    viewmat = torch.eye(4)
-    viewmat[:3, :3], viewmat[:3, 3] = turn, -turn @ camera
-    focal = WIDTH / 2 / math.tan(uniform(0.45, 0.7))
+    length, width, height = number(3, 7), number(2.5, 5), number(2.3, 3)
+    camera = torch.tensor([number(0.1, 0.35) * length, number(-0.35, 0.35) * width, number(0.6, 1.7)])
+    yaw, pitch = number(-0.6, 0.6), number(-0.7, 0.1)
+    focal = WIDTH / 2 / math.tan(number(0.45, 0.7))
     parts = [Surface.of(wall) for wall in _walls(length, width, height, generator)]
-    for _ in range(int(uniform(12, 32))):
+    for _ in range(int(number(12, 32))):
         model = models[int(torch.randint(len(models), (1,), generator=generator))]
-        points = model.mesh.vertices
-        size = float((points.amax(0) - points.amin(0)).max())
-        far = uniform(0.35, 1) * length if size > 0.5 else camera[0] + uniform(0.4, 2.0)
-        lift = 0.0 if size > 0.5 else uniform(0.3, 1.1)
-        shift = torch.tensor([float(far), uniform(-0.45, 0.45) * width, lift])
-        about = so3_exp(torch.tensor([0.0, 0.0, uniform(-math.pi, math.pi)]))
-        placed = replace(model.mesh, vertices=points @ about.mT + shift, normals=None)
-        parts.append(replace(model, mesh=placed, normals=model.normals @ about.mT))
-    lights = Lights(
-        directions=unit(torch.randn(2, 3, generator=generator) + torch.tensor([-0.5, 0.0, 1.0])),
-        colors=torch.rand(2, 1, generator=generator) * (0.8 + 0.4 * torch.rand(2, 3, generator=generator)),
-        ambient=uniform(0.15, 0.6), headlight=uniform(0, 0.3), specular=uniform(0, 0.2),
-    )  # fmt: skip
-    return picture(parts, viewmat, focal, lights)
+        size = float((model.mesh.vertices.amax(0) - model.mesh.vertices.amin(0)).max())
+        far = number(0.35, 1) * length if size > 0.5 else camera[0] + number(0.4, 2.0)
+        lift = 0.0 if size > 0.5 else number(0.3, 1.1)
+        shift = torch.tensor([float(far), number(-0.45, 0.45) * width, lift])
+        parts.append(placed(model, number(-math.pi, math.pi), shift))
+    lights = lamps((-0.5, 0.0, 1.0), generator, ambient=(0.15, 0.6), headlight=0.3, specular=0.2)
+    return picture(parts, view(camera, pitch, yaw), focal, lights)
 
 
 def _walls(length: float, width: float, height: float, generator: torch.Generator) -> list[Mesh]:
